@@ -1,0 +1,42 @@
+# Everything below works on a machine with Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.PHONY: demo test check format constraints clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/medgen demo --out $(OUT) --overwrite
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/medgen card lint data_cards/*.md
+	$(MAKE) test
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The pins of every supported platform, resolved from pyproject.toml around the torch release that was tested
+# (dateutil below 3, since current graphene, which mlflow needs, allows no other).
+constraints:
+	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
+	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
+	  --extra test pyproject.toml | grep -v '^ *#' > constraints.new
+	mv constraints.new constraints.txt
+	rm constraints.in
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

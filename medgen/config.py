@@ -1,0 +1,152 @@
+"""Configuration: frozen pydantic models read from YAML, with ``a.b=3`` overrides from the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medgen.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Frozen base of every configuration: unknown keys are refused, values are validated, nothing mutates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
+    """Read a YAML file, apply ``key.sub=value`` overrides and validate.
+
+    Args:
+        cls: The configuration class.
+        path: YAML file. Only plain data is accepted (``yaml.safe_load``): tags never run code.
+        overrides: Strings such as ``"model.latent=32"``; the value is parsed as YAML, so ``3``, ``true``,
+            ``[1, 2]`` and ``null`` have their YAML meaning.
+
+    Returns:
+        The validated, frozen configuration.
+
+    Raises:
+        ConfigError: If the file is missing, is not a YAML mapping, or a key or value is wrong; the message names
+            the key, what was found, and the nearest known key.
+    """
+    return parse_config(cls, apply_overrides(read_yaml(path), overrides), source=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping as plain data; see :func:`load_config` for the errors."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read as text ({error.__class__.__name__}); expected a YAML file"
+        ) from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{path}: not plain YAML{where}: {problem}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"{path}: expected a YAML mapping of names to values, found {type(data).__name__}")
+    return data
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of ``data`` with ``a.b=value`` strings applied (pure).
+
+    Raises:
+        ConfigError: If an override has no ``=``, its value is not YAML, or it descends into a value that is no mapping.
+    """
+    result = _copy(data)
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"override {item!r}: the value is not valid YAML") from None
+        *parents, last = key.strip().split(".")
+        node = result
+        for name in parents:
+            child = node.setdefault(name, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"override {item!r}: {name!r} is a {type(child).__name__}, not a group of settings")
+            node = child
+        node[last] = value
+    return result
+
+
+def parse_config(cls: type[C], data: Mapping[str, Any], source: str) -> C:
+    """Validate plain data into ``cls``; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: One line that lists every wrong key with what was found.
+    """
+    try:
+        return cls.model_validate(dict(data))
+    except ValidationError as error:
+        problems = "; ".join(_describe(cls, dict(item)) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def dump_yaml(config: Config) -> str:
+    """The configuration as resolved, as YAML that :func:`load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+
+
+def _describe(cls: type[Config], item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(cls, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
+        return f"unknown key {key!r}; {hint}"
+    if item["type"] == "missing":
+        return f"key {key!r} is required; add it or pass {key}=..."
+    message = str(item["msg"]).removeprefix("Value error, ")
+    found = repr(item.get("input"))
+    return f"{key or 'configuration'}: {message} (found {found[:80]})"
+
+
+def _known_keys(cls: type[Config], parents: list[str]) -> list[str]:
+    node: Any = cls
+    for name in parents:
+        field = getattr(node, "model_fields", {}).get(name)
+        if field is None:
+            # Discriminated unions and dicts put tags into the location; skip what is not a field.
+            continue
+        node = _config_of(field.annotation)
+        if node is None:
+            return []
+    return sorted(getattr(node, "model_fields", {}))
+
+
+def _config_of(annotation: Any) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _config_of(argument)
+        if found is not None:
+            return found
+    return None

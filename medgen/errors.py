@@ -1,0 +1,35 @@
+"""Every error a user can cause; each message says the file, what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class MedgenError(Exception):
+    """Base of all errors that are shown to the user as one clear line with exit code 2."""
+
+
+class DataError(MedgenError):
+    """A file or cohort cannot be used: missing, damaged, of the wrong kind, inconsistent."""
+
+
+class GeometryError(DataError):
+    """A grid is not a valid voxel-to-world mapping, or two grids that must agree do not."""
+
+
+class ConfigError(MedgenError):
+    """A configuration has an unknown key, a wrong type or a value outside its range."""
+
+
+class ArtifactError(MedgenError):
+    """A trained model on disk is incomplete, altered, or of a kind this version cannot read."""
+
+
+class TrainingError(MedgenError):
+    """Training cannot start or go on: no cases, a loss that is not finite, a checkpoint of another run."""
+
+
+class CalibrationError(MedgenError):
+    """A calibration target cannot be reached with the number of healthy scans at hand."""
+
+
+class AuditError(MedgenError):
+    """An output does not match the record of the run that made it."""
