@@ -1,0 +1,156 @@
+"""What a run wrote, by hash: the record is made at its end, verified later, and every file traced to what made it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medgen import environment, files, tracking
+from medgen.errors import AuditError, DataError
+
+RECORD = "outputs.json"
+_FORMAT = 1
+# The journal grows while it is sent to the store after the end of the run.
+_NOT_OUTPUTS = re.compile(r"(^|/)\.|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not as the run left it.
+
+    Attributes:
+        file: Path below the run folder.
+        kind: ``missing``, ``altered`` or ``unlisted`` (there, but not written by the run).
+        detail: What was found and expected.
+    """
+
+    file: str
+    kind: Literal["missing", "altered", "unlisted"]
+    detail: str
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        return f"{self.file}: {self.kind}: {self.detail}"
+
+
+def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest_digest: str | None = None) -> Path:
+    """Write ``out/outputs.json``, the last step of a run: SHA-256 of every file, and of what they were made from.
+
+    Args:
+        out: The run's folder.
+        run_id: The tracked run; default: the newest in the folder's journal.
+        manifest_digest: SHA-256 of the cohort; default: what the journal says, else the hash of ``manifest.csv``.
+
+    Returns:
+        Path of the record.
+
+    Raises:
+        DataError: If a file cannot be read or the record not written.
+    """
+    out = Path(out)
+    run = tracking.last_run(out) or {}
+    hashes = {name: files.sha256_file(out / name) for name in _outputs(out)}
+    source = environment.commit()
+    body: dict[str, Any] = {
+        "format": _FORMAT,
+        "run_id": run_id or run.get("medgen.run"),
+        "config_sha256": hashes.get("config.yaml"),
+        "manifest_digest": manifest_digest or run.get("medgen.manifest.sha256") or hashes.get("manifest.csv"),
+        "seed": int(run["medgen.seed"]) if "medgen.seed" in run else None,
+        "commit": source.id,
+        "dirty": source.dirty,
+        "versions": environment.versions(),
+        "files": hashes,
+    }
+    files.write_json(out / RECORD, {**body, "sha256": files.sha256_json(body)})
+    return out / RECORD
+
+
+def verify(target: str | Path) -> list[Problem]:
+    """Compare a run folder, or one file of it, with the record of the run.
+
+    Args:
+        target: The run's folder or any file or folder below it.
+
+    Returns:
+        Every missing, altered and unlisted file; empty if all is as the run left it.
+
+    Raises:
+        AuditError: If there is no record above the target, or the record itself was altered.
+    """
+    out, record, part = _find(target)
+    listed: dict[str, str] = {name: digest for name, digest in record["files"].items() if _below(name, part)}
+    present = {name for name in _outputs(out) if _below(name, part)}
+    problems = []
+    for name, digest in listed.items():
+        if name not in present:
+            problems.append(Problem(name, "missing", "written by the run, but no longer there"))
+        elif (found := files.sha256_file(out / name)) != digest:
+            problems.append(Problem(name, "altered", f"SHA-256 is {found[:12]}..., the run wrote {digest[:12]}..."))
+    extra = [Problem(name, "unlisted", "not written by the run") for name in sorted(present - listed.keys())]
+    if not listed and not extra:
+        raise AuditError(f"{target}: not among the run's outputs; expected a file listed in {out / RECORD}")
+    return problems + extra
+
+
+def trace(target: str | Path) -> dict[str, Any]:
+    """What an output was made from.
+
+    Args:
+        target: The run's folder or a file of it.
+
+    Returns:
+        ``run_id``, ``config_sha256``, ``manifest_digest`` (inputs), ``seed``, ``commit``, ``dirty``, ``versions``,
+        ``weights`` (file → SHA-256), and for a file also ``file``, ``sha256`` and ``state``: ``as recorded``,
+        ``altered`` or ``unlisted``.
+
+    Raises:
+        AuditError: If there is no record above the target, or the record itself was altered.
+    """
+    out, record, part = _find(target)
+    keys = ("run_id", "config_sha256", "manifest_digest", "seed", "commit", "dirty", "versions")
+    result: dict[str, Any] = {key: record.get(key) for key in keys}
+    result["weights"] = {name: digest for name, digest in record["files"].items() if name.endswith(".safetensors")}
+    if part and (out / part).is_file():
+        digest = files.sha256_file(out / part)
+        expected = record["files"].get(part)
+        state = "unlisted" if expected is None else "as recorded" if expected == digest else "altered"
+        result.update(file=part, sha256=digest, state=state)
+    return result
+
+
+def _outputs(out: Path) -> Iterator[str]:
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and not _NOT_OUTPUTS.search(name):
+            yield name
+
+
+def _find(target: str | Path) -> tuple[Path, dict[str, Any], str]:
+    """The run folder, its record, and the target's path below the folder (empty for the folder itself)."""
+    path = Path(target).absolute()
+    for folder in (path, *path.parents):
+        if (folder / RECORD).is_file():
+            part = path.relative_to(folder).as_posix()
+            return folder, _read(folder / RECORD), "" if part == "." else part
+    raise AuditError(f"{target}: no {RECORD} here or above; expected the folder of a finished run or a file in it")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = files.read_json(path)
+    except DataError as error:
+        raise AuditError(f"{error}; expected the record of a finished run") from None
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or not isinstance(record.get("files"), dict):
+        raise AuditError(f"{path}: not an outputs record of format {_FORMAT}; it may be of another medgen version")
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    if files.sha256_json(body) != record.get("sha256"):
+        raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
+    return record
+
+
+def _below(name: str, part: str) -> bool:
+    return not part or name == part or name.startswith(part + "/")

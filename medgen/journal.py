@@ -1,0 +1,347 @@
+"""The journal of a run: an append-only file that holds everything to be tracked before any server is asked.
+
+One JSON object per line: ``seq`` (0, 1, ...), ``run`` (id), ``time`` (ms since 1970), ``kind`` and what belongs to the
+kind. Timestamps and steps are in the entries, so that sending an entry twice adds nothing. The last line may be torn
+after a power cut; it is then ignored and later entries start on a new line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import urlsplit, urlunsplit
+
+from medgen import files
+from medgen.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+NAME = "journal.jsonl"
+CURSOR = "journal.cursor"
+LOCK = "journal.lock"
+_PARAM_LIMIT = 6000
+_KEY_LIMIT = 250
+
+# An absolute POSIX or Windows path inside a text; not the path of a URL, nor a division such as "a/b".
+_POSIX = re.compile(r"(?<![\w.:/~])/(?:[^\s/:;,'\"<>|]+/)*([^\s/:;,'\"<>|]+)/?")
+_WINDOWS = re.compile(r"\b[A-Za-z]:\\(?:[^\s\\:;,'\"<>|]+\\)*([^\s\\:;,'\"<>|]+)\\?")
+
+
+@dataclass
+class Cursor:
+    """How far a journal has been sent to which store.
+
+    Attributes:
+        store: Hash of the store's address; a cursor of another store does not count.
+        offset: Bytes of the journal that have been sent.
+        runs: Run id here → run id in the store.
+    """
+
+    store: str
+    offset: int = 0
+    runs: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, out: Path, store: str) -> Cursor:
+        """Read ``out/journal.cursor``; a missing, damaged or foreign one starts from the beginning."""
+        with suppress(DataError, KeyError, TypeError, ValueError, AttributeError):
+            data = files.read_json(out / CURSOR)
+            if data["store"] == store:
+                return cls(store, int(data["offset"]), {str(key): str(value) for key, value in data["runs"].items()})
+        return cls(store)
+
+    def save(self, out: Path) -> None:
+        """Write it atomically."""
+        files.write_json(out / CURSOR, {"store": self.store, "offset": self.offset, "runs": self.runs})
+
+
+class Journal:
+    """Appends entries to ``out/journal.jsonl``; safe to use from several threads.
+
+    A full or vanished disk is logged once and does not stop the run: what cannot be tracked must not end a training.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / NAME
+        self._lock = threading.Lock()
+        self._file: TextIO | None = None
+        self._failed = False
+        out.mkdir(parents=True, exist_ok=True)
+        self._sequence = 1 + max((entry["seq"] for entry, _ in entries(self.path)), default=-1)
+
+    def append(self, run: str, kind: str, **content: Any) -> None:
+        """Add one entry; it has reached the operating system when this returns."""
+        with self._lock:
+            entry = {"seq": self._sequence, "run": run, "time": time.time_ns() // 1_000_000, "kind": kind, **content}
+            try:
+                if self._file is None:
+                    torn = _is_torn(self.path)
+                    self._file = self.path.open("a", encoding="utf-8")
+                    self._file.write("\n" if torn else "")
+                self._file.write(json.dumps(encode(entry), ensure_ascii=False, allow_nan=False) + "\n")
+                self._file.flush()
+                self._sequence += 1
+            except OSError as error:
+                if not self._failed:
+                    _LOG.warning("%s: cannot be written (%s); the run goes on untracked", self.path, error.strerror)
+                self._failed = True
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        with self._lock, suppress(OSError):
+            if self._file is not None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._file = None
+
+
+class Run:
+    """One tracked run or stage; made by :func:`medgen.tracking.start` and :meth:`stage`.
+
+    No method raises because of the store, and none waits for it. Without a journal (``enabled=False``) nothing is kept.
+
+    Attributes:
+        id: 32 hexadecimal digits, known at once; in the store it is the tag ``medgen.run``.
+        store: Address of the store, without a password.
+    """
+
+    def __init__(self, name: str, out: Path, journal: Journal | None, parent: str | None = None) -> None:
+        self.id = uuid.uuid4().hex
+        self.name = name
+        self.store = printable(store_uri(out))
+        self._out = out
+        self._journal = journal
+        self._parent = parent
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Run]:
+        """A child run: FINISHED at the end of the block, FAILED on an exception, KILLED when terminated."""
+        child = Run(name, self._out, self._journal, parent=self.id)
+        with child.recorded({}):
+            yield child
+
+    def log_metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        """Numbers at one step; None is left out, NaN and infinities are kept.
+
+        Args:
+            values: Name → anything ``float`` accepts, one-element tensors included.
+            step: Optimiser step, epoch or index.
+        """
+        numbers = {clean_name(name): float(value) for name, value in values.items() if value is not None}
+        if numbers:
+            self._append("metrics", values=numbers, step=int(step))
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Settings, nested mappings joined by dots; a value over 6000 characters is replaced by its SHA-256."""
+        flat = {clean_name(name): param_text(value) for name, value in flatten(values).items()}
+        if flat:
+            self._append("params", values=flat)
+
+    def set_tags(self, values: Mapping[str, Any]) -> None:
+        """Facts about the run; None is left out, a later value replaces an earlier one."""
+        tags = {clean_name(name): str(scrub(value)) for name, value in values.items() if value is not None}
+        if tags:
+            self._append("tags", values=tags)
+
+    def log_file(self, path: str | Path, folder: str = "") -> None:
+        """Keep a file, or every file below a folder, as artifact, with its SHA-256 as a tag.
+
+        Args:
+            path: The file, which must stay until the run is closed; one that is missing is logged and left out.
+            folder: Where to put it in the store.
+        """
+        path = Path(path)
+        if path.is_dir():
+            for item in sorted(path.rglob("*")):
+                if item.is_file():
+                    below = item.parent.relative_to(path.parent).as_posix()
+                    self.log_file(item, f"{folder}/{below}" if folder else below)
+            return
+        if self._journal is None:
+            return
+        try:
+            digest = files.sha256_file(path)
+        except DataError as error:
+            _LOG.warning("not tracked: %s", error)
+            return
+        place = f"{folder}/{path.name}".strip("/")
+        relative = Path(os.path.relpath(path.resolve(), self._out.resolve())).as_posix()
+        self._append("file", path=relative, folder=folder, sha256=digest)
+        self.set_tags({f"sha256.{place}": digest})
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a short text as artifact ``name``."""
+        self._append("text", name=name, text=text)
+
+    def _append(self, kind: str, **content: Any) -> None:
+        if self._journal is not None:
+            self._journal.append(self.id, kind, **content)
+
+    @contextmanager
+    def recorded(self, tags: Mapping[str, Any]) -> Iterator[None]:
+        """Note the start and, however the block is left, the end with its status."""
+        clean = {clean_name(name): str(scrub(value)) for name, value in tags.items() if value is not None}
+        self._append("start", name=self.name, parent=self._parent, tags={**clean, "medgen.run": self.id})
+        status = "FINISHED"
+        try:
+            yield
+        except BaseException as error:
+            status = _status(error)
+            if status == "FAILED":
+                # The class only: messages hold file names.
+                self.set_tags({"medgen.error": error.__class__.__name__})
+            raise
+        finally:
+            self._append("end", status=status)
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0):
+            return "FINISHED"
+        return "KILLED" if error.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "FAILED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        # Missing or empty.
+        return False
+
+
+def entries(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each whole entry from a byte offset on, with the offset behind it; damaged lines are skipped."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                with suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and {"seq", "run", "time", "kind"} <= entry.keys():
+                        yield entry, offset
+    except FileNotFoundError:
+        return
+
+
+def open_runs(path: Path) -> dict[str, int]:
+    """Runs that were started and never ended → time of their last entry in ms; their process was killed."""
+    last: dict[str, int] = {}
+    ended: set[str] = set()
+    for entry, _ in entries(path):
+        last[entry["run"]] = entry["time"]
+        if entry["kind"] == "end":
+            ended.add(entry["run"])
+    return {run: moment for run, moment in last.items() if run not in ended}
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an advisory lock on a file between processes.
+
+    Yields:
+        Whether the lock is held. Without ``wait`` that is False while another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def store_uri(out: Path) -> str:
+    """Address of the MLflow store for runs in ``out``: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` beside the folder.
+
+    ``runs/anomaly`` and ``runs/augment`` so share ``runs/mlflow.db``, wherever the program is started.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return chosen or f"sqlite:///{(out.resolve().parent / 'mlflow.db').as_posix()}"
+
+
+def printable(uri: str) -> str:
+    """A store's address without user name and password."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def scrub(value: Any) -> Any:
+    """Plain data with every absolute path cut down to its last name, since paths carry user names.
+
+    >>> scrub({"data": "/home/ann/scans", "url": "https://host/x", "ratio": "a/b"})
+    {'data': 'scans', 'url': 'https://host/x', 'ratio': 'a/b'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): scrub(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrub(item) for item in value]
+    if isinstance(value, Path):
+        value = value.as_posix()
+    if not isinstance(value, str):
+        return value
+    home = str(Path.home())
+    if len(home) > 1:
+        value = re.sub(re.escape(home) + r"(?![\w.-])", "~", value)
+    if "\n" not in value and re.match(r"~?/|[A-Za-z]:\\", value):
+        # A whole path may hold blanks.
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or "/"
+    return _WINDOWS.sub(r"\1", _POSIX.sub(r"\1", value))
+
+
+def encode(value: Any) -> Any:
+    """Plain data for one line of JSON; NaN and infinities, which JSON lacks, become the strings ``float`` reads."""
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def clean_name(name: str) -> str:
+    """A name as MLflow accepts it: letters, digits, ``_ - . : /`` and blanks."""
+    return re.sub(r"[^\w\-. :/]", "_", str(name), flags=re.ASCII).strip("/ ")[:_KEY_LIMIT] or "_"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def param_text(value: Any) -> str:
+    """A setting as text without absolute paths; one over MLflow's 6000 characters, which it cuts, as SHA-256."""
+    clean = scrub(value)
+    text = clean if isinstance(clean, str) else json.dumps(files.plain(clean), ensure_ascii=False)
+    return text if len(text) <= _PARAM_LIMIT else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,231 @@
+"""One HTML file per run: self-contained, opens offline, runs no script, and escapes every text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+import medgen
+from medgen import files
+from medgen.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BANNER = "Research use only — not for clinical use"
+_DASH = "\N{EN DASH}"
+Kind = Literal["good", "neutral", "bad"]
+
+
+@dataclass
+class _Section:
+    title: str
+    anchor: str
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Report:
+    """Collects sections in reading order and writes them as one file.
+
+    Blocks go to the section opened last; blocks before the first section stand below the title.
+
+    Args:
+        title: What was run, on what.
+        subtitle: One line below it.
+        run_id: The tracked run that made it, shown at the end.
+    """
+
+    def __init__(self, title: str, subtitle: str = "", run_id: str | None = None) -> None:
+        self._title, self._subtitle, self._run = title, subtitle, run_id
+        self._front = _Section("", "top")
+        self._sections: list[_Section] = []
+
+    def section(self, title: str, text: str = "") -> None:
+        """Open a section; it appears in the table of contents."""
+        self._sections.append(_Section(title, f"s{len(self._sections) + 1}"))
+        if text:
+            self.text(text)
+
+    def text(self, text: str) -> None:
+        """Paragraphs parted by empty lines; lines with ``- `` make a list; ``**bold**`` and code in backquotes."""
+        self._add("text", html=_paragraphs(text))
+
+    def facts(self, values: Mapping[str, Any]) -> None:
+        """Name and value pairs, such as cohort, model, seed."""
+        self._add("facts", rows=[(name, fmt(value)) for name, value in values.items()])
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        caption: str = "",
+        highlight: Collection[int] = (),
+    ) -> None:
+        """A table; columns of numbers or intervals are set right-aligned.
+
+        Args:
+            columns: Headings.
+            rows: One value per heading: text, number, None (shown as a dash) or interval, see :func:`fmt`.
+            caption: What the numbers are, with unit and number of subjects.
+            highlight: Rows to set bold, from 0.
+
+        Raises:
+            ValueError: If a row has more or fewer values than there are columns.
+        """
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"table {caption!r}: expected {len(columns)} values in a row, found {len(row)}")
+        numeric = [
+            any(_is_number(row[k]) for row in rows) and all(row[k] is None or _is_number(row[k]) for row in rows)
+            for k in range(len(columns))
+        ]
+        body = [([fmt(value) for value in row], index in highlight) for index, row in enumerate(rows)]
+        self._add(
+            "table", columns=list(zip(columns, numeric, strict=True)), rows=body, numeric=numeric, caption=caption
+        )
+
+    def figure(self, picture: Figure | bytes | str | Path, caption: str = "", alt: str = "") -> None:
+        """A picture, embedded.
+
+        Args:
+            picture: A matplotlib figure, the bytes of a PNG, or the path of a PNG file.
+            caption: What is seen, and how to read it.
+            alt: The same for readers who cannot see it; default: the caption.
+
+        Raises:
+            DataError: If it is not a PNG.
+        """
+        data = png(picture)
+        source = "data:image/png;base64," + base64.b64encode(data).decode()
+        self._add("figure", source=source, caption=caption, alt=alt or caption)
+
+    def verdict(self, text: str, kind: Kind = "neutral") -> None:
+        """The conclusion in words, in a box; ``kind`` sets its colour and its symbol."""
+        if kind not in ("good", "neutral", "bad"):
+            raise ValueError(f"verdict: expected good, neutral or bad, found {kind!r}")
+        self._add("verdict", html=_paragraphs(text), level=kind)
+
+    def html(self) -> str:
+        """The whole document."""
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template("report.html.j2").render(
+            title=self._title,
+            subtitle=self._subtitle,
+            banner=BANNER,
+            front=self._front,
+            sections=self._sections,
+            run=self._run,
+            version=medgen.__version__,
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the file atomically."""
+        files.write_text(path, self.html())
+
+    def _add(self, kind: str, **content: Any) -> None:
+        section = self._sections[-1] if self._sections else self._front
+        section.blocks.append({"kind": kind, **content})
+
+
+def fmt(value: Any, digits: int = 3) -> str:
+    """A value as it is printed in reports.
+
+    Floats get ``digits`` decimals, one from 100 on, and two significant digits below 0.01; anything with ``estimate``,
+    ``low`` and ``high`` is an interval; None and NaN are a dash.
+
+    >>> fmt(0.13449), fmt(1234.5678), fmt(None), fmt(True), fmt(0.00012345), fmt(7)
+    ('0.134', '1234.6', '–', 'yes', '0.00012', '7')
+    >>> from types import SimpleNamespace
+    >>> fmt(SimpleNamespace(estimate=0.134, low=0.1012, high=0.17))
+    '0.134 [0.101, 0.170]'
+    """
+    if value is None:
+        return _DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if all(hasattr(value, name) for name in ("estimate", "low", "high")):
+        if not all(math.isfinite(number) for number in (value.estimate, value.low, value.high)):
+            return fmt(float(value.estimate), digits)
+        # One number of decimals for all three, chosen by the estimate, so that they can be compared at a glance.
+        decimals = _decimals(max(abs(value.estimate), abs(value.low), abs(value.high)), digits)
+        return f"{value.estimate:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return _DASH if math.isnan(value) else ("∞" if value > 0 else "-∞")
+        return f"{value:.{_decimals(abs(value), digits)}f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {fmt(item, digits)}" for key, item in value.items()) or _DASH
+    if isinstance(value, list | tuple):
+        return ", ".join(fmt(item, digits) for item in value) or _DASH
+    return str(value)
+
+
+def png(picture: Figure | bytes | str | Path) -> bytes:
+    """The bytes of a picture as PNG, without time stamps or program names, so that equal pictures are equal files.
+
+    Raises:
+        DataError: If it is not a PNG.
+    """
+    if isinstance(picture, str | Path):
+        path = Path(picture)
+        try:
+            picture = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a PNG") from None
+    if isinstance(picture, bytes):
+        if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise DataError("expected the bytes of a PNG picture")
+        return picture
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", facecolor=picture.get_facecolor(), metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _decimals(size: float, digits: int) -> int:
+    if size == 0 or size >= 0.01:
+        return digits if size < 100 else 1 if size < 1e5 else 0
+    return min(1 - math.floor(math.log10(size)), 9)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | str):
+        return False
+    return isinstance(value, int | float) or hasattr(value, "estimate") or hasattr(value, "item")
+
+
+def _paragraphs(text: str) -> Markup:
+    parts = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
+        plain = [line for line in lines if not line.startswith("- ")]
+        items = [line[2:] for line in lines if line.startswith("- ")]
+        if plain:
+            parts.append(Markup("<p>{}</p>").format(_inline(" ".join(plain))))
+        if items:
+            parts.append(
+                Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_inline(i)) for i in items))
+            )
+    return Markup("\n").join(parts)
+
+
+def _inline(text: str) -> Markup:
+    safe = str(escape(text))
+    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", safe))

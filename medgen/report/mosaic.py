@@ -1,0 +1,314 @@
+"""Mosaics of orthogonal slices with overlays, in radiological convention; see :mod:`medgen.report.planes`.
+
+Colours of a heatmap mean the same z in every picture with the same limits. Voxels without a score (NaN) and below the
+lower limit are transparent, and a dotted line bounds the scored region, so that "not scored" never looks like "normal".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike, NDArray
+
+from medgen.report import planes as geometry
+from medgen.volume import Grid, Volume
+
+LIMITS = (2.0, 8.0)
+"""Default colour scale of heatmaps: from z = 2, where 2 % of healthy voxels lie above, to z = 8."""
+
+_BACKGROUND, _INK = "#101419", "#d8dee5"
+_TRUTH, _SCORED = "#38e8ff", "#8d99a6"
+# Distinct on grey also for colour-blind readers (Okabe and Ito).
+_LABELS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#b8b8ff")
+_DPI = 110
+_WIDTH = 10.5
+_GAP = 0.05
+
+
+def heat_colours() -> Colormap:
+    """Dark red to pale yellow: brightness grows with z, and none of it is grey."""
+    return LinearSegmentedColormap.from_list("heat", mpl.colormaps["hot"](np.linspace(0.25, 0.93, 256)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """What is drawn on the slices of one scan."""
+
+    image: Volume
+    window: tuple[float, float]
+    channel: int = 0
+    heatmap: Volume | None = None
+    limits: tuple[float, float] = LIMITS
+    contour: Volume | None = None
+    labels: Volume | None = None
+
+
+def mosaic(
+    image: Volume,
+    *,
+    heatmap: Volume | None = None,
+    contour: Volume | None = None,
+    labels: Volume | None = None,
+    label_names: Mapping[int, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    window: tuple[float, float] | None = None,
+    title: str = "",
+    slices: ArrayLike | None = None,
+    rows: str = "axial,coronal,sagittal",
+    n_slices: int = 5,
+    channel: int = 0,
+    crop: bool = True,
+    heatmap_label: str = "z against healthy",
+    contour_label: str = "truth",
+) -> Figure:
+    """Draw a scan as rows of slices; overlays may lie on other grids of the same world.
+
+    Args:
+        image: Scan, (c, i, j, k).
+        heatmap: Scores, NaN where there is none.
+        contour: Mask whose outline is drawn.
+        labels: Integers, 0 background, drawn as colours with a legend.
+        label_names: Label → name.
+        limits: Colour scale of the heatmap; default :data:`LIMITS`, the same for every scan on purpose.
+        window: Grey scale; default: 1st to 99.5th percentile of the object.
+        title: One line above.
+        slices: World point (RAS+ mm) that one slice of every row goes through; default: slices spread evenly.
+        rows: Views, parted by commas.
+        n_slices: Slices in each row.
+        channel: Channel of the image to draw.
+        crop: Whether to leave out the air around the object.
+        heatmap_label: Text at the colour bar.
+        contour_label: Text of the contour in the legend.
+
+    Returns:
+        A figure without global state; save it with ``figure.savefig`` or hand it to ``Report.figure``.
+    """
+    layers = _Layers(image, window or _window(image, channel), channel, heatmap, limits or LIMITS, contour, labels)
+    box = geometry.bounding_box(image) if crop else None
+    views = [name.strip() for name in rows.split(",")]
+    table = [(view, geometry.slices(image.grid, view, n_slices, slices, box)) for view in views]
+    handles = _legend(layers, label_names or {}, contour_label)
+    right = 0.75 if heatmap is not None else 0.1
+    top, bottom = (0.42 if title else 0.1), (0.36 if handles else 0.08)
+    sizes = [geometry.same_extent(grids) for _, grids in table]
+    columns = max(size[0] for size in sizes)
+    ruler = max((mm for mm in (1, 2, 5, 10, 20, 50, 100) if mm <= 0.25 * min(size[0] for size in sizes)), default=1)
+    scale = (_WIDTH - right - 0.1 - _GAP * (n_slices - 1)) / (columns * n_slices)
+    # A single small slice must not become a poster.
+    scale = min(scale, 4.0 / max(size[1] for size in sizes))
+    width = 0.1 + right + n_slices * columns * scale + _GAP * (n_slices - 1)
+    height = top + bottom + sum(size[1] * scale for size in sizes) + _GAP * (len(sizes) - 1)
+    figure = _figure(width, height)
+    y = height - top
+    for (view, grids), (across, down) in zip(table, sizes, strict=True):
+        y -= down * scale
+        for index, grid in enumerate(grids):
+            x = 0.1 + index * (columns * scale + _GAP) + (columns - across) * scale / 2
+            axes = _axes(figure, x, y, across * scale, down * scale)
+            _panel(axes, layers, grid, view, ruler=ruler if index == 0 else 0)
+        y -= _GAP
+    if heatmap is not None:
+        span = min(height - top - bottom, 4.0)
+        middle = bottom + (height - top - bottom - span) / 2
+        _colour_bar(figure, _axes(figure, width - right + 0.12, middle, 0.13, span), layers.limits, heatmap_label)
+    if title:
+        figure.text(0.1 / width, 1 - 0.25 / height, title, color=_INK, fontsize=11, va="center", weight="bold")
+    _draw_legend(figure, handles, width, height)
+    return figure
+
+
+def sample_pairs(
+    pairs: Sequence[tuple[Volume, Volume]],
+    *,
+    labels: Sequence[tuple[Volume | None, Volume | None]] | None = None,
+    names: Sequence[tuple[str, str]] | None = None,
+    label_names: Mapping[int, str] | None = None,
+    headings: tuple[str, str] = ("synthetic", "nearest real scan"),
+    title: str = "",
+) -> Figure:
+    """Synthetic scans beside the real ones they resemble most: middle axial, coronal and sagittal slices of both.
+
+    Args:
+        pairs: (synthetic, real) scans; each has its own grey scale, since real scans differ in units.
+        labels: Their label maps, or None.
+        names: Texts below each side, such as an id and a distance.
+        label_names: Label → name.
+        headings: Texts above the two sides.
+        title: One line above.
+    """
+    if not pairs:
+        raise ValueError("sample_pairs: expected at least one pair of scans")
+    views = list(geometry.VIEWS)
+    sides: list[list[tuple[_Layers, list[Grid]]]] = []
+    for row, pair in enumerate(pairs):
+        marks = labels[row] if labels else (None, None)
+        sides.append([])
+        for image, mark in zip(pair, marks, strict=True):
+            box = geometry.bounding_box(image)
+            grids = [geometry.slices(image.grid, view, 1, None, box)[0] for view in views]
+            sides[-1].append((_Layers(image, _window(image, 0), labels=mark), grids))
+    handles = _legend(sides[0][0][0], label_names or {}, "")
+    # Columns as wide as their widest slice; all slices at one scale.
+    widths = [geometry.same_extent([grids[k] for row in sides for _, grids in row])[0] for k in range(len(views))]
+    gutter, bottom, top = 0.3, (0.36 if handles else 0.08), (0.36 if title else 0.05) + 0.3
+    half = (_WIDTH - 0.2 - gutter) / 2
+    scale = min((half - 2 * _GAP) / sum(widths), 2.2 / widths[0])
+    line = 0.22 if names else _GAP
+    rows = [geometry.same_extent([grid for _, grids in row for grid in grids])[1] * scale for row in sides]
+    height = top + bottom + sum(rows) + line * len(rows)
+    figure = _figure(_WIDTH, height)
+    y = height - top
+    for row, tall in enumerate(rows):
+        y -= tall
+        for side, (layers, grids) in enumerate(sides[row]):
+            start = x = 0.1 + side * (half + gutter)
+            for grid, view, width in zip(grids, views, widths, strict=True):
+                across, down = (length * scale for length in geometry.same_extent([grid]))
+                place = (x + (width * scale - across) / 2, y + (tall - down) / 2)
+                _panel(_axes(figure, *place, across, down), layers, grid, view, place=False)
+                x += width * scale + _GAP
+            if names:
+                figure.text(start / _WIDTH, (y - 0.11) / height, names[row][side], color=_INK, fontsize=7, va="center")
+            if row == 0:
+                where = (start / _WIDTH, (height - top + 0.15) / height)
+                figure.text(*where, headings[side], color=_INK, fontsize=9, va="center", weight="bold")
+        y -= line
+    if title:
+        figure.text(0.1 / _WIDTH, 1 - 0.2 / height, title, color=_INK, fontsize=11, va="center", weight="bold")
+    _draw_legend(figure, handles, _WIDTH, height)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches."""
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes((x / total_width, y / total_height, width / total_width, height / total_height))
+
+
+def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, place: bool = True) -> None:
+    picture = geometry.cut(layers.image, grid, 1, layers.channel)
+    axes.imshow(picture, cmap="gray", vmin=layers.window[0], vmax=layers.window[1], aspect="auto")
+    if layers.labels is not None:
+        axes.imshow(_label_picture(geometry.cut(layers.labels, grid, 0)), aspect="auto", interpolation="nearest")
+    if layers.heatmap is not None:
+        heat = geometry.cut(layers.heatmap, grid, 1)
+        axes.imshow(heat_picture(heat, layers.limits), aspect="auto")
+        _outline(axes, np.isfinite(heat), _SCORED, 0.6, "dotted")
+    if layers.contour is not None:
+        _outline(axes, geometry.cut(layers.contour, grid, 0) > 0, _TRUTH, 1.0, "solid")
+    axes.set_axis_off()
+    shown = geometry.VIEWS[view]
+    stroke = [withStroke(linewidth=1.8, foreground=_BACKGROUND)]
+    style: dict[str, Any] = {"color": _INK, "transform": axes.transAxes, "path_effects": stroke}
+    left, right, top, bottom = shown.letters
+    letter = {**style, "fontsize": 8, "weight": "bold"}
+    axes.text(0.015, 0.5, left, ha="left", va="center", **letter)
+    axes.text(0.985, 0.5, right, ha="right", va="center", **letter)
+    axes.text(0.5, 0.985, top, ha="center", va="top", **letter)
+    axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **letter)
+    if place:
+        where = geometry.position(grid, view)
+        text = f"{shown.ends[0] if where >= 0 else shown.ends[1]} {abs(where):.0f} mm"
+        axes.text(0.015, 0.015, text, ha="left", va="bottom", **{**style, "fontsize": 7})
+    if ruler:
+        _ruler(axes, grid, ruler, stroke)
+
+
+def heat_picture(heat: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float64]:
+    """RGBA of a heatmap slice: transparent where NaN or below the lower limit, more opaque with rising z.
+
+    Args:
+        heat: Scores, (rows, columns).
+        limits: Lower and upper end of the colour scale.
+
+    Returns:
+        Array of shape (rows, columns, 4) in [0, 1].
+    """
+    share = np.clip((np.nan_to_num(heat, nan=-np.inf) - limits[0]) / (limits[1] - limits[0]), -1, 1)
+    rgba = np.asarray(heat_colours()(np.clip(share, 0, 1)), dtype=np.float64)
+    rgba[..., 3] = np.where(share >= 0, 0.55 + 0.4 * np.clip(share, 0, 1), 0)
+    return rgba
+
+
+def _label_picture(labels: NDArray[Any]) -> NDArray[np.float64]:
+    rgba = np.zeros((*labels.shape, 4))
+    for value in np.unique(labels[labels > 0]):
+        rgba[labels == value] = (*to_rgb(_label_colour(int(value))), 0.5)
+    return rgba
+
+
+def _label_colour(value: int) -> str:
+    return _LABELS[(value - 1) % len(_LABELS)]
+
+
+def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, width: float, style: str) -> None:
+    # A contour of a mask that is all or nothing has no line, and matplotlib warns.
+    if mask.any() and not mask.all():
+        axes.contour(mask.astype(np.float32), levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+
+
+def _ruler(axes: Axes, grid: Grid, length: int, stroke: list[Any]) -> None:
+    end, share = 0.96, length / (grid.shape[1] * grid.spacing[1])
+    axes.plot([end - share, end], [0.035, 0.035], color=_INK, lw=1.5, transform=axes.transAxes, path_effects=stroke)
+    style: dict[str, Any] = {"transform": axes.transAxes, "path_effects": stroke, "fontsize": 6, "color": _INK}
+    axes.text(end - share / 2, 0.05, f"{length} mm", ha="center", va="bottom", **style)
+
+
+def _colour_bar(figure: Figure, axes: Axes, limits: tuple[float, float], label: str) -> None:
+    bar = figure.colorbar(ScalarMappable(Normalize(*limits), heat_colours()), cax=axes, extend="max")
+    bar.set_label(label, color=_INK, fontsize=8)
+    axes.tick_params(colors=_INK, labelsize=7)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(_INK)
+
+
+def _legend(layers: _Layers, names: Mapping[int, str], contour: str) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = []
+    if layers.contour is not None:
+        handles.append(Line2D([], [], color=_TRUTH, lw=1.5, label=contour))
+    if layers.heatmap is not None and not np.isfinite(layers.heatmap.data).all():
+        handles.append(Line2D([], [], color=_SCORED, lw=1, ls="dotted", label="scored region"))
+    if layers.labels is not None:
+        values = [int(value) for value in np.unique(layers.labels.data) if value > 0][:12]
+        handles += [Patch(color=_label_colour(value), label=names.get(value, f"label {value}")) for value in values]
+    return handles
+
+
+def _draw_legend(figure: Figure, handles: list[Line2D | Patch], width: float, height: float) -> None:
+    if handles:
+        place = (0.1 / width, 0.02 / height)
+        figure.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=place, ncols=6, frameon=False, labelcolor=_INK, fontsize=8
+        )
+
+
+def _window(image: Volume, channel: int) -> tuple[float, float]:
+    data = image.data[channel]
+    values = data[tuple(slice(None, None, max(1, n // 96)) for n in data.shape)]
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    # Air and the zeros of skull-stripped scans would otherwise decide the grey scale.
+    object_ = values[values > values.min() + 0.02 * (np.percentile(values, 99.5) - values.min())]
+    values = object_ if object_.size > 10 else values
+    low, high = (float(v) for v in np.percentile(values, (1, 99.5)))
+    low = min(low, float(values.min()) if low < 0.2 * high else low)
+    return (low, high) if high > low else (low, low + 1)

@@ -1,0 +1,393 @@
+"""Runs in MLflow that outlive a dead server: everything is written to a journal first and sent from another thread.
+
+The only file that imports mlflow. A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (how
+much of it the store has); :func:`sync` sends the rest later. Names in the store are medgen's, never the user's, and
+absolute paths are cut to their last name; only MLflow's own ``artifact_uri`` of a local store holds a path, because
+MLflow makes it absolute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import re
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from medgen import environment, files
+from medgen.errors import DataError
+from medgen.journal import LOCK, NAME, Cursor, Journal, Run, entries, locked, open_runs, printable, scrub, store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["Run", "last_run", "start", "sync"]
+
+_LOG = logging.getLogger(__name__)
+
+# A server that does not answer must not hold a run up: MLflow's own defaults wait 247 s for one metric.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+_CLOSE_SERVER, _CLOSE_DATABASE = 20.0, 120.0
+# MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
+_CHUNK, _SMALL_CHUNK = 1000, 100
+_EXPERIMENT = "medgen"
+# Answers that repeating cannot change: the entry stays in the journal and is passed over.
+_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+
+
+@contextmanager
+def start(
+    name: str,
+    out: Path,
+    *,
+    config: Mapping[str, Any],
+    seed: int,
+    manifest_digest: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    enabled: bool = True,
+) -> Iterator[Run]:
+    """Track a whole pipeline run; stages are its children.
+
+    Args:
+        name: Pipeline, such as ``"anomaly"``.
+        out: The run's folder; the journal is kept there.
+        config: The configuration as resolved: logged as parameters, as ``config.yaml`` (absolute paths cut to their
+            last name) and as a SHA-256 of the whole.
+        seed: The run's seed.
+        manifest_digest: SHA-256 of the cohort, see ``Manifest.digest``.
+        tags: Further facts, such as the device.
+        enabled: False keeps nothing, for ranks other than the first.
+
+    Yields:
+        The run. On the way out it becomes FAILED on an exception, KILLED on SIGTERM, Ctrl-C or exit code 143 (130),
+        and FINISHED otherwise; what is not sent within 20 s (120 s for a database file) stays in the journal.
+    """
+    out = Path(out)
+    if not enabled:
+        yield Run(name, out, None)
+        return
+    journal = Journal(out)
+    with locked(out / LOCK, wait=False), _terminable() as closing:
+        _end_killed(journal)
+        sender = _Sender(out)
+        run = Run(name, out, journal)
+        facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
+        try:
+            with run.recorded(facts):
+                run.log_params(config)
+                run.log_text(yaml.safe_dump(scrub(files.plain(config)), sort_keys=False), "config.yaml")
+                yield run
+        finally:
+            closing.set()
+            journal.close()
+            sender.close()
+
+
+def sync(out: str | Path) -> int:
+    """Send what a run's journal holds and the store lacks; sending twice changes nothing.
+
+    Args:
+        out: Folder of a run.
+
+    Returns:
+        Number of entries sent; 0 if all are there already, or if the run is still going on.
+
+    Raises:
+        DataError: If there is no journal in ``out``, or the store does not answer.
+    """
+    out = Path(out)
+    if not (out / NAME).is_file():
+        raise DataError(f"{out}: no journal.jsonl; expected the folder of a tracked run")
+    with locked(out / LOCK, wait=False) as held:
+        if not held:
+            _LOG.info("%s: the run is still going on and sends its journal itself", out)
+            return 0
+        journal = Journal(out)
+        _end_killed(journal)
+        journal.close()
+        return _send_all(out)
+
+
+def last_run(out: str | Path) -> dict[str, str] | None:
+    """Id and tags of the newest pipeline run whose journal is in ``out``; None if there is none."""
+    found: dict[str, str] | None = None
+    for entry, _ in entries(Path(out) / NAME):
+        if entry["kind"] == "start" and entry.get("parent") is None:
+            found = {"medgen.run": entry["run"], **entry.get("tags", {})}
+    return found
+
+
+def _end_killed(journal: Journal) -> None:
+    """End the runs whose process was killed without a chance to do so, at the time of their last sign of life."""
+    for run, moment in open_runs(journal.path).items():
+        journal.append(run, "end", status="KILLED", ended=moment)
+
+
+def _facts(seed: int, manifest_digest: str | None, config: Mapping[str, Any]) -> dict[str, str | None]:
+    source = environment.commit()
+    return {
+        "medgen.seed": str(seed),
+        "medgen.manifest.sha256": manifest_digest,
+        "medgen.config.sha256": files.sha256_json(config),
+        "medgen.version": environment.versions()["medgen"],
+        "medgen.commit": source.id,
+        "medgen.dirty": "unknown" if source.dirty is None else str(source.dirty).lower(),
+        **{f"version.{name}": version for name, version in environment.versions().items() if name != "medgen"},
+    }
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Turn SIGTERM into ``SystemExit(143)`` inside the block, so that ``with`` blocks end and the run is KILLED.
+
+    A handler that is there already runs first. Once the yielded event is set, further signals wait for the end.
+    """
+    closing = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield closing
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    late = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if closing.is_set():
+            late.set()
+            return
+        if callable(before):
+            before(number, frame)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield closing
+    finally:
+        # None: installed by C code, which Python cannot put back.
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+        if late.is_set():
+            if callable(before):
+                signal.raise_signal(signal.SIGTERM)
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+class _Store:
+    """A connection to the MLflow store of one run folder; only the thread that made it uses it."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._uri = store_uri(out)
+        self._cursor = Cursor.load(out, hashlib.sha256(self._uri.encode()).hexdigest())
+        self._client = _client(self._uri)
+        self._experiment = self._find_experiment()
+        # A store that was deleted or set up afresh gets everything again.
+        if not all(self._knows(run) for run in self._cursor.runs.values()):
+            self._cursor = Cursor(self._cursor.store)
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(_EXPERIMENT)
+        if found is None:
+            place = f"{_database(self._uri).parent.as_posix()}/mlartifacts" if _is_sqlite(self._uri) else None
+            return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
+        return str(found.experiment_id)
+
+    def _knows(self, run: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    def send(self) -> int:
+        """Send what the journal has beyond the cursor; the number of entries. Raises if the store does not answer."""
+        total = 0
+        while chunk := list(itertools.islice(entries(self._out / NAME, self._cursor.offset), _CHUNK)):
+            self._send_chunk([entry for entry, _ in chunk])
+            self._cursor.offset = chunk[-1][1]
+            self._cursor.save(self._out)
+            total += len(chunk)
+        return total
+
+    def _send_chunk(self, chunk: list[dict[str, Any]]) -> None:
+        for entry in chunk:
+            if entry["kind"] == "start":
+                self._create(entry)
+        # Few calls with many values, each run's in order; a run's end comes last, when all it has is there.
+        for run in dict.fromkeys(entry["run"] for entry in chunk):
+            if run not in self._cursor.runs:
+                _LOG.warning("%s: run %s has no start; its entries are passed over", self._out / NAME, run)
+                continue
+            self._send_run(self._cursor.runs[run], [entry for entry in chunk if entry["run"] == run])
+
+    def _create(self, entry: dict[str, Any]) -> None:
+        run, parent, tags = entry["run"], entry.get("parent"), entry["tags"]
+        if run in self._cursor.runs:
+            return
+        # The answer to an earlier attempt may have been lost.
+        found = self._client.search_runs([self._experiment], f"tags.`medgen.run` = '{run}'", max_results=1)
+        if not found:
+            own = {"mlflow.user": "medgen", "mlflow.source.name": "medgen", "mlflow.source.type": "LOCAL"}
+            if "medgen.commit" in tags:
+                own["mlflow.source.git.commit"] = tags["medgen.commit"]
+            if parent in self._cursor.runs:
+                own["mlflow.parentRunId"] = self._cursor.runs[parent]
+            title = entry["name"] if parent else f"{entry['name']}-{run[:8]}"
+            made = self._client.create_run(
+                self._experiment, start_time=entry["time"], tags={**tags, **own}, run_name=title
+            )
+            found = [made]
+        self._cursor.runs[run] = found[0].info.run_id
+
+    def _send_run(self, run: str, own: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(name, float(value), entry["time"], entry["step"])
+            for entry in own
+            if entry["kind"] == "metrics"
+            for name, value in entry["values"].items()
+        ]
+        params = {k: v for entry in own if entry["kind"] == "params" for k, v in entry["values"].items()}
+        tags = {k: v for entry in own if entry["kind"] == "tags" for k, v in entry["values"].items()}
+        log = self._client.log_batch
+        for batch in _chunks(metrics, _CHUNK):
+            _unless_refused(log, run, metrics=batch)
+        for batch in _chunks([Param(*item) for item in params.items()], _SMALL_CHUNK):
+            _unless_refused(log, run, params=batch)
+        for batch in _chunks([RunTag(*item) for item in tags.items()], _SMALL_CHUNK):
+            _unless_refused(log, run, tags=batch)
+        for entry in own:
+            if entry["kind"] == "text":
+                _unless_refused(self._client.log_text, run, entry["text"], entry["name"])
+            elif entry["kind"] == "file":
+                path = self._out / entry["path"]
+                if path.is_file():
+                    _unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
+                else:
+                    _LOG.warning("%s: gone before it was sent to the MLflow store", path)
+        for entry in own:
+            if entry["kind"] == "end":
+                moment = entry.get("ended", entry["time"])
+                _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+
+
+class _Sender:
+    """A thread that sends the journal while the run goes on, and waits longer after every failure."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._closing = threading.Event()
+        # Importing here, in the main thread: two threads importing overlapping packages can see half-made modules.
+        with suppress(Exception):
+            _import_mlflow(store_uri(out))
+        self._thread = threading.Thread(target=self._work, name="medgen-tracking", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        store: _Store | None = None
+        pause, warned = 1.0, False
+        while True:
+            last = self._closing.is_set()
+            try:
+                store = store or _Store(self._out)
+                store.send()
+                pause = 1.0
+            except Exception as error:  # the run must go on whatever the store does
+                pause = min(2 * pause, 60.0)
+                if not warned or last:
+                    where = printable(store_uri(self._out))
+                    _LOG.warning("MLflow store %s: %s; kept in %s", where, _short(error), self._out / NAME)
+                warned = True
+            if last:
+                return
+            self._closing.wait(pause)
+
+    def close(self) -> None:
+        """Send the rest; bounded, and without waiting for a server that does not answer."""
+        self._closing.set()
+        self._thread.join(_CLOSE_DATABASE if _is_sqlite(store_uri(self._out)) else _CLOSE_SERVER)
+        if self._thread.is_alive():
+            _LOG.warning("MLflow store does not keep up; the rest is in %s", self._out / NAME)
+
+
+def _send_all(out: Path) -> int:
+    uri = store_uri(out)
+    try:
+        return _Store(out).send()
+    except Exception as error:
+        raise DataError(
+            f"MLflow store {printable(uri)}: {_short(error)}; check MLFLOW_TRACKING_URI and try again"
+        ) from error
+
+
+def _import_mlflow(uri: str) -> None:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        # MLflow's own use of deprecated SQLAlchemy options is no news to the user; the mappers warn once, here.
+        warnings.simplefilter("ignore")
+        import mlflow.tracking
+
+        if _is_sqlite(uri):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+            from sqlalchemy.orm import configure_mappers
+
+            configure_mappers()
+
+
+def _client(uri: str) -> MlflowClient:
+    _import_mlflow(uri)
+    from mlflow import MlflowClient
+
+    if not _is_sqlite(uri):
+        return MlflowClient(uri)
+    folder = _database(uri).parent
+    # Processes that set a fresh database up at the same time crash.
+    with locked(folder / ".mlflow.lock"):
+        client = MlflowClient(uri)
+        client.get_experiment_by_name(_EXPERIMENT)
+    return client
+
+
+def _is_sqlite(uri: str) -> bool:
+    return uri.startswith("sqlite:")
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.partition(":///")[2]).resolve()
+
+
+def _unless_refused(call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        call(*arguments, **options)
+    except MlflowException as error:
+        if error.error_code not in _FINAL:
+            raise
+        _LOG.warning("MLflow refused an entry: %s", _short(error))
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _short(error: Exception) -> str:
+    # Addresses in messages may hold a password.
+    lines = re.sub(r"//[^/\s@]*@", "//", str(error)).strip().splitlines() or [""]
+    return f"{error.__class__.__name__}: {lines[0][:200]}"

@@ -1,0 +1,71 @@
+"""The run folder: one run at a time, nothing removed that is not medgen's, resumption only of the same run."""
+
+from __future__ import annotations
+
+import pytest
+from medgen.pipelines.runfolder import open_run
+
+from medgen.config import Config
+from medgen.errors import ConfigError
+
+
+class Settings(Config):
+    out: str
+    steps: int = 1
+    device: str = "cpu"
+
+
+def finish(out, **values):
+    with open_run(out, Settings(out=str(out), **values)) as folder:
+        (folder.out / "result.txt").write_text("first")
+        folder.checkpoints.mkdir()
+
+
+def test_new_folder_gets_config_and_loses_checkpoints(tmp_path):
+    finish(tmp_path / "run")
+    assert "steps: 1" in (tmp_path / "run" / "config.yaml").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert (tmp_path / "run" / "outputs.json").is_file()
+
+
+def test_second_run_needs_a_flag(tmp_path):
+    finish(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"--resume .* --overwrite"), open_run(tmp_path / "run", Settings(out="x")):
+        pass
+    with open_run(tmp_path / "run", Settings(out="x"), overwrite=True) as folder:
+        assert not (folder.out / "result.txt").exists()
+
+
+def test_foreign_files_are_never_removed(tmp_path):
+    (tmp_path / "thesis.docx").write_text("years of work")
+    for flags in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ConfigError, match="not a medgen run"), open_run(tmp_path, Settings(out="x"), **flags):
+            pass
+    assert (tmp_path / "thesis.docx").read_text() == "years of work"
+
+
+def test_resume_refuses_another_configuration(tmp_path):
+    finish(tmp_path / "run", steps=1)
+    with pytest.raises(ConfigError, match="steps"), open_run(tmp_path / "run", Settings(out="x", steps=2), resume=True):
+        pass
+    with open_run(tmp_path / "run", Settings(out="y", device="auto"), resume=True) as folder:
+        assert (folder.out / "result.txt").read_text() == "first"
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with (
+        open_run(tmp_path / "run", Settings(out="x")),
+        pytest.raises(ConfigError, match="another medgen run"),
+        open_run(tmp_path / "run", Settings(out="x")),
+    ):
+        pass
+
+
+def test_a_failed_run_can_be_resumed(tmp_path):
+    with pytest.raises(RuntimeError), open_run(tmp_path / "run", Settings(out="x")) as folder:
+        folder.checkpoints.mkdir()
+        raise RuntimeError
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    assert not (tmp_path / "run" / "outputs.json").exists()
+    with open_run(tmp_path / "run", Settings(out="x"), resume=True):
+        pass

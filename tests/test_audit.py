@@ -1,0 +1,76 @@
+"""Records of outputs: everything listed, every kind of change found, every file traced."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medgen import audit, files, tracking
+from medgen.errors import AuditError
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    folder = tmp_path / "runs" / "a"
+    with tracking.start("anomaly", folder, config={"a": 1}, seed=7, manifest_digest="cd" * 32):
+        files.write_text(folder / "config.yaml", "a: 1\n")
+        files.write_text(folder / "heatmaps" / "x.nii.gz", "heat")
+        files.write_text(folder / "model" / "weights-0.safetensors", "weights")
+    audit.write_outputs_record(folder)
+    return folder
+
+
+def test_an_untouched_run_has_no_problems(out):
+    assert audit.verify(out) == []
+    assert audit.verify(out / "heatmaps") == []
+    assert audit.verify(out / "config.yaml") == []
+    listed = files.read_json(out / audit.RECORD)["files"]
+    assert set(listed) == {"config.yaml", "heatmaps/x.nii.gz", "model/weights-0.safetensors"}
+
+
+def test_every_change_is_found(out):
+    (out / "config.yaml").unlink()
+    (out / "heatmaps" / "x.nii.gz").write_text("Heat")
+    (out / "heatmaps" / "y.nii.gz").write_text("new")
+    found = {(problem.file, problem.kind) for problem in audit.verify(out)}
+    assert found == {("config.yaml", "missing"), ("heatmaps/x.nii.gz", "altered"), ("heatmaps/y.nii.gz", "unlisted")}
+    assert [problem.kind for problem in audit.verify(out / "heatmaps")] == ["altered", "unlisted"]
+    assert "the run wrote" in str(audit.verify(out / "heatmaps" / "x.nii.gz")[0])
+    assert audit.trace(out / "heatmaps" / "x.nii.gz")["state"] == "altered"
+    assert audit.trace(out / "heatmaps" / "y.nii.gz")["state"] == "unlisted"
+
+
+def test_a_file_is_traced_to_what_made_it(out):
+    found = audit.trace(out / "heatmaps" / "x.nii.gz")
+    run = tracking.last_run(out)
+    assert run is not None
+    assert (found["run_id"], found["seed"], found["manifest_digest"]) == (run["medgen.run"], 7, "cd" * 32)
+    assert found["config_sha256"] == files.sha256_file(out / "config.yaml")
+    weights = files.sha256_file(out / "model" / "weights-0.safetensors")
+    assert found["weights"] == {"model/weights-0.safetensors": weights}
+    assert (found["file"], found["state"]) == ("heatmaps/x.nii.gz", "as recorded")
+    assert "file" not in audit.trace(out)
+
+
+def test_altered_and_absent_records_are_refused(out, tmp_path):
+    with pytest.raises(AuditError, match=r"no outputs\.json"):
+        audit.verify(tmp_path)
+    with pytest.raises(AuditError, match="not among"):
+        audit.verify(out / "absent")
+    record = json.loads((out / audit.RECORD).read_text())
+    record["files"]["config.yaml"] = "0" * 64
+    (out / audit.RECORD).write_text(json.dumps(record))
+    with pytest.raises(AuditError, match="record itself was altered"):
+        audit.verify(out)
+    (out / audit.RECORD).write_text("[]")
+    with pytest.raises(AuditError, match="not an outputs record"):
+        audit.trace(out)
+
+
+def test_without_tracking_the_manifest_file_stands_for_the_cohort(tmp_path):
+    files.write_text(tmp_path / "manifest.csv", "id\n")
+    audit.write_outputs_record(tmp_path)
+    assert audit.trace(tmp_path)["manifest_digest"] == files.sha256_file(tmp_path / "manifest.csv")
+    assert audit.trace(tmp_path)["run_id"] is None

@@ -1,0 +1,41 @@
+"""Facts about the machine: complete, and found without heavy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import medgen
+from medgen import environment
+
+
+def test_versions_and_commit():
+    found = environment.versions()
+    assert found["medgen"] == medgen.__version__
+    assert found["numpy"].startswith("2.")
+    source = environment.commit()
+    assert source.id == "unknown" or len(source.id) == 40
+
+
+def test_memory_and_threads_are_plausible():
+    assert 0.01 < environment.peak_memory() < 1000
+    assert 0 < environment.available_memory() < 100_000
+    assert environment.threads() >= 1
+
+
+def test_doctor_names_every_fact(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    checks = {check.name: check for check in environment.doctor(tmp_path / "runs" / "x")}
+    names = {"Python", "medgen", "torch", "CPU cores", "memory available", "bf16 convolution", "MNI template", "disk"}
+    assert names <= checks.keys()
+    assert checks["MNI template"].ok
+    assert checks["MLflow store"].value.startswith(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert all(check.ok or check.hint for check in checks.values())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///x")
+    assert not {check.name: check for check in environment.doctor(tmp_path)}["MLflow store"].ok
+
+
+def test_importing_tracking_and_audit_is_light():
+    heavy = "('torch', 'mlflow', 'monai', 'matplotlib')"
+    code = f"import sys, medgen.audit, medgen.environment; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
