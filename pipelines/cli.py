@@ -229,16 +229,16 @@ def data_simulate(
     out: Annotated[Path, typer.Argument(help="New folder for the cohort.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of subjects.")] = 40,
     seed: Annotated[int, typer.Option("--seed", help="Seed; subject k is the same whatever n.")] = 0,
-    spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=20, help="Voxel size in mm.")] = 2.0,
+    spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
 ) -> None:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
     from medgen.cohorts import simulate
 
     manifest = simulate(out, n=n, seed=seed, spacing=spacing)
-    typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, labels.json, card.md)")
+    typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
 
 
-@data_app.command("implant", epilog="Example: medgen data implant cohort implanted --seed 0 --kinds additive,blur")
+@data_app.command("implant", epilog="Example: medgen data implant cohort implanted --seed 0 --kinds uniform,blur")
 def data_implant(
     cohort: Annotated[Path, typer.Argument(help="Cohort of healthy scans, any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for the implanted scans and their ground truth.")],
@@ -341,15 +341,13 @@ def main() -> None:
         sys.exit(130)
     except MemoryError as error:
         _fail("out of memory; use fewer workers, a smaller training.batch_size or a coarser preprocess.spacing", error)
+    except typer.Abort:
+        sys.exit(130)
     except Exception as error:
-        # Click's own errors (an unknown option, say) carry a message for the user.
-        import click
-
-        if isinstance(error, click.exceptions.Abort):
-            sys.exit(130)
-        if isinstance(error, click.ClickException):
-            usage = getattr(error, "ctx", None)
-            hint = f"; see {usage.command_path} --help" if usage is not None else ""
+        # Usage errors of the parser, which typer vendors or takes from click depending on its version.
+        if hasattr(error, "format_message"):
+            context = getattr(error, "ctx", None)
+            hint = f"; see {context.command_path} --help" if context is not None else ""
             _fail(f"{error.format_message().rstrip('.')}{hint}", error)
         _fail(f"unexpected {type(error).__name__}: {error}; this is a bug, medgen --debug shows where", error, code=70)
 

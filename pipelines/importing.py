@@ -10,14 +10,14 @@ from medgen import io
 from medgen.cards import new_card
 from medgen.cases import Case
 from medgen.errors import DataError, MedgenError
-from medgen.files import write_csv, write_json, write_text
+from medgen.files import write_csv, write_text
 from medgen.layouts import CohortConfig, load_cohort
 
 from .runfolder import RunSummary
 
 
 def run(source: Path, out: Path, cohort: CohortConfig, *, workers: int) -> RunSummary:
-    """Read every case, write ``images/`` and ``masks/`` as NIfTI, ``manifest.csv``, ``labels.json`` and ``card.md``.
+    """Read every case, write ``images/`` and ``masks/`` as NIfTI, ``manifest.csv`` and ``card.md``.
 
     A case that cannot be read is listed in ``failures.csv`` and left out; the others are done. The new folder appears
     as a whole or not at all.
@@ -43,13 +43,15 @@ def run(source: Path, out: Path, cohort: CohortConfig, *, workers: int) -> RunSu
             raise DataError(f"{source}: none of {len(manifest)} case(s) could be read; first: {failures[0]['reason']}")
         converted = replace(manifest, root=folder, cases=tuple(cases)).with_hashes(workers=workers)
         converted.write_csv(folder / "manifest.csv")
-        write_json(folder / "labels.json", {str(value): name for value, name in manifest.labels.items()})
         write_csv(folder / "failures.csv", failures, ["case", "stage", "reason"])
-        write_text(folder / "card.md", new_card(out.name))
+        write_text(
+            folder / "card.md",
+            new_card(out.name, n_cases=len(cases), n_subjects=len(converted.subjects), labels=manifest.labels),
+        )
         if out.exists():
             out.rmdir()
         folder.rename(out)
-    lines = [f"{len(cases)} case(s) in {out} (manifest.csv, labels.json; fill in card.md)"]
+    lines = [f"{len(cases)} case(s) in {out} (manifest.csv; fill in card.md)"]
     if failures:
         lines.append(f"{len(failures)} case(s) could not be read, see {out / 'failures.csv'}")
     return RunSummary(out, 1 if failures else 0, tuple(lines))

@@ -1,0 +1,141 @@
+"""Smooth vector fields on a voxel grid: B-spline control points, stationary velocities, warps and Jacobians.
+
+Displacements and velocities are in voxels, with components in array order (i, j, k): the value at voxel x of a
+displacement u says that x is drawn from position x + u(x) of the source (a pull-back warp).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Standard deviation of a field with unit Gaussian control points at a control point: the 1D weights there are
+# (1, 4, 1) / 6, and three axes multiply.
+_SPREAD = math.sqrt(0.5) ** 3
+
+
+def control_shape(shape: Sequence[int], spacing: float) -> tuple[int, int, int]:
+    """Number of control points along i, j, k for a distance of about ``spacing`` voxels, borders included."""
+    i, j, k = (max(math.ceil(n / spacing), 1) + 3 for n in shape)
+    return i, j, k
+
+
+def expand(control: Tensor, shape: Sequence[int]) -> Tensor:
+    """Interpolate control points by uniform cubic B-splines.
+
+    The control points cover the same field of view at every resolution: the field at half the resolution is the
+    same field, in the same unit.
+
+    Args:
+        control: (b, c, p, q, r) from :func:`control_shape`.
+        shape: (i, j, k) of the result.
+
+    Returns:
+        (b, c, i, j, k).
+    """
+    result = control
+    for n in shape:
+        # Each contraction takes the first remaining control axis away and appends the voxel axis: i, j, k in order.
+        result = torch.tensordot(result, _weights(int(n), result.shape[2], result), dims=([2], [1]))
+    return result
+
+
+def smooth_noise(batch: int, channels: int, shape: Sequence[int], spacing: float, generator: torch.Generator) -> Tensor:
+    """A smooth Gaussian random field of about unit standard deviation, on the generator's device.
+
+    Args:
+        batch: Number of fields.
+        channels: Values per voxel.
+        shape: (i, j, k).
+        spacing: Distance of the control points in voxels; about a third of the field's correlation length.
+        generator: Source of the draws.
+
+    Returns:
+        (batch, channels, i, j, k) float32.
+    """
+    points = control_shape(shape, spacing)
+    control = torch.randn(batch, channels, *points, generator=generator, device=generator.device)
+    return expand(control, shape) / _SPREAD
+
+
+def identity(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """Voxel coordinates (1, 3, i, j, k) float32."""
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def warp(
+    image: Tensor,
+    displacement: Tensor,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    padding: Literal["zeros", "border"] = "zeros",
+) -> Tensor:
+    """Pull an image (b, c, i, j, k) back through a displacement (b, 3, i, j, k): result(x) = image(x + u(x)).
+
+    Labels (integer tensors, ``mode="nearest"``) keep their type.
+    """
+    shape = image.shape[2:]
+    half = torch.tensor([max((n - 1) / 2, 0.5) for n in shape], device=displacement.device)
+    position = (identity(shape, displacement.device) + displacement) / half[None, :, None, None, None] - 1
+    # torch wants coordinates in the order k, j, i.
+    grid = position.flip(1).permute(0, 2, 3, 4, 1)
+    source = image if image.is_floating_point() else image.float()
+    result = F.grid_sample(source, grid.to(source.dtype), mode=mode, padding_mode=padding, align_corners=True)
+    return result.to(image.dtype)
+
+
+def exponentiate(velocity: Tensor, steps: int = 6) -> Tensor:
+    """Displacement of the flow of a stationary velocity field at time one, by scaling and squaring.
+
+    Arsigny et al., "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006.
+
+    Args:
+        velocity: (b, 3, i, j, k) in voxels.
+        steps: Number of squarings; 2^-steps of the velocity must be well below one voxel.
+
+    Returns:
+        (b, 3, i, j, k) in voxels.
+    """
+    displacement = velocity / 2**steps
+    for _ in range(steps):
+        displacement = displacement + warp(displacement, displacement, padding="border")
+    return displacement
+
+
+def jacobian_minimum(displacement: Tensor) -> Tensor:
+    """Smallest Jacobian determinant of x + u(x) per sample, (b,); positive means that nothing folds.
+
+    The determinant is taken with each of the eight combinations of one-sided differences, so that a fold between
+    two voxels, which central differences step over, is seen.
+    """
+    jacobians = [torch.diff(displacement, dim=axis + 2) for axis in range(3)]
+    smallest = torch.full((len(displacement),), math.inf, device=displacement.device)
+    for sides in itertools.product((0, 1), repeat=3):
+        columns = []
+        for axis, difference in enumerate(jacobians):
+            cut = difference
+            for other in range(3):
+                length = displacement.shape[other + 2] - 1
+                if other != axis:
+                    cut = cut.narrow(other + 2, sides[other], length)
+            columns.append(cut)
+        # The one-sided difference along each axis belongs to the cell; the side of the other axes picks its corner.
+        matrix = torch.stack(columns, dim=-1).movedim(1, -2)
+        determinant = torch.linalg.det(matrix + torch.eye(3, device=matrix.device))
+        smallest = torch.minimum(smallest, determinant.flatten(1).amin(1))
+    return smallest
+
+
+def _weights(n: int, m: int, like: Tensor) -> Tensor:
+    """Weights (n, m) of m uniform cubic B-spline control points at the centres of n voxels; rows sum to one."""
+    position = (torch.arange(n, device=like.device, dtype=torch.float32) + 0.5) / n * (m - 3) + 1
+    distance = (position[:, None] - torch.arange(m, device=like.device, dtype=torch.float32)[None]).abs()
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance).clamp_min(0) ** 3 / 6
+    return torch.where(distance < 1, near, far).to(like.dtype)
