@@ -176,13 +176,13 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
         A volume of shape (c, *grid.shape); float32 unless ``order`` is 0.
 
     Raises:
-        GeometryError: If ``order`` is not 0, 1 or 3.
+        GeometryError: If ``order`` is not 0, 1 or 3, or ``fill`` does not fit integer labels.
     """
     if order not in (0, 1, 3):
         raise GeometryError(f"interpolation order must be 0, 1 or 3, found {order}")
     mapping = np.linalg.inv(volume.grid.affine) @ grid.affine
     dtype = volume.data.dtype if order == 0 else np.dtype(np.float32)
-    if order == 0 and not np.can_cast(np.min_scalar_type(fill), dtype) and not np.issubdtype(dtype, np.floating):
+    if order == 0 and not _holds(dtype, fill):
         raise GeometryError(f"fill {fill} does not fit the label type {dtype}")
     outside = _outside(mapping, volume.grid.shape, grid.shape)
     sigma = None if order == 0 else _antialias_sigma(mapping)
@@ -191,6 +191,14 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
     if outside is not None:
         result[:, outside] = fill
     return Volume(result, grid)
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether an array of this type can hold the value exactly (any value, for floating point)."""
+    if dtype.kind == "f":
+        return True
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(float(value).is_integer() and low <= value <= high)
 
 
 def _antialias_sigma(mapping: NDArray[np.float64]) -> NDArray[np.float64] | None:

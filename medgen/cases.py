@@ -1,0 +1,344 @@
+"""Cases and manifests: which scans a run uses, who they belong to, and how subjects are split."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medgen import files, io
+from medgen.errors import DataError, GeometryError
+from medgen.faults import fail
+from medgen.seeds import derive
+from medgen.volume import Volume
+
+COLUMNS = ("id", "subject", "image", "mask", "sha256_image", "sha256_mask")
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def is_safe_id(name: str) -> bool:
+    """Whether a case id can be a file name everywhere: letters, digits, ``.``, ``_``, ``-``, at most 100.
+
+    >>> is_safe_id("sub-01_T1w"), is_safe_id("../x"), is_safe_id("a b")
+    (True, False, False)
+    """
+    return _SAFE_ID.fullmatch(name) is not None and not name.endswith(".")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan, optionally with a mask, that belongs to one subject.
+
+    Attributes:
+        id: Unique in its manifest and usable as a file name.
+        subject: Whom it shows; splits never part the cases of a subject.
+        images: One file (or DICOM folder) per channel, in channel order.
+        mask: Label map on the same grid, or None.
+        attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds.
+        sha256: Hash per file, keyed by its path relative to the manifest's root; empty until hashed.
+    """
+
+    id: str
+    subject: str
+    images: tuple[Path, ...]
+    mask: Path | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def read_image(self) -> Volume:
+        """All channels on one grid, (c, i, j, k).
+
+        Raises:
+            DataError: If a file cannot be used, or the number of channels is not the declared one.
+            GeometryError: If the channels lie on different grids.
+        """
+        declared = int(self.attributes.get("channels") or 0)
+        volumes = [io.read(path, multichannel=declared > 1) for path in self.images]
+        first = volumes[0]
+        for path, volume in zip(self.images[1:], volumes[1:], strict=True):
+            if not first.grid.same_as(volume.grid):
+                raise GeometryError(
+                    f"{path}: {_difference(volume, first)} {self.images[0].name}; expected all channels of "
+                    f"case {self.id} on one grid; resample it to the first channel"
+                )
+        image = first if len(volumes) == 1 else first.with_data(np.concatenate([volume.data for volume in volumes]))
+        if declared and image.data.shape[0] != declared:
+            raise fail(self.images[0], f"{image.data.shape[0]} channels", f"{declared}", "correct the manifest")
+        return image
+
+    def read_mask(self, image: Volume | None = None) -> Volume | None:
+        """The label map, integers of shape (1, i, j, k); None where the case has none.
+
+        Args:
+            image: The case's image, if it has been read already: saves reading it again for its grid.
+
+        Raises:
+            DataError: If the file cannot be used, or has several channels, fractional or negative labels.
+            GeometryError: If it does not lie on the grid of the image.
+        """
+        if self.mask is None:
+            return None
+        mask = read_labels(self.mask)
+        image = self.read_image() if image is None else image
+        if not mask.grid.same_as(image.grid):
+            raise GeometryError(
+                f"{self.mask}: {_difference(mask, image)} {self.images[0].name}; expected the mask on the grid of its "
+                "image; resample the mask (nearest neighbour)"
+            )
+        return mask
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a label map as integers, (1, i, j, k).
+
+    Raises:
+        FaultyDataError: If it has several channels, or fractional or negative labels.
+    """
+    mask = io.read(path)
+    if mask.data.shape[0] != 1:
+        raise fail(path, f"{mask.data.shape[0]} channels", "one label map", "store labels as one map of integers")
+    data = mask.data
+    if data.dtype.kind == "f":
+        whole = np.round(data)
+        if not np.array_equal(whole, data):
+            count = int((whole != data).sum())
+            raise fail(
+                path, f"{count} voxels with fractional labels", "whole numbers", "threshold it, or redo its resampling"
+            )
+        data = whole.astype(np.int32)
+    if data.min() < 0:
+        raise fail(path, f"negative labels down to {int(data.min())}", "labels of 0 and more", "renumber the labels")
+    return mask.with_data(data)
+
+
+def _difference(volume: Volume, other: Volume) -> str:
+    a, b = volume.grid, other.grid
+    if a.shape != b.shape:
+        return f"shape {'x'.join(map(str, a.shape))} differs from {'x'.join(map(str, b.shape))} of"
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1).T
+    distance = np.abs(a.to_world(corners) - b.to_world(corners)).max()
+    return f"positions differ by up to {distance:.3g} mm from those of"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The cases of a cohort.
+
+    Attributes:
+        name: Of the cohort.
+        root: Folder that the keys of the cases' hashes are relative to.
+        cases: Ids are unique, also where upper and lower case are the same.
+        labels: Name per label value, without 0 (background); may be empty.
+
+    Raises:
+        DataError: If an id is unsafe or occurs twice.
+    """
+
+    name: str
+    root: Path
+    cases: tuple[Case, ...]
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for case in self.cases:
+            if not is_safe_id(case.id):
+                raise DataError(f"case id {case.id!r}: expected letters, digits, '.', '_' and '-'; rename the case")
+            if case.id.lower() in seen:
+                raise DataError(f"case id {case.id!r} occurs twice in {self.name}; expected unique ids; rename one")
+            seen.add(case.id.lower())
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    @property
+    def subjects(self) -> list[str]:
+        """Sorted names of the subjects."""
+        return sorted({case.subject for case in self.cases})
+
+    def subset(self, ids: Collection[str]) -> Manifest:
+        """The cases with these ids, in the manifest's order.
+
+        Raises:
+            DataError: If an id is not in the manifest.
+        """
+        wanted = set(ids)
+        unknown = sorted(wanted - {case.id for case in self.cases})
+        if unknown:
+            raise DataError(f"{self.name}: no case {unknown[0]!r} ({len(unknown)} unknown ids); check the ids")
+        return replace(self, cases=tuple(case for case in self.cases if case.id in wanted))
+
+    def labelled(self) -> Manifest:
+        """The cases with a mask."""
+        return replace(self, cases=tuple(case for case in self.cases if case.mask is not None))
+
+    def unlabelled(self) -> Manifest:
+        """The cases without a mask."""
+        return replace(self, cases=tuple(case for case in self.cases if case.mask is None))
+
+    def with_hashes(self, workers: int = 2) -> Manifest:
+        """The same manifest with the SHA-256 of every file as it is now; ``workers`` threads."""
+        paths = sorted({path for case in self.cases for path in case_files(case)})
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
+        cases = tuple(
+            replace(case, sha256={self.key(path): hashes[path] for path in case_files(case)}) for case in self.cases
+        )
+        return replace(self, cases=cases)
+
+    def key(self, path: Path) -> str:
+        """How a file is named in :attr:`Case.sha256`: relative to the root, with forward slashes."""
+        return _relative(path, self.root)
+
+    def digest(self) -> str:
+        """SHA-256 over ids, subjects, labels and file contents; independent of order, names and places of files."""
+        hashed = self if all(case.sha256 for case in self.cases) else self.with_hashes()
+        rows: list[Any] = [
+            [case.id, case.subject, [case.sha256[self.key(path)] for path in case_files(case)], case.mask is not None]
+            for case in sorted(hashed.cases, key=lambda case: case.id)
+        ]
+        return files.sha256_json([rows, {str(value): name for value, name in sorted(self.labels.items())}])
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write the canonical manifest, and beside it a ``.json`` of the same name with cohort name and labels.
+
+        Columns: id, subject, image, mask, sha256_image, sha256_mask, then the attributes. Paths are relative to the
+        CSV's folder, and ``;`` joins channels.
+
+        Raises:
+            DataError: If a path holds ``;``, an attribute is named as a column, or the file cannot be written.
+        """
+        path = Path(path)
+        extra = sorted({name for case in self.cases for name in case.attributes})
+        if clash := set(extra) & set(COLUMNS):
+            raise DataError(f"{path}: attribute {min(clash)!r} is the name of a manifest column; rename the attribute")
+        files.write_csv(path, [self._row(case, path, extra) for case in self.cases], (*COLUMNS, *extra))
+        labels = {str(value): name for value, name in sorted(self.labels.items())}
+        files.write_json(path.with_suffix(".json"), {"name": self.name, "labels": labels})
+
+    def _row(self, case: Case, path: Path, extra: Sequence[str]) -> dict[str, str]:
+        for file in case_files(case):
+            if ";" in str(file):
+                raise DataError(f"{file}: ';' in a file name cannot be written to {path}; rename the file")
+        hashes = [case.sha256.get(self.key(file), "") for file in case.images]
+        return {
+            "id": case.id,
+            "subject": case.subject,
+            "image": ";".join(_relative(file, path.parent) for file in case.images),
+            "mask": "" if case.mask is None else _relative(case.mask, path.parent),
+            "sha256_image": ";".join(hashes) if all(hashes) else "",
+            "sha256_mask": "" if case.mask is None else case.sha256.get(self.key(case.mask), ""),
+            **{name: case.attributes.get(name, "") for name in extra},
+        }
+
+
+def case_files(case: Case) -> list[Path]:
+    """Image files in channel order, then the mask."""
+    return [*case.images, *([] if case.mask is None else [case.mask])]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, or of the sorted contents of a folder (a DICOM series)."""
+    if not path.is_dir():
+        return files.sha256_file(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return files.sha256_json([[_relative(file, path), files.sha256_file(file)] for file in inside])
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # Folders are resolved, so that ".." leads back through no link; a file that is itself a link keeps its own name.
+    own = path.parent.resolve() / path.name
+    try:
+        return Path(os.path.relpath(own, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return own.as_posix()
+
+
+def split_subjects(manifest: Manifest, parts: Mapping[str, float], seed: int) -> dict[str, Manifest]:
+    """Divide a cohort by subject.
+
+    Subjects are ordered by a hash of seed and name, so the split does not depend on the order of the cases, and
+    largest remainders decide how many subjects each part gets.
+
+    Args:
+        manifest: The cohort.
+        parts: Size of each part relative to the others, such as ``{"train": 0.6, "calibration": 0.2, "test": 0.2}``.
+        seed: Of the run.
+
+    Returns:
+        A manifest per part, in the order of ``parts``; every subject is in exactly one.
+
+    Raises:
+        DataError: If a size is not positive, or there are fewer subjects than parts.
+    """
+    if not parts or min(parts.values()) <= 0:
+        raise DataError(f"parts {dict(parts)}: expected a positive size for each part of the split")
+    subjects = _shuffled(manifest, seed, "split")
+    if len(subjects) < len(parts):
+        raise DataError(
+            f"{manifest.name}: {len(subjects)} subjects cannot be split into {len(parts)} parts ({', '.join(parts)}); "
+            "add subjects, or check the subject list"
+        )
+    shares = np.array(list(parts.values()), dtype=np.float64)
+    # One subject for every part first; the rest by largest remainder of what each part still lacks.
+    exact = np.maximum(shares / shares.sum() * len(subjects), 1)
+    spare = len(subjects) - len(parts)
+    lacking = exact - 1
+    ideal = lacking / lacking.sum() * spare if lacking.sum() > 0 else np.zeros(len(parts))
+    counts = np.floor(ideal + 1e-9).astype(int) + 1
+    for index in np.argsort(-(ideal - np.floor(ideal + 1e-9)), kind="stable")[: len(subjects) - counts.sum()]:
+        counts[index] += 1
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    return {
+        name: _of_subjects(manifest, subjects[start:stop])
+        for name, start, stop in zip(parts, bounds, bounds[1:], strict=False)
+    }
+
+
+def kfold_subjects(manifest: Manifest, k: int, seed: int) -> list[tuple[Manifest, Manifest]]:
+    """``k`` pairs (train, held out), each subject held out once; sizes differ by one subject at most.
+
+    Raises:
+        DataError: If ``k`` is below 2 or above the number of subjects.
+    """
+    subjects = _shuffled(manifest, seed, "kfold")
+    if not 2 <= k <= len(subjects):
+        raise DataError(f"{manifest.name}: {k} folds of {len(subjects)} subjects; expected 2 to {len(subjects)} folds")
+    folds = [subjects[number::k] for number in range(k)]
+    return [
+        (_of_subjects(manifest, [name for name in subjects if name not in set(fold)]), _of_subjects(manifest, fold))
+        for fold in folds
+    ]
+
+
+def write_splits(path: str | Path, parts: Mapping[str, Manifest]) -> None:
+    """Write which case is in which part: columns case, subject, part.
+
+    Raises:
+        DataError: If a subject is in two parts, or the file cannot be written.
+    """
+    owner: dict[str, str] = {}
+    for part, manifest in parts.items():
+        for subject in manifest.subjects:
+            if owner.setdefault(subject, part) != part:
+                raise DataError(f"{path}: subject {subject!r} is in {owner[subject]!r} and {part!r}; split by subject")
+    rows = [{"case": case.id, "subject": case.subject, "part": part} for part, m in parts.items() for case in m]
+    files.write_csv(path, rows, ("case", "subject", "part"))
+
+
+def _shuffled(manifest: Manifest, seed: int, purpose: str) -> list[str]:
+    return sorted(manifest.subjects, key=lambda subject: (derive(seed, purpose, subject), subject))
+
+
+def _of_subjects(manifest: Manifest, subjects: Sequence[str]) -> Manifest:
+    wanted = set(subjects)
+    return replace(manifest, cases=tuple(case for case in manifest.cases if case.subject in wanted))

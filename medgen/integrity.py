@@ -1,0 +1,230 @@
+"""Every fault of a scan or a cohort in one pass: files, geometry, intensities, masks, labels, doubles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen import io
+from medgen.cases import Case, Manifest, case_files, read_labels, sha256_of
+from medgen.errors import DataError
+from medgen.faults import Fault, FaultyDataError
+from medgen.layouts import CohortConfig, load_cohort
+from medgen.volume import Volume
+
+__all__ = ["CheckResult", "Fault", "check"]
+
+_DEFAULT = CohortConfig()
+# Voxel sizes in mm beyond which a header is more likely in other units than right.
+_SPACING_RANGE = (0.01, 20.0)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        faults: Everything that is wrong, by file; empty if all is well.
+        cases: Number of cases (1 for a single scan) that were looked at.
+        manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
+            could be made out.
+    """
+
+    faults: list[Fault]
+    cases: int
+    manifest: Manifest | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is kept of a case after looking at its files."""
+
+    case: Case
+    faults: tuple[Fault, ...]
+    content: str
+    channels: int
+
+
+def check(
+    path: str | Path,
+    config: CohortConfig = _DEFAULT,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckResult:
+    """Look at every file of a cohort, a scan or a DICOM series, and collect all faults.
+
+    A cohort's faults are those of its layout, of each image (unreadable, damaged, not finite, without orientation,
+    constant, voxel sizes that cannot be mm), of each mask (other grid, fractional, negative or undeclared labels,
+    empty), of hashes that are no longer right, and between cases: equal content under two subjects, different numbers
+    of channels.
+
+    Args:
+        path: Cohort folder, manifest CSV, scan file, or folder with one DICOM series.
+        config: How to find the cases.
+        workers: Threads that read files.
+        progress: Called with the number of cases done and their total.
+
+    Returns:
+        The result; nothing is raised for faulty data.
+    """
+    path = Path(path)
+    if _is_scan(path):
+        faults: list[Fault] = []
+        volume = _read(lambda: io.read(path), faults)
+        return CheckResult(faults if volume is None else _image_faults(path, volume), 1, None)
+    try:
+        manifest = load_cohort(path, config)
+    except FaultyDataError as error:
+        return CheckResult(list(error.faults), 0, None)
+    except DataError as error:
+        return CheckResult([_as_fault(path, error)], 0, None)
+    looked: list[_Looked] = []
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for item in pool.map(lambda case: _look(case, manifest), manifest.cases):
+            looked.append(item)
+            if progress is not None:
+                progress(len(looked), len(manifest))
+    faults = [fault for item in looked for fault in item.faults]
+    faults += _doubles(looked) + _mixed_channels(looked)
+    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)))
+
+
+def _is_scan(path: Path) -> bool:
+    if path.is_dir():
+        return io.has_dicom(path)
+    return path.suffix.lower() not in (".csv", ".json") and path.is_file()
+
+
+def _read(reader: Callable[[], Volume | None], faults: list[Fault]) -> Volume | None:
+    """What the reader returns; its faults are collected instead of raised."""
+    try:
+        return reader()
+    except FaultyDataError as error:
+        faults.extend(error.faults)
+    except DataError as error:
+        faults.append(_as_fault(Path(), error))
+    return None
+
+
+def _as_fault(path: Path, error: DataError) -> Fault:
+    """An error of one sentence, "file: found; expected ...; what to do", in its parts."""
+    file, _, text = str(error).partition(": ")
+    found, *rest = (text or str(error)).split("; ")
+    expected = rest[0].removeprefix("expected ") if rest else "usable data"
+    action = rest[1] if len(rest) > 1 else "correct it, or leave it out"
+    return Fault(file if text else str(path), found, expected, action)
+
+
+def _look(case: Case, manifest: Manifest) -> _Looked:
+    faults: list[Fault] = []
+    sha256 = {}
+    for file in case_files(case):
+        try:
+            sha256[manifest.key(file)] = sha256_of(file)
+        except DataError as error:
+            faults.append(_as_fault(file, error))
+    for name, recorded in case.sha256.items():
+        if name in sha256 and sha256[name] != recorded:
+            found, expected = (
+                f"content changed (sha256 {sha256[name][:12]}...)",
+                f"{recorded[:12]}... as in the manifest",
+            )
+            faults.append(Fault(str(manifest.root / name), found, expected, "restore it, or write the manifest again"))
+    image = _read(case.read_image, faults)
+    content = ""
+    if image is not None:
+        faults += _image_faults(case.images[0], image)
+        # Of the voxels, not the file: the same scan compressed anew is still the same scan.
+        digest = hashlib.blake2b(f"{image.data.shape} {image.data.dtype.kind}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(image.data.transpose(0, 3, 2, 1)).data)
+        content = digest.hexdigest()
+        channels = image.data.shape[0]
+    else:
+        channels = 0
+    if case.mask is not None:
+        faults += _mask_faults(case, case.mask, image, manifest)
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels)
+
+
+def _image_faults(path: Path, image: Volume) -> list[Fault]:
+    faults = []
+    for number, channel in enumerate(image.data):
+        low, high = channel.min(), channel.max()
+        if low == high:
+            which = f"channel {number} is" if len(image.data) > 1 else "all voxels are"
+            faults.append(
+                Fault(str(path), f"{which} {low:g}", "an image with contrast", "export it again, or leave it out")
+            )
+    low_mm, high_mm = min(image.grid.spacing), max(image.grid.spacing)
+    if low_mm < _SPACING_RANGE[0] or high_mm > _SPACING_RANGE[1]:
+        found = f"voxel sizes of {' x '.join(f'{size:.4g}' for size in image.grid.spacing)} mm"
+        expected = f"{_SPACING_RANGE[0]:g} to {_SPACING_RANGE[1]:g} mm"
+        faults.append(Fault(str(path), found, expected, "correct the units of the header"))
+    return faults
+
+
+def _mask_faults(case: Case, path: Path, image: Volume | None, manifest: Manifest) -> list[Fault]:
+    faults: list[Fault] = []
+    mask = _read(lambda: read_labels(path) if image is None else case.read_mask(image), faults)
+    if mask is None:
+        return faults
+    values = _values(mask)
+    if not values.any():
+        faults.append(
+            Fault(str(path), "an empty mask", "at least one labelled voxel", "redraw it, or leave the case out")
+        )
+    if manifest.labels and (unknown := sorted(set(values.tolist()) - {0, *manifest.labels})):
+        found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
+        known = ", ".join(str(value) for value in manifest.labels)
+        faults.append(Fault(str(path), found, f"0, {known}"[:80], "declare them (cohort.labels), or correct the mask"))
+    return faults
+
+
+def _values(mask: Volume) -> NDArray[np.int64]:
+    """The labels that occur; counting is ten times faster than sorting where labels are small."""
+    if mask.data.max() < 1 << 16:
+        return np.flatnonzero(np.bincount(mask.data.ravel(order="K").astype(np.int64, copy=False)))
+    return np.unique(mask.data).astype(np.int64)
+
+
+def _doubles(looked: Sequence[_Looked]) -> list[Fault]:
+    """Equal voxels under two subjects: a split could put the same scan on both sides."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for item in looked:
+        if item.content:
+            groups[item.content].append(item.case)
+    faults = []
+    for cases in groups.values():
+        if len({case.subject for case in cases}) > 1:
+            first, *others = cases
+            shown = ", ".join(f"{case.id} (subject {case.subject})" for case in others[:4])
+            found = f"the same voxels as {shown}, but subject {first.subject}"
+            action = "remove the copies, or give them one subject"
+            faults.append(Fault(str(first.images[0]), found, "different scans for different subjects", action))
+    return faults
+
+
+def _mixed_channels(looked: Sequence[_Looked]) -> list[Fault]:
+    counts = Counter(item.channels for item in looked if item.channels)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    return [
+        Fault(
+            str(item.case.images[0]), f"{item.channels} channels", f"{usual} as in most cases", "add or remove channels"
+        )
+        for item in looked
+        if item.channels not in (0, usual)
+    ]

@@ -1,0 +1,117 @@
+"""Reading and writing of 3D images: the content of a file decides its format, and a damaged file is refused.
+
+The only package that opens image files. NIfTI goes through nibabel, DICOM through pydicom, NRRD and MetaImage
+through SimpleITK.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from medgen.faults import fail
+from medgen.io.dicom import Series, has_dicom, list_series, patient_key, read_dicom
+from medgen.io.headers import is_dicom
+from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
+from medgen.io.itk import is_itk, read_itk, write_itk
+from medgen.io.nifti import GZIP_MAGIC, is_nifti, read_nifti, write_nifti
+from medgen.volume import Volume
+
+__all__ = ["Series", "has_dicom", "is_dicom", "is_image", "list_series", "patient_key", "read", "stem", "write"]
+
+# Longest first, so that ".nii.gz" is taken off whole.
+_SUFFIXES = (".nii.gz", ".nii", *_ITK_SUFFIXES, ".dcm", ".ima")
+_FORMATS = "a NIfTI, DICOM, NRRD or MetaImage file"
+
+
+def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = False) -> Volume:
+    """Read a 3D image of any known format.
+
+    Args:
+        path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series.
+        allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
+        multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
+
+    Returns:
+        A volume of shape (c, i, j, k) in RAS+ mm: integers as stored, scaled and floating-point data as float32.
+
+    Raises:
+        FaultyDataError: A :class:`medgen.errors.DataError` whose ``faults`` say each what was found, what was
+            expected and what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_dicom(path)
+    head = _head(path)
+    if is_nifti(head):
+        return read_nifti(path, allow_nan=allow_nan, multichannel=multichannel)
+    if is_itk(head):
+        return read_itk(path, allow_nan=allow_nan)
+    if is_dicom(path):
+        return read_dicom(path)
+    found = "an empty file" if not head else "not an image"
+    raise fail(path, found, _FORMATS, "check the path, or copy the file again")
+
+
+def write(volume: Volume, path: str | Path, *, description: str = "") -> None:
+    """Write a volume as NIfTI (``.nii``, ``.nii.gz``), NRRD (``.nrrd``) or MetaImage (``.mha``), atomically.
+
+    Args:
+        volume: What to write; see :func:`medgen.io.nifti.write_nifti` for types and channels.
+        path: The suffix chooses the format; missing folders are made.
+        description: Text for the header of a NIfTI file, such as ``"medgen heatmap"``.
+
+    Raises:
+        DataError: If the suffix is unknown or the file cannot be written.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        write_nifti(volume, path, description=description)
+    elif name.endswith((".nrrd", ".mha")):
+        write_itk(volume, path)
+    else:
+        raise fail(path, "an unknown suffix", ".nii.gz, .nii, .nrrd or .mha", "rename the output")
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file is named as an image, or is a DICOM file by content; hidden files are not."""
+    path = Path(path)
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.name.lower().endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
+
+
+def stem(path: str | Path) -> str:
+    """The file name without its image suffix.
+
+    >>> stem("a/b/scan.v2.nii.gz"), stem("series")
+    ('scan.v2', 'series')
+    """
+    name = Path(path).name
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _numeric(path: Path) -> tuple[str, ...]:
+    """DICOM files are often named by their UID, whose last number looks like a suffix."""
+    return (path.suffix,) if path.suffix[1:].isdigit() else ()
+
+
+def _head(path: Path) -> bytes:
+    """First 1024 bytes, decompressed where the file is a gzip stream."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(1024)
+    except FileNotFoundError:
+        raise fail(path, "no such file or folder", _FORMATS, "check the path") from None
+    except OSError as error:
+        raise fail(path, f"cannot be read ({error.strerror or error})", _FORMATS, "check permissions") from None
+    if raw[:2] != GZIP_MAGIC:
+        return raw
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, 1024)
+    except zlib.error as error:
+        raise fail(path, f"damaged gzip stream ({error})", "a complete file", "copy or download it again") from None

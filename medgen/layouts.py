@@ -1,0 +1,248 @@
+"""From a folder on disk to a manifest: CSV, plain folder, MSD, nnU-Net, BIDS and DICOM layouts."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from medgen import files, io
+from medgen.cases import COLUMNS, Case, Manifest, is_safe_id
+from medgen.config import Config
+from medgen.decathlon import description_of, label_names, msd, nnunet
+from medgen.faults import Fault, FaultyDataError, fail
+from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_id
+
+
+class CohortConfig(Config):
+    """How to find the cases of a cohort.
+
+    Attributes:
+        layout: Kind of folder; ``auto`` looks at what is there.
+        images: Glob for the images of a plain folder or BIDS tree, such as ``"*_T1w.nii.gz"``; what ``*`` stands
+            for is the case id.
+        masks: File of a case's mask relative to the folder, with ``{id}``, such as ``"{id}_labels.nii.gz"``.
+        subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
+            where it is there.
+        labels: Name per label value; overrides what the cohort itself declares.
+    """
+
+    layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
+    images: str | None = None
+    masks: str | None = None
+    subjects: str | None = None
+    labels: dict[int, str] = Field(default_factory=dict)
+
+
+_DEFAULT = CohortConfig()
+
+
+def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
+    """Find the cases of a cohort and whom they belong to, without opening any image.
+
+    Args:
+        path: A folder, a manifest CSV, or a ``dataset.json``.
+        config: Layout and patterns.
+
+    Returns:
+        The manifest, sorted by case id except for a CSV, which keeps its order. Cases of MSD and nnU-Net folders
+        without labels (``imagesTs``, ``imagesUnlabelled``) have no mask. Without a subject list each case is its own
+        subject, except in BIDS (``sub-...``) and DICOM (grouped by PatientID, which itself is not kept).
+
+    Raises:
+        FaultyDataError: A :class:`medgen.errors.DataError` with everything that is wrong with the layout: nothing
+            found, missing files, ambiguous names, unknown subjects, unsafe or double ids.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise fail(path, "no such file or folder", "a cohort folder or manifest CSV", "check the path")
+    if path.name == "dataset.json":
+        path = path.parent
+    layout: str = config.layout
+    if layout == "auto" and (path.is_file() or not config.images):
+        layout = _detect(path)
+    if layout == "auto":
+        layout = "bids" if (path / "dataset_description.json").is_file() else "folder"
+    cases, labels, faults, name = _LAYOUTS[layout](path, config)
+    root = path if path.is_dir() else path.parent
+    if not cases and not faults:
+        action = "check the path, or set cohort.layout and cohort.images"
+        faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
+    cases, wrong = _with_subjects(cases, root, config, layout)
+    faults += wrong + _bad_ids(cases, path)
+    if faults:
+        raise FaultyDataError(faults)
+    if layout != "csv":
+        cases = sorted(cases, key=lambda case: case.id)
+    return Manifest(name or root.resolve().name, root, tuple(cases), dict(config.labels) or labels)
+
+
+def _detect(path: Path) -> str:
+    """The layout a path looks like."""
+    if path.is_file():
+        if path.suffix.lower() == ".csv":
+            return "csv"
+        raise fail(path, "a single file", "a cohort folder or manifest CSV", "give the folder that holds it")
+    if (path / "manifest.csv").is_file():
+        return "csv"
+    if (path / "dataset.json").is_file():
+        description = description_of(path)
+        return "nnunet" if "channel_names" in description or "file_ending" in description else "msd"
+    if (path / "dataset_description.json").is_file() or next(path.glob("sub-*/**/*.nii*"), None):
+        return "bids"
+    if any(io.is_image(child) and not _is_dicom_file(child) for child in path.iterdir()) or image_folder(path):
+        return "folder"
+    if next(_dicom_folders(path), None) is not None:
+        return "dicom"
+    return "folder"
+
+
+def _is_dicom_file(path: Path) -> bool:
+    return path.is_file() and io.is_dicom(path)
+
+
+def _dicom_folders(path: Path) -> Iterator[Path]:
+    """Folders of a tree, itself included, that hold DICOM files directly."""
+    for folder, children, _ in os.walk(path):
+        children[:] = sorted(child for child in children if not child.startswith("."))
+        if io.has_dicom(folder):
+            yield Path(folder)
+
+
+def _csv(path: Path, config: CohortConfig) -> Found:
+    """A manifest as :meth:`Manifest.write_csv` writes it."""
+    if path.is_dir():
+        path = path / "manifest.csv"
+    columns, rows = _rows(path)
+    missing = [name for name in ("id", "image") if name not in columns]
+    if missing:
+        found = f"columns {', '.join(columns) or 'none'}"
+        raise fail(path, found, f"at least id and image, of {', '.join(COLUMNS)}", "correct the header line")
+    cases, faults = [], []
+    for line, row in rows:
+        where = f"{path}:{line}"
+        names = [name.strip() for name in row["image"].split(";") if name.strip()]
+        images = tuple(path.parent / name for name in names)
+        mask = path.parent / row["mask"] if row.get("mask") else None
+        if not row["id"] or not images:
+            faults.append(Fault(where, "an empty id or image", "both in every line", "complete the line"))
+            continue
+        absent = [file for file in (*images, *([] if mask is None else [mask])) if not file.exists()]
+        faults += [
+            Fault(where, f"{file.name} is not there", "every file of the manifest", "restore it") for file in absent
+        ]
+        if not absent:
+            hashes = [text.strip() for text in (row.get("sha256_image") or "").split(";") if text.strip()]
+            if hashes and len(hashes) != len(images):
+                faults.append(Fault(where, f"{len(hashes)} hashes", f"{len(images)}", "write the manifest again"))
+                continue
+            base = Manifest("", path.parent, ())
+            sha256 = {base.key(file): value for file, value in zip(images, hashes, strict=False)}
+            if mask is not None and row.get("sha256_mask"):
+                sha256[base.key(mask)] = row["sha256_mask"]
+            extra = {name: row[name] for name in columns if name not in COLUMNS and row[name]}
+            cases.append(Case(row["id"], row.get("subject") or row["id"], images, mask, extra, sha256))
+    sidecar = path.with_suffix(".json")
+    about = files.read_json(sidecar) if sidecar.is_file() else {}
+    about = about if isinstance(about, dict) else {}
+    name = str(about.get("name") or path.parent.resolve().name)
+    return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line number, cells) of a CSV file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = []
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    found, expected = f"{len(cells)} cells", f"{len(header)} as in the header"
+                    raise fail(f"{path}:{reader.line_num}", found, expected, "correct the line")
+                values = (cell.strip() for cell in cells)
+                rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise fail(path, f"cannot be read ({error})", "a UTF-8 CSV file with a header", "check the file") from None
+    if len(set(header)) != len(header):
+        raise fail(path, f"columns {', '.join(header)}", "each column once", "correct the header line")
+    return header, rows
+
+
+def _dicom(path: Path, config: CohortConfig) -> Found:
+    """A tree of folders with one series each, such as patient/study/series; or a folder that is itself one series."""
+    patients: dict[str, str] = {}
+    cases = []
+    for folder in _dicom_folders(path):
+        patient = io.patient_key(folder)
+        name = safe_id("-".join(folder.relative_to(path).parts) or folder.resolve().name)
+        # Two series of one patient must not be parted by a split, but the patient's own number stays in the file.
+        cases.append(Case(name, patients.setdefault(patient, name) if patient else name, (folder,)))
+    return Found(cases, {}, [])
+
+
+def _folder(path: Path, config: CohortConfig) -> Found:
+    """Any folder of images: with patterns, or by what the names suggest."""
+    if not path.is_dir():
+        raise fail(path, "a single file", "a folder", "give the folder that holds it")
+    if config.images:
+        return by_pattern(path, config.images, config.masks)
+    if config.masks:
+        raise fail(path, "cohort.masks without cohort.images", "both patterns or none", "set cohort.images too")
+    return by_names(path)
+
+
+def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: str) -> tuple[list[Case], list[Fault]]:
+    """Fill in the subjects from the list beside the data; each case is its own subject where there is none."""
+    path = root / (config.subjects or "subjects.csv")
+    own = [replace(case, subject=case.subject or case.id) for case in cases]
+    if not path.is_file():
+        if config.subjects:
+            return own, [Fault(str(path), "no such file", "the subject list", "correct cohort.subjects")]
+        return own, []
+    if layout == "csv" and not config.subjects:
+        return own, []  # the manifest itself says
+    columns, rows = _rows(path)
+    if len(columns) < 2:
+        return own, [Fault(str(path), f"{len(columns)} columns", "case id and subject", "correct the file")]
+    owners: dict[str, str] = {}
+    faults = []
+    for line, row in rows:
+        case, subject = row[columns[0]], row[columns[1]]
+        if not case or not subject or owners.setdefault(case, subject) != subject:
+            found = f"case {case!r} with subject {subject!r}" + (" as well" if case in owners else "")
+            faults.append(Fault(f"{path}:{line}", found, "one subject for each case", "correct the line"))
+    absent = [case.id for case in cases if case.id not in owners]
+    if absent:
+        found = f"no subject for {len(absent)} of {len(cases)} cases, such as {absent[0]}"
+        faults.append(Fault(str(path), found, "a line for every case", "add them, in the first column as the case id"))
+    return [replace(case, subject=owners.get(case.id, case.id)) for case in cases], faults
+
+
+def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
+    faults, seen = [], set()
+    for case in cases:
+        if not is_safe_id(case.id):
+            expected = "letters, digits, '.', '_' and '-'"
+            faults.append(Fault(str(path), f"case id {case.id!r}", expected, "rename the case"))
+        elif case.id.lower() in seen:
+            faults.append(Fault(str(path), f"case id {case.id!r} twice", "unique ids", "rename one of the files"))
+        seen.add(case.id.lower())
+    return faults
+
+
+_LAYOUTS: dict[str, Callable[[Path, CohortConfig], Found]] = {
+    "csv": _csv,
+    "folder": _folder,
+    "msd": lambda path, _: msd(path),
+    "nnunet": lambda path, _: nnunet(path),
+    "bids": lambda path, config: bids(path, config.images, config.masks),
+    "dicom": _dicom,
+}

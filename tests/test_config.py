@@ -1,0 +1,91 @@
+from typing import Literal
+
+import pytest
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from medgen.config import Config, apply_overrides, dump_yaml, load_config, parse_config
+from medgen.errors import ConfigError
+
+
+class Inner(Config):
+    steps: int = Field(10, ge=1)
+    kind: Literal["a", "b"] = "a"
+    sizes: tuple[int, int] = (1, 2)
+
+
+class Outer(Config):
+    data: str
+    training: Inner = Inner()
+    maybe: Inner | None = None
+
+    @field_validator("data")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must name a folder")
+        return value
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_file_overrides_and_round_trip(tmp_path):
+    path = write(tmp_path, "data: here\ntraining: {steps: 5}\n")
+    config = load_config(Outer, path, ["training.steps=7", "training.sizes=[3, 4]", "maybe.kind=b", "data=x=y"])
+    assert config == Outer(data="x=y", training=Inner(steps=7, sizes=(3, 4)), maybe=Inner(kind="b"))
+    assert load_config(Outer, write(tmp_path, dump_yaml(config))) == config
+    with pytest.raises(ValidationError):
+        config.data = "other"
+
+
+def test_overrides_do_not_change_their_input():
+    data = {"a": {"b": 1}}
+    assert apply_overrides(data, ["a.b=2", "c.d=null"]) == {"a": {"b": 2}, "c": {"d": None}}
+    assert data == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("data: x\ntraining: {stepz: 5}", [], "unknown key 'training.stepz'; did you mean 'steps'"),
+        ("data: x\nfoo: 1", [], "unknown key 'foo'; known keys: data, maybe, training"),
+        ("data: x\nmaybe: {stepz: 5}", [], "did you mean 'steps'"),
+        ("training: {}", [], "key 'data' is required"),
+        ("data: x", ["training.steps=zero"], "training.steps: "),
+        ("data: x", ["training.steps=0"], "greater than or equal to 1 (found 0)"),
+        ("data: x", ["training.kind=c"], "training.kind: "),
+        ("data: ''", [], "data: must name a folder"),
+        ("data: x", ["training"], "expected key=value"),
+        ("data: x", ["=3"], "expected key=value"),
+        ("data: x", ["data.deep=3"], "not a group of settings"),
+        ("data: x", ["training.steps=[1"], "not valid YAML"),
+        ("[1, 2]", [], "expected a YAML mapping"),
+        ("a: [1", [], "not plain YAML at line"),
+        ("data: !!python/object/apply:os.getcwd []", [], "not plain YAML"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, text, overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(Outer, write(tmp_path, text), overrides)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(Outer, tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        load_config(Outer, tmp_path / "binary.yaml")
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        load_config(Outer, tmp_path)
+
+
+def test_every_problem_is_named_at_once():
+    with pytest.raises(ConfigError, match=r"training\.steps.*unknown key 'foo'.*|unknown key 'foo'.*training\.steps"):
+        parse_config(Outer, {"data": "x", "training": {"steps": 0}, "foo": 1}, source="here")
+    assert yaml.safe_load(dump_yaml(Outer(data="x")))["training"]["steps"] == 10
