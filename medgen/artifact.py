@@ -1,0 +1,219 @@
+"""A trained model as it is kept: a folder of safetensors and JSON, hashed; loading it runs nothing that is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
+
+from medgen import __version__
+from medgen.config import parse_config
+from medgen.errors import ArtifactError, MedgenError
+from medgen.files import plain, read_json, sha256_json, write_json
+from medgen.models import GenerativeModel, build
+from medgen.preprocess import Preprocess, Template
+
+MANIFEST = "artifact.json"
+ARRAYS = "arrays.safetensors"
+FORMAT = "medgen-artifact"
+VERSION = 1
+# Calibration tables are small; a larger file is not one of ours.
+_JSON_LIMIT = 16 << 20
+_TEMPLATE = "template."
+
+
+@dataclass
+class TrainedModel:
+    """One model, or the ensemble of a cross-fit, with all that is needed to use it on a new scan.
+
+    Attributes:
+        models: Trained models, all for the same preprocessing.
+        preprocess: The recipe that brings a scan to the models' grid.
+        template: The cohort template, where the recipe registers to one.
+        arrays: Further arrays by name, such as normative means on the model grid.
+        meta: Plain data: kind, channels, calibration, provenance. Non-finite numbers become None.
+    """
+
+    models: list[GenerativeModel]
+    preprocess: Preprocess
+    template: Template | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """The artifact's own digest, which covers every file: equal for equal content, before and after saving."""
+        return str(self._manifest(self._files())["sha256"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the artifact; the folder appears whole or not at all, and replaces an earlier artifact.
+
+        Raises:
+            ArtifactError: If the folder exists and is not an artifact, or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ArtifactError(f"{folder}: exists and is no artifact; choose another folder")
+        files = self._files()
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
+            try:
+                temporary.chmod(0o755)
+                for name, content in files.items():
+                    (temporary / name).write_bytes(content)
+                write_json(temporary / MANIFEST, self._manifest(files))
+                _replace(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise ArtifactError(f"{folder}: cannot be written ({error.strerror or error}); check space") from error
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+        """Read an artifact, check every hash, and build its models in evaluation mode.
+
+        Raises:
+            ArtifactError: If a file is missing, altered or unexpected, or the version, a family or a setting is not
+                known; one line that names the file and what to do.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        files = _read_files(folder, manifest["files"])
+        try:
+            preprocess = parse_config(Preprocess, manifest["preprocess"], source="preprocess")
+            models = [
+                _restore(settings, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
+                for index, settings in enumerate(manifest["models"])
+            ]
+            arrays = {name: array.copy() for name, array in load_arrays(files[ARRAYS]).items()}
+            own = {name: array for name, array in arrays.items() if not name.startswith(_TEMPLATE)}
+            parts = {name.removeprefix(_TEMPLATE): array for name, array in arrays.items() if name not in own}
+            template = Template.from_arrays(parts) if parts else None
+        except ArtifactError:
+            raise
+        except (MedgenError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {error}") from None
+        for model in models:
+            model.to(device)
+        return cls(models, preprocess, template, own, manifest["meta"])
+
+    def _files(self) -> dict[str, bytes]:
+        """Content of every file but the manifest; the same bytes for the same numbers."""
+        if not self.models:
+            raise ArtifactError("an artifact needs at least one model")
+        files = {f"weights-{index}.safetensors": _weights(model) for index, model in enumerate(self.models)}
+        clash = [name for name in self.arrays if name.startswith(_TEMPLATE)]
+        if clash:
+            raise ArtifactError(f"array name {clash[0]!r} is reserved for the template; rename it")
+        template = {} if self.template is None else self.template.to_arrays()
+        arrays = {**self.arrays, **{_TEMPLATE + name: array for name, array in template.items()}}
+        files[ARRAYS] = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+        return files
+
+    def _manifest(self, files: Mapping[str, bytes]) -> dict[str, Any]:
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "medgen": __version__,
+            "models": [model.settings.model_dump(mode="json") for model in self.models],
+            "preprocess": self.preprocess.model_dump(mode="json"),
+            "meta": plain(self.meta),
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+        return {**manifest, "sha256": sha256_json(manifest)}
+
+
+def _weights(model: GenerativeModel) -> bytes:
+    # Innermost channels are a matter of the machine; on disk every tensor is contiguous and owns its memory.
+    state = model.state_dict()
+    return save_weights({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
+
+
+def _restore(settings: Any, content: bytes, name: str) -> GenerativeModel:
+    if not isinstance(settings, Mapping):
+        raise ArtifactError(f"{name}: its settings are no mapping; the artifact is of another program")
+    # The initial weights are thrown away; with a seed the caller's random stream does not notice.
+    model = build(settings, seed=0)
+    state, expected = load_weights(content), model.state_dict()
+    wrong = sorted({*state} ^ {*expected}) or [key for key in state if state[key].shape != expected[key].shape]
+    if wrong:
+        raise ArtifactError(f"{name}: tensor {wrong[0]!r} does not fit the model {settings.get('family')!r}")
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; expected the model/ folder of a run")
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST}; expected the model/ folder of a run")
+    try:
+        manifest = read_json(folder / MANIFEST, limit=_JSON_LIMIT)
+    except MedgenError as error:
+        raise ArtifactError(str(error)) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{folder / MANIFEST}: is not a medgen artifact")
+    if manifest.get("version") != VERSION:
+        raise ArtifactError(
+            f"{folder / MANIFEST}: version {manifest.get('version')!r}, this medgen reads {VERSION}; "
+            "use the medgen that wrote it, or train again"
+        )
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    if manifest.get("sha256") != sha256_json(rest):
+        raise ArtifactError(f"{folder / MANIFEST}: was altered after it was written; restore it from a copy")
+    kinds = {"files": dict, "models": list, "meta": dict, "preprocess": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
+    if wrong or not manifest["models"]:
+        raise ArtifactError(f"{folder / MANIFEST}: {(wrong or ['models'])[0]!r} is missing or of the wrong kind")
+    return manifest
+
+
+def _read_files(folder: Path, hashes: Mapping[str, Any]) -> dict[str, bytes]:
+    present = {entry.name for entry in folder.iterdir() if entry.name != MANIFEST and not entry.name.startswith(".")}
+    missing, extra = sorted({*hashes} - present), sorted(present - {*hashes})
+    if missing:
+        raise ArtifactError(f"{folder / missing[0]}: is missing; copy the whole folder")
+    if extra:
+        raise ArtifactError(f"{folder / extra[0]}: does not belong to the artifact; remove it")
+    files = {}
+    for name, expected in hashes.items():
+        try:
+            # Hash and use the same bytes: nobody can swap the file in between.
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror or error})") from None
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise ArtifactError(f"{folder / name}: was altered after it was written; restore it from a copy")
+        files[name] = content
+    return files
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Put ``temporary`` in the place of ``folder``; the earlier one survives until the new one is there."""
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    earlier = Path(tempfile.mkdtemp(prefix=f".old-{folder.name}-", dir=folder.parent))
+    folder.rename(earlier / "artifact")
+    try:
+        temporary.rename(folder)
+    except OSError:
+        (earlier / "artifact").rename(folder)
+        raise
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)

@@ -1,0 +1,199 @@
+"""A cohort in memory, prepared on the model grid, and the batches that training draws from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.errors import DataError, MedgenError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medgen.cases import Case, Manifest
+    from medgen.preprocess import Prepared, Preprocess, Template
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one training step sees; all tensors on one device.
+
+    Attributes:
+        image: Model intensities, (b, c, i, j, k) float32.
+        foreground: 1 where there is anatomy, else 0, (b, 1, i, j, k) float32.
+        labels: Label numbers with 0 as background, (b, 1, i, j, k) int64, or None for an unlabelled cohort.
+        progress: How much of the training is done, in [0, 1]; schedules read it.
+    """
+
+    image: Tensor
+    foreground: Tensor
+    labels: Tensor | None = None
+    progress: float = 0.0
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        image = self.image.to(device, non_blocking=True)
+        return replace(self, image=image, foreground=self.foreground.to(device, non_blocking=True), labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Prepared cases, stacked; the order of ``ids`` is the order of the first axis everywhere.
+
+    Attributes:
+        ids: Case ids, unique.
+        subjects: Subject of each case.
+        images: Model intensities, (n, c, i, j, k) float32.
+        foregrounds: Anatomy masks, (n, 1, i, j, k) bool.
+        labels: Label numbers, (n, 1, i, j, k) uint8, or None if any case has no mask.
+        prepared: Per case the grids and the intensity map that lead back to the scan; may be empty for made-up data.
+
+    Raises:
+        DataError: If the lengths or shapes do not agree, or an id occurs twice.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    images: Tensor
+    foregrounds: Tensor
+    labels: Tensor | None = None
+    prepared: tuple[Prepared, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if len(set(self.ids)) != n:
+            raise DataError("a case id occurs twice in the data set; ids must be unique")
+        if self.images.ndim != 5 or len(self.images) != n or len(self.subjects) != n:
+            raise DataError(f"expected {n} images of shape (c, i, j, k), found a tensor of {tuple(self.images.shape)}")
+        expected = (n, 1, *self.images.shape[2:])
+        for name, tensor in (("foregrounds", self.foregrounds), ("labels", self.labels)):
+            if tensor is not None and tuple(tensor.shape) != expected:
+                raise DataError(f"expected {name} of shape {expected}, found {tuple(tensor.shape)}")
+        if self.prepared and len(self.prepared) != n:
+            raise DataError(f"expected {n} prepared scans, found {len(self.prepared)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (i, j, k) of every case."""
+        i, j, k = self.images.shape[2:]
+        return i, j, k
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        return int(self.images.shape[1])
+
+    def subset(self, ids: Sequence[str]) -> Dataset:
+        """The named cases, in the order given (tensors are copied).
+
+        Raises:
+            DataError: If an id is not in the data set.
+        """
+        position = {name: index for index, name in enumerate(self.ids)}
+        missing = [name for name in ids if name not in position]
+        if missing:
+            raise DataError(f"case {missing[0]!r} is not in the data set of {len(self)} cases")
+        rows = [position[name] for name in ids]
+        return Dataset(
+            ids=tuple(ids),
+            subjects=tuple(self.subjects[row] for row in rows),
+            images=self.images[rows],
+            foregrounds=self.foregrounds[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            prepared=tuple(self.prepared[row] for row in rows) if self.prepared else (),
+        )
+
+    def batch(self, indices: Sequence[int], progress: float = 0.0) -> Batch:
+        """The cases at ``indices`` as a :class:`Batch` on the data set's device."""
+        rows = torch.as_tensor(list(indices), dtype=torch.long, device=self.images.device)
+        labels = None if self.labels is None else self.labels[rows].long()
+        return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress)
+
+
+class Failure(NamedTuple):
+    """A case that could not be prepared, and the one-line reason."""
+
+    case: str
+    message: str
+
+
+def prepare_dataset(
+    manifest: Manifest,
+    preprocess: Preprocess,
+    template: Template | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Dataset, list[Failure]]:
+    """Read and preprocess every case of a cohort.
+
+    A case that cannot be read or prepared is left out and reported, so that one bad file does not end a run.
+
+    Args:
+        manifest: The cases.
+        preprocess: The recipe.
+        template: Cohort template, needed when the recipe registers to one.
+        workers: Threads; reading and resampling release the interpreter lock.
+        progress: Called with (cases done, cases in all) after each case.
+
+    Returns:
+        The data set in the manifest's order, and the failures. Labels are present if every prepared case has a mask.
+
+    Raises:
+        DataError: If no case could be prepared, or a label number is above 255.
+    """
+    cases = list(manifest)
+    done: list[tuple[Prepared, NDArray[np.uint8] | None] | Failure] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for result in pool.map(lambda case: _prepare(case, preprocess, template), cases):
+            done.append(result)
+            if progress is not None:
+                progress(len(done), len(cases))
+    failures = [result for result in done if isinstance(result, Failure)]
+    good = [(case, result) for case, result in zip(cases, done, strict=True) if not isinstance(result, Failure)]
+    if not good:
+        reason = f"; the first reason: {failures[0].case}: {failures[0].message}" if failures else ""
+        raise DataError(f"{manifest.name}: none of {len(cases)} cases could be prepared{reason}")
+    counts = {result[0].image.shape[0] for _, result in good}
+    if len(counts) > 1:
+        raise DataError(f"{manifest.name}: cases have different numbers of channels: {sorted(counts)}; expected one")
+    images = torch.from_numpy(np.stack([prepared.image for _, (prepared, _) in good]).astype(np.float32, copy=False))
+    masks = [mask for _, (_, mask) in good if mask is not None]
+    # The records keep views of the stacked images: one copy of the cohort in memory, not two.
+    prepared = tuple(replace(item, image=images[row].numpy()) for row, (_, (item, _)) in enumerate(good))
+    return Dataset(
+        ids=tuple(case.id for case, _ in good),
+        subjects=tuple(case.subject for case, _ in good),
+        images=images,
+        foregrounds=torch.from_numpy(np.stack([item.foreground for item in prepared]))[:, None],
+        labels=torch.from_numpy(np.stack(masks))[:, None] if len(masks) == len(good) else None,
+        prepared=prepared,
+    ), failures
+
+
+def _prepare(
+    case: Case, preprocess: Preprocess, template: Template | None
+) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
+    from medgen.preprocess import prepare_labels
+
+    try:
+        scan = case.read_image()
+        prepared = preprocess.apply(scan, template)
+        mask = case.read_mask(scan)
+        labels = None if mask is None else prepare_labels(mask, prepared)
+    except MedgenError as error:
+        return Failure(case.id, str(error))
+    if labels is None:
+        return prepared, None
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
+        return Failure(case.id, f"label numbers run up to {labels.max()}; expected 0 to 255")
+    return prepared, labels.astype(np.uint8)

@@ -1,0 +1,317 @@
+"""The inside of a training: its settings, one step, validation, and the state that a checkpoint holds."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from medgen.augmentation import AugmentConfig, augment
+from medgen.checkpoint import Terminated, load_checkpoint, save_checkpoint
+from medgen.config import Config
+from medgen.dataset import Batch, Dataset
+from medgen.errors import TrainingError
+from medgen.files import sha256_json
+from medgen.models.base import GenerativeModel
+from medgen.precision import PrecisionName
+from medgen.ranks import Ranks, average_gradients
+from medgen.seeds import derive, numpy_rng, torch_rng
+
+logger = logging.getLogger(__name__)
+
+Log = Callable[[dict[str, float], int], None]
+# What a checkpoint holds beside tensors.
+_SCALARS = ("step", "seconds", "stale", "stopped", "best_value", "history")
+
+
+class TrainingConfig(Config):
+    """How a model is trained.
+
+    Attributes:
+        steps: Optimiser steps (of every phase).
+        batch_size: Cases per step and process.
+        lr: Highest learning rate; it rises linearly over ``warmup`` of the steps and then follows a cosine to 0.
+        warmup: Share of the steps.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
+        clip: Largest gradient norm per phase; 0 is off.
+        ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
+            as min(ema, (1 + t) / (10 + t)).
+        precision: ``auto`` is bfloat16 autocast where the device computes it natively, see :mod:`medgen.precision`.
+        compile: Compile the networks; pays on long GPU runs only (40 s and more to start).
+        log_every: Steps between two records of the loss.
+        validate_every: Steps between two looks at the validation cases; 0 is never.
+        patience: Looks without improvement after which training stops, with the best weights; 0 is off.
+        checkpoint_every: Steps between two checkpoints.
+        augment: Random augmentation of every batch; none if absent.
+    """
+
+    steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    precision: PrecisionName = "auto"
+    compile: bool = False
+    log_every: int = Field(default=10, ge=1)
+    validate_every: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=500, ge=1)
+    augment: AugmentConfig | None = None
+
+
+def batch_indices(n: int, size: int, step: int, seed: int) -> list[int]:
+    """Cases of a step: ``size`` places in an endless row of permutations of ``n``, one permutation per epoch.
+
+    >>> sorted(batch_indices(4, 2, 0, seed=0) + batch_indices(4, 2, 1, seed=0))
+    [0, 1, 2, 3]
+    """
+    orders: dict[int, list[int]] = {}
+    places = range(step * size, (step + 1) * size)
+    for epoch in {place // n for place in places}:
+        orders[epoch] = numpy_rng(seed, "order", epoch).permutation(n).tolist()
+    return [orders[place // n][place % n] for place in places]
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017), for a step counted from 0."""
+    warmup = max(1, round(config.warmup * config.steps))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+
+
+def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+    """Image, foreground and labels of a batch moved through one grid, then the image's intensities changed."""
+    masks = [batch.foreground.long()] if batch.labels is None else [batch.foreground.long(), batch.labels]
+    image, moved = augment(batch.image, torch.cat(masks, dim=1), config, generator)
+    if moved is None:
+        raise TrainingError("augmentation returned no masks")
+    labels = None if batch.labels is None else moved[:, 1:]
+    return replace(batch, image=image, foreground=moved[:, :1].float(), labels=labels)
+
+
+@dataclass
+class Loop:
+    """State of one training: what a checkpoint holds, and the steps that change it."""
+
+    model: GenerativeModel
+    train: Dataset
+    validation: Dataset | None
+    config: TrainingConfig
+    seed: int
+    ranks: Ranks
+    out: Path | None
+    log: Log | None
+    step: int = 0
+    seconds: float = 0.0
+    stale: int = 0
+    stopped: bool = False
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_value: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    pending: list[tuple[int, list[int], dict[str, Tensor]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.phases = self.model.phases()
+        options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+        self.optimisers = {
+            name: torch.optim.AdamW(parameters, **options, fused=True) for name, parameters in self.phases.items()
+        }
+        averaged = {id(p) for name, group in self.phases.items() if name != "discriminator" for p in group}
+        self.live = [p for p in self.model.parameters() if id(p) in averaged] if config.ema else []
+        self.average: list[Tensor] = []
+        self.data = _resident(self.train, self.ranks.device)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that determines the course of this training."""
+        return sha256_json(
+            {
+                "training": self.config.model_dump(mode="json"),
+                "model": self.model.settings.model_dump(mode="json"),
+                "seed": self.seed,
+                "cases": self.train.ids,
+                "validation": self.validation.ids if self.validation is not None else None,
+                "ranks": self.ranks.count,
+            }
+        )
+
+    def run(self, stop: threading.Event, advance: Callable[[int, dict[str, float]], None]) -> None:
+        """Steps up to the end, an early stop, or a request to stop."""
+        config = self.config
+        start, before = time.perf_counter(), self.seconds
+        self.model.train()
+        while self.step < config.steps and not self.stopped:
+            self._one_step()
+            self.step += 1
+            last = self.step == config.steps
+            advance(self.step, self._flush() if last or self.step % config.log_every == 0 else {})
+            if config.validate_every and (last or self.step % config.validate_every == 0):
+                self._flush()
+                self._validate()
+            self.seconds = before + time.perf_counter() - start
+            ending = self.ranks.any(stop.is_set())
+            if ending or self.stopped or last or self.step % config.checkpoint_every == 0:
+                self._flush()
+                self.save()
+            if ending:
+                logger.warning("terminated after step %d%s", self.step, "" if self.out is None else ", checkpoint kept")
+                raise Terminated
+
+    def _one_step(self) -> None:
+        config, ranks = self.config, self.ranks
+        size = config.batch_size * ranks.count
+        everyone = batch_indices(len(self.train), size, self.step, self.seed)
+        mine = everyone[ranks.rank :: ranks.count]
+        place = (self.step * size // len(self.train), self.step, ranks.rank)
+        batch = self.data.batch(mine, self.step / config.steps).to(ranks.device)
+        if config.augment is not None:
+            batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
+        numbers: dict[str, Tensor] = {}
+        for phase, parameters in self.phases.items():
+            torch.manual_seed(derive(self.seed, "phase", phase, *place))
+            with ranks.autocast():
+                terms = self.model.loss(phase, batch)
+            # Only this phase's gradients: the others' parameters stay untouched without being frozen.
+            terms["loss"].backward(inputs=parameters)
+            average_gradients(ranks, parameters)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf, foreach=True)
+            optimiser = self.optimisers[phase]
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, self.step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            prefix = f"{phase}/" if len(self.phases) > 1 else ""
+            numbers |= {prefix + name: value.detach() for name, value in {**terms, "gradient": norm}.items()}
+        self.pending.append((self.step + 1, mine, numbers))
+        if self.live:
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.live], 1 - decay)
+
+    def _flush(self) -> dict[str, float]:
+        """Bring the numbers of the last steps to the CPU, all at once, refuse what is not finite, and log the means."""
+        if not self.pending:
+            return {}
+        values: dict[str, list[float]] = {}
+        for step, rows, numbers in self.pending:
+            for name, value in zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True):
+                if not math.isfinite(value):
+                    cases = ", ".join(self.train.ids[row] for row in rows)
+                    raise TrainingError(
+                        f"{name} is {value} at step {step} with the cases {cases}; "
+                        "check their intensities, or lower training.lr"
+                    )
+                values.setdefault(name, []).append(value)
+        self.pending.clear()
+        record = {name: sum(series) / len(series) for name, series in values.items()}
+        self._record({**record, "lr": learning_rate(self.config, self.step - 1)})
+        return record
+
+    def _record(self, numbers: dict[str, float]) -> None:
+        if self.history and self.history[-1]["step"] == self.step:
+            self.history[-1].update(numbers)
+        else:
+            self.history.append({"step": self.step, **numbers})
+        if self.log is not None and self.ranks.first:
+            self.log(numbers, self.step)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        if self.validation is None:
+            return
+        first, size = next(iter(self.phases)), self.config.batch_size
+        self._swap()
+        self.model.eval()
+        total = 0.0
+        for start in range(0, len(self.validation), size):
+            rows = range(start, min(start + size, len(self.validation)))
+            # The same draws every time, so that two looks differ by the weights alone.
+            torch.manual_seed(derive(self.seed, "validation", start))
+            with self.ranks.autocast():
+                terms = self.model.loss(first, self.validation.batch(rows, 1.0).to(self.ranks.device))
+            total += terms.get("monitor", terms["loss"]).item() * len(rows)
+        value = self.ranks.agree(total / len(self.validation))
+        if value < self.best_value:
+            self.best_value, self.stale = value, 0
+            if self.config.patience:
+                self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.stale += 1
+        self._swap()
+        self.model.train()
+        self._record({"validation": value})
+        self.stopped = 0 < self.config.patience <= self.stale
+
+    def _swap(self) -> None:
+        """Exchange live and averaged weights."""
+        for parameter, average in zip(self.live, self.average, strict=True):
+            parameter.data, average.data = average.data, parameter.data
+
+    def adopt_average(self) -> None:
+        """Make the averaged, or with early stopping the best, weights the model's own."""
+        with torch.no_grad():
+            for parameter, average in zip(self.live, self.average, strict=True):
+                parameter.copy_(average)
+        if self.best:
+            self.model.load_state_dict(self.best)
+
+    def save(self) -> None:
+        """Write the checkpoint; rank 0 only."""
+        if self.out is None or not self.ranks.first:
+            return
+        save_checkpoint(
+            self.out,
+            {
+                "fingerprint": self.fingerprint,
+                "model": self.model.state_dict(),
+                "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+                "average": self.average,
+                "best": self.best,
+                **{name: getattr(self, name) for name in _SCALARS},
+            },
+        )
+
+    def begin(self) -> None:
+        """Prepare the first step: the model's own start, the same weights everywhere, averages equal to them."""
+        self.model.initialize(self.train)
+        self.ranks.share_weights(self.model)
+        self.average = [p.detach().clone() for p in self.live]
+
+    def load(self) -> bool:
+        """Go on from the checkpoint; False if there is none."""
+        state = load_checkpoint(self.out, self.fingerprint, self.ranks.device) if self.out is not None else None
+        if state is None:
+            return False
+        self.model.load_state_dict(state["model"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.average = state["average"]
+        self.best = state["best"]
+        for name in _SCALARS:
+            setattr(self, name, state[name])
+        return True
+
+
+def _resident(data: Dataset, device: torch.device) -> Dataset:
+    """The data set in GPU memory if it takes at most a quarter of what is free, else where it is."""
+    if device.type != "cuda":
+        return data
+    size = sum(t.numel() * t.element_size() for t in (data.images, data.foregrounds))
+    if size * 4 > torch.cuda.mem_get_info(device)[0]:
+        return data
+    labels = None if data.labels is None else data.labels.to(device)
+    return replace(data, images=data.images.to(device), foregrounds=data.foregrounds.to(device), labels=labels)

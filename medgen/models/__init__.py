@@ -1,0 +1,82 @@
+"""Model families: one file each, found by file name, imported only when asked for.
+
+To add a family, put ``<family>.py`` here with one final :class:`~medgen.models.base.GenerativeModel` whose
+``family`` is the file's name, and a YAML under ``configs/train/``. Nothing else changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from medgen.config import parse_config
+from medgen.errors import ConfigError
+from medgen.models.base import GenerativeModel, ModelConfig
+from medgen.seeds import derive
+
+__all__ = ["GenerativeModel", "ModelConfig", "available", "build", "family_class", "parse_settings"]
+
+
+def available() -> list[str]:
+    """Names of all families: the modules of this package that define a concrete model of their own name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return [name for name in names if _find(name) is not None]
+
+
+def family_class(family: str) -> type[GenerativeModel]:
+    """The model class of a family; only that family's module is imported.
+
+    Raises:
+        ConfigError: If there is no such family; the message lists the known ones.
+    """
+    exists = any(module.name == family for module in pkgutil.iter_modules(__path__))
+    found = _find(family) if exists else None
+    if found is None:
+        raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
+    return found
+
+
+def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
+    """Validate plain data with a ``family`` key into that family's settings.
+
+    Raises:
+        ConfigError: If the family is missing or unknown, or one of its settings is wrong.
+    """
+    family = data.get("family")
+    if not isinstance(family, str):
+        raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
+    return parse_config(family_class(family).Settings, data, source=f"model {family}")
+
+
+def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> GenerativeModel:
+    """A model with freshly initialised weights.
+
+    Args:
+        settings: Settings, or plain data for :func:`parse_settings`.
+        seed: Of the weights, which then depend on nothing else; without it torch's global generator is used.
+
+    Raises:
+        ConfigError: As :func:`parse_settings`.
+    """
+    config = settings if isinstance(settings, ModelConfig) else parse_settings(settings)
+    cls = family_class(config.family)
+    if seed is None:
+        return cls(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        return cls(config)
+
+
+def _find(name: str) -> type[GenerativeModel] | None:
+    module = importlib.import_module(f"{__name__}.{name}")
+    for item in vars(module).values():
+        if not (isinstance(item, type) and issubclass(item, GenerativeModel) and item.__module__ == module.__name__):
+            continue
+        if not inspect.isabstract(item) and getattr(item, "family", None) == name:
+            return item
+    return None

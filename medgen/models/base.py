@@ -1,0 +1,119 @@
+"""What every model family is: settings, phases, losses, samples; and what a family may offer beyond that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import Field, field_validator
+from torch import Generator, Tensor, nn
+
+from medgen.config import Config
+
+if TYPE_CHECKING:
+    from medgen.dataset import Batch, Dataset
+
+
+class ModelConfig(Config):
+    """Settings that every family has.
+
+    Attributes:
+        family: Name of the family, which is the name of its file in ``medgen/models/``.
+        in_channels: Image channels.
+        shape: Voxels (i, j, k) the model works on; pipelines fill it in from the preprocessing recipe.
+    """
+
+    family: str
+    in_channels: int = Field(default=1, ge=1)
+    shape: tuple[int, int, int]
+
+    @field_validator("shape")
+    @classmethod
+    def _large_enough(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(shape) < 8:
+            raise ValueError("expected at least 8 voxels along every axis")
+        return shape
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A trainable model of scans. Subclasses are final, one per file, and never touch optimisers.
+
+    Attributes:
+        family: The family's name, equal to its file name.
+        Settings: Class of its settings.
+        tiny: Settings that make it small enough for a test of a second.
+        settings: The settings it was built with.
+    """
+
+    family: ClassVar[str]
+    Settings: ClassVar[type[ModelConfig]]
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    settings: ModelConfig
+
+    def __init__(self, settings: ModelConfig) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @abstractmethod
+    def phases(self) -> Mapping[str, list[nn.Parameter]]:
+        """The parameters each phase of a training step updates, in order; every parameter in exactly one phase.
+
+        A phase named ``"discriminator"`` is left out of the exponential moving average.
+        """
+
+    @abstractmethod
+    def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
+        """Scalars of one phase: ``"loss"`` is minimised, the rest is logged.
+
+        ``"monitor"``, where present, is what validation looks at instead of ``"loss"`` (an adversarial loss says
+        nothing about progress). Randomness comes from torch's global generator, which the loop seeds.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` images of shape (n, c, i, j, k), float32, without gradients; equal generators, equal images."""
+
+    def initialize(self, dataset: Dataset) -> None:
+        """Called once before the first step with the training cases; must be deterministic."""
+
+    def finalize(self, dataset: Dataset) -> None:
+        """Called once after training with the training cases, in evaluation mode; must be deterministic."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that maps a scan to the nearest scan it knows."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Deterministic reconstruction of (b, c, i, j, k), in model intensities."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model with a scan-level likelihood; its docstring says whether exact, a bound or a surrogate."""
+
+    def log_likelihood(
+        self, x: Tensor, mask: Tensor | None = None, samples: int = 64, generator: Generator | None = None
+    ) -> Tensor:
+        """Log-likelihood in nats per scan, (b,); over the voxels of ``mask`` (b, 1, i, j, k) if given."""
+        ...
+
+
+@runtime_checkable
+class HasVoxelLikelihood(Protocol):
+    """A model with a likelihood for every voxel."""
+
+    def voxel_nll(self, x: Tensor) -> Tensor:
+        """Negative log-likelihood in nats per voxel, (b, c, i, j, k)."""
+        ...
+
+
+@runtime_checkable
+class HasLatent(Protocol):
+    """A model with a vector-valued Gaussian code."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (b, d) each."""
+        ...

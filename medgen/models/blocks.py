@@ -1,0 +1,176 @@
+"""Building blocks of the 3D networks.
+
+Own blocks rather than MONAI's: MONAI's normalise over space (a tile would then change its neighbours' scores), its
+autoencoders convolve at full resolution (15 times slower at equal quality), and importing it takes seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """(b, c, 2i, 2j, 2k) to (b, 8c, i, j, k): 2 × 2 × 2 neighbours become channels; nothing is lost."""
+    b, c, i, j, k = x.shape
+    x = x.reshape(b, c, i // 2, 2, j // 2, 2, k // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return x.reshape(b, 8 * c, i // 2, j // 2, k // 2)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """Inverse of :func:`space_to_depth`: (b, 8c, i, j, k) to (b, c, 2i, 2j, 2k)."""
+    b, c, i, j, k = x.shape
+    x = x.reshape(b, c // 8, 2, 2, 2, i, j, k).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(b, c // 8, 2 * i, 2 * j, 2 * k)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same tensor with channels innermost in memory: the per-voxel norm is then five times faster."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
+    """Repeat the edge voxels until i, j, k are multiples of ``factor``; as much before as after, or one less."""
+    padding: list[int] = []
+    for size in reversed(x.shape[2:]):
+        extra = -size % factor
+        padding += [extra // 2, extra - extra // 2]
+    return functional.pad(x, padding, mode="replicate") if any(padding) else x
+
+
+def padded_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:
+    """The shape :func:`pad_to_multiple` makes of (i, j, k)."""
+    i, j, k = (size + -size % factor for size in shape)
+    return i, j, k
+
+
+def crop_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Undo :func:`pad_to_multiple`: the middle of (b, c, ...) of the given shape (i, j, k)."""
+    for axis, size in enumerate(shape, start=2):
+        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
+    return x
+
+
+@torch.no_grad()
+def smooth_start(layer: nn.Conv3d | nn.Linear, scale: float = 1.0) -> None:
+    """Give the 8 channels that :func:`depth_to_space` makes neighbours equal weights, times ``scale``.
+
+    Without it the output starts as a checkerboard and keeps traces of one (Aitken et al. 2017).
+    """
+    for parameter in (layer.weight, layer.bias):
+        if parameter is not None:
+            parameter.copy_(parameter[::8].repeat_interleave(8, dim=0) * scale)
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each voxel: no voxel sees another's statistics, so tiles agree."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, i, j, k) to the same shape, mean 0 and variance 1 over c before gain and bias."""
+        y = functional.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias)
+        return y.movedim(-1, 1)
+
+
+class Pointwise(nn.Linear):
+    """A 1³ convolution as a matrix product on the innermost channels.
+
+    ``nn.Conv3d`` with a kernel of 1 leaves channels-last memory on CPU, and the copies cost more than the product.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, i, j, k) to (b, out, i, j, k), channels innermost in memory."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResBlock(nn.Module):
+    """x + W₁ · SiLU(conv₃(norm(x)) + g · noise): one 3³ convolution, starting as the identity.
+
+    ``g`` is a learned gain per channel for one noise map (Karras et al. 2019): texture that the code does not carry.
+    """
+
+    def __init__(self, channels: int, noise: bool = False) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.mix = Pointwise(channels, channels)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+        self.gain = nn.Parameter(torch.full((channels,), 0.1)) if noise else None
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(b, c, i, j, k) to the same shape; ``noise`` is (b, 1, i, j, k) or None for none."""
+        y = self.conv(self.norm(x))
+        if self.gain is not None and noise is not None:
+            y = y + self.gain.view(-1, 1, 1, 1) * noise
+        return x + self.mix(functional.silu(y))
+
+
+class Encoder(nn.Module):
+    """Space-to-depth stem, residual levels each at half the resolution of the one before, then a vector."""
+
+    def __init__(
+        self, channels: int, widths: Sequence[int], blocks: int, narrow: int, size: Sequence[int], out: int
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(8 * channels, widths[0], 3, padding=1)
+        levels: list[nn.Module] = []
+        for below, width in zip([None, *widths], widths, strict=False):
+            if below is not None:
+                levels.append(nn.Conv3d(below, width, 2, stride=2))
+            levels += [ResBlock(width) for _ in range(blocks)]
+        self.levels = nn.Sequential(*levels)
+        self.norm = ChannelNorm(widths[-1])
+        self.narrow = Pointwise(widths[-1], narrow)
+        self.vector = nn.Linear(narrow * size[0] * size[1] * size[2], out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, channels, i, j, k) to (b, out); i, j, k multiples of 2 to the number of widths."""
+        y = self.levels(self.stem(channels_last(space_to_depth(x))))
+        return self.vector(functional.silu(self.narrow(self.norm(y))).flatten(1))
+
+
+class Decoder(nn.Module):
+    """Mirror of :class:`Encoder`: a vector to (b, out, i, j, k), with optional noise at every level."""
+
+    def __init__(
+        self, code: int, widths: Sequence[int], blocks: int, narrow: int, size: Sequence[int], out: int
+    ) -> None:
+        super().__init__()
+        self.size = (narrow, *size)
+        self.vector = nn.Linear(code, narrow * size[0] * size[1] * size[2])
+        self.widen = Pointwise(narrow, widths[-1])
+        down = list(reversed(widths))
+        levels = [[ResBlock(width, noise=True) for _ in range(blocks)] for width in down]
+        self.levels = nn.ModuleList(nn.ModuleList(level) for level in levels)
+        ups = [Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
+        self.norm = ChannelNorm(widths[0])
+        self.head = nn.Conv3d(widths[0], 8 * out, 3, padding=1)
+        for up in ups:
+            smooth_start(up)
+        self.ups = nn.ModuleList(ups)
+        # Small: training starts from what the model adds its output to.
+        smooth_start(self.head, scale=0.1)
+
+    def noise_shapes(self) -> list[tuple[int, int, int, int]]:
+        """Shapes (1, i, j, k) of the noise maps, coarse to fine, one per level."""
+        i, j, k = self.size[1:]
+        return [(1, i << level, j << level, k << level) for level in range(len(self.levels))]
+
+    def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """(b, code) to (b, out, i, j, k), with one noise map (b, 1, i, j, k) per level or none at all."""
+        y = self.widen(channels_last(self.vector(z).unflatten(1, self.size)))
+        for level, blocks in enumerate(self.levels):
+            if level:
+                y = channels_last(depth_to_space(self.ups[level - 1](y)))
+            for block in blocks.children():
+                y = block(y, None if noise is None else noise[level])
+        return depth_to_space(self.head(functional.silu(self.norm(y))))

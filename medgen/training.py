@@ -1,0 +1,170 @@
+"""The one training loop: phases, precision, averaging of weights, validation, checkpoints, ranks.
+
+Models say what to minimise (:meth:`~medgen.models.base.GenerativeModel.loss`); everything else happens here. Every
+random stream is derived from the seed, the epoch and the step, so a resumed run repeats an uninterrupted one bit for
+bit on CPU (same thread count).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medgen.checkpoint import Terminated, termination
+from medgen.dataset import Dataset
+from medgen.errors import ConfigError, TrainingError
+from medgen.loop import Log, Loop, TrainingConfig
+from medgen.models.base import GenerativeModel
+from medgen.precision import precision_of
+from medgen.ranks import connect, rank_of
+from medgen.seeds import derive
+
+__all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training.
+
+    Attributes:
+        model: The model given, with averaged (or best) weights, in evaluation mode.
+        history: Records in order, each with ``step`` and numbers such as ``loss`` or ``validation``.
+        steps: Steps done; fewer than configured after an early stop.
+        seconds: Time spent in the loop, over all resumed parts.
+    """
+
+    model: GenerativeModel
+    history: list[dict[str, float]]
+    steps: int
+    seconds: float
+
+
+def device_of(name: str) -> torch.device:
+    """The device called ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ConfigError: If it is none of these, or not in this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if (kind, index) == ("cpu", ""):
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise ConfigError(f"device: expected auto, cpu or cuda[:N], found {name!r}")
+    number, count = int(index) if index else _local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise ConfigError(f"device: {name} is not in this machine ({count} CUDA devices); use device=cpu or auto")
+    return torch.device("cuda", number)
+
+
+def fit(
+    model: GenerativeModel,
+    train: Dataset,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str = "auto",
+    out: Path | None = None,
+    validation: Dataset | None = None,
+    resume: bool = False,
+    log: Log | None = None,
+    title: str = "training",
+    progress: bool = False,
+) -> FitResult:
+    """Train a model.
+
+    Under ``torchrun`` each process takes its share of every batch, gradients are averaged, and rank 0 alone writes,
+    logs and shows progress. On SIGTERM the loop checkpoints after the step at hand and raises :class:`Terminated`.
+
+    Args:
+        model: Changed in place.
+        train: Training cases.
+        config: The loop's settings.
+        seed: Of order, augmentation and the models' own draws; initial weights are whatever ``model`` has.
+        device: See :func:`device_of`.
+        out: Folder for ``checkpoint/state.pt``; without it nothing is written.
+        validation: Cases for ``validate_every``.
+        resume: Go on from the checkpoint in ``out`` if there is one.
+        log: Called with (numbers, step) every ``log_every`` steps and after each validation.
+        title: Text beside the progress bar.
+        progress: Whether to show one, on the error stream.
+
+    Returns:
+        The trained model and the history.
+
+    Raises:
+        TrainingError: If there are no cases, the shapes do not fit the model, a loss is not finite (the message
+            names the step and the cases), or the checkpoint belongs to another run.
+        Terminated: After SIGTERM, with exit code 143.
+        ConfigError: If device or precision are not to be had.
+    """
+    _check(model, train, validation, config)
+    precision = precision_of(config.precision, device_of(device))
+    ranks = connect(precision)
+    precision.place(model)
+    if config.compile:
+        for network in model.children():
+            network.compile()
+    cuda = [precision.device] if precision.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), termination() as stop:
+        loop = Loop(model, train, validation, config, seed, ranks, out, log)
+        if not (resume and loop.load()):
+            loop.begin()
+        with _bar(title, config.steps, loop.step, show=progress and ranks.first) as advance:
+            loop.run(stop, advance)
+        loop.adopt_average()
+        model.eval()
+        torch.manual_seed(derive(seed, "finalize"))
+        model.finalize(train)
+    return FitResult(model, loop.history, loop.step, loop.seconds)
+
+
+def _check(model: GenerativeModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
+    if not len(train):
+        raise TrainingError("there are no training cases")
+    if config.validate_every and validation is None:
+        raise TrainingError("training.validate_every is set but there are no validation cases; set it to 0")
+    if config.patience and not config.validate_every:
+        raise TrainingError("training.patience needs training.validate_every above 0")
+    expected = (model.settings.in_channels, *model.settings.shape)
+    for data in (train, validation):
+        if data is not None and tuple(data.images.shape[1:]) != expected:
+            raise TrainingError(f"the model expects scans of shape {expected}, found {tuple(data.images.shape[1:])}")
+
+
+@contextmanager
+def _bar(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A progress bar with the loss and the time left; yields what moves it."""
+    if not show:
+        yield lambda step, numbers: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done, loss="")
+
+        def advance(step: int, numbers: dict[str, float]) -> None:
+            loss = next((value for name, value in numbers.items() if name.rpartition("/")[2] == "loss"), None)
+            fields = {} if loss is None else {"loss": f"loss {loss:.4g}"}
+            bar.update(task, completed=step, **fields)  # type: ignore[arg-type]
+
+        yield advance
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,0 +1,249 @@
+"""Train one generative model on a cohort and save it as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from medgen import tracking
+from medgen.artifact import TrainedModel
+from medgen.cases import Manifest, split_subjects, write_splits
+from medgen.config import Config
+from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.errors import ConfigError
+from medgen.layouts import CohortConfig, load_cohort
+from medgen.models import ModelConfig, build, family_class, parse_settings
+from medgen.preprocess import Preprocess, Template, build_template
+from medgen.report.curves import training_curves
+from medgen.report.html import Report
+from medgen.report.mosaic import mosaic
+from medgen.seeds import derive, torch_rng
+from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
+from medgen.volume import Volume
+
+from .planning import describe_memory, describe_training, estimate_training
+from .runfolder import RunFolder, RunSummary, open_run
+
+
+class TrainRunConfig(Config):
+    """One training run.
+
+    Attributes:
+        data: Folder, manifest CSV or ``dataset.json`` of the cohort.
+        out: Folder of the run.
+        seed: Of every random stream.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Threads that read and prepare scans.
+        cohort: How the cohort is laid out.
+        preprocess: How scans are brought to the model's grid.
+        model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
+        training: The training loop.
+        validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
+    """
+
+    data: Path
+    out: Path = Path("runs/train")
+    seed: int = 0
+    device: str = "auto"
+    workers: int = Field(default=2, ge=1)
+    cohort: CohortConfig = CohortConfig()
+    preprocess: Preprocess
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+    validation: float = Field(default=0.0, ge=0, lt=1)
+
+
+def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
+    """Read and prepare the cohort, train, save ``model/``, draw samples, report.
+
+    Under ``torchrun`` every process prepares the cohort and trains its share; the first alone writes.
+
+    Raises:
+        MedgenError: If configuration, data or training are at fault; see the message.
+    """
+    _check(config)
+    manifest = load_cohort(config.data, config.cohort)
+    if rank_of() > 0:
+        parts = _split(manifest, config)
+        _, dataset, _ = _prepare(manifest, parts, config)
+        _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
+        return RunSummary(config.out, 0, ())
+    with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
+        manifest = manifest.with_hashes(config.workers)
+        manifest.write_csv(folder.out / "manifest.csv")
+        parts = _split(manifest, config)
+        write_splits(folder.out / "splits.csv", parts)
+        settings = config.model_dump(mode="json")
+        with tracking.start(
+            "train", folder.out, config=settings, seed=config.seed, manifest_digest=manifest.digest()
+        ) as track:
+            return _tracked(config, manifest, parts, folder, track, resume=resume, progress=progress)
+
+
+def plan(config: TrainRunConfig) -> list[str]:
+    """What a run would do, and what it would cost: the lines of ``--dry-run``."""
+    _check(config)
+    manifest = load_cohort(config.data, config.cohort)
+    first = next(iter(manifest))
+    labels = max(manifest.labels, default=0)
+    if not labels and first.mask is not None:
+        labels = int(_labels_of(first.read_mask()))
+    channels = len(first.read_image().data)
+    settings = _settings(config, channels, labels)
+    voxels = config.preprocess.shape[0] * config.preprocess.shape[1] * config.preprocess.shape[2]
+    estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
+    return [
+        f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
+        f"grid: {' x '.join(map(str, config.preprocess.shape))} voxels of {config.preprocess.spacing} mm",
+        describe_memory(len(manifest) * voxels * (channels + 1)),
+        describe_training(settings.family, estimate),
+        f"output: {config.out}",
+    ]
+
+
+def _tracked(
+    config: TrainRunConfig,
+    manifest: Manifest,
+    parts: Mapping[str, Manifest],
+    folder: RunFolder,
+    track: tracking.Run,
+    *,
+    resume: bool,
+    progress: bool,
+) -> RunSummary:
+    template, dataset, failures = _prepare(manifest, parts, config)
+    folder.write_failures((failure.case, "preprocess", failure.message) for failure in failures)
+    with track.stage("training") as stage:
+        log = stage.log_metrics
+        result = _fit(dataset, parts, config, folder.checkpoints, resume=resume, log=log, progress=progress)
+    parents = [case.id for case in parts["train"] if case.id in set(dataset.ids)]
+    model = TrainedModel(
+        models=[result.model],
+        preprocess=config.preprocess,
+        template=template,
+        meta={
+            "kind": "generative",
+            "seed": config.seed,
+            "cases": parents,
+            "manifest_sha256": manifest.digest(),
+            "steps": result.steps,
+        },
+    )
+    model.save(folder.model)
+    last = {f"last.{name}": value for name, value in result.history[-1].items()}
+    folder.write_metrics({"steps": result.steps, "seconds": result.seconds, "model_sha256": model.sha256, **last})
+    _report(config, manifest, parts, result, failures, track.id).write(folder.report)
+    track.set_tags({"medgen.model.sha256": model.sha256})
+    track.log_file(folder.model, "model")
+    track.log_file(folder.report)
+    track.log_file(folder.out / "manifest.csv")
+    lines = [
+        f"trained {result.model.family} for {result.steps} steps on {len(parents)} cases in {result.seconds:.0f} s",
+        f"model:  {folder.model}",
+        f"report: {folder.report}",
+    ]
+    if failures:
+        lines.append(f"{len(failures)} case(s) could not be prepared, see {folder.out / 'failures.csv'}")
+    return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+
+
+def _check(config: TrainRunConfig) -> None:
+    """Refuse what can be refused before any scan is read."""
+    _settings(config, 1, 1)
+    if bool(config.training.validate_every) != bool(config.validation):
+        raise ConfigError(
+            f"validation is {config.validation} and training.validate_every is {config.training.validate_every}; "
+            "set both or neither"
+        )
+
+
+def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:
+    given: dict[str, Any] = {"in_channels": channels, **config.model, "shape": config.preprocess.shape}
+    if isinstance(given.get("family"), str) and "n_labels" in family_class(given["family"]).Settings.model_fields:
+        given.setdefault("n_labels", max(labels, 1))
+    return parse_settings(given)
+
+
+def _labels_of(mask: Volume | None) -> int:
+    return 0 if mask is None else int(mask.data.max())
+
+
+def _split(manifest: Manifest, config: TrainRunConfig) -> dict[str, Manifest]:
+    if not config.validation:
+        return {"train": manifest}
+    shares = {"train": 1 - config.validation, "validation": config.validation}
+    return split_subjects(manifest, shares, derive(config.seed, "split"))
+
+
+def _prepare(
+    manifest: Manifest, parts: Mapping[str, Manifest], config: TrainRunConfig
+) -> tuple[Template | None, Dataset, list[Failure]]:
+    template = None
+    if config.preprocess.align == "affine":
+        scans = [case.read_image() for case in parts["train"]]
+        template = build_template(scans, config.preprocess, workers=config.workers)
+    dataset, failures = prepare_dataset(manifest, config.preprocess, template, config.workers)
+    return template, dataset, failures
+
+
+def _fit(
+    dataset: Dataset,
+    parts: Mapping[str, Manifest],
+    config: TrainRunConfig,
+    checkpoints: Path,
+    *,
+    resume: bool,
+    log: Log | None = None,
+    progress: bool = False,
+) -> FitResult:
+    prepared = set(dataset.ids)
+    subsets = {name: dataset.subset([case.id for case in part if case.id in prepared]) for name, part in parts.items()}
+    labels = 0 if dataset.labels is None else int(dataset.labels.max())
+    model = build(_settings(config, dataset.channels, labels), seed=config.seed)
+    return fit(
+        model,
+        subsets["train"],
+        config.training,
+        seed=config.seed,
+        device=config.device,
+        out=checkpoints,
+        validation=subsets.get("validation"),
+        resume=resume,
+        log=log,
+        title=model.family,
+        progress=progress,
+    )
+
+
+def _report(
+    config: TrainRunConfig,
+    manifest: Manifest,
+    parts: Mapping[str, Manifest],
+    result: FitResult,
+    failures: list[Failure],
+    run_id: str,
+) -> Report:
+    report = Report(f"Training of {result.model.family}", manifest.name, run_id)
+    report.section("Cohort")
+    rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
+    report.table(["part", "cases", "subjects"], rows)
+    if failures:
+        report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
+    report.section("Training")
+    parameters = sum(parameter.numel() for parameter in result.model.parameters())
+    report.facts({"steps": result.steps, "seconds": round(result.seconds), "parameters": parameters})
+    curves = training_curves({result.model.family: result.history})
+    report.figure(curves, "Losses over the optimiser steps.", "Training curves")
+    report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
+    images = result.model.sample(2, torch_rng(config.seed, "report")).cpu().numpy()
+    for number, image in enumerate(images, start=1):
+        figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
+        report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
+    report.section("Limits")
+    report.text(
+        "Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
+    )
+    return report

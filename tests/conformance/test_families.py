@@ -1,0 +1,271 @@
+"""What every model family must do. Families are found by themselves: a new file is tested with no edit here."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from medgen import models
+from medgen.artifact import TrainedModel
+from medgen.dataset import Dataset
+from medgen.models import available, build, family_class
+from medgen.models.base import HasLatent, HasLikelihood, HasVoxelLikelihood, Reconstructs
+from medgen.precision import bf16_works
+from medgen.preprocess import Preprocess
+from medgen.training import TrainingConfig, fit
+
+SHAPE = (16, 24, 16)
+FAMILIES = available()
+TRAINING = TrainingConfig(steps=4, batch_size=2, precision="32", log_every=1)
+
+
+def tiny(family, **changes):
+    return build({"family": family, "shape": SHAPE, **family_class(family).tiny, **changes}, seed=0)
+
+
+def dataset(n=4, channels=1):
+    generator = torch.Generator().manual_seed(0)
+    names = tuple(f"c{k}" for k in range(n))
+    smooth = torch.rand((n, channels, 4, 6, 4), generator=generator)
+    images = torch.nn.functional.interpolate(smooth, size=SHAPE, mode="trilinear")
+    labels = (images[:, :1] * 3).to(torch.uint8).clamp(max=2)
+    return Dataset(names, names, images, torch.ones((n, 1, *SHAPE), dtype=torch.bool), labels)
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    return tiny(request.param)
+
+
+def test_settings_travel_as_plain_data(model):
+    again = models.parse_settings(model.settings.model_dump(mode="json"))
+    assert again == model.settings
+    assert again.family == type(model).family
+
+
+def test_phases_hold_every_parameter_once(model):
+    phases = model.phases()
+    inside = [id(parameter) for group in phases.values() for parameter in group]
+    assert len(inside) == len(set(inside))
+    assert set(inside) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert all(phases.values())
+
+
+def test_every_phase_moves_its_parameters_and_no_others(model):
+    data = dataset()
+    model.initialize(data)
+    batch = data.batch([0, 1], progress=0.9)
+    for phase, own in model.phases().items():
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        terms = model.loss(phase, batch)
+        assert all(value.ndim == 0 and torch.isfinite(value) for value in terms.values())
+        terms["loss"].backward(inputs=own)
+        moved = {id(parameter) for parameter in model.parameters() if parameter.grad is not None}
+        assert moved <= {id(parameter) for parameter in own}
+        assert len(moved) > 0.8 * len(own)
+        assert all(torch.isfinite(p.grad).all() for p in own if p.grad is not None)
+
+
+def test_validation_leaves_the_model_as_it_was(model):
+    data = dataset()
+    model.initialize(data)
+    model.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        model.loss(next(iter(model.phases())), data.batch([0, 1], progress=1.0))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_training_lowers_what_validation_looks_at(model):
+    data = dataset()
+    config = TrainingConfig(steps=30, batch_size=4, precision="32", lr=2e-3, log_every=5, ema=0.9, validate_every=5)
+    looks = [
+        r["validation"]
+        for r in fit(model, data, config, seed=0, device="cpu", validation=data).history
+        if "validation" in r
+    ]
+    assert looks[-1] < looks[0]
+
+
+def test_samples_have_the_shape_and_follow_the_generator(model):
+    fit(model, dataset(), TRAINING, seed=0, device="cpu")
+    first, again, other = model.sample(3, gen(1)), model.sample(3, gen(1)), model.sample(3, gen(2))
+    assert first.shape == (3, 1, *SHAPE)
+    assert first.dtype == torch.float32
+    assert torch.isfinite(first).all()
+    assert not first.requires_grad
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    if hasattr(model, "sample_labelled"):
+        image, labels = model.sample_labelled(3, gen(1))
+        assert torch.equal(image, first)
+        assert labels.shape == (3, *SHAPE)
+        assert labels.dtype == torch.int64
+
+
+def test_what_it_offers_has_the_promised_shapes(model):
+    model.eval()
+    x = dataset().images
+    if isinstance(model, Reconstructs):
+        assert model.reconstruct(x).shape == x.shape
+        assert torch.equal(model.reconstruct(x), model.reconstruct(x))
+    if isinstance(model, HasVoxelLikelihood):
+        assert model.voxel_nll(x).shape == x.shape
+    if isinstance(model, HasLatent):
+        mean, logvar = model.encode(x)
+        assert mean.ndim == 2
+        assert mean.shape == logvar.shape
+        assert len(mean) == len(x)
+    if isinstance(model, HasLikelihood):
+        likelihood = model.log_likelihood(x, samples=3, generator=gen())
+        assert likelihood.shape == (len(x),)
+        assert torch.equal(likelihood, model.log_likelihood(x, samples=3, generator=gen()))
+        half = torch.zeros(len(x), 1, *SHAPE)
+        half[:, :, : SHAPE[0] // 2] = 1
+        assert not torch.equal(likelihood, model.log_likelihood(x, half, samples=3, generator=gen()))
+        words = type(model).log_likelihood.__doc__
+        assert any(word in words for word in ("exact", "bound", "surrogate"))
+
+
+def test_scans_do_not_see_each_other(model):
+    model.eval()
+    x = dataset().images
+    for name in ("reconstruct", "voxel_nll"):
+        if hasattr(model, name):
+            together, alone = getattr(model, name)(x)[1:2], getattr(model, name)(x[1:2])
+            torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_it_comes_back_from_disk_unchanged(model, tmp_path):
+    fit(model, dataset(), TRAINING, seed=0, device="cpu")
+    kept = TrainedModel([model], Preprocess(shape=SHAPE, spacing=(1.0, 1.0, 1.0)))
+    kept.save(tmp_path / "model")
+    loaded = TrainedModel.load(tmp_path / "model")
+    assert loaded.sha256 == kept.sha256
+    (again,) = loaded.models
+    assert not again.training
+    # The same numbers in another memory layout may round differently.
+    torch.testing.assert_close(again.sample(2, gen()), model.sample(2, gen()), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(17, 24, 16), (16, 9, 11)])
+def test_shapes_need_not_be_even(model, shape):
+    family = type(model).family
+    odd = tiny(family, shape=shape)
+    assert odd.sample(1, gen()).shape == (1, 1, *shape)
+
+
+def test_several_channels(model):
+    data = dataset(channels=2)
+    result = fit(tiny(type(model).family, in_channels=2), data, TRAINING, seed=0, device="cpu")
+    assert result.model.sample(1, gen()).shape == (1, 2, *SHAPE)
+
+
+@pytest.mark.skipif(not bf16_works("cpu"), reason="bfloat16 gives wrong numbers on this processor")
+def test_losses_in_bfloat16_are_float32_and_near(model):
+    data = dataset()
+    model.initialize(data)
+    batch = data.batch([0, 1], progress=0.5)
+    for phase in model.phases():
+        torch.manual_seed(0)
+        exact = model.loss(phase, batch)["loss"]
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = model.loss(phase, batch)["loss"]
+        assert rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
+
+
+def test_no_tensor_is_made_on_a_fixed_device(model):
+    # On the meta device, any tensor that is made elsewhere on the way raises.
+    data = dataset().batch([0, 1], progress=0.5).to("meta")
+    moved = model.to("meta")
+    if isinstance(moved, Reconstructs):
+        assert moved.reconstruct(data.image).device.type == "meta"
+    if isinstance(moved, HasVoxelLikelihood):
+        assert moved.voxel_nll(data.image).device.type == "meta"
+
+
+SCRATCH = '''
+    """A family in one file: every voxel has its own Gaussian."""
+
+    from typing import ClassVar, Literal
+
+    import torch
+    from torch import nn
+
+    from medgen.losses import gaussian_nll
+    from medgen.models.base import GenerativeModel, ModelConfig
+
+
+    class ScratchSettings(ModelConfig):
+        family: Literal["scratch"] = "scratch"
+
+
+    class Scratch(GenerativeModel):
+        family: ClassVar[str] = "scratch"
+        Settings: ClassVar[type[ModelConfig]] = ScratchSettings
+
+        def __init__(self, settings):
+            super().__init__(settings)
+            shape = (settings.in_channels, *settings.shape)
+            self.mean, self.logvar = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape))
+
+        def phases(self):
+            return {"all": [self.mean, self.logvar]}
+
+        def loss(self, phase, batch):
+            return {"loss": gaussian_nll(batch.image, self.mean, self.logvar).mean()}
+
+        @torch.no_grad()
+        def sample(self, n, generator=None):
+            noise = torch.randn((n, *self.mean.shape), generator=generator).to(self.mean.device)
+            return self.mean + torch.exp(0.5 * self.logvar) * noise
+'''
+
+CONFIG = """
+    data: cohort
+    out: runs/scratch
+    preprocess: {shape: [12, 14, 12], spacing: [16.0, 16.0, 16.0]}
+    model: {family: scratch}
+    training: {steps: 4, batch_size: 2, log_every: 2}
+"""
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    (tmp_path / "scratch.py").write_text(textwrap.dedent(SCRATCH))
+    (tmp_path / "scratch.yaml").write_text(textwrap.dedent(CONFIG))
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    yield tmp_path
+    sys.modules.pop("medgen.models.scratch", None)
+    vars(models).pop("scratch", None)
+
+
+def test_a_new_file_and_a_yaml_are_a_family(scratch):
+    """Trained, kept, loaded and sampled from through what the command line calls, with no other edit."""
+    from medgen.cohorts import simulate
+    from medgen.config import load_config
+    from medgen.pipelines import train as pipeline
+
+    assert available() == sorted([*FAMILIES, "scratch"])
+    simulate(scratch / "cohort", n=3, seed=0, spacing=10.0)
+    overrides = [f"data={scratch / 'cohort'}", f"out={scratch / 'run'}", "device=cpu"]
+    config = load_config(pipeline.TrainRunConfig, scratch / "scratch.yaml", overrides)
+    summary = pipeline.run(config)
+    assert summary.exit_code == 0
+    (again,) = TrainedModel.load(scratch / "run" / "model").models
+    assert again.sample(2, gen()).shape == (2, 1, 12, 14, 12)
+    for check, family in itertools.product(
+        (test_phases_hold_every_parameter_once, test_settings_travel_as_plain_data), ("scratch",)
+    ):
+        check(build({"family": family, "shape": SHAPE}))

@@ -1,0 +1,125 @@
+"""Every registered score keeps the same promises; a new score is picked up by itself."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from medgen.anomaly.registry import Inputs, registered
+from medgen.dataset import Dataset
+from medgen.errors import ConfigError
+from medgen.models import available, build, family_class
+
+SHAPE = (16, 20, 16)
+# On one side only: a symmetric blob has no left-right difference.
+BLOB = (slice(9, 13), slice(8, 12), slice(5, 9))
+
+
+def healthy(n=8, seed=0):
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in SHAPE], indexing="ij"))
+    mask = (grid**2).sum(0) < 0.9
+    pattern = 0.5 + 0.15 * np.cos(3 * grid[0] ** 2) + 0.1 * grid[1]
+    images = pattern + 0.03 * rng.normal(size=(n, *SHAPE)) + 0.03 * rng.normal(size=(n, 1, 1, 1))
+    foregrounds = torch.from_numpy(np.broadcast_to(mask, (n, *SHAPE)).copy())[:, None]
+    ids = tuple(f"case-{number}" for number in range(n))
+    return Dataset(ids, ids, torch.from_numpy(images).float()[:, None] * foregrounds, foregrounds)
+
+
+@functools.cache
+def model_for(name):
+    """The first family that offers what a score needs, briefly initialised; None for scores that need none."""
+    entry = registered()[name]
+    if entry.needs is None:
+        return None
+    for family in available():
+        cls = family_class(family)
+        settings = {"family": family, "shape": SHAPE, "in_channels": 1, **cls.tiny}
+        if "n_labels" in cls.Settings.model_fields:
+            continue
+        model = build(settings, seed=0).eval()
+        if entry.supports(model):
+            return model
+    raise AssertionError(f"no model family offers what the score {name!r} needs")
+
+
+@functools.cache
+def fitted(name):
+    entry = registered()[name]
+    return entry, entry.fit(Inputs.of(healthy(), model_for(name), likelihood_samples=2))
+
+
+def inputs(dataset, name, rows=None):
+    rows = list(range(len(dataset))) if rows is None else rows
+    model = model_for(name)
+    return Inputs(dataset.images[rows], dataset.foregrounds[rows], model, {"likelihood_samples": 2})
+
+
+NAMES = sorted(registered())
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryScore:
+    def test_shape_type_and_finite_in_the_foreground(self, name):
+        entry, state = fitted(name)
+        scans = healthy(3, seed=1)
+        values = entry(inputs(scans, name), state)
+        assert values.shape == ((3, *SHAPE) if entry.level == "voxel" else (3,))
+        assert values.dtype == np.float32
+        inside = values if entry.level == "scan" else values[scans.foregrounds[:, 0].numpy()]
+        assert np.isfinite(inside).all()
+
+    def test_a_planted_blob_scores_higher(self, name):
+        entry, state = fitted(name)
+        scan = healthy(1, seed=2)
+        before = entry(inputs(scan, name), state)[0]
+        scan.images[0, 0][BLOB] += 1.0
+        after = entry(inputs(scan, name), state)[0]
+        if entry.local:
+            assert after[BLOB].mean() > before[BLOB].mean()
+            assert after[BLOB].mean() > after[scan.foregrounds[0, 0].numpy()].mean()
+        elif entry.level == "scan" and entry.fitter is None:
+            assert after > before
+
+    def test_a_scan_scores_the_same_alone_and_in_any_batch(self, name):
+        entry, state = fitted(name)
+        scans = healthy(4, seed=3)
+        together = entry(inputs(scans, name), state)
+        turned = entry(inputs(scans, name, [3, 1, 0, 2]), state)
+        for row, place in ((0, 2), (1, 1), (2, 3), (3, 0)):
+            alone = entry(inputs(scans, name, [row]), state)[0]
+            scale = np.abs(alone).max() + 1e-6
+            np.testing.assert_allclose(together[row], alone, atol=1e-4 * scale)
+            np.testing.assert_allclose(turned[place], alone, atol=1e-4 * scale)
+
+    def test_it_repeats_and_changes_no_input(self, name):
+        entry, state = fitted(name)
+        scans = healthy(2, seed=4)
+        image = scans.images.clone()
+        first = entry(inputs(scans, name), state)
+        torch.manual_seed(99)
+        np.testing.assert_array_equal(first, entry(inputs(scans, name), state))
+        assert torch.equal(scans.images, image)
+
+    def test_what_it_learns_is_named_arrays(self, name):
+        _, state = fitted(name)
+        for key, value in state.items():
+            assert re.fullmatch(r"[a-z_]+", key)
+            assert isinstance(value, np.ndarray)
+            # Bytes are how the artifact keeps masks.
+            assert value.dtype != np.uint8
+
+    def test_the_docstring_names_the_source(self, name):
+        assert re.search(r"Source: .*\d{4}", " ".join(registered()[name].source.split()))
+
+
+def test_a_score_that_needs_a_model_refuses_to_work_without():
+    entry = registered()["residual"]
+    scans = healthy(1)
+    assert not entry.supports(None)
+    with pytest.raises(ConfigError, match="needs a trained model"):
+        entry(Inputs(scans.images, scans.foregrounds), {})

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from medgen.models import blocks
+
+
+def test_space_to_depth_is_undone():
+    x = torch.randn(2, 3, 4, 6, 8)
+    y = blocks.space_to_depth(x)
+    assert y.shape == (2, 24, 2, 3, 4)
+    assert torch.equal(blocks.depth_to_space(y), x)
+    # The 8 neighbours of one voxel lie beside each other in the channels.
+    assert torch.equal(y[0, :8, 0, 0, 0], x[0, 0, :2, :2, :2].flatten())
+
+
+@pytest.mark.parametrize("shape", [(13, 8, 17), (8, 8, 8), (9, 10, 11)])
+def test_padding_is_undone(shape):
+    x = torch.randn(1, 2, *shape)
+    padded = blocks.pad_to_multiple(x, 8)
+    assert padded.shape[2:] == blocks.padded_shape(shape, 8)
+    assert all(size % 8 == 0 for size in padded.shape[2:])
+    assert torch.equal(blocks.crop_to(padded, shape), x)
+
+
+def test_channel_norm_looks_at_one_voxel_only():
+    norm = blocks.ChannelNorm(16)
+    x = torch.randn(1, 16, 4, 4, 4)
+    y = norm(x)
+    assert y.mean(1).abs().max() < 1e-5
+    changed = x.clone()
+    changed[..., 0] += 5 * torch.randn(1, 16, 4, 4)
+    torch.testing.assert_close(norm(changed)[..., 1:], y[..., 1:])
+
+
+def test_a_residual_block_starts_as_the_identity_with_noise_or_without():
+    block = blocks.ResBlock(16, noise=True)
+    x = torch.randn(1, 16, 4, 4, 4)
+    assert torch.equal(block(x, torch.randn(1, 1, 4, 4, 4)), x)
+    torch.nn.init.normal_(block.mix.weight)
+    assert not torch.equal(block(x, torch.randn(1, 1, 4, 4, 4)), block(x))
+
+
+def test_pointwise_is_a_convolution_of_size_one():
+    layer = blocks.Pointwise(4, 6)
+    x = torch.randn(2, 4, 3, 5, 2)
+    expected = torch.nn.functional.conv3d(x, layer.weight[:, :, None, None, None], layer.bias)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_smooth_start_has_no_checkerboard():
+    layer = blocks.Pointwise(4, 16)
+    blocks.smooth_start(layer)
+    y = blocks.depth_to_space(layer(torch.randn(1, 4, 2, 2, 2)))
+    assert torch.equal(y[..., ::2, ::2, ::2], y[..., 1::2, 1::2, 1::2])

@@ -1,0 +1,36 @@
+import pytest
+
+from medgen.errors import ConfigError
+from medgen.models import available, build, family_class, parse_settings
+
+
+def test_families_are_found_by_file_name():
+    assert {"vae", "vaegan", "joint"} <= set(available())
+    assert all(family_class(name).family == name for name in available())
+
+
+@pytest.mark.parametrize("family", ["blocks", "latent", "nothing", "os", "../vae", None])
+def test_what_is_no_family_is_refused_with_the_known_ones(family):
+    with pytest.raises(ConfigError, match=r"joint, vae, vaegan.*found"):
+        parse_settings({"family": family, "shape": (16, 16, 16)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latnt": 3}, "did you mean 'latent'"),
+        ({"widths": [20]}, "multiple of 16"),
+        ({"shape": (4, 16, 16)}, "at least 8 voxels"),
+        ({"shape": None}, "shape"),
+    ],
+)
+def test_wrong_settings_are_one_line(change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_settings({"family": "vae", "shape": (16, 16, 16), **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_seed_decides_the_weights():
+    first, again, other = (build({"family": "vae", "shape": (8, 8, 8)}, seed=seed) for seed in (1, 1, 2))
+    assert first.encoder.vector.weight.equal(again.encoder.vector.weight)
+    assert not first.encoder.vector.weight.equal(other.encoder.vector.weight)
