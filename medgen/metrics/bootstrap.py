@@ -1,0 +1,193 @@
+"""How sure one can be: intervals by resampling subjects (and seeds), exact binomial intervals, corrected p-values.
+
+Voxels of one subject are not independent, so subjects are what is resampled, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from medgen.errors import DataError
+from medgen.metrics.interval import Interval, percentile_interval, subject_weights
+from medgen.metrics.pooled import PairedAP, bin_scores, pooled_ap_bootstrap, pooled_ap_paired
+from medgen.seeds import numpy_rng
+
+__all__ = [
+    "Interval",
+    "PairedAP",
+    "bin_scores",
+    "binomial_interval",
+    "bootstrap",
+    "hierarchical_bootstrap",
+    "holm",
+    "paired_bootstrap",
+    "pooled_ap_bootstrap",
+    "pooled_ap_paired",
+    "sign_flip_p",
+]
+
+Unit = TypeVar("Unit")
+
+
+def bootstrap(
+    statistic: Callable[[list[Unit]], float],
+    units: Sequence[Unit],
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap (Efron 1979) of any statistic of a list of units.
+
+    Args:
+        statistic: Takes a list as long as ``units``, in which units occur several times or not at all.
+        units: One entry per subject, holding all that belongs to it.
+        n: Resamples.
+        seed: Of the resampling.
+        level: Confidence level.
+
+    Returns:
+        Interval of the statistic. Resamples for which it is not finite (no positive subject drawn) are left out; if
+        these are the majority, the limits are NaN.
+
+    Raises:
+        DataError: If there are no units.
+    """
+    units = list(units)
+    _require(len(units))
+    rows = numpy_rng(seed, "bootstrap").integers(len(units), size=(n, len(units)))
+    draws = np.array([statistic([units[index] for index in row]) for row in rows], dtype=np.float64)
+    return percentile_interval(float(statistic(units)), draws, len(units), level)
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Interval of the mean of ``a − b``, subject by subject, bias-corrected and accelerated.
+
+    BCa (Efron, JASA 1987) shifts the percentiles by the resamples' bias and by the skewness of the differences: with
+    the 10 to 40 subjects of a small cohort the plain percentile interval is too narrow on the skewed side.
+
+    Args:
+        a: One value per subject, (n,).
+        b: The other condition's values of the same subjects in the same order.
+        n: Resamples.
+        seed: Of the resampling.
+        level: Confidence level.
+
+    Raises:
+        DataError: If the lengths differ, there are no subjects, or a value is not finite.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise DataError(f"expected two values per subject, found shapes {first.shape} and {second.shape}")
+    difference = _finite(first - second)
+    _require(difference.size)
+    estimate, size = float(difference.mean()), difference.size
+    draws = subject_weights(size, n, seed) @ difference / size
+    if np.ptp(difference) == 0:
+        return Interval(estimate, estimate, estimate, size, level)
+    below = ((draws < estimate).mean() + (draws <= estimate).mean()) / 2
+    bias = stats.norm.ppf(np.clip(below, 0.5 / n, 1 - 0.5 / n))
+    # Leaving subject i out moves the mean by (mean − dᵢ) / (n − 1): the jackknife's skewness in closed form.
+    centred = difference - estimate
+    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    z = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    share = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    low, high = np.quantile(draws, share)
+    return Interval(estimate, float(low), float(high), size, level)
+
+
+def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Interval of the mean over seeds and subjects, both resampled.
+
+    Seeds and subjects are crossed (every seed is tested on the same subjects), so rows and columns are drawn
+    independently (the pigeonhole bootstrap: Owen, Annals of Applied Statistics 2007). With a few seeds the interval
+    is wide, as it should be. For a paired comparison give the differences.
+
+    Args:
+        values: (seeds, subjects), finite.
+        n: Resamples.
+        seed: Of the resampling.
+        level: Confidence level.
+
+    Returns:
+        Interval with ``n`` the number of subjects.
+
+    Raises:
+        DataError: If the table is not 2D, empty, or has values that are not finite.
+    """
+    table = _finite(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2:
+        raise DataError(f"expected a table of (seeds, subjects), found shape {table.shape}")
+    _require(table.size)
+    rows, columns = table.shape
+    seeds = subject_weights(rows, n, seed, "seeds") / rows
+    subjects = subject_weights(columns, n, seed) / columns
+    draws = np.einsum("ns,su,nu->n", seeds, table, subjects, optimize=True)
+    return percentile_interval(float(table.mean()), draws, columns, level)
+
+
+def sign_flip_p(differences: ArrayLike, n: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of "the differences are symmetric about zero", by flipping subjects' signs.
+
+    All 2ᵏ sign patterns are used for up to 12 subjects, else ``n`` random ones and the observed one (Phipson and
+    Smyth 2010: never zero).
+
+    Args:
+        differences: One per subject, (k,), finite.
+        n: Random patterns.
+        seed: Of the patterns.
+
+    Raises:
+        DataError: If there are none or one is not finite.
+    """
+    values = _finite(np.asarray(differences, dtype=np.float64).ravel())
+    _require(values.size)
+    observed = abs(values.mean()) * (1 - 1e-12)
+    if values.size <= 12:
+        bits = np.arange(2**values.size)[:, None] >> np.arange(values.size)
+        means = (1.0 - 2.0 * (bits & 1)) @ values / values.size
+        return float((np.abs(means) >= observed).mean())
+    signs = numpy_rng(seed, "signs").integers(0, 2, size=(n, values.size)) * 2.0 - 1.0
+    return float((1 + (np.abs(signs @ values / values.size) >= observed).sum()) / (n + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, family-wise error kept (Holm, Scand. J. Statist. 1979), in input order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
+    return [float(value) for value in adjusted]
+
+
+def binomial_interval(k: int, n: int, level: float = 0.95) -> Interval:
+    """Exact interval of a proportion of ``k`` in ``n`` (Clopper and Pearson, Biometrika 1934).
+
+    Raises:
+        DataError: If not 0 ≤ k ≤ n with n ≥ 1.
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise DataError(f"expected 0 <= k <= n with n at least 1, found k = {k}, n = {n}")
+    tail = (1 - level) / 2
+    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return Interval(k / n, low, high, n, level)
+
+
+def _require(units: int) -> None:
+    if units < 1:
+        raise DataError("an interval needs at least one subject, found none")
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.isfinite(values).all():
+        raise DataError("a value per subject is not finite; leave the subject out on both sides, or give it a value")
+    return values

@@ -1,0 +1,356 @@
+"""The recipe from a scan to what a model sees, and back: one resample each way, geometry kept in grids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator
+from scipy import linalg, ndimage
+
+from medgen.config import Config
+from medgen.errors import ConfigError, DataError, GeometryError
+from medgen.foreground import foreground_mask
+from medgen.labels import resample_labels
+from medgen.prepared import Prepared, Scale, Template
+from medgen.registration import AffineResult, register_affine
+from medgen.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Prepared", "Preprocess", "Template", "build_template", "prepare_labels"]
+
+
+class Preprocess(Config):
+    """How scans are brought to the model's grid and intensity range; it travels inside the artifact.
+
+    Attributes:
+        shape: Voxels (i, j, k) of the model grid, axes in the order R, A, S.
+        spacing: Voxel size in mm along them.
+        align: ``center`` puts the grid around the scan's centre, along the scan's own (possibly oblique) axes;
+            ``affine`` registers the scan to the cohort template and takes the template's grid along.
+        center_on: The centre for ``center``: of the field of view, or of the foreground.
+        percentiles: Percentiles of the foreground's intensities that become 0 and 1.
+        clip: Limits of the model intensities.
+        mask_background: Set the image to 0 outside the foreground, so that skull and neck do not reach a model that
+            has never seen them. A crop inside the body is all foreground and is not touched by this.
+        min_similarity: A registered scan whose correlation with the template inside the organ is lower is refused.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    align: Literal["center", "affine"] = "center"
+    center_on: Literal["fov", "foreground"] = "fov"
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    clip: tuple[float, float] = (0.0, 1.5)
+    mask_background: bool = True
+    min_similarity: float = 0.4
+
+    @field_validator("shape")
+    @classmethod
+    def _check_shape(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(value) < 1:
+            raise ValueError("every side must be at least 1 voxel")
+        return value
+
+    @field_validator("spacing")
+    @classmethod
+    def _check_spacing(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0 < step < float("inf") for step in value):
+            raise ValueError("every spacing must be positive, in mm")
+        return value
+
+    @field_validator("percentiles", "clip")
+    @classmethod
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("the first value must be below the second")
+        return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _check_percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] < 0 or value[1] > 100:
+            raise ValueError("percentiles lie between 0 and 100")
+        return value
+
+    def canonical(self) -> Grid:
+        """The model grid around the origin, axes along R, A and S: the grid of templates."""
+        affine = np.diag([*self.spacing, 1.0])
+        affine[:3, 3] = -np.array(self.spacing) * (np.array(self.shape) - 1) / 2
+        return Grid(self.shape, affine)
+
+    def plan(self, native: Grid, world: NDArray[np.float64] | None = None, template: Grid | None = None) -> Grid:
+        """Where the model's voxels lie in the scan's world; pure.
+
+        Args:
+            native: The scan's grid.
+            world: For ``affine`` the 4 × 4 template world → scan world; for ``center`` a movement of the grid away
+                from the centre of the field of view, if any.
+            template: The template's grid; needed for ``affine``.
+
+        Raises:
+            ConfigError: If ``align`` is ``affine`` and ``world`` or ``template`` is missing.
+        """
+        if self.align == "center":
+            grid = native.centred(self.shape, self.spacing)
+            return grid if world is None else grid.moved(world)
+        if world is None or template is None:
+            raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
+        return template.moved(world)
+
+    def apply(self, scan: Volume, template: Template | None = None) -> Prepared:
+        """Bring a scan to the model grid.
+
+        Intensities are measured in the model grid inside the model's foreground: a whole head that is scored by a
+        model of skull-stripped brains is scaled by its brain, not by its scalp.
+
+        Args:
+            scan: Native image, (c, i, j, k).
+            template: The cohort's; needed for ``align: affine``, else unused.
+
+        Returns:
+            Image, foreground, both grids and the intensity map.
+
+        Raises:
+            DataError: If the scan has no contrast or no foreground in the model grid, has another number of channels
+                than the template, or cannot be registered believably.
+            ConfigError: If ``align`` is ``affine`` and there is no template.
+        """
+        body = self._body(scan)
+        if self.align == "center":
+            return self._sample(scan, body, self.plan(scan.grid, self._shift(body, scan.grid)))
+        if template is None:
+            return self._sample(scan, body, self.plan(scan.grid))  # raises with the reason
+        if len(scan.data) != len(template.image.data):
+            raise DataError(f"expected {len(template.image.data)} channels, as in the template, found {len(scan.data)}")
+        if template.grid.shape != self.shape:
+            raise DataError(f"the template has the shape {template.grid.shape}, the recipe {self.shape}: use its own")
+        result = register_affine(scan, template.image, template.foreground)
+        problem = result.problem(self.min_similarity)
+        if problem:
+            raise DataError(
+                f"the scan cannot be registered to the cohort's template: {problem}; "
+                "check that it shows the same organ with the same contrast"
+            )
+        return self._sample(scan, body, self.plan(scan.grid, result.world, template.grid), template, result)
+
+    def restore(
+        self,
+        data: NDArray[Any] | torch.Tensor,
+        prepared: Prepared,
+        order: int = 1,
+        fill: float = float("nan"),
+    ) -> Volume:
+        """Bring a map from the model grid back to the scan's own grid, in one resample.
+
+        Args:
+            data: (c, i, j, k) or (i, j, k) on the model grid; NaN means no value and stays NaN.
+            prepared: What :meth:`apply` gave for the scan.
+            order: 1 linear, 0 nearest (labels), 3 cubic.
+            fill: Value outside the model grid. Labels have no NaN: give 0 for integers.
+
+        Returns:
+            The map on ``prepared.native``.
+
+        Raises:
+            GeometryError: If the shape is not the model grid's, or ``fill`` does not fit an integer map.
+        """
+        array = _to_numpy(data)
+        array = array[None] if array.ndim == 3 else array
+        if array.dtype == np.bool_:
+            array = array.astype(np.uint8 if order == 0 else np.float32)
+        return Volume(array, prepared.grid).resample(prepared.native, order=order, fill=fill)
+
+    def _body(self, scan: Volume) -> Volume:
+        """The scan's foreground, (1, i, j, k) float32, on every n-th voxel of a scan much finer than the model.
+
+        Voxels are picked, not averaged, since the constant background of a stripped brain must stay constant.
+        """
+        step = np.array(scan.grid.spacing)
+        stride = np.maximum((min(self.spacing) / 1.5 / step + 0.05).astype(int), 1)
+        stride = np.minimum(stride, np.maximum(np.array(scan.grid.shape) // 8, 1))
+        i, j, k = stride.tolist()
+        data = scan.data[:, ::i, ::j, ::k]
+        grid = Grid(data.shape[1:], scan.grid.affine @ np.diag([i, j, k, 1.0]))
+        return Volume(foreground_mask(data)[None].astype(np.float32), grid)
+
+    def _shift(self, body: Volume, native: Grid) -> NDArray[np.float64] | None:
+        if self.center_on == "fov":
+            return None
+        world = np.eye(4)
+        world[:3, 3] = body.grid.to_world(ndimage.center_of_mass(body.data[0])) - native.center
+        return world
+
+    def _sample(
+        self,
+        scan: Volume,
+        body: Volume,
+        grid: Grid,
+        template: Template | None = None,
+        registered: AffineResult | None = None,
+    ) -> Prepared:
+        values = scan.with_data(scan.data.astype(np.float32, copy=False)).resample(grid, fill=float("nan")).data
+        inside = body.resample(grid).data[0] > 0.5
+        total = body.data.sum() * body.grid.voxel_volume / grid.voxel_volume
+        if template is not None:
+            organ = template.foreground.data[0] > 0
+            inside &= organ
+            total = organ.sum()
+        inside &= np.isfinite(values).all(axis=0)
+        quality = {"kept": float(min(inside.sum() / max(float(total), 1.0), 1.0))}
+        if registered is not None:
+            quality |= {name: float(getattr(registered, name)) for name in _QUALITY}
+        image, scale = self._intensities(values, inside)
+        world = np.eye(4) if registered is None else registered.world
+        return Prepared(image, inside, grid, scan.grid, scale, world, quality)
+
+    def _intensities(self, values: NDArray[Any], inside: NDArray[np.bool_]) -> tuple[NDArray[np.float32], Scale]:
+        if inside.sum() < 8:
+            raise DataError("the scan has no foreground inside the model grid; check its content and its affine")
+        image = np.zeros(values.shape, dtype=np.float32)
+        scale = []
+        shown = inside if self.mask_background else np.isfinite(values).all(axis=0)
+        for channel, target in zip(values, image, strict=True):
+            low, high = (float(x) for x in np.percentile(channel[inside], self.percentiles))
+            if not high > low:
+                raise DataError(f"the foreground has one intensity only ({low:g}); expected an image with contrast")
+            scale.append((low, high - low))
+            target[shown] = np.clip((channel[shown] - low) / (high - low), *self.clip)
+        return image, tuple(scale)
+
+
+_QUALITY = ("similarity", "mutual_information", "overlap", "determinant")
+
+
+def prepare_labels(mask: Volume, prepared: Prepared) -> NDArray[Any]:
+    """Bring a label map to the model grid: the label that fills most of each voxel.
+
+    See :func:`medgen.labels.resample_labels` for why this is not nearest neighbour.
+
+    Args:
+        mask: Whole numbers, 0 is background; (1, i, j, k) on the scan's native grid.
+        prepared: What :meth:`Preprocess.apply` gave for the scan.
+
+    Returns:
+        (i, j, k), uint8 (int32 if a label is above 255).
+
+    Raises:
+        GeometryError: If the mask is not on the scan's grid.
+        DataError: If it has several channels or values that are not whole and non-negative.
+    """
+    if not mask.grid.same_as(prepared.native):
+        raise GeometryError(
+            f"the mask's grid (shape {mask.grid.shape}) is not the scan's ({prepared.native.shape}); resample it first"
+        )
+    data = mask.data[0]
+    if len(mask.data) != 1 or not np.all(np.isfinite(data)) or (data != np.round(data)).any() or data.min() < 0:
+        raise DataError("expected a mask of one channel with whole, non-negative numbers")
+    winner = resample_labels(data, mask.grid, prepared.grid)
+    return winner.astype(np.uint8) if winner.max(initial=0) <= 255 else winner
+
+
+def build_template(
+    scans: Sequence[Volume],
+    preprocess: Preprocess,
+    iterations: int = 2,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Template:
+    """The mean anatomy of a cohort. Use training scans only: held-out scans must not shape what they are judged by.
+
+    With ``align: affine`` every scan is registered to the scan nearest to the centred mean, the mean is taken, and
+    this is repeated from the mean. After each round the transforms are recentred by their log-Euclidean mean (Arsigny
+    et al., "Log-Euclidean polyaffine transforms", 2009), so that size and pose are the cohort's mean and not those of
+    the first scan. Scans that do not register believably are left out and logged.
+
+    Args:
+        scans: Native images with the same number of channels.
+        preprocess: The recipe; gives the template's grid.
+        iterations: Rounds of registration; ``center`` needs none.
+        workers: Threads.
+        progress: Called with (registrations done, registrations in all).
+
+    Returns:
+        Image and foreground on ``preprocess.canonical()``.
+
+    Raises:
+        DataError: If there are no scans, or fewer than half of them register.
+    """
+    if not scans:
+        raise DataError("a template needs at least one training scan, found none")
+    if len({len(scan.data) for scan in scans}) != 1:
+        raise DataError(f"a template needs scans with equal channels, found {sorted({len(s.data) for s in scans})}")
+    grid = preprocess.canonical()
+    # The start is around the foreground's centre also where the recipe goes by the field of view.
+    centre_on = "foreground" if preprocess.align == "affine" else preprocess.center_on
+    centred = preprocess.model_copy(update={"align": "center", "center_on": centre_on})
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        starts = list(pool.map(centred.apply, scans))
+        template = _mean(starts, grid)
+        if preprocess.align == "center":
+            return template
+        template = _mean([max(starts, key=lambda item: _likeness(item, template))], grid)
+        bodies = list(pool.map(preprocess._body, scans))
+        poses = [start.grid.affine @ np.linalg.inv(grid.affine) for start in starts]
+        worlds: list[NDArray[np.float64] | None] = [None] * len(scans)
+        done = 0
+        for _ in range(max(iterations, 1)):
+            results = []
+            for result in pool.map(partial(_register, template), scans, worlds):
+                results.append(result)
+                done += 1
+                if progress:
+                    progress(done, max(iterations, 1) * len(scans))
+            good = [index for index, result in enumerate(results) if result.plausible(preprocess.min_similarity)]
+            if 2 * len(good) < len(scans):
+                raise DataError(
+                    f"only {len(good)} of {len(scans)} training scans register to each other; "
+                    "use align: center, or check that they show the same organ"
+                )
+            drift = _log_mean([np.linalg.inv(poses[index]) @ results[index].world for index in good])
+            found = {index: results[index].world @ np.linalg.inv(drift) for index in good}
+            worlds = [found.get(index) for index in range(len(scans))]
+            grids = [grid.moved(found[index]) for index in good]
+            moved = pool.map(preprocess._sample, [scans[n] for n in good], [bodies[n] for n in good], grids)
+            template = _mean(list(moved), grid)
+    for index in sorted(set(range(len(scans))) - set(good)):
+        logger.warning("training scan %d was left out of the template: %s", index, results[index].problem())
+    return template
+
+
+def _register(template: Template, scan: Volume, start: NDArray[np.float64] | None) -> AffineResult:
+    return register_affine(scan, template.image, template.foreground, start=start)
+
+
+def _mean(items: Sequence[Prepared], grid: Grid) -> Template:
+    image = np.stack([item.image for item in items]).mean(axis=0, dtype=np.float32)
+    foreground = np.stack([item.foreground for item in items]).mean(axis=0) > 0.5
+    return Template(Volume(image, grid), Volume(foreground[None], grid))
+
+
+def _likeness(item: Prepared, template: Template) -> float:
+    return float(np.corrcoef(item.image.ravel(), template.image.data.ravel())[0, 1])
+
+
+def _log_mean(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """exp(mean(log A)): the affine that is the middle of several."""
+    mean: NDArray[np.float64] = linalg.expm(np.mean([np.real(linalg.logm(matrix)) for matrix in matrices], axis=0))
+    return mean
+
+
+def _to_numpy(data: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+    if isinstance(data, np.ndarray):
+        return data
+    tensor = data.detach().cpu()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

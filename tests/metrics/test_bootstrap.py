@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from medgen.errors import DataError
+from medgen.metrics.bootstrap import (
+    Interval,
+    binomial_interval,
+    bootstrap,
+    hierarchical_bootstrap,
+    holm,
+    paired_bootstrap,
+    sign_flip_p,
+)
+
+
+def test_bootstrap_of_the_mean_has_the_normal_width() -> None:
+    values = np.random.default_rng(0).normal(3, 2, size=100)
+    interval = bootstrap(lambda units: float(np.mean(units)), list(values), n=4000)
+    half = 1.96 * values.std() / 10
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.06)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.06)
+    assert interval == bootstrap(lambda units: float(np.mean(units)), list(values), n=4000)
+    assert interval != bootstrap(lambda units: float(np.mean(units)), list(values), n=4000, seed=1)
+    assert interval.excludes(0)
+    assert not interval.excludes(interval.estimate)
+
+
+def test_paired_bootstrap_agrees_with_scipys_bca() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.exponential(2, size=25), rng.exponential(1, size=25)
+    mine = paired_bootstrap(a, b, n=20_000)
+    reference = stats.bootstrap((a - b,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
+    assert mine.low == pytest.approx(reference.low, abs=0.03)
+    assert mine.high == pytest.approx(reference.high, abs=0.03)
+    assert paired_bootstrap(a, a) == Interval(0, 0, 0, 25)
+
+
+def test_subject_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    trials = [paired_bootstrap(rng.exponential(1, 20), np.ones(20), n=500, seed=i) for i in range(300)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in trials])
+    assert 0.86 <= covered <= 0.98
+
+
+def test_hierarchical_is_wider_than_subjects_alone_when_seeds_differ() -> None:
+    rng = np.random.default_rng(3)
+    subjects = rng.normal(size=30)
+    same, different = np.tile(subjects, (3, 1)), subjects + np.array([[-1.0], [0], [1]])
+    narrow, wide = hierarchical_bootstrap(same), hierarchical_bootstrap(different)
+    alone = bootstrap(lambda units: float(np.mean(units)), list(subjects))
+    assert narrow.high - narrow.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    assert wide.estimate == pytest.approx(subjects.mean())
+    assert wide.n == 30
+
+
+def test_statistics_that_are_often_undefined_have_no_interval() -> None:
+    interval = bootstrap(lambda units: 1.0 if set(units) == {0, 1, 2, 3} else float("nan"), range(4), n=200)
+    assert interval.estimate == 1
+    assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_sign_flips_match_scipy_and_are_never_zero() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(0.5, 1, size=9)
+    expected = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert sign_flip_p(values) == pytest.approx(expected)
+    assert sign_flip_p(np.ones(40), n=999) == pytest.approx(1 / 1000)
+    assert sign_flip_p(np.zeros(5)) == 1
+
+
+def test_holm_keeps_order_and_is_monotone() -> None:
+    assert holm([0.04, 0.01, 0.5, 0.03]) == pytest.approx([0.09, 0.04, 0.5, 0.09])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (1, 200)])
+def test_binomial_interval_matches_scipy(k: int, n: int) -> None:
+    expected = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
+    interval = binomial_interval(k, n)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.estimate == k / n
+
+
+def test_unusable_input_is_refused() -> None:
+    with pytest.raises(DataError, match="found none"):
+        bootstrap(len, [])
+    with pytest.raises(DataError, match="two values per subject"):
+        paired_bootstrap([1, 2], [1])
+    with pytest.raises(DataError, match="not finite"):
+        paired_bootstrap([1, np.nan], [1, 2])
+    with pytest.raises(DataError, match="seeds, subjects"):
+        hierarchical_bootstrap([1.0, 2.0])
+    with pytest.raises(DataError, match="0 <= k <= n"):
+        binomial_interval(3, 2)
