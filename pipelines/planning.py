@@ -12,6 +12,7 @@ import torch
 
 from medgen.dataset import Batch
 from medgen.models import ModelConfig, build
+from medgen.precision import precision_of
 from medgen.training import TrainingConfig, device_of
 
 _MIB = 1 << 20
@@ -42,7 +43,9 @@ def estimate_training(settings: ModelConfig, training: TrainingConfig, device: s
         n_labels: Labels of the random label map; 0 for image-only families.
     """
     where = device_of(device)
-    model = build(settings).to(where).train()
+    precision = precision_of(training.precision, where)
+    model = build(settings).train()
+    precision.place(model)
     shape = (training.batch_size, settings.in_channels, *settings.shape)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(shape, generator=generator)
@@ -53,7 +56,9 @@ def estimate_training(settings: ModelConfig, training: TrainingConfig, device: s
     for _ in range(2):
         start = time.perf_counter()
         for phase, parameters in model.phases().items():
-            torch.autograd.backward(model.loss(phase, batch)["loss"], inputs=parameters)
+            with precision.autocast():
+                loss = model.loss(phase, batch)["loss"]
+            torch.autograd.backward(loss, inputs=parameters)
         if where.type == "cuda":
             torch.cuda.synchronize(where)
         seconds = time.perf_counter() - start

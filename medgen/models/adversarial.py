@@ -29,7 +29,7 @@ class AdversarialSettings(LatentSettings):
     """
 
     discriminator_widths: tuple[int, ...] = (32, 64)
-    adversarial: float = Field(default=0.1, ge=0)
+    adversarial: float = Field(default=0.5, ge=0)
     feature_matching: float = Field(default=1.0, ge=0)
     r1: float = Field(default=10.0, ge=0)
     r1_every: int = Field(default=16, ge=1)
@@ -133,7 +133,7 @@ class AdversarialModel(LatentModel):
         # Lazy regularisation (Karras et al. 2020) without a counter: the step's own random stream decides.
         if settings.r1 > 0 and torch.rand(()).item() * settings.r1_every < 1:
             # Half precision squares tiny gradients to zero.
-            with torch.autocast(real.device.type, enabled=False):
+            with blocks.full_precision(real.device):
                 scans = real.detach().float().requires_grad_()
                 # Per voxel, so that the weight does not depend on the shape.
                 penalty = losses.r1_penalty(self.discriminator(scans)[0], scans) / scans[0].numel()

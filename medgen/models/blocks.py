@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Context in which autocast is off, on devices that have it."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def space_to_depth(x: Tensor) -> Tensor:

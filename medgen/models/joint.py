@@ -47,6 +47,7 @@ class Joint(AdversarialModel):
     tiny: ClassVar[dict[str, Any]] = {
         "widths": (16, 32),
         "latent": 8,
+        "components": 2,
         "narrow": 4,
         "discriminator_widths": (16, 16),
         "n_labels": 2,
@@ -73,12 +74,9 @@ class Joint(AdversarialModel):
         agreement = (predicted == batch.labels[:, 0])[predicted > 0] if batch.labels is not None else predicted
         return {**terms, "label_nll": nll.detach(), "label_precision": agreement.float().sum() / max(1, len(agreement))}
 
-    @torch.no_grad()
-    def initialize(self, dataset: Dataset) -> None:
-        """As :class:`LatentModel`, and the mean distance map of each label."""
-        super().initialize(dataset)
-        total = sum(self._distance(dataset.batch([n])).double() for n in range(len(dataset)))
-        self.offset[2 * self.settings.in_channels :].copy_(torch.as_tensor(total)[0] / len(dataset))
+    def extra_maps(self, dataset: Dataset) -> Tensor:
+        """Distance maps of the training scans."""
+        return torch.cat([self._distance(dataset.batch([n])) for n in range(len(dataset))])
 
     def real_maps(self, batch: Batch) -> Tensor:
         """Image and distance maps of real scans."""

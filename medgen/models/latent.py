@@ -14,6 +14,7 @@ from torch.nn import functional
 from medgen import losses
 from medgen.models import blocks
 from medgen.models.base import GenerativeModel, ModelConfig
+from medgen.models.linear import LinearModel
 
 if TYPE_CHECKING:
     from medgen.dataset import Batch, Dataset
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 LOGVAR_RANGE = (-6.0, 3.0)
 # Volumes decoded at a time where no gradient is kept.
 _CHUNK = 8
+# Log-variance of the posterior before the first step.
+_START_LOGVAR = -4.0
 
 
 class LatentSettings(ModelConfig):
@@ -31,6 +34,8 @@ class LatentSettings(ModelConfig):
         widths: Channels per level, multiples of 16; the first level is at half the resolution, each next at half again.
         blocks: Residual blocks per level, in the encoder and in the decoder.
         latent: Length of the code.
+        components: Code dimensions that start as principal components of the training scans, at most ``latent``;
+            0 is none.
         narrow: Channels that the coarsest level is reduced to before it becomes a vector.
         beta: Weight of the KL divergence; 1 is the evidence lower bound.
         free_bits: Nats per code dimension that cost nothing.
@@ -41,6 +46,7 @@ class LatentSettings(ModelConfig):
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: int = Field(default=1, ge=1, le=8)
     latent: int = Field(default=64, ge=2, le=4096)
+    components: int = Field(default=12, ge=0)
     narrow: int = Field(default=16, ge=1)
     beta: float = Field(default=1.0, ge=0)
     free_bits: float = Field(default=0.0, ge=0)
@@ -87,9 +93,16 @@ class LatentModel(GenerativeModel, ABC):
         shared = (settings.widths, settings.blocks, settings.narrow, coarse)
         self.encoder = blocks.Encoder(channels, *shared, out=2 * code)
         self.decoder = blocks.Decoder(code, *shared, out=2 * channels + extra)
-        # What the decoder's output is added to: the training scans' mean and spread, see `initialize`.
-        self.offset: Tensor
-        self.register_buffer("offset", torch.zeros((2 * channels + extra, *settings.shape)))
+        # What the networks' output is added to: the linear model of the training scans, see `initialize`.
+        components = min(settings.components, code)
+        self.linear = LinearModel(components, channels, extra, settings.shape)
+        with torch.no_grad():
+            # A code that starts as noise of variance 1 is one the decoder first learns to ignore, and KL then keeps
+            # it so (posterior collapse): start with narrow posteriors.
+            self.encoder.vector.bias[code:] += _START_LOGVAR
+            # The components' means start as the linear scores alone.
+            self.encoder.vector.weight[:components] = 0
+            self.encoder.vector.bias[:components] = 0
         # The aggregated posterior that samples are drawn from: the prior until `finalize` has seen the training set.
         self.latent_mean: Tensor
         self.latent_factor: Tensor
@@ -104,6 +117,8 @@ class LatentModel(GenerativeModel, ABC):
         """Mean and log-variance of q(z | x), (b, d) each, for images (b, c, i, j, k)."""
         code = self.encoder(blocks.pad_to_multiple(x, 2 ** len(self.settings.widths))).float()
         mean, logvar = code.chunk(2, dim=1)
+        scores = self.linear.scores(x)
+        mean = torch.cat([mean[:, : scores.shape[1]] + scores, mean[:, scores.shape[1] :]], dim=1)
         # Limits that no trained model comes near; they keep a bad early step from overflowing.
         return mean, logvar.clamp(-12, 6)
 
@@ -111,11 +126,12 @@ class LatentModel(GenerativeModel, ABC):
         """The likelihood's parameters for codes (b, d); without ``noise`` the decoder is deterministic."""
         settings = self.settings
         c = settings.in_channels
-        maps = blocks.crop_to(self.decoder(z, noise), settings.shape).float() + self.offset
+        maps = blocks.crop_to(self.decoder(z, noise), settings.shape).float()
+        mean, extra = self.linear(z)
         low, high = LOGVAR_RANGE
         # A sigmoid where AE-U clamps: the same limits, but voxels beyond them still get a gradient.
-        logvar = low + (high - low) * torch.sigmoid(maps[:, c : 2 * c])
-        return Decoded(maps[:, :c], logvar, maps[:, 2 * c :])
+        logvar = low + (high - low) * torch.sigmoid(maps[:, c : 2 * c] + self.linear.spread)
+        return Decoded(maps[:, :c] + mean, logvar, maps[:, 2 * c :] + extra)
 
     def draw_noise(self, n: int, generator: Generator | None = None) -> list[Tensor]:
         """Standard normal noise maps for ``n`` volumes, one (n, 1, i, j, k) per decoder level."""
@@ -202,23 +218,23 @@ class LatentModel(GenerativeModel, ABC):
 
     @torch.no_grad()
     def initialize(self, dataset: Dataset) -> None:
-        """Start from the voxelwise Gaussian of the training scans: training learns what differs between them.
+        """Start as probabilistic PCA of the training scans, so that the networks learn only what is not linear.
 
-        On registered anatomy that model is a strong baseline by itself, and small cohorts and short trainings do not
-        have to find it first.
+        With a linear decoder that is the VAE's optimum (Lucas et al. 2019), it is a strong baseline on registered
+        anatomy, and short trainings on small cohorts do not find it by themselves.
         """
-        c, (low, high) = self.settings.in_channels, LOGVAR_RANGE
         foreground = dataset.foregrounds.float()
         # The likelihood's own weights, so that scans with another field of view do not darken the mean.
         weight = foreground + self.settings.background * (1 - foreground)
-        total = weight.sum(0)
-        mean = (weight * dataset.images).sum(0) / total
-        variance = (weight * (dataset.images - mean).square()).sum(0) / total
+        variance = self.linear.fit(dataset.images, weight, self.extra_maps(dataset))
+        low, high = LOGVAR_RANGE
         # A tenth of the mean variance everywhere, so that few scans which happen to agree are no certainty.
         logvar = (variance + 0.1 * variance.mean() + 1e-6).log()
-        share = ((logvar - low) / (high - low)).clamp(0.02, 0.98)
-        self.offset[:c].copy_(mean)
-        self.offset[c : 2 * c].copy_(torch.logit(share))
+        self.linear.spread.copy_(torch.logit(((logvar - low) / (high - low)).clamp(0.02, 0.98)))
+
+    def extra_maps(self, dataset: Dataset) -> Tensor:
+        """The further maps of the training scans, (n, extra, i, j, k); none unless a family has some."""
+        return dataset.images[:, :0]
 
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:

@@ -22,4 +22,4 @@ class Vae(LatentModel):
 
     family: ClassVar[str] = "vae"
     Settings: ClassVar[type[VaeSettings]] = VaeSettings
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 8, "narrow": 4}
+    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 8, "components": 2, "narrow": 4}

@@ -21,4 +21,10 @@ class VaeGan(AdversarialModel):
 
     family: ClassVar[str] = "vaegan"
     Settings: ClassVar[type[VaeGanSettings]] = VaeGanSettings
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 8, "narrow": 4, "discriminator_widths": (16, 16)}
+    tiny: ClassVar[dict[str, Any]] = {
+        "widths": (16, 32),
+        "latent": 8,
+        "components": 2,
+        "narrow": 4,
+        "discriminator_widths": (16, 16),
+    }

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from medgen.dataset import Dataset
 from medgen.models import build
@@ -14,6 +16,8 @@ def vae():
     with torch.no_grad():
         # Far enough from the start that the decoder depends on the code.
         model.decoder.head.weight.mul_(10)
+        # And posteriors as wide as the prior, so that importance weights are tame.
+        model.encoder.vector.bias[4:] += 4
     return model
 
 
@@ -73,12 +77,45 @@ def test_likelihood_of_a_scan_does_not_depend_on_its_batch(vae):
     torch.testing.assert_close(alone, together, atol=2.0, rtol=0.01)
 
 
-def test_initialize_starts_at_the_mean_scan():
-    model = build({"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4}, seed=0).eval()
-    data = dataset()
+def small(**changes):
+    settings = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4, **changes}
+    model = build(settings, seed=0).eval()
+    with torch.no_grad():
+        # The linear part alone.
+        model.decoder.head.weight.zero_()
+        model.decoder.head.bias.zero_()
+    return model
+
+
+def test_training_starts_as_the_pca_of_scikit_learn():
+    model, data = small(components=3), dataset(10)
     model.initialize(data)
-    error = (model.reconstruct(data.images) - data.images.mean(0)).abs().mean()
-    assert error < 0.1
+    flat = data.images.flatten(1).numpy()
+    pca = PCA(3, whiten=True).fit(flat)
+    found = model.reconstruct(data.images).flatten(1)
+    np.testing.assert_allclose(found, pca.inverse_transform(pca.transform(flat)), atol=1e-4)
+    scores = model.encode(data.images)[0][:, :3].detach().numpy()
+    expected = pca.transform(flat) * np.sqrt(10 / 9)  # scikit-learn divides by n - 1
+    np.testing.assert_allclose(np.abs(scores), np.abs(expected), atol=1e-3)
+
+
+def test_without_components_training_starts_at_the_weighted_mean():
+    model, data = small(components=0), dataset(4)
+    half = data.foregrounds.clone()
+    half[0] = False
+    model.initialize(Dataset(data.ids, data.subjects, data.images, half))
+    weight = torch.tensor([0.1, 1, 1, 1]).view(4, 1, 1, 1, 1)
+    expected = (weight * data.images).sum(0) / 3.1
+    torch.testing.assert_close(model.reconstruct(data.images), expected.expand_as(data.images))
+
+
+def test_more_components_than_scans_are_left_at_zero():
+    model = small(components=4)
+    model.initialize(dataset(3))
+    assert (model.linear.precision > 0).tolist() == [True, True, False, False]
+    assert torch.isfinite(model.reconstruct(dataset(3).images)).all()
+    model.initialize(dataset(1))
+    torch.testing.assert_close(model.reconstruct(dataset(1).images), dataset(1).images)
 
 
 def test_finalize_fits_the_aggregated_posterior(vae):

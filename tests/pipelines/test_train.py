@@ -1,0 +1,62 @@
+"""``medgen train`` end to end on tiny configurations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medgen.artifact import TrainedModel
+from medgen.cohorts import simulate
+from medgen.config import load_config
+from medgen.errors import ConfigError
+from medgen.pipelines.train import TrainRunConfig, plan, run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    simulate(folder / "cohort", n=4, seed=0, spacing=10.0)
+    return folder / "cohort"
+
+
+def load(name, cohort, out, *overrides):
+    return load_config(TrainRunConfig, CONFIGS / name, [f"data={cohort}", f"out={out}", "device=cpu", *overrides])
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_every_run_leaves(cohort, tmp_path):
+    summary = run(load("tiny/train_joint.yaml", cohort, tmp_path / "run"))
+    assert summary.exit_code == 0
+    for name in ("config.yaml", "manifest.csv", "splits.csv", "failures.csv", "metrics.json", "report.html"):
+        assert (tmp_path / "run" / name).is_file(), name
+    model = TrainedModel.load(tmp_path / "run" / "model")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["model_sha256"] == model.sha256
+    assert metrics["steps"] == 6
+    assert "last.validation" in metrics
+    assert model.models[0].settings.n_labels == 3
+    assert len(model.meta["cases"]) == 3
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("path", sorted(path.name for path in (CONFIGS / "train").glob("*.yaml")))
+def test_shipped_configurations_are_valid(path, cohort, tmp_path):
+    lines = plan(load(f"train/{path}", cohort, tmp_path / "run", "preprocess.shape=[16,16,16]"))
+    assert any("parameters" in line for line in lines)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.family=gan", "expected one of"),
+        ("model.latnt=3", "did you mean 'latent'"),
+        ("validation=0", "set both or neither"),
+        ("training.stps=3", "did you mean 'steps'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_scan_is_read(cohort, tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run(load("tiny/train_vae.yaml", tmp_path / "nothing", tmp_path / "run", override))
