@@ -102,7 +102,7 @@ class Preprocess(Config):
         """
         if self.align == "center":
             grid = native.centred(self.shape, self.spacing)
-            return grid if world is None else grid.moved(world)
+            return (grid if world is None else grid.moved(world)).on_lattice(native)
         if world is None or template is None:
             raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
         return template.moved(world)

@@ -106,6 +106,21 @@ class Grid:
         affine[:3, 3] = self.center - affine[:3, :3] @ ((size - 1) / 2)
         return Grid(tuple(size.tolist()), affine)
 
+    def on_lattice(self, other: Grid) -> Grid:
+        """This grid, moved by at most half a voxel of ``other`` along each axis, so that voxel centres coincide.
+
+        Only along axes that both share with the same step; elsewhere the grid stays as it is. A scan that is brought
+        to a grid of its own voxel size is then copied and not interpolated: half a voxel of shift would blur it, and
+        a label map that goes there and back would lose a tenth of its overlap on structures a few voxels thick.
+        """
+        mapping = np.linalg.inv(other.affine) @ self.affine
+        steps = np.abs(mapping[:3, :3])
+        shared = (np.abs(steps.max(axis=1) - 1) < 1e-3) & (np.abs(steps.sum(axis=1) - 1) < 1e-3)
+        origin = np.where(shared, np.floor(mapping[:3, 3] + 0.5), mapping[:3, 3])
+        affine = self.affine.copy()
+        affine[:3, 3] = other.to_world(origin)
+        return Grid(self.shape, affine)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that :meth:`from_json` reads back exactly."""
         return {"shape": list(self.shape), "affine": self.affine.tolist()}

@@ -1,0 +1,1 @@
+"""Anomaly scoring: scores, normative z, fusion, conformal calibration, findings; see ``docs/anomaly.md``."""

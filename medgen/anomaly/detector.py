@@ -1,0 +1,231 @@
+"""The anomaly detector: fits the cross-fit ensemble and scores scans in their own space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medgen.anomaly import findings
+from medgen.anomaly.crossfit import Progress, crossfit
+from medgen.anomaly.ensemble import (
+    Calibration,
+    Member,
+    fused_surprise,
+    heat_of,
+    inputs_for,
+    scan_values,
+    smoothed,
+    supported,
+)
+from medgen.anomaly.findings import Finding
+from medgen.anomaly.registry import get
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.dataset import Dataset
+from medgen.errors import DataError
+from medgen.models import GenerativeModel
+from medgen.preprocess import Prepared, Preprocess, Template
+from medgen.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Everything the ensemble says about one prepared scan, on the model grid (i, j, k).
+
+    Attributes:
+        region: Where the scan is scored.
+        raw, z: Per voxel score, averaged over folds: the smoothed score and its normative z.
+        surprise: Per fused channel, −log₁₀ of the healthy tail probability, averaged over folds.
+        heat: The fused map, averaged over folds.
+        scores: Per scan score, its value from every fold.
+    """
+
+    region: NDArray[np.bool_]
+    raw: Mapping[str, NDArray[np.float32]]
+    z: Mapping[str, NDArray[np.float32]]
+    surprise: Mapping[str, NDArray[np.float32]]
+    heat: NDArray[np.float32]
+    scores: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """The result for one scan in its own space.
+
+    Attributes:
+        heatmap: One channel on the scan's native grid; NaN is "not scored".
+        channels: −log₁₀ p of the fused channels on the native grid, if asked for.
+        findings: Regions above the calibrated threshold, hottest first.
+        scan_score, p_value: The configured scan score (mean over folds) and its cross-conformal p-value.
+        scores, p_values: All scan scores.
+        prepared: The scan on the model grid, with registration quality.
+        measured: All maps on the model grid.
+    """
+
+    heatmap: Volume
+    channels: Mapping[str, Volume]
+    findings: list[Finding]
+    scan_score: float
+    p_value: float
+    scores: Mapping[str, float]
+    p_values: Mapping[str, float]
+    prepared: Prepared
+    measured: Measured
+
+
+@dataclass(frozen=True, eq=False)
+class AnomalyDetector:
+    """A calibrated ensemble of cross-fit models; see ``docs/decisions/0002-cross-fit-ensemble.md``.
+
+    Attributes:
+        config: How scans become heatmaps.
+        preprocess, template: How a scan reaches the model grid.
+        members: One per fold.
+        calibration: Healthy out-of-fold scores.
+        support: (i, j, k) boolean, the model voxels that can be scored.
+    """
+
+    config: AnomalyConfig
+    preprocess: Preprocess
+    template: Template | None
+    members: tuple[Member, ...]
+    calibration: Calibration
+    support: NDArray[np.bool_] = field(repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        folds: Sequence[Sequence[str]],
+        models: Sequence[GenerativeModel],
+        config: AnomalyConfig,
+        preprocess: Preprocess,
+        template: Template | None = None,
+        *,
+        voxel_scores: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> AnomalyDetector:
+        """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
+
+        Args:
+            dataset: The prepared healthy development scans.
+            folds: Case ids held out of each fold; together they are the data set.
+            models: Model k was trained without the cases of fold k.
+            config: How scans become heatmaps.
+            preprocess: How the scans were prepared.
+            template: The template they were registered to, if any.
+            voxel_scores: Scores to fit besides the fused channels; default: all that the models support.
+            progress: Called with (what, done, total).
+
+        Raises:
+            CalibrationError: If the target false-positive rate needs more subjects.
+            ConfigError: If a fused channel needs something that the models do not offer.
+            DataError: If the folds are not a partition of the data set.
+        """
+        config.check_subjects(len(set(dataset.subjects)))
+        if sorted(case for fold in folds for case in fold) != sorted(dataset.ids) or len(folds) != len(models):
+            raise DataError("folds must hold every prepared case exactly once and have one model each")
+        chosen = supported(models[0], config.fusion.channels, voxel_scores)
+        members, calibrated, support = crossfit(dataset, folds, models, config, chosen, progress)
+        return cls(config, preprocess, template, members, calibrated, support)
+
+    def measure(self, prepared_image: torch.Tensor, foreground: torch.Tensor) -> Measured:
+        """Score one prepared scan with every fold.
+
+        Args:
+            prepared_image: (c, i, j, k) float32.
+            foreground: (1, i, j, k) boolean.
+        """
+        names = list(self.members[0].normatives)
+        region = foreground[0].cpu().numpy().astype(bool) & self.support
+        if not region.any():
+            raise DataError("no part of the scan lies where the healthy scans show the patient; check what it shows")
+        # A score that no fold changes is computed once.
+        fixed: dict[str, NDArray[np.float32]] = {}
+        raw, zs, surprises = _Mean(), _Mean(), _Mean()
+        heats = _Mean()
+        scan_scores: dict[str, list[float]] = {name: [] for name in self.calibration.scores}
+        for member in self.members:
+            inputs = inputs_for(member.model, prepared_image[None], foreground[None], self.config)
+            own = {}
+            for name in names:
+                values = fixed.get(name)
+                if values is None:
+                    values = smoothed(name, inputs, member.states[name], region, self.config)
+                    if get(name).fixed:
+                        fixed[name] = values
+                own[name] = np.where(region, member.normatives[name].z(values), np.float32(0))
+                raw.add(name, values)
+                zs.add(name, own[name])
+            fused, single = fused_surprise(member.tails, own)
+            for name, values in single.items():
+                surprises.add(name, values)
+            hot = heat_of(member.fused_tail, fused)
+            heats.add("heat", hot)
+            for name, value in scan_values(hot, region, inputs, member.states, self.config).items():
+                scan_scores[name].append(value)
+        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], scan_scores)
+
+    def score_scan(self, scan: Volume, *, with_channels: bool = False) -> ScanResult:
+        """Score a scan as it comes from the scanner; see :class:`ScanResult`.
+
+        Raises:
+            DataError: If the scan cannot be prepared or does not overlap the region that can be scored.
+        """
+        prepared = self.preprocess.apply(scan, self.template)
+        return self.score_prepared(prepared, with_channels=with_channels)
+
+    def score_prepared(self, prepared: Prepared, *, with_channels: bool = False) -> ScanResult:
+        """Score a prepared scan and bring the result back to its native grid."""
+        measured = self.measure(torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None]))
+        return self.result(prepared, measured, with_channels=with_channels)
+
+    def result(self, prepared: Prepared, measured: Measured, *, with_channels: bool = False) -> ScanResult:
+        """Bring measured maps to the scan's native grid and judge them against the calibration."""
+        heatmap = self._native(measured.heat, measured.region, prepared)
+        found = findings.find(heatmap, self.calibration.threshold, self.calibration.maxima, self.config.findings)
+        scores = {name: float(np.mean(values)) for name, values in measured.scores.items()}
+        p_values = {name: self.calibration.p_value(name, values) for name, values in measured.scores.items()}
+        return ScanResult(
+            heatmap=heatmap,
+            channels={
+                name: self._native(values, measured.region, prepared)
+                for name, values in (measured.surprise.items() if with_channels else ())
+            },
+            findings=[_with_channel(finding, measured, prepared) for finding in found],
+            scan_score=scores[self.config.scan_score],
+            p_value=p_values[self.config.scan_score],
+            scores=scores,
+            p_values=p_values,
+            prepared=prepared,
+            measured=measured,
+        )
+
+    def _native(self, values: NDArray[np.float32], region: NDArray[np.bool_], prepared: Prepared) -> Volume:
+        return self.preprocess.restore(np.where(region, values, np.float32(np.nan)), prepared, order=1, fill=np.nan)
+
+
+def _with_channel(finding: Finding, measured: Measured, prepared: Prepared) -> Finding:
+    """Name the channel that is most surprised at the finding's peak."""
+    voxel = np.rint(prepared.grid.to_voxel(finding.peak_ras)).astype(int)
+    place = tuple(np.clip(voxel, 0, np.array(prepared.grid.shape) - 1).tolist())
+    strongest = max(measured.surprise, key=lambda name: float(measured.surprise[name][place]))
+    return replace(finding, channel=strongest)
+
+
+class _Mean:
+    """Running means of named maps: five folds of ten maps need not be in memory at once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float32]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, values: NDArray[np.float32]) -> None:
+        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def maps(self) -> dict[str, NDArray[np.float32]]:
+        return {name: total / np.float32(self._counts[name]) for name, total in self._sums.items()}

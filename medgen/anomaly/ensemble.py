@@ -1,0 +1,126 @@
+"""The parts of a cross-fit ensemble and the steps that fitting and scoring share, so that both do exactly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medgen.anomaly import calibration
+from medgen.anomaly.fusion import Tail, fuse, heat
+from medgen.anomaly.normative import Normative
+from medgen.anomaly.registry import Inputs, State, get, registered
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.smoothing import smooth
+from medgen.errors import ConfigError
+from medgen.models import GenerativeModel
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One fold: its model, what its scores learned, and healthy statistics that leave the fold's own scans out.
+
+    A calibration scan of this fold was scored with exactly these, so a new scan scored with them is comparable to it.
+
+    Attributes:
+        model: Trained on the other folds, in evaluation mode.
+        states: What each score learned on the other folds.
+        normatives: Healthy mean and sd of each voxel score, from the other folds' out-of-fold maps.
+        tails: Healthy tail of the z of each fused channel, from the same maps.
+        fused_tail: Healthy tail of the fused map.
+    """
+
+    model: GenerativeModel
+    states: Mapping[str, State]
+    normatives: Mapping[str, Normative]
+    tails: Mapping[str, Tail]
+    fused_tail: Tail
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Out-of-fold scores of the healthy development subjects; a subject's scans count once, with their largest.
+
+    Attributes:
+        folds: (n,) fold of each subject.
+        scores: Scan scores by name, each (n,).
+        maxima: (n,) hottest voxel.
+        threshold: Heat that a healthy scan exceeds anywhere with probability at most the target.
+    """
+
+    folds: NDArray[np.int64]
+    scores: Mapping[str, NDArray[np.float64]]
+    maxima: NDArray[np.float64]
+    threshold: float
+
+    def p_value(self, name: str, values: Sequence[float]) -> float:
+        """Cross-conformal p of a scan score, ``values`` being the scan's score from every fold."""
+        return calibration.cross_p_value(self.scores[name], self.folds, values)
+
+
+def supported(model: GenerativeModel, fused: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Names of the scores to fit with such a model: fused channels first, then other voxel scores, then scan scores.
+
+    Raises:
+        ConfigError: If a fused channel needs something that the model does not offer.
+    """
+    for name in fused:
+        if not get(name).supports(model):
+            usable = ", ".join(key for key, entry in registered("voxel").items() if entry.supports(model))
+            raise ConfigError(
+                f"anomaly.fusion.channels: {name!r} does not work with model family {model.family!r}; usable: {usable}"
+            )
+    extra = list(registered("voxel")) if wanted is None else list(wanted)
+    names = [*fused, *(name for name in extra if name not in fused), *registered("scan")]
+    return [name for name in names if get(name).supports(model)]
+
+
+def inputs_for(model: GenerativeModel, image: torch.Tensor, foreground: torch.Tensor, config: AnomalyConfig) -> Inputs:
+    """A batch (b, c, i, j, k) on the device of the model, with the settings that scores read."""
+    device = next(model.parameters()).device
+    settings = {"likelihood_samples": config.likelihood_samples}
+    return Inputs(image.float().to(device), foreground.bool().to(device), model, settings)
+
+
+def smoothed(
+    name: str, inputs: Inputs, state: State, region: NDArray[np.bool_], config: AnomalyConfig
+) -> NDArray[np.float32]:
+    """A voxel score of one scan (a batch of one), smoothed within the scored region, (i, j, k), 0 outside."""
+    return smooth(get(name)(inputs, state)[0], region, config.smoothing)
+
+
+def fused_surprise(
+    tails: Mapping[str, Tail], zs: Mapping[str, NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """Mean −log₁₀ p over the channels of ``tails`` for z of any shape, and each channel's own."""
+    single = {name: tail(zs[name]) for name, tail in tails.items()}
+    return fuse(list(single.values())), single
+
+
+def heat_of(fused_tail: Tail, fused: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The fused map on the scale of a z against healthy voxels."""
+    return heat(fused_tail(fused))
+
+
+def scan_values(
+    heatmap: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    inputs: Inputs,
+    states: Mapping[str, State],
+    config: AnomalyConfig,
+) -> dict[str, float]:
+    """All scan scores of one scan from one fold: those of the heatmap and those of the model."""
+    inside = heatmap[region]
+    count = max(1, round(config.top_fraction * inside.size))
+    values = {
+        "top": float(np.partition(inside, -count)[-count:].mean()),
+        "max": float(inside.max()),
+        "mean": float(inside.mean()),
+    }
+    for name, entry in registered("scan").items():
+        if name in states:
+            values[name] = float(entry(inputs, states[name])[0])
+    return values

@@ -1,0 +1,125 @@
+"""Ranking metrics of millions of voxels with subject-bootstrap intervals, from counts per subject and score bin.
+
+Average precision, AUROC, false-positive rate at a true-positive rate and best Dice depend on the scores only
+through how many positives and negatives lie above each value. Counting them once per subject makes a bootstrap over
+subjects a product of a weight matrix with two count matrices: 2000 resamples of ten million voxels take a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEVELS = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Counts of positives and negatives per unit and score bin, highest scores first.
+
+    Attributes:
+        positive, negative: (u, m) counts; a unit is a scan, a subject or a resample.
+    """
+
+    positive: NDArray[np.float64]
+    negative: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: Sequence[NDArray[Any]], truth: Sequence[NDArray[np.bool_]], bins: int = 2048) -> Ranked:
+        """Count.
+
+        Args:
+            scores: Per unit, finite values of any shape; float16 is ranked as it is, other types by dense rank.
+            truth: Per unit, True for positives, same shapes.
+            bins: At most about this many bins. They are finest at the top, where precision is decided; with fewer
+                distinct values than that the result is exact.
+        """
+        levels = _levels([np.asarray(values).ravel() for values in scores])
+        counts = sum(np.bincount(own, minlength=_LEVELS) for own in levels)
+        table = _merge(np.asarray(counts, dtype=np.float64), bins)
+        m = int(table.max()) + 1
+        marks = [np.asarray(mask, dtype=bool).ravel() for mask in truth]
+        positive = [np.bincount(table[own[mask]], minlength=m) for own, mask in zip(levels, marks, strict=True)]
+        negative = [np.bincount(table[own[~mask]], minlength=m) for own, mask in zip(levels, marks, strict=True)]
+        return cls(np.array(positive, dtype=np.float64), np.array(negative, dtype=np.float64))
+
+    def select(self, rows: Sequence[int]) -> Ranked:
+        """These units only."""
+        return Ranked(self.positive[list(rows)], self.negative[list(rows)])
+
+    def pooled(self, weights: NDArray[np.float64] | None = None) -> Ranked:
+        """Units added up with weights (r, u); without weights, all units once (r = 1)."""
+        weights = np.ones((1, len(self.positive))) if weights is None else weights
+        return Ranked(weights @ self.positive, weights @ self.negative)
+
+    def prevalence(self) -> NDArray[np.float64]:
+        """Share of positives per unit, (u,)."""
+        positives, negatives = self.positive.sum(axis=1), self.negative.sum(axis=1)
+        return np.asarray(positives / np.maximum(positives + negatives, 1))
+
+    def average_precision(self) -> NDArray[np.float64]:
+        """Σ (recall step) · precision per unit, (u,); NaN without positives. Ties count as one step."""
+        true, false = self._above()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = np.where(true + false > 0, true / (true + false), 0.0)
+            return np.asarray((self.positive * precision).sum(axis=1) / self.positive.sum(axis=1))
+
+    def auroc(self) -> NDArray[np.float64]:
+        """Probability that a positive ranks above a negative, ties half, (u,); NaN without either."""
+        true, _ = self._above()
+        wins = (self.negative * (true - self.positive / 2)).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(wins / (self.positive.sum(axis=1) * self.negative.sum(axis=1)))
+
+    def fpr_at_tpr(self, tpr: float = 0.95) -> NDArray[np.float64]:
+        """Share of negatives above the highest threshold that finds ``tpr`` of the positives, (u,)."""
+        true, false = self._above()
+        reached = np.argmax(true >= tpr * true[:, -1:] - 1e-9, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(false[np.arange(len(false)), reached] / false[:, -1])
+
+    def best_dice(self) -> NDArray[np.float64]:
+        """Largest Dice over all thresholds, chosen with the truth at hand: an upper limit, (u,)."""
+        true, false = self._above()
+        dice = 2 * true / np.maximum(true[:, -1:] + true + false, 1)
+        return np.asarray(np.where(true[:, -1] > 0, dice.max(axis=1), np.nan))
+
+    def _above(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.cumsum(self.positive, axis=1), np.cumsum(self.negative, axis=1)
+
+
+Statistic = Callable[[Ranked], NDArray[np.float64]]
+
+
+def _levels(scores: Sequence[NDArray[Any]]) -> list[NDArray[np.intp]]:
+    """Whole numbers below 2¹⁶ in the order of the scores, highest score lowest."""
+    if all(values.dtype == np.float16 for values in scores):
+        result = []
+        for values in scores:
+            # Adding 0 turns −0 into 0; flipping the bits of negatives makes the bit patterns ordered.
+            bits = (values + np.float16(0)).view(np.uint16)
+            ordered = np.where(bits & 0x8000, ~bits, bits | 0x8000).astype(np.intp)
+            result.append(_LEVELS - 1 - ordered)
+        return result
+    _, inverse = np.unique(-np.concatenate(scores).astype(np.float64), return_inverse=True)
+    inverse = inverse.reshape(-1)
+    distinct = int(inverse.max()) + 1
+    if distinct > _LEVELS:
+        inverse = inverse * _LEVELS // distinct
+    return list(np.split(inverse.astype(np.intp), np.cumsum([len(values) for values in scores])[:-1]))
+
+
+def _merge(counts: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
+    """Table from level to bin: every non-empty level its own bin if they are few, else log-spaced towards the top."""
+    present = counts > 0
+    if present.sum() <= bins:
+        return np.asarray(np.maximum(np.cumsum(present) - 1, 0), dtype=np.intp)
+    above = np.maximum(np.cumsum(counts), 1)
+    half = bins / 2
+    position = np.floor(half * np.log(above) / np.log(above[-1])) + np.floor(half * above / above[-1])
+    _, dense = np.unique(position, return_inverse=True)
+    return np.asarray(dense.reshape(-1), dtype=np.intp)

@@ -1,0 +1,175 @@
+"""Scores by name: a score is one function from a scan (and a model, where it needs one) to "how unusual is this"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgen.dataset import Dataset
+from medgen.errors import ConfigError
+from medgen.models import GenerativeModel
+
+# Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
+_CHUNK = 8
+
+Level = Literal["voxel", "scan"]
+# What a score learned from the training scans: named arrays, kept in the artifact as they are.
+State = Mapping[str, NDArray[Any]]
+Scorer = Callable[["Inputs", State], NDArray[np.float32]]
+Fitter = Callable[["Inputs"], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Prepared scans on the model grid, with what a model says about them computed once for all scores.
+
+    Attributes:
+        image: (b, c, i, j, k) float32, on any device.
+        foreground: (b, 1, i, j, k) boolean, True where the scan shows the patient.
+        model: The generative model, in evaluation mode; None for scores that need none.
+        settings: Numbers that scores read by name, such as ``likelihood_samples``.
+    """
+
+    image: Tensor
+    foreground: Tensor
+    model: GenerativeModel | None = None
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, model: GenerativeModel | None = None, **settings: int) -> Inputs:
+        """All scans of a data set as one batch."""
+        return cls(dataset.images, dataset.foregrounds.bool(), model, settings)
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    @cached_property
+    def voxels(self) -> NDArray[np.float32]:
+        """The image as a NumPy array (b, c, i, j, k), 0 outside the foreground."""
+        return np.asarray((self.image * self.foreground).cpu().numpy(), dtype=np.float32)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """The foreground as a NumPy array (b, i, j, k)."""
+        return np.asarray(self.foreground[:, 0].cpu().numpy(), dtype=bool)
+
+    @cached_property
+    def reconstruction(self) -> Tensor:
+        """Posterior-mean reconstruction (b, c, i, j, k) of a model that reconstructs."""
+        with torch.inference_mode():
+            return torch.cat([self.network.reconstruct(part).float() for part in self.image.split(_CHUNK)])
+
+    @cached_property
+    def latent(self) -> NDArray[np.float64]:
+        """Posterior means (b, d) of a model with a latent space."""
+        with torch.inference_mode():
+            means = torch.cat([self.network.encode(part)[0].flatten(1) for part in self.image.split(_CHUNK)])
+        return np.asarray(means.double().cpu().numpy())
+
+    @property
+    def network(self) -> Any:
+        """The model, or ConfigError if there is none."""
+        if self.model is None:
+            raise ConfigError("this score needs a trained model and none was given")
+        return self.model
+
+
+@dataclass(frozen=True)
+class Score:
+    """One registered score.
+
+    Attributes:
+        name: Name in configurations, tables and file names.
+        level: ``"voxel"`` returns (b, i, j, k) maps, ``"scan"`` returns (b,) numbers; higher is more anomalous.
+        needs: Protocol of :mod:`medgen.models` that the model must satisfy; None for scores without a model.
+        fitter: Learns arrays from the training scans of a fold; None if there is nothing to learn.
+        baseline: Whether it is a simple method that the deep channels have to beat.
+        local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
+        function: ``(inputs, state) -> array``.
+    """
+
+    name: str
+    level: Level
+    needs: type | None
+    fitter: Fitter | None
+    baseline: bool
+    local: bool
+    function: Scorer
+
+    @property
+    def source(self) -> str:
+        """First line and source of the score, from its docstring."""
+        return (self.function.__doc__ or "").strip()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the score is the same whatever the training scans were."""
+        return self.needs is None and self.fitter is None
+
+    def supports(self, model: GenerativeModel | None) -> bool:
+        """Whether ``model`` offers what this score needs."""
+        return self.needs is None or (model is not None and isinstance(model, self.needs))
+
+    def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
+        """Learn from the training scans of one fold; an empty state if the score learns nothing."""
+        return {} if self.fitter is None else self.fitter(training)
+
+    def __call__(self, inputs: Inputs, state: State) -> NDArray[np.float32]:
+        """Score a batch; voxel maps (b, i, j, k) or scan scores (b,), float32."""
+        return np.asarray(self.function(inputs, state), dtype=np.float32)
+
+
+_SCORES: dict[str, Score] = {}
+
+
+def score(
+    name: str,
+    level: Level = "voxel",
+    *,
+    needs: type | None = None,
+    fit: Fitter | None = None,
+    baseline: bool = False,
+    local: bool = True,
+) -> Callable[[Scorer], Scorer]:
+    """Register a function as a score; its docstring must name the source ("Source: ...").
+
+    Raises:
+        ValueError: If the name is taken (a bug, not a user error).
+    """
+
+    def register(function: Scorer) -> Scorer:
+        if name in _SCORES:
+            raise ValueError(f"a score named {name!r} is registered already")
+        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", function)
+        return function
+
+    return register
+
+
+def registered(level: Level | None = None) -> dict[str, Score]:
+    """All registered scores by name, in order of registration, of one level or of both."""
+    # Registration happens where the functions are written; importing those modules here keeps the list complete.
+    from medgen.anomaly import baselines, scores
+
+    assert baselines
+    assert scores
+    return {name: entry for name, entry in _SCORES.items() if level in (None, entry.level)}
+
+
+def get(name: str) -> Score:
+    """The score of that name.
+
+    Raises:
+        ConfigError: If there is none; the message lists the known names.
+    """
+    known = registered()
+    if name not in known:
+        raise ConfigError(f"unknown score {name!r}; known scores: {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,57 @@
+"""Settings of anomaly scoring, and what they need of a cohort."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from medgen.anomaly.calibration import CalibrationConfig, check_target
+from medgen.anomaly.findings import FindingsConfig
+from medgen.anomaly.fusion import FusionConfig
+from medgen.anomaly.normative import NormativeConfig
+from medgen.config import Config
+from medgen.errors import ConfigError
+
+
+class AnomalyConfig(Config):
+    """How scans become heatmaps.
+
+    Attributes:
+        folds: Parts of the development subjects; as many models are trained.
+        smoothing: Standard deviation in model voxels of the smoothing of every raw score map, inside the scan.
+        support: A place is scored if at least this share of the development scans shows the patient there.
+        likelihood_samples: Samples of the importance-weighted likelihood bound.
+        scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
+            of the voxels, ``max`` the hottest one, ``mean`` the average; ``iwae`` and ``mahalanobis`` come from the
+            model.
+        top_fraction: Share of voxels in ``top``.
+        normative, fusion, calibration, findings: See the classes.
+    """
+
+    folds: int = Field(default=5, ge=2, le=20)
+    smoothing: float = Field(default=1.0, ge=0, le=5)
+    support: float = Field(default=0.1, gt=0, le=1)
+    likelihood_samples: int = Field(default=16, ge=1)
+    scan_score: Literal["top", "max", "mean", "iwae", "mahalanobis"] = "top"
+    top_fraction: float = Field(default=0.001, gt=0, le=1)
+    normative: NormativeConfig = NormativeConfig()
+    fusion: FusionConfig = FusionConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    findings: FindingsConfig = FindingsConfig()
+
+    def check_subjects(self, n: int) -> None:
+        """Refuse, before anything is trained, what ``n`` development subjects cannot support.
+
+        Raises:
+            CalibrationError: If the target false-positive rate needs more subjects.
+            ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
+        """
+        from medgen.anomaly.registry import get
+
+        for name in self.fusion.channels:
+            if get(name).level != "voxel":
+                raise ConfigError(f"anomaly.fusion.channels: {name!r} scores whole scans; choose voxel scores")
+        check_target(self.calibration.target_fpr, n)
+        if n < 2 * self.folds:
+            raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")

@@ -1,0 +1,120 @@
+"""A detector as an artifact: weights and arrays in safetensors, settings and calibration in JSON, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.ensemble import Calibration, Member
+from medgen.anomaly.fusion import Tail
+from medgen.anomaly.normative import Normative
+from medgen.anomaly.registry import State, get
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.artifact import TrainedModel
+from medgen.config import parse_config
+from medgen.errors import ArtifactError, MedgenError
+
+KIND = "anomaly"
+_SEPARATOR = "/"
+
+
+def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None) -> TrainedModel:
+    """Everything that scoring a new scan needs; scores that are neither fused nor scan-level stay behind.
+
+    Args:
+        detector: A fitted detector.
+        meta: Further plain data, such as provenance; keys of the detector's own win.
+    """
+    fused = detector.config.fusion.channels
+    arrays: dict[str, NDArray[Any]] = {
+        "support": detector.support.astype(np.uint8),
+        "calibration/folds": detector.calibration.folds.astype(np.int64),
+    }
+    for name, values in detector.calibration.scores.items():
+        arrays[f"calibration/scores/{name}"] = np.asarray(values, dtype=np.float64)
+    kept = [name for name in detector.members[0].states if name in fused or get(name).level == "scan"]
+    for number, member in enumerate(detector.members):
+        own: dict[str, NDArray[Any]] = {"fused_tail": member.fused_tail.to_array()}
+        for name in kept:
+            for key, value in member.states[name].items():
+                own[f"state/{name}/{key}"] = value.astype(np.uint8) if value.dtype == np.bool_ else value
+        for name in fused:
+            # Inside the support only: the rest is never used.
+            own[f"normative/{name}/mean"] = member.normatives[name].mean[detector.support]
+            own[f"normative/{name}/sd"] = member.normatives[name].sd[detector.support]
+            own[f"tail/{name}"] = member.tails[name].to_array()
+        arrays |= {f"fold{number}/{key}": value for key, value in own.items()}
+    facts = {
+        "kind": KIND,
+        "anomaly": detector.config.model_dump(mode="json"),
+        "scores": kept,
+        "calibration": {
+            "subjects": len(detector.calibration.maxima),
+            "target_fpr": detector.config.calibration.target_fpr,
+            "threshold": detector.calibration.threshold,
+        },
+    }
+    models = [member.model for member in detector.members]
+    return TrainedModel(models, detector.preprocess, detector.template, arrays, {**(meta or {}), **facts})
+
+
+def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
+    """The detector of :func:`to_artifact`.
+
+    Raises:
+        ArtifactError: If the artifact is of another kind, names scores that this version does not have, or lacks an
+            array.
+    """
+    if artifact.meta.get("kind") != KIND:
+        raise ArtifactError(
+            f"expected the model/ folder of an anomaly run, found an artifact of kind {artifact.meta.get('kind')!r}"
+        )
+    try:
+        config = parse_config(AnomalyConfig, artifact.meta["anomaly"], source="artifact")
+        kept = [get(str(name)).name for name in artifact.meta["scores"]]
+        support = artifact.arrays["support"].astype(bool)
+        scores = _below(artifact.arrays, "calibration/scores")
+        calibration = Calibration(
+            folds=artifact.arrays["calibration/folds"],
+            scores=scores,
+            maxima=scores["max"],
+            threshold=float(artifact.meta["calibration"]["threshold"]),
+        )
+        members = []
+        for number, model in enumerate(artifact.models):
+            own = _below(artifact.arrays, f"fold{number}")
+            members.append(
+                Member(
+                    model=model,
+                    states={name: _state(own, name) for name in kept},
+                    normatives={name: _normative(own, name, support) for name in config.fusion.channels},
+                    tails={name: Tail.from_array(own[f"tail/{name}"]) for name in config.fusion.channels},
+                    fused_tail=Tail.from_array(own["fused_tail"]),
+                )
+            )
+    except (MedgenError, KeyError, TypeError, ValueError, IndexError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
+    return AnomalyDetector(config, artifact.preprocess, artifact.template, tuple(members), calibration, support)
+
+
+def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    start = prefix + _SEPARATOR
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+
+
+def _state(own: Mapping[str, NDArray[Any]], name: str) -> State:
+    # Masks are kept as bytes; the only 8-bit arrays that scores learn are masks.
+    state = _below(own, f"state/{name}")
+    return {key: value.astype(bool) if value.dtype == np.uint8 else value for key, value in state.items()}
+
+
+def _normative(own: Mapping[str, NDArray[Any]], name: str, support: NDArray[np.bool_]) -> Normative:
+    mean, sd = np.zeros(support.shape, dtype=np.float32), np.ones(support.shape, dtype=np.float32)
+    mean[support] = own[f"normative/{name}/mean"]
+    sd[support] = own[f"normative/{name}/sd"]
+    return Normative(mean, sd)

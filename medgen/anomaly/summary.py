@@ -1,0 +1,313 @@
+"""The numbers of an evaluation: every score side by side, with subject-bootstrap intervals, and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
+from medgen.anomaly.ranking import Ranked, Statistic
+from medgen.anomaly.registry import get
+from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.interval import percentile_interval, subject_weights
+
+
+@dataclass(frozen=True)
+class VoxelRow:
+    """One score at voxel level over all implanted test scans.
+
+    Attributes:
+        name, score, form: Row name, score name, and ``"raw"``, ``"z"`` or ``"heat"``.
+        baseline: Whether the score is a simple baseline.
+        ap, auroc, dice: Pooled average precision, AUROC and best Dice (threshold chosen with the truth at hand).
+        ap_per_scan: Average precision of each scan, averaged.
+        by_kind: Pooled average precision per kind of implant.
+    """
+
+    name: str
+    score: str
+    form: str
+    baseline: bool
+    ap: Interval
+    auroc: Interval
+    dice: Interval
+    ap_per_scan: Interval
+    by_kind: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """One scan score: healthy test scans against their implanted copies.
+
+    Attributes:
+        name: The scan score.
+        auroc, ap, fpr_at_95: Ranking of implanted above healthy scans.
+        fpr: Realised share of healthy test subjects with p at or below the target, exact binomial interval.
+        detected: Share of implanted scans with p at or below the target.
+    """
+
+    name: str
+    auroc: Interval
+    ap: Interval
+    fpr_at_95: Interval
+    fpr: Interval
+    detected: Interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All results of an evaluation.
+
+    Attributes:
+        subjects, healthy, implanted: Numbers of test subjects and scans.
+        prevalence: Share of implant voxels among scored voxels of implanted scans: chance level of AP.
+        kinds: Implanted scans per kind.
+        target_fpr: What the calibration aimed at.
+        voxel: Rows, the fused map first, then by falling AP.
+        scan: Rows of scan scores.
+        best_raw, best_z: Names of the best baseline row as it is and with the same normative z as the channels.
+        gain_raw, gain_z: Fused AP minus theirs, paired over subjects.
+        ratio_raw, ratio_z: Fused AP over theirs.
+        dice_at_threshold: Pooled Dice of the heatmap above the calibrated threshold.
+        any_hot: Share of healthy test subjects with any voxel above the threshold (family-wise), exact interval.
+        found: Share of implants touched by a voxel above the threshold.
+        controls: What must be at chance, see :func:`controls`.
+    """
+
+    subjects: int
+    healthy: int
+    implanted: int
+    prevalence: float
+    kinds: Mapping[str, int]
+    target_fpr: float
+    voxel: Sequence[VoxelRow]
+    scan: Sequence[ScanRow]
+    best_raw: str
+    best_z: str
+    gain_raw: Interval
+    gain_z: Interval
+    ratio_raw: Interval
+    ratio_z: Interval
+    dice_at_threshold: Interval
+    any_hot: Interval
+    found: Interval
+    controls: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def fused(self) -> VoxelRow:
+        """The row of the fused map."""
+        return self.row(FUSED)
+
+    def row(self, name: str) -> VoxelRow:
+        """The voxel row of that name."""
+        return next(row for row in self.voxel if row.name == name)
+
+
+class _Resampler:
+    """Intervals from one set of subject draws, so that every comparison is paired."""
+
+    def __init__(self, subjects: Sequence[str], n: int, seed: int) -> None:
+        self.names = list(dict.fromkeys(subjects))
+        self.weights = subject_weights(len(self.names), n, seed)
+
+    def indicator(self, subjects: Sequence[str]) -> NDArray[np.float64]:
+        """(subjects, units) matrix that adds units up to subjects."""
+        position = {name: index for index, name in enumerate(self.names)}
+        matrix = np.zeros((len(self.names), len(subjects)))
+        matrix[[position[name] for name in subjects], np.arange(len(subjects))] = 1
+        return matrix
+
+    def draws(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> NDArray[np.float64]:
+        """The statistic of all units pooled, then of every resample, (1 + n,)."""
+        own = ranked.pooled(self.indicator(subjects))
+        parts = [statistic(own.pooled())]
+        # In portions: the tables of 2000 resamples would take gigabytes.
+        parts += [
+            statistic(own.pooled(part)) for part in np.array_split(self.weights, max(1, len(self.weights) // 250))
+        ]
+        return np.concatenate(parts)
+
+    def ranked(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> Interval:
+        return self.interval(self.draws(ranked, subjects, statistic))
+
+    def mean(self, values: NDArray[np.float64], subjects: Sequence[str]) -> Interval:
+        """Mean over units (NaN left out) with its interval over subjects."""
+        known = np.isfinite(values)
+        matrix = self.indicator(subjects)
+        total, count = matrix @ np.where(known, values, 0), matrix @ known.astype(float)
+        weights = np.vstack([np.ones(len(self.names)), self.weights])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.interval((weights @ total) / (weights @ count))
+
+    def interval(self, draws: NDArray[np.float64]) -> Interval:
+        """First value as the estimate, the rest as its resamples."""
+        return percentile_interval(float(draws[0]), draws[1:], len(self.names))
+
+
+def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap: int, seed: int) -> Summary:
+    """All tables of an evaluation.
+
+    Args:
+        measurements: Scored healthy and implanted test scans.
+        target_fpr: The calibrated false-positive rate.
+        bootstrap: Resamples of the test subjects.
+        seed: Seed of the resampling.
+    """
+    healthy = [item for item in measurements if item.kind == HEALTHY]
+    implanted = [item for item in measurements if item.kind != HEALTHY]
+    resampler = _Resampler([item.subject for item in measurements], bootstrap, seed)
+    subjects = [item.subject for item in implanted]
+    truth = [item.truth for item in implanted]
+    rows, draws = [], {}
+    for name in implanted[0].rows:
+        ranked = Ranked.of([item.rows[name] for item in implanted], truth)
+        draws[name] = resampler.draws(ranked, subjects, Ranked.average_precision)
+        rows.append(_voxel_row(name, ranked, draws[name], implanted, resampler))
+    rows.sort(key=lambda row: (row.name != FUSED, -row.ap.estimate))
+    best_raw = next(row.name for row in rows if row.baseline and row.form == "raw")
+    best_z = next(row.name for row in rows if row.baseline and row.form == "z")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {name: resampler.interval(draws[FUSED] / draws[name]) for name in (best_raw, best_z)}
+    return Summary(
+        subjects=len(resampler.names),
+        healthy=len(healthy),
+        implanted=len(implanted),
+        prevalence=float(np.concatenate(truth).mean()),
+        kinds={kind: sum(item.kind == kind for item in implanted) for kind in _kinds(implanted)},
+        target_fpr=target_fpr,
+        voxel=rows,
+        scan=[_scan_row(name, healthy, implanted, target_fpr, resampler) for name in healthy[0].scores],
+        best_raw=best_raw,
+        best_z=best_z,
+        gain_raw=resampler.interval(draws[FUSED] - draws[best_raw]),
+        gain_z=resampler.interval(draws[FUSED] - draws[best_z]),
+        ratio_raw=ratios[best_raw],
+        ratio_z=ratios[best_z],
+        dice_at_threshold=_dice_at_threshold(implanted, resampler),
+        any_hot=_share_of_subjects(healthy, [bool(item.hot.any()) for item in healthy]),
+        found=resampler.mean(np.array([float((item.hot & item.truth).any()) for item in implanted]), subjects),
+        controls=controls(healthy, implanted, resampler),
+    )
+
+
+def controls(
+    healthy: Sequence[Measurement], implanted: Sequence[Measurement], resampler: _Resampler
+) -> dict[str, Interval]:
+    """What must be at chance if nothing leaks; values are AP divided by prevalence, so chance is 1.
+
+    ``zero amplitude``: the untouched scan's heatmap against the place where its copy has the implant. ``permuted
+    masks``: an implanted scan's heatmap against another subject's implant, where both are scored.
+    """
+    untouched = {item.case: item for item in healthy}
+    zero = Ranked.of([untouched[item.case].rows[FUSED] for item in implanted], [item.truth for item in implanted])
+    subjects = [item.subject for item in implanted]
+
+    def lift(ranked: Ranked) -> NDArray[np.float64]:
+        return np.asarray(ranked.average_precision() / ranked.prevalence())
+
+    result = {"zero amplitude": resampler.ranked(zero, subjects, lift)}
+    pairs = [(item, _other(item, implanted, number)) for number, item in enumerate(implanted)]
+    matched = [(item, other) for item, other in pairs if other is not None]
+    if matched:
+        permuted = Ranked.of(
+            [_on_grid(item.rows[FUSED], item)[item.region & other.region] for item, other in matched],
+            [_on_grid(other.truth, other)[item.region & other.region] for item, other in matched],
+        )
+        result["permuted masks"] = resampler.ranked(permuted, [item.subject for item, _ in matched], lift)
+    return result
+
+
+def _voxel_row(
+    name: str, ranked: Ranked, draws: NDArray[np.float64], implanted: Sequence[Measurement], resampler: _Resampler
+) -> VoxelRow:
+    subjects = [item.subject for item in implanted]
+    score, _, form = name.partition(" (")
+    by_kind = {}
+    for kind in _kinds(implanted):
+        rows = [index for index, item in enumerate(implanted) if item.kind == kind]
+        by_kind[kind] = resampler.ranked(ranked.select(rows), [subjects[row] for row in rows], Ranked.average_precision)
+    return VoxelRow(
+        name=name,
+        score=score,
+        form=form.rstrip(")") or "heat",
+        baseline=score != FUSED and get(score).baseline,
+        ap=resampler.interval(draws),
+        auroc=resampler.ranked(ranked, subjects, Ranked.auroc),
+        dice=resampler.ranked(ranked, subjects, Ranked.best_dice),
+        ap_per_scan=resampler.mean(ranked.average_precision(), subjects),
+        by_kind=by_kind,
+    )
+
+
+def _scan_row(
+    name: str,
+    healthy: Sequence[Measurement],
+    implanted: Sequence[Measurement],
+    target: float,
+    resampler: _Resampler,
+) -> ScanRow:
+    everything = [*healthy, *implanted]
+    subjects = [item.subject for item in everything]
+    ranked = Ranked.of(
+        [np.array([item.scores[name]]) for item in everything],
+        [np.array([item.kind != HEALTHY]) for item in everything],
+    )
+    flagged = [item.p_values[name] <= target + 1e-12 for item in implanted]
+    return ScanRow(
+        name=name,
+        auroc=resampler.ranked(ranked, subjects, Ranked.auroc),
+        ap=resampler.ranked(ranked, subjects, Ranked.average_precision),
+        fpr_at_95=resampler.ranked(ranked, subjects, Ranked.fpr_at_tpr),
+        fpr=_share_of_subjects(healthy, [item.p_values[name] <= target + 1e-12 for item in healthy]),
+        detected=resampler.mean(np.array(flagged, dtype=np.float64), [item.subject for item in implanted]),
+    )
+
+
+def _share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> Interval:
+    """Share of subjects with any flagged scan: subjects are what the calibration counts."""
+    flagged = {item.subject for item, flag in zip(items, flags, strict=True) if flag}
+    return binomial_interval(len(flagged), len({item.subject for item in items}))
+
+
+def _dice_at_threshold(implanted: Sequence[Measurement], resampler: _Resampler) -> Interval:
+    matrix = resampler.indicator([item.subject for item in implanted])
+    both = matrix @ np.array([float((item.hot & item.truth).sum()) for item in implanted])
+    sizes = matrix @ np.array([float(item.hot.sum() + item.truth.sum()) for item in implanted])
+    weights = np.vstack([np.ones(len(resampler.names)), resampler.weights])
+    return resampler.interval(2 * (weights @ both) / np.maximum(weights @ sizes, 1))
+
+
+def _kinds(items: Sequence[Measurement]) -> list[str]:
+    return sorted({item.kind for item in items})
+
+
+def _other(item: Measurement, implanted: Sequence[Measurement], number: int) -> Measurement | None:
+    """The next implanted scan, in order, of another subject."""
+    for step in range(1, len(implanted)):
+        candidate = implanted[(number + step) % len(implanted)]
+        if candidate.subject != item.subject:
+            return candidate
+    return None
+
+
+def _on_grid(values: NDArray[Any], item: Measurement) -> NDArray[Any]:
+    result = np.zeros(item.region.shape, dtype=values.dtype)
+    result[item.region] = values
+    return result
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses, intervals and mappings of a summary as plain data; intervals keep estimate, low, high, n."""
+    if isinstance(value, Interval):
+        return {"estimate": value.estimate, "low": value.low, "high": value.high, "n": value.n, "level": value.level}
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: as_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value

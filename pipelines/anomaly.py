@@ -1,0 +1,284 @@
+"""Anomaly run: train on healthy scans out of fold, calibrate, evaluate on held-out subjects, report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from medgen import tracking
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.storage import to_artifact
+from medgen.anomaly.summary import Summary, as_json, summarise
+from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
+from medgen.config import Config
+from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.layouts import CohortConfig, load_cohort
+from medgen.models import GenerativeModel, ModelConfig, build, family_class, parse_settings
+from medgen.preprocess import Preprocess, Template, build_template
+from medgen.recipe import fit_preprocess
+from medgen.seeds import derive
+from medgen.training import TrainingConfig, fit
+from medgen.volume import Volume
+
+from .anomaly_outputs import ScanFiles
+from .anomaly_report import Example, run_report
+from .anomaly_score import score
+from .planning import describe_memory, describe_training, estimate_training
+from .progress import Tick, bars
+from .runfolder import RunFolder, RunSummary, open_run
+
+_ANY_SHAPE = (32, 32, 32)
+
+__all__ = ["AnomalyRunConfig", "plan", "run", "score"]
+
+
+class AnomalyRunConfig(Config):
+    """One anomaly run.
+
+    Attributes:
+        data: Folder, manifest CSV or ``dataset.json`` of the healthy cohort.
+        out: Folder of the run.
+        seed: Of every random stream.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Threads that read and prepare scans.
+        cohort: How the cohort is laid out.
+        test: Share of the subjects that is held out for the evaluation.
+        preprocess: Keys of the preprocessing recipe; what is left out is chosen from the development scans.
+        max_side: Most voxels along an axis where the recipe chooses.
+        model: Settings of a model family, chosen by ``family``; shape and channels follow from the data.
+        training: The training of each fold's model.
+        anomaly: Folds, scores, fusion, calibration.
+        evaluation: The implanted test set.
+    """
+
+    data: Path
+    out: Path = Path("runs/anomaly")
+    seed: int = 0
+    device: str = "auto"
+    workers: int = Field(default=2, ge=1)
+    cohort: CohortConfig = CohortConfig()
+    test: float = Field(default=0.25, gt=0, lt=1)
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    max_side: int = Field(default=64, ge=16)
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+    anomaly: AnomalyConfig = AnomalyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def run(
+    config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False
+) -> RunSummary:
+    """Run the pipeline; ``out`` then holds heatmaps, tables, ``model/`` and ``report.html``.
+
+    Raises:
+        MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
+    """
+    # A wrong model setting is refused before any scan is read; the grid follows from the scans.
+    _settings(config, _ANY_SHAPE, channels=1, labels=1)
+    manifest = load_cohort(config.data, config.cohort)
+    parts = split_subjects(
+        manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
+    )
+    config.anomaly.check_subjects(len(parts["development"].subjects))
+    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    folds = [
+        held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
+    ]
+    with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
+        manifest = manifest.with_hashes(config.workers)
+        manifest.write_csv(folder.out / "manifest.csv")
+        write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})
+        settings, digest = config.model_dump(mode="json"), manifest.digest()
+        with tracking.start("anomaly", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:
+            with track.stage("prepare") as stage:
+                development, test, template, failures = _prepare(config, recipe, parts, tick)
+                stage.log_metrics({"development": len(development), "test": len(test), "failures": len(failures)})
+            folder.write_failures((failure.case, "preprocess", failure.message) for failure in failures)
+            config.anomaly.check_subjects(len(set(development.subjects)))
+            held_out = [[case.id for case in fold if case.id in set(development.ids)] for fold in folds]
+            models, histories = _train(config, development, held_out, folder, track, resume=resume, progress=progress)
+            with track.stage("calibrate") as stage:
+                detector = AnomalyDetector.fit(
+                    development, held_out, models, config.anomaly, recipe, template, progress=tick
+                )
+                stage.log_metrics({"threshold": detector.calibration.threshold})
+            provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
+            artifact = to_artifact(detector, provenance)
+            artifact.save(folder.model)
+            with track.stage("evaluate") as stage:
+                measurements, examples = _evaluate(config, detector, development, test, folder, tick)
+                summary = _summarise(config, measurements)
+                stage.log_metrics(_flat(summary))
+            folder.write_metrics({**as_json(summary), "threshold": detector.calibration.threshold})
+            with track.stage("report"):
+                report = run_report(config, manifest, parts, detector, histories, summary, examples, failures, track.id)
+                report.write(folder.report)
+            track.set_tags({"medgen.model.sha256": artifact.sha256})
+            for path in (folder.model, folder.report, folder.out / "metrics.json", folder.out / "splits.csv"):
+                track.log_file(path, "model" if path == folder.model else "")
+            return RunSummary(folder.out, 1 if failures else 0, _lines(folder, summary, failures, track.store))
+
+
+def plan(config: AnomalyRunConfig) -> list[str]:
+    """What a run would do and cost: the lines of ``--dry-run``."""
+    manifest = load_cohort(config.data, config.cohort)
+    parts = split_subjects(
+        manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
+    )
+    subjects = len(parts["development"].subjects)
+    config.anomaly.check_subjects(subjects)
+    channels = len(next(iter(manifest)).read_image().data)
+    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    settings = _settings(config, recipe.shape, channels, labels=max(manifest.labels, default=1))
+    voxels = math.prod(recipe.shape)
+    estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
+    copies = 1 + config.evaluation.per_scan
+    return [
+        f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {subjects} subjects in "
+        f"{config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
+        f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",
+        describe_memory(len(manifest) * voxels * (channels + 1)),
+        describe_training(settings.family, estimate, config.anomaly.folds),
+        f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
+        f"output: {config.out}",
+    ]
+
+
+def _prepare(
+    config: AnomalyRunConfig, recipe: Preprocess, parts: Mapping[str, Manifest], tick: Tick
+) -> tuple[Dataset, Dataset, Template | None, list[Failure]]:
+    template = None
+    if recipe.align == "affine":
+        template = build_template(
+            [case.read_image() for case in parts["development"]],
+            recipe,
+            workers=config.workers,
+            progress=partial(tick, "building the template"),
+        )
+    prepared, failures = {}, []
+    for name, part in parts.items():
+        prepared[name], failed = prepare_dataset(
+            part,
+            recipe,
+            template,
+            config.workers,
+            progress=partial(tick, f"preparing {name} scans"),
+        )
+        failures += failed
+    return prepared["development"], prepared["test"], template, failures
+
+
+def _train(
+    config: AnomalyRunConfig,
+    development: Dataset,
+    held_out: Sequence[Sequence[str]],
+    folder: RunFolder,
+    track: tracking.Run,
+    *,
+    resume: bool,
+    progress: bool,
+) -> tuple[list[GenerativeModel], dict[str, list[dict[str, float]]]]:
+    labels = 1 if development.labels is None else int(development.labels.max())
+    settings = _settings(config, development.shape, development.channels, labels)
+    models, histories = [], {}
+    for number, held in enumerate(held_out):
+        name = f"fold {number + 1}"
+        training = development.subset([case for case in development.ids if case not in set(held)])
+        with track.stage(f"train {name}") as stage:
+            result = fit(
+                build(settings, seed=derive(config.seed, "weights", number)),
+                training,
+                config.training,
+                seed=derive(config.seed, "training", number),
+                device=config.device,
+                out=folder.checkpoints / f"fold-{number}",
+                resume=resume,
+                log=stage.log_metrics,
+                title=f"{settings.family} {name} of {len(held_out)}",
+                progress=progress,
+            )
+        models.append(result.model)
+        histories[name] = result.history
+    return models, histories
+
+
+def _evaluate(
+    config: AnomalyRunConfig,
+    detector: AnomalyDetector,
+    development: Dataset,
+    test: Dataset,
+    folder: RunFolder,
+    tick: Tick,
+) -> tuple[list[Measurement], list[Example]]:
+    """Score healthy and implanted test scans, write their files, keep what metrics and pictures need."""
+    scans = scans_to_test(test, development, detector.preprocess.spacing, config.evaluation, config.seed)
+    total = len(test) * (1 + config.evaluation.per_scan)
+    rows = {case: row for row, case in enumerate(test.ids)}
+    files = ScanFiles(folder.out)
+    measurements: list[Measurement] = []
+    examples: list[Example] = []
+    for done, (scan, measured, measurement) in enumerate(measure(detector, scans), start=1):
+        prepared = test.prepared[rows[scan.case]]
+        result = detector.result(prepared, measured)
+        facts = {"subject": scan.subject, "kind": scan.kind, "radius_mm": scan.radius_mm, "contrast": scan.contrast}
+        files.add(scan.name, result, **facts)
+        if scan.kind != HEALTHY:
+            truth = detector.preprocess.restore(scan.truth.astype("uint8"), prepared, order=0, fill=0)
+            files.add_truth(scan.name, truth)
+        measurements.append(measurement)
+        if _shown(scan, examples):
+            examples.append(Example(scan, Volume(scan.image.numpy(), prepared.grid), result))
+        tick("scoring test scans", done, total)
+    files.close()
+    return measurements, examples
+
+
+def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
+    """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
+    return sum(example.scan.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
+
+
+def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) -> Summary:
+    target = config.anomaly.calibration.target_fpr
+    return summarise(measurements, target, config.evaluation.bootstrap, derive(config.seed, "bootstrap"))
+
+
+def _settings(config: AnomalyRunConfig, shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
+    given: dict[str, Any] = {"in_channels": channels, **config.model, "shape": shape}
+    if isinstance(given.get("family"), str) and "n_labels" in family_class(given["family"]).Settings.model_fields:
+        given.setdefault("n_labels", max(labels, 1))
+    return parse_settings(given)
+
+
+def _named(folds: Sequence[Manifest]) -> dict[str, Manifest]:
+    return {f"fold-{number + 1}": fold for number, fold in enumerate(folds)}
+
+
+def _flat(summary: Summary) -> dict[str, float]:
+    """The numbers of a summary that MLflow shows: estimates by name."""
+    numbers = {f"ap.{row.name}": row.ap.estimate for row in summary.voxel}
+    numbers |= {f"auroc.{row.name}": row.auroc.estimate for row in summary.scan}
+    numbers |= {"gain_over_best_baseline": summary.gain_raw.estimate, "gain_over_best_z": summary.gain_z.estimate}
+    return {**numbers, "prevalence": summary.prevalence, "realised_fpr": summary.any_hot.estimate}
+
+
+def _lines(folder: RunFolder, summary: Summary, failures: Sequence[Failure], store: str) -> tuple[str, ...]:
+    best = summary.row(summary.best_raw)
+    lines = [
+        f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance {summary.prevalence:.4f}",
+        f"heatmaps: {folder.heatmaps}",
+        f"model:    {folder.model}",
+        f"report:   {folder.report}",
+        f"MLflow:   {store}",
+    ]
+    if failures:
+        lines.append(f"{len(failures)} scan(s) could not be prepared, see {folder.out / 'failures.csv'}")
+    return tuple(lines)

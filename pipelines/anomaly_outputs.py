@@ -1,0 +1,68 @@
+"""The files of scored scans: native-space heatmaps, findings, scan scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medgen import io
+from medgen.anomaly.detector import ScanResult
+from medgen.anomaly.findings import COLUMNS
+from medgen.files import write_csv, write_json
+from medgen.volume import Volume
+
+_DESCRIPTION = "medgen heat (z), research only"
+
+
+@dataclass
+class ScanFiles:
+    """Collects the results of a run and writes them below one folder.
+
+    Attributes:
+        out: Folder of the run.
+    """
+
+    out: Path
+    _scans: list[dict[str, Any]] = field(default_factory=list)
+    _findings: list[dict[str, Any]] = field(default_factory=list)
+    _json: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, result: ScanResult, **facts: Any) -> Path:
+        """Write ``heatmaps/<name>.nii.gz`` and keep the rows of the tables; ``facts`` are further columns."""
+        path = self.out / "heatmaps" / f"{name}.nii.gz"
+        io.write(result.heatmap, path, description=_DESCRIPTION)
+        row: dict[str, Any] = {"case": name, "score": result.scan_score, "p": result.p_value, **facts}
+        row |= {"findings": len(result.findings)}
+        for key, value in result.scores.items():
+            row |= {key: value, f"{key}_p": result.p_values[key]}
+        self._scans.append(row)
+        self._findings += [finding.row(name) for finding in result.findings]
+        self._json[name] = [finding.to_json() for finding in result.findings]
+        return path
+
+    def add_truth(self, name: str, truth: Volume) -> None:
+        """Write the ground truth of an implanted scan, ``truth/<name>.nii.gz``, 0 and 1 on the native grid."""
+        io.write(truth, self.out / "truth" / f"{name}.nii.gz", description="medgen implant, ground truth")
+
+    def close(self) -> None:
+        """Write ``scans.csv``, ``findings.csv`` and ``findings.json``; headers alone if there is nothing."""
+        columns = list(dict.fromkeys(key for row in self._scans for key in row)) or ["case", "score", "p", "findings"]
+        write_csv(self.out / "scans.csv", self._scans, columns)
+        write_csv(self.out / "findings.csv", self._findings, COLUMNS)
+        write_json(self.out / "findings.json", self._json)
+
+
+def unique_names(paths: Iterable[Path]) -> list[str]:
+    """A safe output name per scan: its stem, numbered where two are the same."""
+    from medgen.naming import safe_id
+
+    names: list[str] = []
+    for path in paths:
+        stem = safe_id(io.stem(path.resolve()))
+        name, number = stem, 2
+        while name.lower() in {used.lower() for used in names}:
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names

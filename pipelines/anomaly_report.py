@@ -1,0 +1,295 @@
+"""The HTML reports of anomaly runs and of scorings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.detector import AnomalyDetector, ScanResult
+from medgen.anomaly.evaluation import HEALTHY, TestScan
+from medgen.anomaly.registry import registered
+from medgen.anomaly.summary import Summary, VoxelRow
+from medgen.cases import Manifest
+from medgen.dataset import Failure
+from medgen.preprocess import Preprocess
+from medgen.report.curves import interval_plot, training_curves
+from medgen.report.html import Kind, Report, fmt
+from medgen.report.mosaic import LIMITS, mosaic
+from medgen.volume import Volume
+
+if TYPE_CHECKING:
+    from .anomaly import AnomalyRunConfig
+
+LIMITS_TEXT = """
+- The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
+protocol and population. On anything else it holds nothing.
+- Test anomalies are implants. Real lesions look different; detection rates do not carry over.
+- A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
+- Research use only: no part of this is meant for a decision about a patient.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A test scan shown in the report: the scan on the model grid in its own world, and its result."""
+
+    scan: TestScan
+    image: Volume
+    result: ScanResult
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A new scan and its result."""
+
+    name: str
+    scan: Volume
+    result: ScanResult
+
+
+def run_report(
+    config: AnomalyRunConfig,
+    manifest: Manifest,
+    parts: Mapping[str, Manifest],
+    detector: AnomalyDetector,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    summary: Summary,
+    examples: Sequence[Example],
+    failures: Sequence[Failure],
+    run_id: str,
+) -> Report:
+    """The report of an anomaly run."""
+    report = Report("Anomaly detection", f"{manifest.name}: {len(manifest)} scans", run_id)
+    report.verdict(*_verdict(summary))
+    _cohort(report, config, detector.preprocess, parts, failures)
+    _training(report, detector, histories)
+    _voxel_level(report, summary)
+    _scan_level(report, summary)
+    _pictures(report, examples, detector)
+    report.section("Scores", "What each row of the tables is, and where it comes from.")
+    used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
+    entries = [
+        (name, entry.level, " ".join(entry.source.split())) for name, entry in registered().items() if name in used
+    ]
+    report.table(["score", "level", "definition and source"], entries)
+    report.section("Limits", LIMITS_TEXT)
+    return report
+
+
+def score_report(
+    detector: AnomalyDetector,
+    scored: Sequence[Scored],
+    failures: Sequence[tuple[str, str, str]],
+    model_sha256: str,
+    run_id: str,
+) -> Report:
+    """The report of new scans."""
+    target = detector.config.calibration.target_fpr
+    report = Report("Anomaly scores", f"{len(scored)} scans scored, {len(failures)} not", run_id)
+    report.facts(
+        {
+            "model (SHA-256)": model_sha256,
+            "healthy subjects in the calibration": len(detector.calibration.maxima),
+            "target false-positive rate": f"{100 * target:g} % of healthy scans",
+            "heat threshold": detector.calibration.threshold,
+        }
+    )
+    if scored:
+        report.table(
+            ["scan", "score", "p", "findings", "hottest voxel (z)"],
+            [
+                (s.name, s.result.scan_score, s.result.p_value, len(s.result.findings), s.result.scores["max"])
+                for s in scored
+            ],
+            "p: share of healthy scans that score at least as high, conformal.",
+        )
+    if failures:
+        report.table(["scan", "why it was not scored"], [(name, reason) for name, _, reason in failures])
+    for entry in scored:
+        report.section(entry.name)
+        report.verdict(*_scan_verdict(entry.result, target))
+        figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
+        report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)
+        _findings(report, entry.result)
+    report.section("Limits", LIMITS_TEXT)
+    return report
+
+
+def _verdict(summary: Summary) -> tuple[str, Kind]:
+    best, best_z = summary.row(summary.best_raw), summary.row(summary.best_z)
+    kind: Kind
+    ap = f"Voxel average precision of the fused heatmap: **{fmt(summary.fused.ap)}** (chance {summary.prevalence:.4f})."
+    raw = f"Best baseline as published, {best.score}: {fmt(best.ap)}; difference {fmt(summary.gain_raw)}."
+    z = f"Best baseline with the same normative z, {best_z.score}: {fmt(best_z.ap)}; difference {fmt(summary.gain_z)}."
+    if summary.gain_raw.low > 0 and summary.gain_z.low > 0:
+        words, kind = "The fused score **beats every baseline** on these implants.", "good"
+    elif summary.gain_raw.low > 0:
+        words = "The fused score beats the baselines as published, but **not clearly** the best one given the same z."
+        kind = "neutral"
+    elif summary.gain_raw.high < 0:
+        words, kind = f"**A simple baseline is better**: use {best.score} on this cohort.", "bad"
+    else:
+        words, kind = "**No evidence** that the fused score beats the best baseline on this cohort.", "neutral"
+    return "\n\n".join([words, f"{ap} {raw} {z}"]), kind
+
+
+def _scan_verdict(result: ScanResult, target: float) -> tuple[str, Kind]:
+    if result.findings:
+        count = len(result.findings)
+        regions = "1 region" if count == 1 else f"{count} regions"
+        text = f"{regions} above the threshold that {100 * target:g} % of healthy scans exceed."
+        return f"{text} Scan p = {result.p_value:.3f}.", "bad"
+    if result.p_value <= target:
+        return f"No single region stands out, but the scan as a whole is unusual: p = {result.p_value:.3f}.", "bad"
+    return f"Nothing unusual among the scored voxels: scan p = {result.p_value:.3f}.", "neutral"
+
+
+def _cohort(
+    report: Report,
+    config: AnomalyRunConfig,
+    grid: Preprocess,
+    parts: Mapping[str, Manifest],
+    failures: Sequence[Failure],
+) -> None:
+    report.section("Cohort", "Splits are by subject. Test subjects took no part in training, template or calibration.")
+    rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
+    report.table(["part", "scans", "subjects"], rows)
+    report.facts(
+        {
+            "model grid (voxels)": " x ".join(map(str, grid.shape)),
+            "voxel size (mm)": " x ".join(f"{step:g}" for step in grid.spacing),
+            "alignment": grid.align,
+            "folds": config.anomaly.folds,
+            "fused channels": ", ".join(config.anomaly.fusion.channels),
+            "seed": config.seed,
+        }
+    )
+    if failures:
+        report.table(["case", "reason"], [(f.case, f.message) for f in failures], "Left out")
+
+
+def _training(
+    report: Report, detector: AnomalyDetector, histories: Mapping[str, Sequence[Mapping[str, float]]]
+) -> None:
+    model = detector.members[0].model
+    report.section("Training", "One model per fold, each trained without the fold's subjects.")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    report.facts({"family": model.family, "parameters": parameters})
+    report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
+
+
+def _voxel_level(report: Report, summary: Summary) -> None:
+    report.section(
+        "Finding the voxels",
+        f"All {summary.implanted} implanted scans of {summary.subjects} held-out subjects, pooled; prevalence "
+        f"{summary.prevalence:.4f}. Intervals: 95 %, resampling subjects. Dice is an upper limit, at the threshold "
+        f"chosen with the truth at hand; at the calibrated threshold fused reaches {fmt(summary.dice_at_threshold)}.",
+    )
+    columns = ["score", "form", "baseline", "AP", "AP per scan", "AUROC", "best Dice"]
+    rows = [(r.score, r.form, r.baseline, r.ap, r.ap_per_scan, r.auroc, r.dice) for r in summary.voxel]
+    report.table(columns, rows, "raw: as published; z: with the normative z of this pipeline.", highlight=[0])
+    shown = _compared(summary)
+    report.figure(
+        interval_plot(
+            [row.name for row in shown], [row.ap for row in shown], "voxel AP, 95 %", reference=summary.prevalence
+        ),
+        "Average precision with 95 % intervals; the line is chance.",
+        "Average precision of the scores",
+    )
+    report.facts(
+        {
+            f"fused minus {summary.best_raw}": summary.gain_raw,
+            f"fused over {summary.best_raw}": summary.ratio_raw,
+            f"fused minus {summary.best_z}": summary.gain_z,
+            f"fused over {summary.best_z}": summary.ratio_z,
+        }
+    )
+    rows_by_kind = [(kind, count, *(row.by_kind[kind] for row in shown[:4])) for kind, count in summary.kinds.items()]
+    report.table(["implant", "scans", *(row.name for row in shown[:4])], rows_by_kind, "Voxel AP by kind of implant.")
+    controls = [(name, value) for name, value in summary.controls.items()]
+    report.table(
+        ["control", "AP over prevalence"],
+        controls,
+        "Chance is 1. Zero amplitude: the untouched scan against the place of its implant. Permuted masks: against "
+        "another subject's implant.",
+    )
+
+
+def _scan_level(report: Report, summary: Summary) -> None:
+    target = summary.target_fpr
+    report.section(
+        "Finding the scans",
+        f"{summary.healthy} healthy test scans against {summary.implanted} implanted copies. The calibration aims at "
+        f"{100 * target:g} % of healthy subjects; realised: share of healthy test subjects with p at or below it, "
+        "exact 95 % interval.",
+    )
+    rows = [(r.name, r.auroc, r.ap, r.fpr_at_95, r.fpr, r.detected) for r in summary.scan]
+    columns = ["scan score", "AUROC", "AP", "FPR at 95 % TPR", "realised FPR", "detected"]
+    report.table(columns, rows)
+    report.facts(
+        {
+            "healthy subjects with any voxel above the threshold": summary.any_hot,
+            "implants touched by a voxel above the threshold": summary.found,
+        }
+    )
+
+
+def _pictures(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
+    report.section(
+        "Heatmaps",
+        "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
+        f"{LIMITS[0]:g}; findings need {detector.calibration.threshold:.2f}.",
+    )
+    for example in examples:
+        scan, result = example.scan, example.result
+        healthy = scan.kind == HEALTHY
+        truth = None if healthy else example.image.with_data(scan.truth.astype(np.uint8))
+        point = _peak(result) if healthy or truth is None else _middle(truth)
+        what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
+        title = f"{scan.case}: {what}; p = {result.p_value:.3f}, findings: {len(result.findings)}"
+        figure = mosaic(
+            example.image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal"
+        )
+        through = "the hottest voxel" if healthy else "the implant"
+        report.figure(figure, _caption(f"On the model grid; slices through {through}."), title)
+
+
+def _findings(report: Report, result: ScanResult) -> None:
+    rows = [
+        (f.id, f.volume_mm3, f.peak, f.p, f.channel, " ".join(f"{value:.1f}" for value in f.peak_ras))
+        for f in result.findings
+    ]
+    if rows:
+        columns = ["finding", "volume (mm³)", "peak (z)", "p", "channel", "peak at R A S (mm)"]
+        report.table(columns, rows, "p: share of healthy scans whose hottest voxel is at least as hot (family-wise).")
+
+
+def _compared(summary: Summary) -> list[VoxelRow]:
+    """The rows that a reader compares: fused, best baselines, then the rest by AP."""
+    first = [summary.fused, summary.row(summary.best_raw), summary.row(summary.best_z)]
+    return first + [row for row in summary.voxel if row not in first]
+
+
+def _caption(text: str) -> str:
+    return (
+        f"{text} Radiological convention: the patient's right is on the left. Colour: z against healthy, fixed scale "
+        f"from {LIMITS[0]:g} to {LIMITS[1]:g}; transparent: below, or not scored (outside the dotted line)."
+    )
+
+
+def _peak(result: ScanResult) -> NDArray[np.float64]:
+    """World point of the hottest voxel."""
+    data = np.nan_to_num(result.heatmap.data[0], nan=-np.inf)
+    return result.heatmap.grid.to_world(np.unravel_index(int(data.argmax()), data.shape))
+
+
+def _middle(mask: Volume) -> NDArray[np.float64]:
+    """World point of the mask's voxel that is nearest to its centre of mass."""
+    voxels = np.argwhere(mask.data[0] > 0)
+    if not len(voxels):
+        return mask.grid.center
+    return mask.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

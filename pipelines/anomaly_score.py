@@ -1,0 +1,109 @@
+"""Score new scans with the artifact of an anomaly run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medgen import io, tracking
+from medgen.anomaly.storage import from_artifact
+from medgen.artifact import TrainedModel
+from medgen.config import Config
+from medgen.errors import DataError, MedgenError
+from medgen.training import device_of
+
+from .anomaly_outputs import ScanFiles, unique_names
+from .anomaly_report import Scored, score_report
+from .progress import bars
+from .runfolder import RunSummary, open_run
+
+
+class ScoreConfig(Config):
+    """One scoring of new scans, as it is kept in ``config.yaml``.
+
+    Attributes:
+        scans: NIfTI, NRRD or MetaImage files, DICOM folders.
+        model: Artifact folder of an anomaly run.
+        model_sha256: Its digest.
+        out: Folder of the results.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+    """
+
+    scans: tuple[Path, ...]
+    model: Path
+    model_sha256: str
+    out: Path
+    device: str = "auto"
+
+
+def score(
+    scans: Sequence[Path],
+    *,
+    model: Path,
+    out: Path,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> RunSummary:
+    """Write heatmaps, findings, p-values and a report for new scans.
+
+    A scan that cannot be read, does not look like the cohort or does not register is listed in ``failures.csv``, the
+    others are scored all the same; the exit code is then 1.
+
+    Args:
+        scans: NIfTI, NRRD or MetaImage files, DICOM folders.
+        model: Artifact folder of an anomaly run.
+        out: New folder.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        overwrite: Replace the results of an earlier scoring.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: If no scan is given or none exists.
+        ArtifactError: If the artifact is damaged or of another kind.
+    """
+    if not scans:
+        raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
+    if not any(path.exists() for path in scans):
+        raise DataError(f"{scans[0]}: no such file or folder; check the path")
+    artifact = TrainedModel.load(model, device_of(device))
+    detector = from_artifact(artifact)
+    config = ScoreConfig(scans=tuple(scans), model=model, model_sha256=artifact.sha256, out=out, device=device)
+    settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
+    with (
+        open_run(out, config, overwrite=overwrite) as folder,
+        bars(progress) as tick,
+        tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
+    ):
+        track.set_tags({"medgen.model.sha256": artifact.sha256})
+        files, scored, failures = ScanFiles(folder.out), [], []
+        for done, (name, path) in enumerate(zip(unique_names(scans), scans, strict=True), start=1):
+            try:
+                scan = io.read(path)
+                result = detector.score_scan(scan)
+            except MedgenError as error:
+                failures.append((name, "score", str(error)))
+            else:
+                files.add(name, result)
+                scored.append(Scored(name, scan, result))
+            tick("scoring", done, len(scans))
+        files.close()
+        folder.write_failures(failures)
+        folder.write_metrics({entry.name: _numbers(entry) for entry in scored})
+        score_report(detector, scored, failures, artifact.sha256, track.id).write(folder.report)
+        for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
+            track.log_file(path)
+    lines = [_line(entry) for entry in scored]
+    lines += [f"{name}: not scored: {reason}" for name, _, reason in failures]
+    lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
+    return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+
+
+def _numbers(entry: Scored) -> dict[str, object]:
+    result = entry.result
+    return {"scores": dict(result.scores), "p": dict(result.p_values), "findings": len(result.findings)}
+
+
+def _line(entry: Scored) -> str:
+    count = len(entry.result.findings)
+    return f"{entry.name}: p = {entry.result.p_value:.3f}, {count} finding{'' if count == 1 else 's'}"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.storage import from_artifact, to_artifact
+from medgen.artifact import TrainedModel
+from medgen.config import parse_config
+from medgen.dataset import Dataset
+from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError
+from medgen.models import build
+from medgen.preprocess import Preprocess
+from medgen.volume import Grid, Volume
+
+SHAPE = (16, 20, 16)
+RECIPE = Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))
+CONFIG = parse_config(
+    AnomalyConfig, {"folds": 2, "likelihood_samples": 2, "calibration": {"target_fpr": 0.1}}, source="test"
+)
+
+
+def scan(seed, blob=False):
+    """A native scan: 1.5 mm, left-handed, with a brain-like ellipsoid on a constant background."""
+    shape = (22, 28, 22)
+    affine = np.diag([-1.5, 1.5, 1.5, 1.0])
+    affine[:3, 3] = (17, -20, -15)
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij"))
+    data = 100 + 30 * np.cos(3 * grid[0]) + 20 * grid[1] + 5 * rng.normal(size=shape)
+    if blob:
+        data[14:18, 12:16, 10:14] += 250
+    data[(grid**2).sum(0) > 0.9] = 0
+    return Volume(data[None].astype(np.float32), Grid(shape, affine))
+
+
+def dataset(n=12):
+    prepared = tuple(RECIPE.apply(scan(seed)) for seed in range(n))
+    ids = tuple(f"case-{number:02d}" for number in range(n))
+    images = torch.from_numpy(np.stack([item.image for item in prepared]))
+    foregrounds = torch.from_numpy(np.stack([item.foreground for item in prepared]))[:, None]
+    return Dataset(ids, ids, images, foregrounds, prepared=prepared)
+
+
+def models(n=2):
+    settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "narrow": 2}
+    return [build(settings, seed=number).eval() for number in range(n)]
+
+
+def folds(data):
+    return [data.ids[0::2], data.ids[1::2]]
+
+
+@pytest.fixture(scope="module")
+def detector():
+    data = dataset()
+    return AnomalyDetector.fit(data, folds(data), models(), CONFIG, RECIPE)
+
+
+def test_a_bright_blob_is_found_where_it_is(detector):
+    native = scan(100, blob=True)
+    result = detector.score_scan(native, with_channels=True)
+    assert result.heatmap.grid.same_as(native.grid)
+    assert result.findings
+    first = result.findings[0]
+    place = native.grid.to_voxel(first.peak_ras)
+    assert (place > (12, 10, 8)).all()
+    assert (place < (20, 18, 16)).all()
+    assert first.peak > detector.calibration.threshold
+    assert first.p == pytest.approx(1 / 13)
+    assert result.p_value == pytest.approx(1 / 13)
+    assert set(result.channels) == set(CONFIG.fusion.channels)
+    assert first.channel in result.channels
+
+
+def test_a_fresh_healthy_scan_is_unremarkable_and_unscored_voxels_are_nan(detector):
+    native = scan(200)
+    result = detector.score_scan(native)
+    assert result.p_value > 0.1
+    data = result.heatmap.data[0]
+    assert np.isnan(data[0, 0, 0])
+    assert np.isfinite(data[11, 14, 11])
+    assert np.isfinite(data).sum() == pytest.approx((native.data > 0).sum(), rel=0.25)
+
+
+def test_calibration_scans_get_the_p_values_of_ranks(detector):
+    """A calibration scan passed through its own fold has exactly its calibration score."""
+    data = dataset()
+    for row in (0, 1, 5):
+        measured = detector.measure(data.images[row], data.foregrounds[row])
+        fold = row % 2
+        for name, values in measured.scores.items():
+            assert values[fold] == pytest.approx(detector.calibration.scores[name][row], rel=1e-4), name
+
+
+def test_scoring_repeats_bit_for_bit(detector):
+    first, second = detector.score_scan(scan(7)), detector.score_scan(scan(7))
+    np.testing.assert_array_equal(first.heatmap.data, second.heatmap.data)
+    assert first.scores == second.scores
+
+
+def test_a_saved_detector_scores_the_same(detector, tmp_path):
+    to_artifact(detector, {"seed": 3}).save(tmp_path / "model")
+    again = from_artifact(TrainedModel.load(tmp_path / "model"))
+    before, after = detector.score_scan(scan(100, blob=True)), again.score_scan(scan(100, blob=True))
+    np.testing.assert_array_equal(before.heatmap.data, after.heatmap.data)
+    assert before.findings == after.findings
+    assert before.p_values == after.p_values
+
+
+def test_an_artifact_of_another_kind_or_without_a_part_is_refused(detector):
+    artifact = to_artifact(detector)
+    with pytest.raises(ArtifactError, match="kind 'generative'"):
+        from_artifact(TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {"kind": "generative"}))
+    arrays = {name: array for name, array in artifact.arrays.items() if name != "fold1/tail/pca"}
+    with pytest.raises(ArtifactError, match="'tail/pca' is missing"):
+        from_artifact(TrainedModel(artifact.models, RECIPE, None, arrays, artifact.meta))
+
+
+def test_several_scans_of_a_subject_count_once():
+    data = dataset()
+    subjects = tuple(f"subject-{number // 2}" for number in range(len(data)))
+    paired = Dataset(data.ids, subjects, data.images, data.foregrounds, prepared=data.prepared)
+    halves = [data.ids[:6], data.ids[6:]]
+    config = CONFIG.model_copy(update={"calibration": CONFIG.calibration.model_copy(update={"target_fpr": 0.2})})
+    fitted = AnomalyDetector.fit(paired, halves, models(), config, RECIPE, voxel_scores=())
+    assert len(fitted.calibration.maxima) == 6
+    assert fitted.calibration.folds.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_what_a_cohort_cannot_support_is_refused():
+    data = dataset(4)
+    with pytest.raises(CalibrationError, match=r"10 % needs at least 9 healthy scans.*found 4"):
+        AnomalyDetector.fit(data, folds(data), models(), CONFIG, RECIPE)
+    wide = CONFIG.model_copy(update={"calibration": CONFIG.calibration.model_copy(update={"target_fpr": 0.5})})
+    with pytest.raises(DataError, match="exactly once"):
+        AnomalyDetector.fit(data, [data.ids[:2], data.ids[:2]], models(), wide, RECIPE)
+    with pytest.raises(ConfigError, match="needs 10 development subjects"):
+        wide.model_copy(update={"folds": 5}).check_subjects(4)
+    broken = parse_config(AnomalyConfig, {"fusion": {"channels": ["iwae"]}}, source="test")
+    with pytest.raises(ConfigError, match="scores whole scans"):
+        broken.check_subjects(50)
+    unknown = parse_config(AnomalyConfig, {"fusion": {"channels": ["pcaa"]}}, source="test")
+    with pytest.raises(ConfigError, match=r"unknown score 'pcaa'; known scores: .*pca"):
+        unknown.check_subjects(50)
+
+
+def test_a_scan_outside_the_scored_region_is_refused(detector):
+    image = torch.zeros(1, *SHAPE)
+    with pytest.raises(DataError, match="no part of the scan lies where"):
+        detector.measure(image, torch.zeros(1, *SHAPE, dtype=torch.bool))

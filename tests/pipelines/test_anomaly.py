@@ -1,0 +1,197 @@
+"""The anomaly pipeline end to end, through the command line, on a tiny simulated cohort."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medgen import io
+from medgen.cohorts import simulate
+from medgen.volume import Volume
+
+CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "anomaly.yaml"
+
+
+def medgen(monkeypatch, capsys, *arguments):
+    """Exit code, standard output and error of the ``medgen`` command."""
+    from medgen.pipelines.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["medgen", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "cohort"
+    simulate(folder, n=14, seed=0, spacing=8.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(cohort, tmp_path_factory):
+    """One finished run, shared by the tests that only look at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        out = tmp_path_factory.mktemp("runs") / "anomaly"
+        patch.setattr(sys, "argv", ["medgen", "anomaly", "run", str(CONFIG), f"data={cohort}", f"out={out}", "-q"])
+        from medgen.pipelines.cli import main
+
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
+    return out
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_everything_it_promises(finished):
+    for name in (
+        "report.html",
+        "metrics.json",
+        "config.yaml",
+        "manifest.csv",
+        "splits.csv",
+        "failures.csv",
+        "scans.csv",
+    ):
+        assert (finished / name).is_file(), name
+    assert (finished / "findings.csv").is_file()
+    assert (finished / "model" / "artifact.json").is_file()
+    assert not (finished / "checkpoints").exists()
+    names = {row["case"] for row in rows(finished / "scans.csv")}
+    assert {io.stem(path) for path in (finished / "heatmaps").iterdir()} == names
+    assert rows(finished / "failures.csv") == []
+
+
+def test_no_subject_is_on_both_sides_of_the_split(finished):
+    parts = {}
+    for row in rows(finished / "splits.csv"):
+        parts.setdefault(row["part"], set()).add(row["subject"])
+    assert set(parts) == {"fold-1", "fold-2", "test"}
+    assert sum(len(part) for part in parts.values()) == len(set.union(*parts.values())) == 14
+    assert {row["subject"] for row in rows(finished / "scans.csv")} == parts["test"]
+
+
+def test_heatmaps_lie_on_the_native_grid_and_are_nan_outside_the_scored_region(finished, cohort):
+    case = next(row["case"] for row in rows(finished / "scans.csv") if row["kind"] == "healthy")
+    scan = io.read(next((cohort / "images").glob(f"{case}*")))
+    heatmap = io.read(finished / "heatmaps" / f"{case}.nii.gz", allow_nan=True)
+    np.testing.assert_allclose(heatmap.grid.affine, scan.grid.affine, atol=1e-6)
+    assert heatmap.grid.shape == scan.grid.shape
+    assert np.isnan(heatmap.data[0, 0, 0, 0])
+    assert np.isfinite(heatmap.data).mean() > 0.1
+
+
+def test_the_metrics_hold_every_row_with_its_interval_and_the_controls(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    names = {row["name"] for row in metrics["voxel"]}
+    assert {"fused", "zscore (raw)", "zscore (z)", "pca (z)", "blur (raw)", "residual (z)", "nll (z)"} <= names
+    for row in metrics["voxel"]:
+        assert row["ap"]["low"] <= row["ap"]["estimate"] <= row["ap"]["high"]
+    assert {row["name"] for row in metrics["scan"]} == {"top", "max", "mean", "iwae", "mahalanobis"}
+    assert 0.3 < metrics["controls"]["zero amplitude"]["estimate"] < 3
+    assert 0.3 < metrics["controls"]["permuted masks"]["estimate"] < 3
+    fused = next(row for row in metrics["voxel"] if row["name"] == "fused")
+    assert fused["ap"]["estimate"] > 2 * metrics["prevalence"]
+
+
+def test_the_report_is_one_file_with_the_tables_and_the_limits(finished):
+    text = (finished / "report.html").read_text(encoding="utf-8")
+    for words in ("not for clinical use", "Finding the voxels", "fused", "zscore", "realised FPR", "exchangeable"):
+        assert words in text
+    assert "data:image/png;base64," in text
+    assert 'src="http' not in text
+
+
+def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path, monkeypatch, capsys):
+    good = sorted((cohort / "images").iterdir())[0]
+    scan = io.read(good)
+    data = np.array(scan.data, dtype=np.float32)
+    center = np.rint(scan.grid.to_voxel(scan.grid.center)).astype(int)
+    i, j, k = center + np.array([3, 2, 2])
+    # Below one voxel in a hundred: more would move the percentiles that the scan is scaled by.
+    data[0, i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 1] += 2 * data.max()
+    changed = tmp_path / "changed.nii.gz"
+    io.write(Volume(data, scan.grid), changed)
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(changed.read_bytes()[:500])
+    out = tmp_path / "scored"
+    model = finished / "model"
+    code, printed, _ = medgen(
+        monkeypatch, capsys, "anomaly", "score", good, changed, bad, "--model", model, "--out", out, "-q"
+    )
+    assert code == 1
+    assert "not scored" in printed
+    scored = {row["case"]: row for row in rows(out / "scans.csv")}
+    assert set(scored) == {io.stem(good), "changed"}
+    assert float(scored["changed"]["max"]) > float(scored[io.stem(good)]["max"])
+    failures = rows(out / "failures.csv")
+    assert [row["case"] for row in failures] == ["bad"]
+    heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
+    hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
+    assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4
+    assert "changed" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeypatch, capsys):
+    code, _, error = medgen(monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={finished}", "-q")
+    assert code == 2
+    assert "--overwrite" in error
+
+
+def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "never"
+    code, printed, _ = medgen(
+        monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", "--dry-run"
+    )
+    assert code == 0
+    assert "2 trainings" in printed
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("anomaly.calibration.target_fpr=0.05", "5 % needs at least 19 healthy scans"),
+        ("anomaly.smoothingg=1", "did you mean 'smoothing'"),
+        ("model.family=vea", "expected one of"),
+        ("evaluation.kinds=[hyperintens]", "did you mean 'hyperintense'"),
+        ("anomaly.fusion.channels=[nope]", "unknown score 'nope'"),
+    ],
+)
+def test_user_errors_are_one_line_before_anything_is_trained(override, message, cohort, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "never"
+    code, _, error = medgen(
+        monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", override, "-q"
+    )
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_scoring_with_a_damaged_model_is_refused(finished, cohort, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(finished / "model", model)
+    weights = model / "weights-0.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    scan = sorted((cohort / "images").iterdir())[0]
+    code, _, error = medgen(
+        monkeypatch, capsys, "anomaly", "score", scan, "--model", model, "--out", tmp_path / "out", "-q"
+    )
+    assert code == 2
+    assert "altered" in error
