@@ -1,0 +1,175 @@
+"""What every way of making labelled scans has in common: sources, samples, and the guard against leaks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.config import Config
+from medgen.errors import AuditError, DataError
+
+if TYPE_CHECKING:
+    from medgen.dataset import Dataset
+    from medgen.preprocess import Preprocess
+
+Log = Callable[[dict[str, float], int], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The scans that generators may learn from.
+
+    Attributes:
+        labelled: Training scans with labels.
+        unlabelled: Training scans of other subjects, used without labels; None if there are none.
+        labels: Label numbers in use, without 0, ascending.
+        hashes: SHA-256 of each case's files, by case id, for the provenance record.
+
+    Raises:
+        DataError: If ``labelled`` has no labels, a label occurs in no scan, or ``unlabelled`` carries labels.
+        AuditError: If a subject is in both parts.
+    """
+
+    labelled: Dataset
+    unlabelled: Dataset | None
+    labels: tuple[int, ...]
+    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labelled.labels is None or not len(self.labelled):
+            raise DataError("synthesis needs training scans with masks, found none; check the masks of the cohort")
+        for label in self.labels:
+            if not bool((self.labelled.labels == label).any()):
+                raise DataError(
+                    f"label {label} is in no mask of the {len(self.labelled)} training scans; "
+                    "add subjects that have it, or leave it out of the cohort's labels"
+                )
+        if self.unlabelled is not None:
+            if self.unlabelled.labels is not None:
+                raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
+            both = set(self.labelled.subjects) & set(self.unlabelled.subjects)
+            if both:
+                raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """Every subject whose scans are learnt from."""
+        more = () if self.unlabelled is None else self.unlabelled.subjects
+        return frozenset((*self.labelled.subjects, *more))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every case that is learnt from, labelled ones first."""
+        return (*self.labelled.ids, *(() if self.unlabelled is None else self.unlabelled.ids))
+
+
+@dataclass(frozen=True, eq=False)
+class Synthetic:
+    """One synthetic labelled scan on the model grid.
+
+    Attributes:
+        image: Model intensities, (c, i, j, k) float32.
+        labels: Label numbers, (i, j, k) uint8.
+        backend: What made it.
+        seed: Makes it again.
+        parents: Ids of the training cases it was derived from directly; empty if it was drawn from a model only.
+        facts: Further plain data for the provenance record.
+    """
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    backend: str
+    seed: int
+    parents: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BackendConfig(Config):
+    """Settings that every backend has; each backend's own are documented with it."""
+
+
+class Backend(ABC):
+    """A trained generator of labelled scans. Subclasses are final, one per file.
+
+    Attributes:
+        name: Name in configurations and provenance records.
+        derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
+    """
+
+    name: ClassVar[str]
+    derived: ClassVar[bool]
+
+    @abstractmethod
+    def sample(self, seed: int) -> Synthetic:
+        """The scan of this seed; equal seeds give equal scans."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all that :func:`medgen.synthesis.load_backend` needs, as data with hashes."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Digest of the trained generator."""
+
+    @property
+    @abstractmethod
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """Records of training, each with ``step``; empty if nothing was trained step by step."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """How a backend is fitted, apart from its own settings.
+
+    Attributes:
+        preprocess: The recipe of the sources' grid and intensities.
+        seed: Of every draw.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        out: Folder for checkpoints; None writes none.
+        resume: Go on from a checkpoint in ``out``.
+        progress: Whether training shows a progress bar.
+        log: Called with (numbers, step).
+        tick: Called with (done, all) by backends that count something else than steps.
+    """
+
+    preprocess: Preprocess
+    seed: int
+    device: str = "auto"
+    out: Path | None = None
+    resume: bool = False
+    progress: bool = False
+    log: Log | None = None
+    tick: Progress | None = None
+
+
+def guard(parents: Collection[str], sources: Sources) -> None:
+    """Refuse a scan whose parents are not all among the labelled training cases.
+
+    Raises:
+        AuditError: Naming the case.
+    """
+    strangers = sorted(set(parents) - set(sources.labelled.ids))
+    if strangers:
+        raise AuditError(
+            f"synthetic scan with the parent {strangers[0]!r}, which is not a labelled training case: "
+            "held-out data would leak into training; the scan is refused"
+        )
+
+
+def guard_split(sources: Sources, held_out: Collection[str]) -> None:
+    """Refuse sources that share a subject with the held-out part.
+
+    Raises:
+        AuditError: Naming the subject.
+    """
+    shared = sorted(sources.subjects & set(held_out))
+    if shared:
+        raise AuditError(f"subject {shared[0]!r} is both learnt from and held out for testing; split by subject")

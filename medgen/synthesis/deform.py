@@ -1,0 +1,281 @@
+"""Labelled scans by learned deformation: anatomy from registrations, appearance from low-frequency intensity changes.
+
+Every labelled scan is registered to other training scans, labelled or not (Zhao et al., "Data augmentation using
+learned transformations for one-shot medical image segmentation", CVPR 2019; Ding et al., 2021). The stationary
+velocities are split into each scan's way to the average anatomy and the variation around it, which is a Gaussian on
+principal components; exponentials of such sums are diffeomorphisms, so image and labels, warped by one field, keep
+fitting each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from medgen.errors import DataError
+from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
+from medgen.seeds import numpy_rng, torch_rng
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.store import Stored, load_stored
+from medgen.synthesis.svf import RegistrationConfig, register
+from medgen.training import device_of
+
+# Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
+_FLOOR = 0.1
+
+
+class DeformConfig(BackendConfig):
+    """Settings of the deformation backend.
+
+    Attributes:
+        pairs: Registrations in all, spread evenly over the labelled scans.
+        registration: How two scans are aligned.
+        variance: Share of the velocities' variance that the principal components keep.
+        strength: Factor on the components' standard deviations; 1 is the variation seen in training.
+        approach: How far along its way to the average anatomy a scan is taken, uniform in this range.
+        appearance: Factor on the standard deviation of the learned log-intensity change.
+        appearance_spacing: Distance of the log-intensity field's control points in voxels.
+        min_jacobian: Smallest Jacobian determinant that is accepted; a field below is shrunk by a fifth at a time.
+    """
+
+    pairs: Annotated[int, Field(ge=2)] = 120
+    registration: RegistrationConfig = RegistrationConfig()
+    variance: Annotated[float, Field(gt=0, le=1)] = 0.95
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    approach: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
+    appearance: Annotated[float, Field(ge=0)] = 1.0
+    appearance_spacing: Annotated[float, Field(ge=4)] = 12.0
+    min_jacobian: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+@final
+class Deform(Backend):
+    """The trained backend: labelled scans, their ways to the average anatomy, and two Gaussian models."""
+
+    name: ClassVar[str] = "deform"
+    derived: ClassVar[bool] = True
+
+    def __init__(self, stored: Stored, device: str = "auto") -> None:
+        if stored.kind != self.name:
+            raise DataError(f"expected a {self.name!r} generator, found {stored.kind!r}")
+        self._stored = stored
+        self._device = device_of(device)
+        self._config = DeformConfig.model_validate(stored.meta["config"])
+        self._ids: list[str] = list(stored.meta["ids"])
+        self._arrays = {name: torch.from_numpy(np.array(array)) for name, array in stored.arrays.items()}
+        self._sha256 = stored.sha256
+
+    @classmethod
+    def fit(cls, sources: Sources, config: DeformConfig, context: FitContext) -> Deform:
+        """Register pairs of training scans and fit the two Gaussian models.
+
+        Args:
+            sources: Labelled scans are moved; labelled and unlabelled ones of other subjects are targets.
+            config: Settings.
+            context: Seed, device and callbacks.
+
+        Raises:
+            DataError: If there is no pair of different subjects.
+        """
+        labelled, device = sources.labelled, device_of(context.device)
+        images = (
+            labelled.images if sources.unlabelled is None else torch.cat([labelled.images, sources.unlabelled.images])
+        )
+        moving, fixed = choose_pairs(sources, config.pairs, context.seed)
+        settings = config.registration
+        velocities = register(
+            images[moving].to(device), images[fixed].to(device), settings, progress=context.tick
+        ).cpu()
+        ways, mean_components = _anatomy(velocities, moving, len(labelled), config.variance)
+        changes = _intensity_changes(images, moving, fixed, velocities, config, device)
+        appearance = _components(changes.flatten(1), config.variance)
+        arrays: dict[str, NDArray[Any]] = {
+            "images": labelled.images.numpy(),
+            "labels": _labels(sources).numpy(),
+            "ways": ways.numpy(),
+            "anatomy": mean_components.numpy(),
+            "appearance": appearance.numpy(),
+            "appearance_mean": changes.flatten(1).mean(0).numpy(),
+        }
+        meta = {
+            "config": config.model_dump(mode="json"),
+            "ids": list(labelled.ids),
+            "learnt_from": list(sources.ids),
+            "pairs": [[int(a), int(b)] for a, b in zip(moving, fixed, strict=True)],
+            "preprocess": context.preprocess.model_dump(mode="json"),
+            "contains_patient_scans": True,
+        }
+        return cls(Stored(cls.name, arrays, meta), context.device)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> Deform:
+        """Read a saved backend; see :func:`medgen.synthesis.store.load_stored` for the errors."""
+        return cls(load_stored(folder), device)
+
+    def save(self, folder: Path) -> None:
+        """Write the backend. The folder holds the labelled training scans: treat it like patient data."""
+        self._stored.save(folder)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of arrays and settings."""
+        return self._sha256
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """Empty: nothing is trained step by step."""
+        return ()
+
+    def sample(self, seed: int) -> Synthetic:
+        """A labelled scan, moved part of the way to the average anatomy and from there along the learned variation.
+
+        Raises:
+            DataError: If no shrinking makes the field invertible, which the exponential rules out but for rounding.
+        """
+        config, arrays = self._config, self._arrays
+        rng = numpy_rng(seed, "deform", "choice")
+        parent = int(rng.integers(len(self._ids)))
+        approach = float(rng.uniform(min(config.approach), max(config.approach)))
+        generator = torch_rng(seed, "deform", "latent")
+        anatomy = torch.randn(len(arrays["anatomy"]), generator=generator).clamp(-2.5, 2.5) * config.strength
+        appearance = torch.randn(len(arrays["appearance"]), generator=generator).clamp(-2.5, 2.5) * config.appearance
+        image, labels = arrays["images"][parent][None], arrays["labels"][parent]
+        shape = tuple(image.shape[2:])
+        control = approach * arrays["ways"][parent] + torch.tensordot(anatomy, arrays["anatomy"], dims=1)
+        displacement, smallest, shrunk = self._field(control[None].to(self._device), shape)
+        moved = warp(image.to(self._device), displacement)
+        change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
+        points = control_shape(shape, config.appearance_spacing)
+        change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
+        result = ((moved + _FLOOR) * torch.exp(change) - _FLOOR) * (moved > 0)
+        facts = {
+            "approach": approach,
+            "min_jacobian": smallest,
+            "shrunk": shrunk,
+            "mean_displacement_voxels": float(displacement.square().sum(1).sqrt().mean()),
+        }
+        return Synthetic(
+            image=result.clamp(0, float(arrays["images"].max()))[0].cpu().numpy(),
+            labels=warp_labels(labels[None], displacement.cpu())[0, 0].numpy(),
+            backend=self.name,
+            seed=seed,
+            parents=(self._ids[parent],),
+            facts=facts,
+        )
+
+    def _field(self, control: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, float, int]:
+        for attempt in range(20):
+            displacement = exponentiate(expand(control * 0.8**attempt, shape))
+            smallest = float(jacobian_minimum(displacement))
+            if smallest >= self._config.min_jacobian:
+                return displacement, smallest, attempt
+        raise DataError(f"a sampled field folds (smallest Jacobian determinant {smallest:.3g}); lower deform.strength")
+
+
+def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], list[int]]:
+    """Rows of moving and fixed scans; labelled scans come first, unlabelled ones after them.
+
+    Every labelled scan gets the same number of targets of other subjects, different ones as far as there are.
+
+    Raises:
+        DataError: If all scans are of one subject.
+    """
+    subjects = list(sources.labelled.subjects) + list(() if sources.unlabelled is None else sources.unlabelled.subjects)
+    count = len(sources.labelled)
+    each = max(pairs // count, 1)
+    moving: list[int] = []
+    fixed: list[int] = []
+    for row in range(count):
+        others = [index for index, subject in enumerate(subjects) if subject != subjects[row]]
+        if not others:
+            raise DataError(
+                "deformations are learnt between subjects, and the training part has only one; add subjects"
+            )
+        order = numpy_rng(seed, "deform", "targets", sources.labelled.ids[row]).permutation(others)
+        fixed += [int(target) for target in order[:each]]
+        moving += [row] * min(each, len(others))
+    return moving, fixed
+
+
+def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
+    """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
+
+    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
+    """
+    values = torch.unique(labels)
+    shares = torch.cat([warp((labels == value).float(), displacement, padding="zeros") for value in values], dim=1)
+    # Outside of the grid there is background.
+    background = values == 0
+    if bool(background.any()):
+        shares[:, background] += 1 - shares.sum(dim=1, keepdim=True)
+    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
+
+
+def _labels(sources: Sources) -> Tensor:
+    if sources.labelled.labels is None:
+        raise DataError("synthesis needs training scans with masks")
+    return sources.labelled.labels
+
+
+def _anatomy(velocities: Tensor, moving: list[int], count: int, variance: float) -> tuple[Tensor, Tensor]:
+    """Per labelled scan the way to the average anatomy (n, 3, p, q, r), and the components of the rest."""
+    rows = torch.tensor(moving)
+    ways = torch.zeros(count, *velocities.shape[1:])
+    rest = velocities.clone()
+    for row in range(count):
+        own = velocities[rows == row]
+        # A mean over few targets is shrunk towards "stay where you are".
+        ways[row] = own.mean(0) * len(own) / (len(own) + 1)
+        rest[rows == row] -= ways[row]
+    components = _components(rest.flatten(1), variance)
+    return ways, components.reshape(len(components), *velocities.shape[1:])
+
+
+def _components(data: Tensor, variance: float) -> Tensor:
+    """Principal components (m, d), each times its standard deviation, that keep a share of the variance."""
+    centred = data - data.mean(0)
+    # Rows are few and columns many: the small Gram matrix has the same spectrum. In double precision, so that the
+    # order of the components does not hang on rounding.
+    values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    total = values.sum()
+    if float(total) <= 0:
+        return torch.zeros(1, data.shape[1])
+    kept = int((torch.cumsum(values, 0) < variance * total).sum()) + 1
+    kept = min(kept, len(data) - 1) or 1
+    # V = Xᵀ u / √λ has unit length, and the standard deviation along it is √(λ / (n − 1)).
+    return (vectors[:, :kept].T.float() @ centred) / max(len(data) - 1, 1) ** 0.5
+
+
+def _intensity_changes(
+    images: Tensor,
+    moving: list[int],
+    fixed: list[int],
+    velocities: Tensor,
+    config: DeformConfig,
+    device: torch.device,
+) -> Tensor:
+    """Low-frequency log-intensity changes between aligned scans, as control points (pairs, c, p, q, r)."""
+    shape = tuple(images.shape[2:])
+    points = control_shape(shape, config.appearance_spacing)
+    results = []
+    for row, (source, target) in enumerate(zip(moving, fixed, strict=True)):
+        displacement = exponentiate(expand(velocities[row][None].to(device), shape))
+        moved, wanted = warp(images[source][None].to(device), displacement), images[target][None].to(device)
+        weight = ((moved > 0) & (wanted > 0)).float()
+        ratio = (torch.log(wanted.clamp_min(0) + _FLOOR) - torch.log(moved.clamp_min(0) + _FLOOR)) * weight
+        # The outermost control points lie outside of the scan and repeat their neighbours.
+        inside = (points[0] - 2, points[1] - 2, points[2] - 2)
+        sums = functional.adaptive_avg_pool3d(ratio, inside)
+        mass = functional.adaptive_avg_pool3d(weight, inside)
+        # A prior weight of a tenth: cells without anatomy say nothing.
+        results.append(functional.pad(sums / (mass + 0.1), (1,) * 6, mode="replicate").cpu())
+    return torch.cat(results)

@@ -1,0 +1,307 @@
+"""What a synthetic scan must pass before it is used; anything that cannot be checked is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from medgen.augmentation import AugmentConfig
+from medgen.config import Config
+from medgen.dataset import Dataset
+from medgen.errors import DataError
+from medgen.metrics.segmentation import dice
+from medgen.seeds import derive, numpy_rng
+from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
+from medgen.synthesis.base import Sources, Synthetic, guard
+from medgen.synthesis.copies import Gallery
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class FilterConfig(Config):
+    """Bounds of the filter; all are taken from the training scans themselves.
+
+    Attributes:
+        auditor: The segmenters that judge whether labels fit the image; never those of the value study.
+        agreement_percentile: Percentile of the real scans' out-of-fold Dice that a synthetic scan must reach.
+        volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie.
+        component_margin: How much smaller the largest component's share of a label may be than in any real scan.
+        centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
+        copy_quantile: Quantile of the real scans' correlation with their nearest other subject.
+        copy_margin: Added to that correlation.
+        identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
+            people are from each other (1 − correlation). These are alike by construction, and must at least not be
+            the same; towards everybody else the bound above holds.
+    """
+
+    auditor: SegmenterConfig = SegmenterConfig(steps=250)
+    agreement_percentile: Annotated[float, Field(ge=0, le=100)] = 5.0
+    volume_sd: Annotated[float, Field(gt=0)] = 3.0
+    component_margin: Probability = 0.1
+    centroid_factor: Annotated[float, Field(ge=1)] = 1.5
+    copy_quantile: Probability = 0.999
+    copy_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    identity: Probability = 0.2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the filter says of one scan.
+
+    Attributes:
+        accepted: Whether every check passed.
+        scores: Every number that was compared, and with what.
+        reasons: Check → one line with numbers, for each failed check; empty if accepted.
+        nearest: The real scan it resembles most.
+    """
+
+    accepted: bool
+    scores: Mapping[str, float]
+    reasons: Mapping[str, str]
+    nearest: str
+
+    @classmethod
+    def unusable(cls, reason: str) -> Verdict:
+        """Of a scan that no check can judge."""
+        return cls(False, {}, {"usable": reason}, "")
+
+
+@dataclass(frozen=True)
+class _LabelBounds:
+    """Of one label in the real training scans: log volume, component share, centroid."""
+
+    log_volume: tuple[float, float]
+    component: float
+    centroid: NDArray[np.float64]
+    distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """Bounds and auditors, fitted on training scans only.
+
+    Attributes:
+        config: Settings.
+        sources: The training scans.
+        auditors: Segmenter and the subjects it was trained on, two of them.
+        agreement: Out-of-fold Dice of each real scan, by case id.
+        agreement_bound: What a synthetic scan must reach.
+        copy_bound: Correlation with a real scan above which a scan counts as a copy.
+        bounds: Per label.
+        gallery: All training scans, labelled and not.
+    """
+
+    config: FilterConfig
+    sources: Sources
+    auditors: tuple[tuple[Segmenter, frozenset[str]], ...]
+    agreement: Mapping[str, float]
+    agreement_bound: float
+    copy_bound: float
+    bounds: Mapping[int, _LabelBounds]
+    gallery: Gallery = field(repr=False)
+
+    @property
+    def identity_bound(self) -> float:
+        """Largest correlation of a deformed scan with the scans of its parent's subject."""
+        return 1 - self.config.identity * (1 - self.copy_bound)
+
+    @classmethod
+    def fit(
+        cls,
+        sources: Sources,
+        config: FilterConfig,
+        *,
+        seed: int,
+        device: str = "auto",
+        tick: Callable[[int, int], None] | None = None,
+    ) -> Filter:
+        """Train the auditors on two halves of the subjects and measure the real scans.
+
+        Args:
+            sources: Training scans; nothing held out.
+            config: Settings.
+            seed: Of folds and training.
+            device: ``auto``, ``cpu`` or ``cuda[:N]``.
+            tick: Called with (trainings done, 2).
+
+        Raises:
+            DataError: If there are fewer than two labelled subjects.
+        """
+        real = sources.labelled
+        folds = _folds(real, seed)
+        auditors: list[tuple[Segmenter, frozenset[str]]] = []
+        agreement: dict[str, float] = {}
+        for number, held_out in enumerate(folds):
+            ids = [name for name, subject in zip(real.ids, real.subjects, strict=True) if subject not in held_out]
+            segmenter = train_segmenter(
+                real.subset(ids),
+                config.auditor,
+                derive(seed, "auditor", number),
+                labels=sources.labels,
+                augmentation=AugmentConfig(),
+                device=device,
+            )
+            auditors.append((segmenter, frozenset(real.subjects) - held_out))
+            others = [row for row, subject in enumerate(real.subjects) if subject in held_out]
+            predicted = segmenter.predict(real.images[others])[:, 0].numpy()
+            for row, prediction in zip(others, predicted, strict=True):
+                agreement[real.ids[row]] = mean_dice(prediction, _truth(real, row), sources.labels)
+            if tick is not None:
+                tick(number + 1, len(folds))
+        gallery = _gallery(sources)
+        return cls(
+            config=config,
+            sources=sources,
+            auditors=tuple(auditors),
+            agreement=agreement,
+            agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
+            copy_bound=gallery.between_subjects(config.copy_quantile) + config.copy_margin,
+            bounds={label: _label_bounds(real, label, config) for label in sources.labels},
+            gallery=gallery,
+        )
+
+    def check(self, synthetic: Synthetic, *, derived: bool) -> Verdict:
+        """Judge one scan. A score that is not a finite number fails its check.
+
+        Args:
+            synthetic: The scan.
+            derived: Whether it is a transformed real scan (its parent is then held to ``identity`` only).
+
+        Raises:
+            AuditError: If a parent is not a labelled training case.
+        """
+        guard(synthetic.parents, self.sources)
+        scores: dict[str, float] = {}
+        reasons: dict[str, str] = {}
+
+        def require(name: str, value: float, low: float, high: float, text: str) -> None:
+            scores[name] = value
+            # Written so that NaN, in the value or in a bound, fails.
+            if not (low <= value <= high):
+                bounds = f"at least {low:.4g}" if math.isinf(high) else f"{low:.4g} to {high:.4g}"
+                bounds = f"at most {high:.4g}" if math.isinf(low) else bounds
+                reasons[name] = f"{text} {value:.4g}, expected {bounds}"
+
+        shape, grid = synthetic.image.shape[1:], self.sources.labelled.shape
+        if tuple(shape) != grid or synthetic.labels.shape != grid:
+            return Verdict.unusable(f"shape {tuple(shape)}, expected {grid}")
+        if not np.isfinite(synthetic.image).all() or float(synthetic.image.std()) <= 1e-6:
+            return Verdict.unusable("the image is constant or has values that are not numbers")
+        strange = sorted(set(np.unique(synthetic.labels).tolist()) - {0, *self.sources.labels})
+        if strange:
+            return Verdict.unusable(f"label {strange[0]} does not exist in the training scans")
+        agreement = self._agreement(synthetic)
+        require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
+        for label, bounds in self.bounds.items():
+            mask = synthetic.labels == label
+            measured = _measure(mask)
+            low, high = bounds.log_volume
+            voxels = float(mask.sum())
+            require(f"volume_{label}", voxels, math.exp(low), math.exp(high), f"volume of label {label} in voxels")
+            if voxels:
+                component, centroid = measured
+                text = f"share of the largest component of label {label}"
+                require(f"component_{label}", component, bounds.component, math.inf, text)
+                distance = float(np.linalg.norm(centroid - bounds.centroid))
+                text = f"centroid of label {label}, voxels from the real mean"
+                require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
+        nearest = self._copies(synthetic, derived, require)
+        return Verdict(not reasons, scores, reasons, nearest)
+
+    def _agreement(self, synthetic: Synthetic) -> float:
+        """Dice between the labels and what auditors see that have not been trained on a parent."""
+        subject = dict(zip(self.sources.labelled.ids, self.sources.labelled.subjects, strict=True))
+        known = {subject[parent] for parent in synthetic.parents}
+        values = []
+        for segmenter, trained_on in self.auditors:
+            if not known & trained_on:
+                predicted = segmenter.predict(torch.from_numpy(synthetic.image)[None])[0, 0].numpy()
+                values.append(mean_dice(predicted, synthetic.labels, self.sources.labels))
+        return float(np.mean(values)) if values else math.nan
+
+    def _copies(
+        self, synthetic: Synthetic, derived: bool, require: Callable[[str, float, float, float, str], None]
+    ) -> str:
+        values = self.gallery.correlations(torch.from_numpy(synthetic.image))
+        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
+        kin = {subject[parent] for parent in synthetic.parents} if derived else set()
+        related = torch.tensor([owner in kin for owner in self.gallery.subjects])
+        for name, rows, bound in (
+            ("copy", ~related, self.copy_bound),
+            ("identity", related, self.identity_bound),
+        ):
+            if bool(rows.any()):
+                row = int(torch.where(rows, values, -2.0).argmax())
+                require(name, float(values[row]), -math.inf, bound, f"correlation with {self.sources.ids[row]}")
+        return self.sources.ids[int(values.argmax())]
+
+
+def mean_dice(prediction: NDArray[np.integer], truth: NDArray[np.integer], labels: Sequence[int]) -> float:
+    """Mean over labels of the Dice overlap of two label maps (i, j, k)."""
+    return float(np.mean([dice(prediction, truth, label) for label in labels]))
+
+
+def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
+    subjects = sorted(set(real.subjects))
+    if len(subjects) < 2:
+        raise DataError(
+            f"the filter's auditors need two labelled training subjects, found {len(subjects)}; add subjects"
+        )
+    order = [str(name) for name in numpy_rng(seed, "filter", "folds").permutation(subjects)]
+    return [frozenset(order[0::2]), frozenset(order[1::2])]
+
+
+def _gallery(sources: Sources) -> Gallery:
+    if sources.unlabelled is None:
+        return Gallery(sources.labelled.images, sources.ids, sources.labelled.subjects)
+    images = torch.cat([sources.labelled.images, sources.unlabelled.images])
+    return Gallery(images, sources.ids, (*sources.labelled.subjects, *sources.unlabelled.subjects))
+
+
+def _truth(real: Dataset, row: int) -> NDArray[np.uint8]:
+    if real.labels is None:
+        raise DataError("synthesis needs training scans with masks")
+    truth: NDArray[np.uint8] = real.labels[row, 0].numpy()
+    return truth
+
+
+def _measure(mask: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
+    """Share of the largest connected component (26 neighbours) and centroid in voxels; NaN for an empty mask."""
+    if not mask.any():
+        return math.nan, np.full(3, math.nan)
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    return float(sizes.max() / sizes.sum()), np.array(ndimage.center_of_mass(mask))
+
+
+def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBounds:
+    volumes, components, centroids = [], [], []
+    for row in range(len(real)):
+        mask = _truth(real, row) == label
+        if mask.any():
+            component, centroid = _measure(mask)
+            volumes.append(math.log(mask.sum()))
+            components.append(component)
+            centroids.append(centroid)
+    mean, count = float(np.mean(volumes)), len(volumes)
+    # One scan has no spread of its own; a tenth of the volume is what segmenting it twice would give.
+    spread = max(float(np.std(volumes, ddof=1)) if count > 1 else 0.0, 0.1)
+    # A prediction interval: the mean itself is uncertain.
+    reach = config.volume_sd * spread * math.sqrt(1 + 1 / count)
+    low, high = min(mean - reach, *volumes), max(mean + reach, *volumes)
+    centre = np.mean(centroids, axis=0)
+    farthest = float(np.linalg.norm(np.array(centroids) - centre, axis=1).max())
+    return _LabelBounds(
+        log_volume=(low - 1e-9, high + 1e-9),
+        component=max(min(components) - config.component_margin, 0.0),
+        centroid=centre,
+        distance=config.centroid_factor * farthest + 1.0,
+    )

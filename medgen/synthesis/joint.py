@@ -1,0 +1,136 @@
+"""Labelled scans from a generative model of image and labels together (family ``joint``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from medgen.artifact import TrainedModel
+from medgen.augmentation import AugmentConfig
+from medgen.errors import ArtifactError, DataError
+from medgen.models import ModelConfig, build, parse_settings
+from medgen.models.joint import Joint
+from medgen.seeds import derive, torch_rng
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.training import TrainingConfig, device_of, fit
+
+# Gentle: what the model sees is what it will make.
+_MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elastic=1.0, intensity=0.0)
+
+
+class JointConfig(BackendConfig):
+    """Settings of the joint backend.
+
+    Attributes:
+        model: Settings of the family ``joint``; ``shape``, ``in_channels`` and ``n_labels`` are filled in.
+        training: How it is trained.
+    """
+
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig.model_validate({"augment": _MILD}))
+
+
+@final
+class JointBackend(Backend):
+    """A trained joint model with the label numbers of its channels."""
+
+    name: ClassVar[str] = "joint"
+    derived: ClassVar[bool] = False
+
+    def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:
+        if len(trained.models) != 1 or not isinstance(trained.models[0], Joint):
+            raise ArtifactError("expected an artifact with one model of the family 'joint'")
+        self._trained = trained
+        self._model = trained.models[0]
+        self._numbers = torch.tensor([0, *trained.meta["labels"]], dtype=torch.uint8)
+        self._high = float(trained.meta["highest_intensity"])
+        self._history = tuple(history)
+        self._sha256 = trained.sha256
+
+    @classmethod
+    def fit(cls, sources: Sources, config: JointConfig, context: FitContext) -> JointBackend:
+        """Train the joint model on the labelled scans (its loss needs labels, so unlabelled ones are not used).
+
+        Raises:
+            ConfigError: If a model setting is wrong.
+            TrainingError: As :func:`medgen.training.fit`.
+        """
+        train = sources.labelled
+        settings = joint_settings(config, train.channels, train.shape, len(sources.labels))
+        if train.labels is None:
+            raise DataError("synthesis needs training scans with masks")
+        numbered = torch.zeros_like(train.labels)
+        for index, label in enumerate(sources.labels, start=1):
+            numbered[train.labels == label] = index
+        model = build(settings, seed=derive(context.seed, "joint", "weights"))
+        result = fit(
+            model,
+            replace(train, labels=numbered),
+            config.training,
+            seed=derive(context.seed, "joint"),
+            device=context.device,
+            out=context.out,
+            resume=context.resume,
+            log=context.log,
+            title="joint",
+            progress=context.progress,
+        )
+        meta = {
+            "kind": "synthesis",
+            "labels": list(sources.labels),
+            "learnt_from": list(train.ids),
+            "highest_intensity": float(train.images.max()),
+            "steps": result.steps,
+        }
+        trained = TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)
+        return cls(trained, result.history)._on(device_of(context.device))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> JointBackend:
+        """Read the artifact; see :meth:`medgen.artifact.TrainedModel.load` for the errors."""
+        return cls(TrainedModel.load(folder))._on(device_of(device))
+
+    def save(self, folder: Path) -> None:
+        """Write the artifact."""
+        self._trained.save(folder)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the artifact."""
+        return self._sha256
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """Records of training; empty after loading."""
+        return self._history
+
+    def sample(self, seed: int) -> Synthetic:
+        """Image and labels decoded from one code of the aggregated posterior."""
+        image, labels = self._model.sample_labelled(1, torch_rng(seed, "joint", "sample"))
+        numbered = self._numbers[labels[0].cpu().long()]
+        return Synthetic(
+            image=image[0].float().clamp(0, self._high).cpu().numpy().astype(np.float32),
+            labels=numbered.numpy(),
+            backend=self.name,
+            seed=seed,
+        )
+
+    def _on(self, device: torch.device) -> JointBackend:
+        self._model.to(device).eval()
+        return self
+
+
+def joint_settings(config: JointConfig, channels: int, shape: tuple[int, int, int], labels: int) -> ModelConfig:
+    """The model's settings for scans of a shape.
+
+    Raises:
+        ConfigError: If a model setting is unknown or wrong.
+    """
+    known = {"family": Joint.family, "in_channels": channels, "shape": shape, "n_labels": labels}
+    return parse_settings({**config.model, **known})

@@ -1,0 +1,87 @@
+"""Who is tested, who is labelled, and who only lends images: the parts of a synthesis run, by subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from medgen.cases import Case, Manifest, split_subjects
+from medgen.errors import DataError
+from medgen.seeds import derive
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Disjoint by subject.
+
+    Attributes:
+        labelled: Training cases with masks.
+        unlabelled: Training cases of further subjects; their masks, where there are any, have been taken away.
+        test: Held-out cases with masks.
+    """
+
+    labelled: Manifest
+    unlabelled: Manifest
+    test: Manifest
+
+    def fewer(self, subjects: int) -> Parts:
+        """The same with the first ``subjects`` labelled subjects only; the others' images become unlabelled."""
+        kept = set(ordered(self.labelled)[:subjects])
+        rest = [replace(case, mask=None) for case in self.labelled if case.subject not in kept]
+        return Parts(
+            labelled=_with(self.labelled, [case for case in self.labelled if case.subject in kept]),
+            unlabelled=replace(self.unlabelled, cases=(*rest, *self.unlabelled.cases)),
+            test=self.test,
+        )
+
+
+def divide(
+    manifest: Manifest, *, test: float, labelled_subjects: int | None, unlabelled_cases: int | None, seed: int
+) -> Parts:
+    """Split a cohort.
+
+    Args:
+        manifest: The cohort; cases without masks are used as unlabelled ones.
+        test: Share of the subjects with masks that is held out.
+        labelled_subjects: Subjects whose masks may be used; None for all that are not held out. The other training
+            subjects count as unlabelled: their masks are never read.
+        unlabelled_cases: Most unlabelled cases; None for all, 0 for none.
+        seed: Of the run.
+
+    Raises:
+        DataError: If there are too few subjects with masks.
+    """
+    with_masks = manifest.labelled()
+    if not len(with_masks):
+        raise DataError(f"{manifest.name}: no case has a mask; augmentation by synthesis needs labelled scans")
+    split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
+    held_out = set(split["test"].subjects)
+    order = ordered(split["train"], seed)
+    wanted = len(order) if labelled_subjects is None else labelled_subjects
+    if wanted > len(order) or wanted < 2:
+        raise DataError(
+            f"{manifest.name}: {wanted} labelled training subjects wanted, {len(order)} are there after "
+            f"{len(held_out)} were held out for testing; expected 2 to {len(order)}: change labelled_subjects or test"
+        )
+    kept = set(order[:wanted])
+    others = [
+        replace(case, mask=None) for case in manifest if case.subject not in kept and case.subject not in held_out
+    ]
+    others.sort(key=lambda case: (derive(seed, "unlabelled", case.id), case.id))
+    cases = [case for name in order[:wanted] for case in split["train"] if case.subject == name]
+    return Parts(
+        labelled=_with(manifest, cases),
+        unlabelled=_with(manifest, others if unlabelled_cases is None else others[:unlabelled_cases]),
+        test=split["test"],
+    )
+
+
+def ordered(manifest: Manifest, seed: int | None = None) -> list[str]:
+    """Subjects in the order in which they become labelled; without a seed, in the manifest's order."""
+    if seed is None:
+        return list(dict.fromkeys(case.subject for case in manifest))
+    return sorted(manifest.subjects, key=lambda name: (derive(seed, "labelled", name), name))
+
+
+def _with(manifest: Manifest, cases: Sequence[Case]) -> Manifest:
+    return replace(manifest, cases=tuple(cases))

@@ -1,0 +1,57 @@
+"""What an augment run would do and cost, measured on a few steps (``--dry-run``)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from medgen.dataset import Dataset
+from medgen.layouts import load_cohort
+from medgen.recipe import fit_preprocess
+from medgen.segmentation import train_segmenter
+from medgen.synthesis.joint import joint_settings
+from medgen.synthesis.svf import register
+
+from .augment_settings import AugmentRunConfig
+from .augment_stages import split
+from .planning import describe_memory, describe_training, estimate_training, minutes
+
+
+def plan(config: AugmentRunConfig) -> list[str]:
+    """What a run would do, and what it would cost: the lines of ``--dry-run``."""
+    manifest = load_cohort(config.data, config.cohort)
+    parts = split(config, manifest)
+    preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
+    channels = len(next(iter(parts.labelled)).read_image().data)
+    labels = len(manifest.labels) or 1
+    shape = preprocess.shape
+    lines = [
+        f"cohort: {len(parts.labelled.subjects)} labelled subjects, {len(parts.unlabelled)} unlabelled scans, "
+        f"{len(parts.test.subjects)} test subjects",
+        f"grid: {' x '.join(map(str, shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",
+        describe_memory((channels + 1) * len(manifest) * shape[0] * shape[1] * shape[2]),
+    ]
+    image = torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(0))
+    target = (image[:, :1] * (labels + 1)).floor().to(torch.uint8)
+    sizes = len(config.value.subjects or (0,))
+    if config.generators.deform is not None:
+        settings = config.generators.deform
+        short = settings.registration.model_copy(update={"iterations": 2})
+        start = time.perf_counter()
+        register(image, image.flip(0), short)
+        each = (time.perf_counter() - start) / 2 / 2 * settings.registration.iterations
+        lines.append(f"deform: {settings.pairs} registrations, about {minutes(each * settings.pairs * sizes)}")
+    if config.generators.joint is not None:
+        joint = joint_settings(config.generators.joint, channels, shape, labels)
+        estimate = estimate_training(joint, config.generators.joint.training, config.device, labels)
+        lines.append(describe_training("joint", estimate, sizes))
+    if config.value.enabled:
+        short_training = config.value.segmenter.model_copy(update={"steps": 4})
+        data = Dataset(("a", "b"), ("a", "b"), image, torch.ones_like(target, dtype=torch.bool), target)
+        start = time.perf_counter()
+        train_segmenter(data, short_training, 0, labels=range(1, labels + 1), device=config.device)
+        cells = sizes * len(config.value.arms) * config.value.seeds
+        seconds = (time.perf_counter() - start) / 4 * config.value.segmenter.steps * cells
+        lines.append(f"value study: {cells} segmenters, about {minutes(seconds)}")
+    return [*lines, f"output: {config.out}"]

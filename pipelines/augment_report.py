@@ -1,0 +1,285 @@
+"""What an augment run says about itself: metrics file, printed table, HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from medgen.cases import Manifest
+from medgen.dataset import Dataset, Failure
+from medgen.files import write_bytes
+from medgen.metrics.bootstrap import Interval
+from medgen.report.curves import interval_plot, training_curves
+from medgen.report.html import Report, fmt, png
+from medgen.report.mosaic import sample_pairs
+from medgen.seeds import numpy_rng
+from medgen.synthesis.base import Backend, Sources
+from medgen.synthesis.filters import Filter
+from medgen.synthesis.parts import Parts
+from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.value import ValueConfig
+from medgen.synthesis.verdict import Comparison, Summary
+from medgen.volume import Grid, Volume
+
+from .runfolder import RunFolder
+
+_KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
+_SHOWN = 4
+LIMITS = """
+- The verdict holds for this cohort, this segmenter, this number of real subjects and this number of steps.
+- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm.
+- Generators see the same labelled subjects as the segmenter, and unlabelled images where the cohort has them. \
+Ordinary methods that also use unlabelled images are not among the arms.
+- The copy check looks for scans that resemble a training scan more than people resemble each other. It does not prove \
+that nothing about a patient can be inferred.
+- Deformed scans are patients' scans in another shape: internal use only.
+- Synthetic scans are for training, never for testing, and nothing here is for clinical use.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that a run has found."""
+
+    manifest: Manifest
+    parts: Parts
+    prepared: Mapping[str, Dataset]
+    grid: Grid
+    failures: tuple[Failure, ...]
+    sources: Sources
+    backends: tuple[Backend, ...]
+    filters: Filter
+    pool: Pool
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+    study: ValueConfig | None
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Label → name, for the labels in use."""
+        return {label: self.manifest.labels.get(label, f"label {label}") for label in self.sources.labels}
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """The word and the sentence."""
+        if self.comparisons:
+            return self.comparisons[0].word, self.comparisons[0].sentence
+        if self.study is None:
+            return "NOT MEASURED", "NOT MEASURED: the value study was left out; nothing says that these scans help."
+        return "NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter."
+
+
+def metrics_of(results: Results) -> dict[str, Any]:
+    """Every number of the report, for ``metrics.json``."""
+    generators = {}
+    for backend in results.backends:
+        accepted, rejected = results.pool.accepted(backend.name), results.pool.rejected(backend.name)
+        generators[backend.name] = {
+            "sha256": backend.sha256,
+            "accepted": len(accepted),
+            "rejected": len(rejected),
+            "acceptance": len(accepted) / max(len(accepted) + len(rejected), 1),
+        }
+    word, sentence = results.verdict
+    return {
+        "verdict": word,
+        "sentence": sentence,
+        "generators": generators,
+        "filter": {
+            "agreement_bound": results.filters.agreement_bound,
+            "copy_bound": results.filters.copy_bound,
+            "identity_bound": results.filters.identity_bound,
+            "real_agreement": dict(results.filters.agreement),
+        },
+        "value": [asdict(summary) for summary in results.summaries],
+        "comparisons": [{**asdict(item), "sentence": item.sentence} for item in results.comparisons],
+    }
+
+
+def printed(results: Results) -> list[str]:
+    """The results as text, for the terminal."""
+    lines = []
+    for backend in results.backends:
+        accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
+        lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+    if results.summaries:
+        columns, rows = _value_rows(results)
+        widths = [max(len(str(row[k])) for row in [columns, *rows]) for k in range(len(columns))]
+        for row in [columns, *rows]:
+            lines.append("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines += [item.sentence for item in results.comparisons] or [results.verdict[1]]
+    return lines
+
+
+def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) -> Report:
+    """The HTML report; pictures of samples are also written to ``figures/``."""
+    report = Report("Labelled synthesis", results.manifest.name, run_id)
+    word, sentence = results.verdict
+    kind: Any = _KINDS.get(word, "neutral")
+    report.verdict(sentence, kind)
+    _cohort(report, results)
+    report.section("Training")
+    histories = {item.name: item.history for item in results.backends if item.history}
+    if histories:
+        report.figure(
+            training_curves(histories), "Losses over the optimiser steps.", "Training curves of the generators"
+        )
+    for backend in results.backends:
+        if not backend.history:
+            report.text(f"**{backend.name}** is fitted by registration, not step by step.")
+    _samples(report, results, folder, seed)
+    _filter(report, results)
+    if results.study is not None:
+        _value(report, results, results.study)
+    report.section("Limits", LIMITS)
+    return report
+
+
+def _cohort(report: Report, results: Results) -> None:
+    report.section("Cohort")
+    parts = results.parts
+    rows = []
+    for name, part in (("labelled", parts.labelled), ("unlabelled", parts.unlabelled), ("test", parts.test)):
+        prepared = results.prepared.get(name)
+        rows.append((name, len(part.subjects), len(part), 0 if prepared is None else len(prepared)))
+    report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
+    report.facts(
+        {
+            "labels": ", ".join(f"{label} {name}" for label, name in results.label_names.items()),
+            "model grid": f"{' x '.join(map(str, results.grid.shape))} voxels of {fmt(results.grid.spacing)} mm",
+        }
+    )
+    if results.failures:
+        report.table(["case", "reason"], [tuple(failure) for failure in results.failures], "Scans left out")
+
+
+def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> None:
+    report.section(
+        "Samples", "Accepted scans, drawn at random, beside the training scan that each resembles most, with labels."
+    )
+    for backend in results.backends:
+        accepted = results.pool.accepted(backend.name)
+        if not accepted:
+            report.text(f"**{backend.name}**: no scan was accepted.")
+            continue
+        rows = numpy_rng(seed, "report", backend.name).permutation(len(accepted))[:_SHOWN]
+        chosen = [accepted[int(row)] for row in rows]
+        pairs = [_pair(results, candidate) for candidate in chosen]
+        figure = sample_pairs(
+            [(a, b) for a, b, _, _ in pairs],
+            labels=[(c, d) for _, _, c, d in pairs],
+            names=[_names(results, candidate) for candidate in chosen],
+            label_names=results.label_names,
+            title=f"{backend.name}: synthetic scans and their nearest real ones",
+        )
+        write_bytes(folder.figures / f"samples-{backend.name}.png", png(figure))
+        caption = f"{backend.name}. r is the normalised cross-correlation at half resolution, the largest over shifts."
+        report.figure(figure, caption, f"Samples of {backend.name} beside real scans")
+
+
+def _pair(results: Results, candidate: Candidate) -> tuple[Volume, Volume, Volume, Volume | None]:
+    synthetic = candidate.synthetic
+    if synthetic is None:
+        raise ValueError("an accepted candidate has a scan")
+    name, sources, grid = candidate.verdict.nearest, results.sources, results.grid
+    image, labels = Volume(synthetic.image, grid), Volume(synthetic.labels[None], grid)
+    if name in sources.labelled.ids or sources.unlabelled is None:
+        row = sources.labelled.ids.index(name)
+        truth = None if sources.labelled.labels is None else Volume(sources.labelled.labels[row].numpy(), grid)
+        return image, Volume(sources.labelled.images[row].numpy(), grid), labels, truth
+    row = sources.unlabelled.ids.index(name)
+    return image, Volume(sources.unlabelled.images[row].numpy(), grid), labels, None
+
+
+def _names(results: Results, candidate: Candidate) -> tuple[str, str]:
+    parents = () if candidate.synthetic is None else candidate.synthetic.parents
+    nearest = candidate.verdict.nearest
+    image = torch.zeros(0) if candidate.synthetic is None else torch.from_numpy(candidate.synthetic.image)
+    likeness = float(results.filters.gallery.correlations(image)[results.sources.ids.index(nearest)])
+    left = f"{candidate.id}" + (f", from {parents[0]}" if parents else "")
+    return left, f"{nearest}, r = {likeness:.3f}"
+
+
+def _filter(report: Report, results: Results) -> None:
+    filters, pool = results.filters, results.pool
+    report.section("Filter", "A scan that fails any check, or that a check cannot judge, is not used.")
+    rows: list[tuple[str, int, int, str]] = []
+    for backend in results.backends:
+        accepted, rejected = pool.accepted(backend.name), pool.rejected(backend.name)
+        share = f"{len(accepted) / max(len(accepted) + len(rejected), 1):.0%}"
+        rows.append((backend.name, len(accepted), len(rejected), share))
+    report.table(["backend", "accepted", "rejected", "acceptance"], rows)
+    counts: dict[tuple[str, str], int] = {}
+    for candidate in pool.rejected():
+        for reason in candidate.verdict.reasons:
+            key = (candidate.backend, _check(reason, results.label_names))
+            counts[key] = counts.get(key, 0) + 1
+    if counts:
+        table = [(backend, check, count) for (backend, check), count in sorted(counts.items())]
+        report.table(
+            ["backend", "failed check", "scans"],
+            table,
+            "A scan can fail several checks; rejections.csv has the numbers.",
+        )
+    real = list(filters.agreement.values())
+    report.facts(
+        {
+            "label agreement (Dice) that real scans reach out of fold": f"{min(real):.3f} to {max(real):.3f}",
+            "label agreement required": filters.agreement_bound,
+            "correlation above which a scan counts as a copy of somebody": filters.copy_bound,
+            "correlation of a deformed scan with its parent at most": filters.identity_bound,
+        }
+    )
+
+
+def _check(name: str, labels: Mapping[int, str]) -> str:
+    """The name of a check, with the label's name instead of its number."""
+    kind, _, number = name.partition("_")
+    return f"{kind} of {labels[int(number)]}" if number else kind
+
+
+def _value_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    names = results.label_names
+    columns = ["arm", "real subjects", "Dice", *(f"Dice {name}" for name in names.values()), "HD95 mm", "NSD"]
+    table: dict[tuple[str, int], dict[tuple[str, int | None], Interval]] = {}
+    for item in results.summaries:
+        table.setdefault((item.arm, item.subjects), {})[(item.metric, item.label)] = item.interval
+    rows = []
+    for (arm, subjects), cells in table.items():
+        keys: list[tuple[str, int | None]] = [("dice", None), *(("dice", label) for label in names)]
+        keys += [("hd95_mm", None), ("nsd", None)]
+        rows.append([arm, str(subjects), *(fmt(cells[key]) for key in keys)])
+    return columns, rows
+
+
+def _value(report: Report, results: Results, study: ValueConfig) -> None:
+    report.section(
+        "Value study",
+        f"The same U-Net, {study.segmenter.steps} steps of {study.segmenter.batch_size} scans and {study.seeds} seeds "
+        "for every arm, tested in native space on subjects that nothing was trained on.",
+    )
+    if not results.summaries:
+        report.text("No arm was run.")
+        return
+    columns, rows = _value_rows(results)
+    units = len(results.parts.test.subjects)
+    caption = (
+        f"Mean [95 % interval] over seeds and {units} test subjects, both resampled. Dice is the mean over labels."
+    )
+    report.table(columns, rows, caption)
+    if results.comparisons:
+        report.figure(
+            interval_plot(
+                [f"{item.arm} - {item.ordinary}, {item.subjects} subjects" for item in results.comparisons],
+                [item.difference for item in results.comparisons],
+                "difference of mean Dice",
+                reference=0.0,
+            ),
+            "Synthetic arms against the best ordinary arm, paired; intervals corrected for their number (Bonferroni).",
+            "Differences of mean Dice with intervals",
+        )
+        for item in results.comparisons:
+            report.text(item.sentence)

@@ -1,0 +1,88 @@
+"""What an augment run is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from medgen.config import Config
+from medgen.layouts import CohortConfig
+from medgen.synthesis.deform import DeformConfig
+from medgen.synthesis.filters import FilterConfig
+from medgen.synthesis.joint import JointConfig
+from medgen.synthesis.value import ValueConfig
+
+
+class GeneratorsConfig(Config):
+    """Which backends are trained, and how; null leaves one out.
+
+    Attributes:
+        deform: Learned deformation of the labelled scans.
+        joint: Generative model of image and labels.
+    """
+
+    deform: DeformConfig | None = DeformConfig()
+    joint: JointConfig | None = JointConfig()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Backends in use, in the order they are trained."""
+        return tuple(name for name in ("deform", "joint") if getattr(self, name) is not None)
+
+
+class AugmentRunConfig(Config):
+    """One run of the augmentation pipeline.
+
+    Attributes:
+        data: Folder, manifest CSV or ``dataset.json`` of the cohort.
+        out: Folder of the run.
+        seed: Of every random stream.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Threads that read and prepare scans.
+        cohort: How the cohort is laid out.
+        preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
+        max_side: Most voxels along an axis where the recipe chooses.
+        modality: For the card of the synthetic cohort.
+        test: Share of the labelled subjects that is held out for the value study.
+        labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
+            unlabelled and their masks are never read.
+        unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
+        generators: Backends.
+        scans: Accepted scans wanted of each backend.
+        attempts: Most samples per wanted scan.
+        filter: What a scan must pass.
+        value: The value study.
+    """
+
+    data: Path
+    out: Path = Path("runs/augment")
+    seed: int = 0
+    device: str = "auto"
+    workers: int = Field(default=2, ge=1)
+    cohort: CohortConfig = CohortConfig()
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    max_side: int = Field(default=64, ge=16)
+    modality: str = "MR"
+    test: float = Field(default=0.5, gt=0, lt=1)
+    labelled_subjects: int | None = Field(default=None, ge=2)
+    unlabelled_cases: int | None = Field(default=None, ge=0)
+    generators: GeneratorsConfig = GeneratorsConfig()
+    scans: int = Field(default=100, ge=1)
+    attempts: float = Field(default=4.0, ge=1)
+    filter: FilterConfig = FilterConfig()
+    value: ValueConfig = ValueConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AugmentRunConfig:
+        if not self.generators.names:
+            raise ValueError("generators: expected at least one of deform and joint")
+        for arm in self.value.arms:
+            source = arm.removeprefix("standard+")
+            if source != arm and source not in ("synthetic", *self.generators.names):
+                raise ValueError(f"value.arms: {arm!r} needs the generator {source!r}, which is not configured")
+        most = self.labelled_subjects
+        if most is not None and any(number > most for number in self.value.subjects):
+            raise ValueError(f"value.subjects: expected at most labelled_subjects ({most})")
+        return self

@@ -1,0 +1,286 @@
+"""The stages of an augment run: each turns what the stages before it made into the next thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from medgen import tracking
+from medgen.cases import Manifest
+from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.errors import DataError
+from medgen.files import sha256_json, write_csv
+from medgen.preprocess import Preprocess, Template, build_template
+from medgen.recipe import fit_preprocess
+from medgen.seeds import derive
+from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
+from medgen.synthesis.deform import Deform
+from medgen.synthesis.export import export_pool
+from medgen.synthesis.filters import Filter
+from medgen.synthesis.joint import JointBackend
+from medgen.synthesis.parts import Parts, divide
+from medgen.synthesis.sampling import Pool, sample_pool
+from medgen.synthesis.value import Material, Row, TestSet, run_study
+
+from .augment_settings import AugmentRunConfig, GeneratorsConfig
+from .progress import bars
+from .runfolder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The cohort on the model grid."""
+
+    preprocess: Preprocess
+    template: Template | None
+    data: Mapping[str, Dataset]
+    labels: tuple[int, ...]
+    manifest: Manifest
+    failures: tuple[Failure, ...]
+
+    def sources(self, parts: Parts) -> Sources:
+        """What generators may learn from, of these parts."""
+        ids = {part: {*dataset.ids} for part, dataset in self.data.items()}
+        labelled = self.data["labelled"].subset([case.id for case in parts.labelled if case.id in ids["labelled"]])
+        unlabelled = [
+            self.data[part].subset([case.id for case in parts.unlabelled if case.id in ids[part]])
+            for part in ("labelled", "unlabelled")
+            if part in self.data
+        ]
+        others = [replace(dataset, labels=None) for dataset in unlabelled if len(dataset)]
+        hashes = {case.id: dict(case.sha256) for case in self.manifest}
+        return Sources(labelled, _joined(others), self.labels, hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Trained generators, their judge, and what they made."""
+
+    sources: Sources
+    backends: tuple[Backend, ...]
+    filters: Filter
+    pool: Pool
+
+
+def split(config: AugmentRunConfig, manifest: Manifest) -> Parts:
+    """Labelled, unlabelled and test subjects of the run."""
+    return divide(
+        manifest,
+        test=config.test,
+        labelled_subjects=config.labelled_subjects,
+        unlabelled_cases=config.unlabelled_cases,
+        seed=derive(config.seed, "split"),
+    )
+
+
+def prepare(config: AugmentRunConfig, manifest: Manifest, parts: Parts, progress: bool) -> Prepared:
+    """Choose the recipe (and build the template) from training scans, then bring every scan to the model grid."""
+    # The recipe and the template come from training scans only.
+    preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
+    template = None
+    if preprocess.align == "affine":
+        with bars(progress) as tick:
+            scans = [case.read_image() for case in parts.labelled]
+            template = build_template(
+                scans, preprocess, workers=config.workers, progress=partial(tick, "cohort template")
+            )
+    data: dict[str, Dataset] = {}
+    failures: list[Failure] = []
+    members = {"labelled": parts.labelled, "unlabelled": parts.unlabelled, "test": parts.test}
+    for name, part in members.items():
+        if len(part):
+            with bars(progress) as tick:
+                shown = partial(tick, f"preparing {name} scans")
+                data[name], failed = prepare_dataset(part, preprocess, template, config.workers, shown)
+            failures += failed
+    seen = data["labelled"].labels
+    if seen is None:
+        raise DataError(f"{manifest.name}: the labelled training scans could not be prepared with their masks")
+    labels = tuple(sorted(manifest.labels)) or tuple(int(value) for value in seen.unique() if value > 0)
+    return Prepared(preprocess, template, data, labels, manifest, tuple(failures))
+
+
+def generate(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    parts: Parts,
+    folder: RunFolder,
+    track: tracking.Run,
+    suffix: str,
+    *,
+    resume: bool,
+    progress: bool,
+) -> Generated:
+    """Train every backend on the sources of these parts, fit the filter, sample."""
+    sources = prepared.sources(parts)
+    guard_split(sources, parts.test.subjects)
+    backends: list[Backend] = []
+    for name in config.generators.names:
+        # The training loop of joint shows its own bar.
+        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and name != "joint") as tick:
+            context = FitContext(
+                preprocess=prepared.preprocess,
+                seed=derive(config.seed, "generator", name),
+                device=config.device,
+                out=folder.checkpoints / f"{name}{suffix}",
+                resume=resume,
+                progress=progress,
+                log=stage.log_metrics,
+                tick=partial(tick, f"{name}{suffix}: registering"),
+            )
+            backends.append(_fit(config.generators, name, sources, context))
+            stage.set_tags({"medgen.generator.sha256": backends[-1].sha256})
+    with track.stage(f"filter{suffix}") as stage, bars(progress) as tick:
+        filters = Filter.fit(
+            sources,
+            config.filter,
+            seed=derive(config.seed, "filter"),
+            device=config.device,
+            tick=partial(tick, f"auditors{suffix}"),
+        )
+        stage.log_metrics({"agreement_bound": filters.agreement_bound, "copy_bound": filters.copy_bound})
+    with track.stage(f"sample{suffix}") as stage, bars(progress) as tick:
+        pool = sample_pool(
+            backends,
+            dict.fromkeys(config.generators.names, config.scans),
+            filters,
+            seed=derive(config.seed, "samples"),
+            attempts=config.attempts,
+            tick=partial(tick, f"accepted scans{suffix}"),
+        )
+        stage.log_metrics({"accepted": len(pool.accepted()), "rejected": len(pool.rejected())})
+    if not suffix:
+        write_csv(folder.out / "rejections.csv", _rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
+    return Generated(sources, tuple(backends), filters, pool)
+
+
+def _fit(generators: GeneratorsConfig, name: str, sources: Sources, context: FitContext) -> Backend:
+    if name == "deform" and generators.deform is not None:
+        return Deform.fit(sources, generators.deform, context)
+    if name == "joint" and generators.joint is not None:
+        return JointBackend.fit(sources, generators.joint, context)
+    raise ValueError(f"no settings for the generator {name!r}")
+
+
+def study(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    parts: Parts,
+    generated: Generated,
+    folder: RunFolder,
+    stage: tracking.Run,
+    *,
+    resume: bool,
+    progress: bool,
+) -> list[Row]:
+    """The value study: one row per arm, number of subjects, seed, test case and label."""
+    everyone = len(parts.labelled.subjects)
+    materials = []
+    for number in config.value.subjects or (everyone,):
+        made = generated
+        if number != everyone:
+            # A generator that has seen more subjects than the segmenter would bring their labels in by the back door.
+            fewer = parts.fewer(number)
+            made = generate(config, prepared, fewer, folder, stage, f"-n{number}", resume=resume, progress=progress)
+        pools = {name: made.pool.training_set(name or None) for name in ("", *config.generators.names)}
+        materials.append(Material(number, made.sources.labelled, pools))
+    test = prepared.data["test"]
+    masks = {case.id: case.read_mask() for case in parts.test if case.id in {*test.ids}}
+    truth = tuple(mask for name in test.ids if (mask := masks[name]) is not None)
+    cells = len(materials) * len(config.value.arms) * config.value.seeds
+    with bars(progress) as tick:
+        finished = 0
+
+        def done(name: str, means: Mapping[str, float]) -> None:
+            nonlocal finished
+            finished += 1
+            tick("value study", finished, cells)
+            stage.log_metrics({f"{name}.{metric}": value for metric, value in means.items()}, finished)
+
+        return run_study(
+            config.value,
+            materials,
+            TestSet(test, truth, prepared.preprocess),
+            prepared.labels,
+            seed=derive(config.seed, "study"),
+            device=config.device,
+            store=folder.checkpoints / "value",
+            done=done,
+        )
+
+
+def write_value(folder: RunFolder, rows: list[Row]) -> None:
+    """Write ``value.csv``, one row per cell and label (and their mean), and ``value_cases.csv``, one per test case."""
+    keys = [
+        "arm",
+        "subjects",
+        "seed",
+        "case",
+        "subject",
+        "label",
+        "dice",
+        "hd95_mm",
+        "nsd",
+        "synthetic_scans",
+        "seconds",
+    ]
+    write_csv(folder.out / "value_cases.csv", rows, keys)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        for label in (row["label"], "mean"):
+            groups.setdefault((row["arm"], row["subjects"], row["seed"], label), []).append(row)
+    summary = []
+    for (arm, subjects, seed, label), members in groups.items():
+        means = {name: sum(row[name] for row in members) / len(members) for name in ("dice", "hd95_mm", "nsd")}
+        shared = {name: members[0][name] for name in ("synthetic_scans", "seconds")}
+        cell = {"arm": arm, "subjects": subjects, "seed": seed, "label": label, **means, **shared}
+        summary.append({**cell, "test_cases": len({row["case"] for row in members})})
+    columns = ["arm", "subjects", "seed", "label", "dice", "hd95_mm", "nsd", "test_cases", "synthetic_scans", "seconds"]
+    write_csv(folder.out / "value.csv", summary, columns)
+
+
+def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, folder: RunFolder, cohort: str) -> None:
+    """Write ``synthetic/``, unless no scan was accepted."""
+    if not generated.pool.accepted():
+        return
+    names = {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}
+    export_pool(
+        generated.pool,
+        folder.synthetic,
+        grid=prepared.preprocess.canonical(),
+        sources=generated.sources,
+        backends=generated.backends,
+        label_names=names,
+        seed=config.seed,
+        config_sha256=sha256_json(config.model_dump(mode="json")),
+        cohort=cohort,
+        modality=config.modality,
+    )
+
+
+def _rejections(pool: Pool) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": candidate.id,
+            "backend": candidate.backend,
+            "seed": candidate.seed,
+            "nearest": candidate.verdict.nearest,
+            "reasons": "; ".join(candidate.verdict.reasons.values()),
+        }
+        for candidate in pool.rejected()
+    ]
+
+
+def _joined(parts: list[Dataset]) -> Dataset | None:
+    if not parts:
+        return None
+    return Dataset(
+        ids=tuple(name for part in parts for name in part.ids),
+        subjects=tuple(name for part in parts for name in part.subjects),
+        images=torch.cat([part.images for part in parts]),
+        foregrounds=torch.cat([part.foregrounds for part in parts]),
+    )

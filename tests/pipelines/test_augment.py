@@ -1,0 +1,157 @@
+"""The augmentation pipeline end to end on a tiny cohort: outputs, provenance, traces, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medgen import io
+from medgen.cards import lint
+from medgen.cohorts import simulate
+from medgen.config import load_config, parse_config
+from medgen.errors import ConfigError, DataError
+from medgen.files import sha256_file
+from medgen.layouts import load_cohort
+from medgen.pipelines import augment
+from medgen.synthesis import load_backend
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny" / "augment.yaml"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "cohort"
+    simulate(out, n=8, seed=0, spacing=8.0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    out = tmp_path_factory.mktemp("runs") / "augment"
+    config = load_config(augment.AugmentRunConfig, TINY, [f"data={cohort}", f"out={out}", "device=cpu"])
+    summary = augment.run(config)
+    assert summary.exit_code == 0, summary.lines
+    return out, summary.lines
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, lines = finished
+    names = ["report.html", "metrics.json", "config.yaml", "manifest.csv", "splits.csv", "failures.csv"]
+    names += ["value.csv", "value_cases.csv", "rejections.csv", "synthetic/dataset.json", "synthetic/card.md"]
+    assert [name for name in names if not (out / name).is_file()] == []
+    text = "\n".join(lines)
+    assert re.search(r"^(USE|HARMFUL|NO EVIDENCE)", text, re.MULTILINE)
+    assert "standard+synthetic" in text
+    html = (out / "report.html").read_text()
+    for word in ("not for clinical use", "Value study", "Filter", "Samples", "Limits", "data:image/png;base64"):
+        assert word in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    for backend in ("deform", "joint"):
+        assert load_backend(out / "model" / backend, "cpu").name == backend
+
+
+def test_parts_share_no_subject(finished: tuple[Path, tuple[str, ...]]) -> None:
+    parts: dict[str, set[str]] = {}
+    for row in rows(finished[0] / "splits.csv"):
+        parts.setdefault(row["part"], set()).add(row["subject"])
+    assert len(parts["labelled"]) == 3
+    assert not parts["labelled"] & parts["test"]
+    assert not parts["unlabelled"] & (parts["test"] | parts["labelled"])
+
+
+def test_value_has_every_cell(finished: tuple[Path, tuple[str, ...]]) -> None:
+    cells = {(row["arm"], row["seed"], row["label"]) for row in rows(finished[0] / "value.csv")}
+    arms, labels = ("real", "standard", "standard+synthetic"), ("1", "2", "3", "mean")
+    assert cells == {(arm, seed, label) for arm in arms for seed in "01" for label in labels}
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    assert metrics["verdict"] in ("USE", "HARMFUL", "NO EVIDENCE")
+    assert metrics["comparisons"][0]["difference"]["low"] <= metrics["comparisons"][0]["difference"]["high"]
+
+
+def test_synthetic_cohort_is_read_back_and_marked(finished: tuple[Path, tuple[str, ...]]) -> None:
+    folder = finished[0] / "synthetic"
+    manifest = load_cohort(folder)
+    assert len(manifest) >= 1
+    assert all(case.id.startswith("syn-") for case in manifest)
+    assert lint(folder / "card.md") == []
+    case = next(iter(manifest))
+    image, mask = case.read_image(), case.read_mask()
+    assert mask is not None
+    assert np.isfinite(image.data).all()
+    assert set(np.unique(mask.data)) <= {0, 1, 2, 3}
+    header = nib.load(case.images[0]).header
+    assert b"SYNTHETIC" in bytes(header["descrip"])
+
+
+def test_provenance_leads_back_to_generator_and_parents(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out = finished[0]
+    manifest = {row["id"]: row for row in rows(out / "manifest.csv")}
+    labelled = {row["case"] for row in rows(out / "splits.csv") if row["part"] == "labelled"}
+    records = sorted((out / "synthetic" / "provenance").glob("syn-*.json"))
+    assert records
+    for path in records:
+        record = json.loads(path.read_text())
+        backend = load_backend(out / "model" / record["backend"], "cpu")
+        assert backend.sha256 == record["generator_sha256"]
+        again = backend.sample(record["seed"])
+        image = io.read(out / "synthetic" / "imagesTr" / f"{record['id']}_0000.nii.gz")
+        assert np.array_equal(again.image, image.data)
+        for name, digest in record["files"].items():
+            assert sha256_file(out / "synthetic" / name) == digest
+        for parent in record["parents"]:
+            assert parent["case"] in labelled
+            hashes = set(parent["sha256"].values())
+            assert hashes == {manifest[parent["case"]]["sha256_image"], manifest[parent["case"]]["sha256_mask"]}
+        assert record["filter"]["scores"]["agreement"] >= 0
+        assert "internal use only" in record["use"] or "memorisation audit" in record["use"]
+
+
+def test_same_seed_same_bytes_without_the_study(
+    finished: tuple[Path, tuple[str, ...]], cohort: Path, tmp_path: Path
+) -> None:
+    settings = [f"data={cohort}", f"out={tmp_path / 'again'}", "device=cpu", "value.enabled=false"]
+    summary = augment.run(load_config(augment.AugmentRunConfig, TINY, settings))
+    assert "NOT MEASURED" in "\n".join(summary.lines)
+    assert not (tmp_path / "again" / "value.csv").exists()
+    files = sorted(path.relative_to(finished[0]) for path in (finished[0] / "synthetic").glob("*Tr/*.nii.gz"))
+    assert files
+    for name in files:
+        assert (finished[0] / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_bad_settings_are_refused_by_name(cohort: Path, tmp_path: Path) -> None:
+    base = {"data": str(cohort), "out": str(tmp_path / "out")}
+    for extra, text in (
+        ({"generators": {"deform": None, "joint": None}}, "at least one"),
+        ({"generators": {"joint": None}, "value": {"arms": ["real", "standard+joint"]}}, "not configured"),
+        ({"labelled_subjects": 4, "value": {"subjects": [8]}}, "at most labelled_subjects"),
+        ({"generatorz": {}}, "unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            parse_config(augment.AugmentRunConfig, {**base, **extra}, source="test")
+    with pytest.raises(DataError, match="labelled training subjects wanted"):
+        augment.run(parse_config(augment.AugmentRunConfig, {**base, "labelled_subjects": 30}, source="test"))
+
+
+def test_plan_says_what_it_would_cost(cohort: Path, tmp_path: Path) -> None:
+    config = load_config(augment.AugmentRunConfig, TINY, [f"data={cohort}", f"out={tmp_path / 'out'}", "device=cpu"])
+    lines = augment.plan(config)
+    assert any(line.startswith("value study: 6 segmenters") for line in lines)
+    assert any("3 labelled subjects" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shipped_configurations_are_valid() -> None:
+    for path in sorted((TINY.parents[1] / "augment").glob("*.yaml")):
+        assert load_config(augment.AugmentRunConfig, path).generators.names

@@ -1,0 +1,166 @@
+"""Every backend: same seed same bytes, survives saving, respects labels, and cannot see what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medgen.errors import ArtifactError, AuditError, DataError
+from medgen.fields import expand, exponentiate, jacobian_minimum
+from medgen.metrics.segmentation import dice
+from medgen.synthesis import Backend, load_backend
+from medgen.synthesis.base import FitContext, Sources, guard, guard_split
+from medgen.synthesis.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
+from medgen.synthesis.joint import JointBackend, JointConfig
+from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
+
+from .conftest import blobs
+
+REGISTRATION = RegistrationConfig(spacing=6, iterations=25, window=5)
+JOINT = {
+    "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
+    "training": {"steps": 3, "batch_size": 2, "log_every": 1},
+}
+
+
+@pytest.fixture(scope="module", params=["deform", "joint"])
+def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
+    if request.param == "deform":
+        return Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    return JointBackend.fit(sources, JointConfig.model_validate(JOINT), context)
+
+
+def test_equal_seeds_give_equal_scans(backend: Backend, sources: Sources) -> None:
+    first, second, other = backend.sample(11), backend.sample(11), backend.sample(12)
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.labels.tobytes() == second.labels.tobytes()
+    assert first.image.tobytes() != other.image.tobytes()
+    assert first.image.shape == (1, *sources.labelled.shape)
+    assert first.image.dtype == np.float32
+    assert first.labels.dtype == np.uint8
+    assert set(np.unique(first.labels)) <= {0, 1, 4}
+    assert np.isfinite(first.image).all()
+    assert first.image.min() >= 0
+    assert first.backend == backend.name
+    guard(first.parents, sources)
+
+
+def test_saved_backends_sample_the_same(backend: Backend, tmp_path: Path) -> None:
+    folder = tmp_path / backend.name
+    backend.save(folder)
+    loaded = load_backend(folder, "cpu")
+    assert loaded.name == backend.name
+    assert loaded.sha256 == backend.sha256
+    assert loaded.sample(5).image.tobytes() == backend.sample(5).image.tobytes()
+    assert loaded.sample(5).labels.tobytes() == backend.sample(5).labels.tobytes()
+
+
+def test_altered_backends_are_refused(backend: Backend, tmp_path: Path) -> None:
+    folder = tmp_path / backend.name
+    backend.save(folder)
+    path = next(path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match="altered"):
+        load_backend(folder)
+    with pytest.raises(ArtifactError, match="holds no generator"):
+        load_backend(tmp_path)
+
+
+def test_deformed_scans_keep_image_and_labels_together(sources: Sources, context: FitContext) -> None:
+    backend = Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    for seed in range(6):
+        scan = backend.sample(seed)
+        bright = (scan.image[0] > 0.6).astype(np.uint8) * 4
+        assert dice(bright, scan.labels, 4) > 0.75
+        assert scan.facts["min_jacobian"] > 0
+        parent = sources.labelled.ids.index(scan.parents[0])
+        assert sources.labelled.labels is not None
+        assert not np.array_equal(scan.labels, sources.labelled.labels[parent, 0].numpy())
+
+
+def test_registration_aligns(sources: Sources) -> None:
+    data = sources.labelled
+    assert data.labels is not None
+    moving, fixed = [0, 1, 2], [3, 4, 5]
+    control = register(data.images[moving], data.images[fixed], REGISTRATION)
+    displacement = exponentiate(expand(control, data.shape))
+    assert (jacobian_minimum(displacement) > 0).all()
+    moved = warp_labels(data.labels[moving], displacement)
+    before = np.mean(
+        [dice(data.labels[a].numpy(), data.labels[b].numpy(), 4) for a, b in zip(moving, fixed, strict=True)]
+    )
+    after = np.mean([dice(m.numpy(), data.labels[b].numpy(), 4) for m, b in zip(moved, fixed, strict=True)])
+    assert after > before + 0.05
+
+
+def test_registration_of_a_pair_does_not_depend_on_the_batch(sources: Sources) -> None:
+    images = sources.labelled.images
+    together = register(images[[0, 1]], images[[2, 3]], REGISTRATION)
+    alone = register(images[[1]], images[[3]], REGISTRATION)
+    assert torch.allclose(together[1:], alone, atol=1e-3)
+
+
+def test_local_correlation_ignores_gain_and_offset(sources: Sources) -> None:
+    image = sources.labelled.images[:1] * 5
+    assert float(local_correlation(image, 3 * image + 2, 5)) == pytest.approx(
+        float(local_correlation(image, image, 5)), abs=0.05
+    )
+    assert float(bending(torch.ones(1, 3, 5, 5, 5))) == 0
+
+
+def test_components_reproduce_the_covariance() -> None:
+    data = torch.randn(30, 4, dtype=torch.float32) @ torch.randn(4, 12)
+    components = _components(data, 1.0)
+    expected = torch.from_numpy(np.cov(data.numpy(), rowvar=False)).float()
+    assert torch.allclose(components.T @ components, expected, atol=1e-3)
+    assert len(_components(data, 0.5)) < len(components)
+
+
+def test_pairs_cross_subjects_and_spread_evenly(sources: Sources) -> None:
+    moving, fixed = choose_pairs(sources, 18, seed=0)
+    assert np.bincount(moving).tolist() == [3] * 6
+    assert all(a != b for a, b in zip(moving, fixed, strict=True))
+    assert len(set(zip(moving, fixed, strict=True))) == 18
+    assert max(fixed) >= 6  # unlabelled targets
+    alone = replace(sources, labelled=sources.labelled.subset(["a-0"]), unlabelled=None)
+    with pytest.raises(DataError, match="only one"):
+        choose_pairs(alone, 18, seed=0)
+
+
+def test_warped_labels_of_the_identity_and_outside() -> None:
+    labels = torch.randint(1, 4, (1, 1, 6, 6, 6), dtype=torch.uint8)
+    assert torch.equal(warp_labels(labels, torch.zeros(1, 3, 6, 6, 6)), labels)
+    with_background = labels * (torch.arange(6) > 2)
+    shifted = torch.zeros(1, 3, 6, 6, 6)
+    shifted[:, 0] = 4
+    assert (warp_labels(with_background, shifted)[:, :, 2:] == 0).all()
+
+
+def test_sources_refuse_leaks(sources: Sources) -> None:
+    with pytest.raises(AuditError, match="both labelled and unlabelled"):
+        Sources(sources.labelled, replace(sources.labelled, labels=None), (1, 4))
+    with pytest.raises(DataError, match="must not carry masks"):
+        Sources(sources.labelled, blobs(2, 3, "x"), (1, 4))
+    with pytest.raises(DataError, match="label 9 is in no mask"):
+        Sources(sources.labelled, None, (1, 9))
+    with pytest.raises(AuditError, match="held out"):
+        guard_split(sources, ["subject-u-1"])
+    with pytest.raises(AuditError, match="'u-1'"):
+        guard(["u-1"], sources)
+
+
+def test_joint_history_is_kept(context: FitContext, sources: Sources) -> None:
+    logged: list[tuple[dict[str, float], int]] = []
+    settings = JointConfig.model_validate(JOINT)
+    made: Any = JointBackend.fit(
+        sources, settings, replace(context, log=lambda values, step: logged.append((values, step)))
+    )
+    assert [entry["step"] for entry in made.history] == [1, 2, 3]
+    assert logged

@@ -1,0 +1,154 @@
+"""The filter: bounds come from real scans, everything wrong is refused with its reason, planted copies are found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medgen.errors import AuditError, DataError
+from medgen.segmentation import SegmenterConfig
+from medgen.synthesis.base import Backend, Sources, Synthetic
+from medgen.synthesis.copies import Gallery
+from medgen.synthesis.filters import Filter, FilterConfig
+from medgen.synthesis.sampling import sample_pool
+
+from .conftest import SHAPE, blobs
+
+CONFIG = FilterConfig(auditor=SegmenterConfig(channels=(8, 16), steps=60, batch_size=2, lr=1e-2, precision="32"))
+
+
+@pytest.fixture(scope="module")
+def filters(sources: Sources) -> Filter:
+    return Filter.fit(sources, CONFIG, seed=0, device="cpu")
+
+
+def scan(row: int = 0, **changes: object) -> Synthetic:
+    """A scan of a subject that the filter has not seen."""
+    data = blobs(3, 7, "new")
+    assert data.labels is not None
+    values: dict[str, object] = {
+        "image": data.images[row].numpy(),
+        "labels": data.labels[row, 0].numpy(),
+        "backend": "test",
+        "seed": row,
+        **changes,
+    }
+    return Synthetic(**values)  # type: ignore[arg-type]
+
+
+def test_good_scans_pass(filters: Filter) -> None:
+    verdicts = [filters.check(scan(row), derived=False) for row in range(3)]
+    assert sum(verdict.accepted for verdict in verdicts) >= 2
+    assert {"agreement", "volume_1", "component_4", "centroid_4", "copy"} <= set(verdicts[0].scores)
+
+
+def test_reference_is_out_of_fold(filters: Filter, sources: Sources) -> None:
+    (_, first), (_, second) = filters.auditors
+    assert not first & second
+    assert first | second == set(sources.labelled.subjects)
+    assert set(filters.agreement) == set(sources.labelled.ids)
+    assert filters.agreement_bound == pytest.approx(np.percentile(list(filters.agreement.values()), 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"labels": np.zeros(SHAPE, np.uint8)}, "volume_1"),
+        ({"labels": np.full(SHAPE, 4, np.uint8)}, "volume_4"),
+        ({"labels": np.full(SHAPE, 3, np.uint8)}, "usable"),
+        ({"image": np.full((1, *SHAPE), np.nan, np.float32)}, "usable"),
+        ({"image": np.ones((1, *SHAPE), np.float32)}, "usable"),
+        ({"image": np.ones((1, 4, 4, 4), np.float32)}, "usable"),
+    ],
+)
+def test_bad_scans_are_refused_with_the_reason(filters: Filter, changes: dict[str, object], check: str) -> None:
+    verdict = filters.check(scan(**changes), derived=False)
+    assert not verdict.accepted
+    assert check in verdict.reasons
+
+
+def test_labels_that_do_not_fit_the_image_are_refused(filters: Filter) -> None:
+    good = scan()
+    verdict = filters.check(scan(labels=np.roll(good.labels, 5, axis=1)), derived=False)
+    assert not verdict.accepted
+    assert "agreement" in verdict.reasons
+
+
+def test_fragments_are_refused(filters: Filter) -> None:
+    labels = scan().labels.copy()
+    labels[labels == 4] = 1
+    labels[1:4, 1:4, 1:4] = labels[-4:-1, -4:-1, -4:-1] = labels[1:4, -4:-1, 1:4] = 4
+    assert "component_4" in filters.check(scan(labels=labels), derived=False).reasons
+
+
+def test_copies_are_found(filters: Filter, sources: Sources) -> None:
+    data = sources.labelled
+    assert data.labels is not None
+    noise = 0.02 * np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
+    exact = data.images[2].numpy()
+    for image in (exact, exact + noise, np.roll(exact, 2, axis=2), 0.5 * exact + 0.1):
+        verdict = filters.check(scan(image=image, labels=data.labels[2, 0].numpy()), derived=False)
+        assert "copy" in verdict.reasons
+        assert verdict.nearest == "a-2"
+    parent = filters.check(scan(image=exact, labels=data.labels[2, 0].numpy(), parents=("a-2",)), derived=True)
+    assert "identity" in parent.reasons
+
+
+def test_nan_never_passes(sources: Sources, filters: Filter) -> None:
+    one_subject = Gallery(sources.labelled.images, sources.labelled.ids, ["same"] * 6)
+    assert np.isnan(one_subject.between_subjects(0.99))
+    assert not one_subject.between_subjects(0.99) >= 0.5
+    # A parent whose subject both auditors know cannot be judged.
+    everybody = frozenset(sources.labelled.subjects)
+    blind = Filter(**{**vars(filters), "auditors": tuple((auditor, everybody) for auditor, _ in filters.auditors)})
+    assert "agreement" in blind.check(scan(parents=("a-0",)), derived=True).reasons
+
+
+def test_strangers_as_parents_stop_everything(filters: Filter) -> None:
+    with pytest.raises(AuditError, match="'elsewhere'"):
+        filters.check(scan(parents=("elsewhere",)), derived=True)
+
+
+def test_one_subject_is_not_enough(sources: Sources) -> None:
+    alone = Sources(sources.labelled.subset(["a-0"]), None, (1, 4))
+    with pytest.raises(DataError, match="two labelled training subjects"):
+        Filter.fit(alone, CONFIG, seed=0)
+
+
+def test_gallery_agrees_with_numpy(sources: Sources) -> None:
+    gallery = Gallery(sources.labelled.images, sources.labelled.ids, sources.labelled.subjects)
+    half = torch.nn.functional.avg_pool3d(sources.labelled.images, 2)[:, 0, 1:-1, 1:-1, 1:-1].flatten(1).numpy()
+    direct = np.corrcoef(half)[0]
+    found = gallery.correlations(sources.labelled.images[0]).numpy()
+    assert found[0] == pytest.approx(1, abs=1e-5)
+    assert (found >= direct - 1e-5).all()  # shifts can only raise it
+
+
+class _Broken(Backend):
+    name = "broken"
+    derived = False
+    sha256 = "0" * 64
+    history = ()
+
+    def sample(self, seed: int) -> Synthetic:
+        if seed % 2:
+            raise DataError("no such scan")
+        return scan(seed % 3, seed=seed)
+
+    def save(self, folder: object) -> None:
+        raise NotImplementedError
+
+
+def test_sampling_stops_when_attempts_are_used_up(filters: Filter) -> None:
+    ticks: list[tuple[int, int]] = []
+    pool = sample_pool([_Broken()], {"broken": 4}, filters, seed=0, attempts=2, tick=lambda a, b: ticks.append((a, b)))
+    assert len(pool.candidates) <= 8
+    assert len(pool.accepted()) + len(pool.rejected()) == len(pool.candidates)
+    assert [candidate.id for candidate in pool.accepted()] == [f"syn-{n + 1:04d}" for n in range(len(pool.accepted()))]
+    failed = [c for c in pool.rejected("broken") if c.synthetic is None]
+    assert failed
+    assert all("no such scan" in c.verdict.reasons["usable"] for c in failed)
+    assert ticks[-1][1] == 4
+    nothing = sample_pool([_Broken()], {"broken": 0}, filters, seed=0)
+    assert nothing.training_set() is None

@@ -1,0 +1,118 @@
+"""The downstream segmenter: it learns, it is deterministic, and arms see the same real scans."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medgen.augmentation import AugmentConfig
+from medgen.config import parse_config
+from medgen.errors import ConfigError, TrainingError
+from medgen.metrics.segmentation import dice
+from medgen.seeds import torch_rng
+from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
+
+SHAPE = (13, 16, 10)
+TINY = SegmenterConfig(channels=(8, 16), steps=150, batch_size=2, lr=2e-2, precision="32")
+
+
+@dataclass
+class Scans:
+    images: Tensor
+    labels: Tensor | None
+
+
+def scans(n: int, seed: int = 0, gain: float = 1.0) -> Scans:
+    """Bright boxes (label 7) with a brighter core (label 3) on noise."""
+    generator = torch_rng(seed, "scans")
+    images = 0.1 * torch.randn(n, 1, *SHAPE, generator=generator)
+    labels = torch.zeros(n, 1, *SHAPE, dtype=torch.uint8)
+    corners = torch.randint(1, 4, (n, 3), generator=generator)
+    for row, (i, j, k) in enumerate(corners.tolist()):
+        labels[row, 0, i : i + 7, j : j + 8, k : k + 5] = 7
+        labels[row, 0, i + 2 : i + 5, j + 2 : j + 5, k + 1 : k + 4] = 3
+    images += (labels == 7).float() + 2 * (labels == 3).float()
+    return Scans(images * gain, labels)
+
+
+def test_it_learns_labels_of_any_number() -> None:
+    segmenter = train_segmenter(scans(6), TINY, 0, labels=[3, 7])
+    test = scans(4, seed=1, gain=500.0)  # intensity scale must not matter
+    predicted = segmenter.predict(test.images)
+    assert predicted.shape == (4, 1, *SHAPE)
+    assert set(predicted.unique().tolist()) == {0, 3, 7}
+    assert test.labels is not None
+    for label in (3, 7):
+        assert dice(predicted.numpy(), test.labels.numpy(), label) > 0.75
+    probability = segmenter.probabilities(test.images)
+    assert probability.shape == (4, 3, *SHAPE)
+    assert torch.allclose(probability.sum(1), torch.ones(4, *SHAPE), atol=1e-5)
+    assert segmenter.history[-1][1] < segmenter.history[0][1]
+
+
+def test_equal_seeds_give_equal_segmenters() -> None:
+    short = TINY.model_copy(update={"steps": 3})
+    options = {"labels": [3, 7], "augmentation": AugmentConfig(), "synthetic": scans(3, seed=2)}
+    first, second = (train_segmenter(scans(4), short, 1, **options) for _ in range(2))
+    other = train_segmenter(scans(4), short, 2, **options)
+    image = scans(1, seed=3).images
+    assert torch.equal(first.probabilities(image), second.probabilities(image))
+    assert not torch.equal(first.probabilities(image), other.probabilities(image))
+
+
+def test_training_leaves_the_global_stream_alone() -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    train_segmenter(scans(2), TINY.model_copy(update={"steps": 1}), 0, labels=[3])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_probability_zero_is_no_mixing() -> None:
+    short = TINY.model_copy(update={"steps": 4})
+    image = scans(1, seed=3).images
+    plain = train_segmenter(scans(4), short, 0, labels=[3, 7])
+    none = train_segmenter(scans(4), short, 0, labels=[3, 7], synthetic=scans(3, seed=2), p_synthetic=0.0)
+    some = train_segmenter(scans(4), short, 0, labels=[3, 7], synthetic=scans(3, seed=2), p_synthetic=1.0)
+    assert torch.equal(plain.probabilities(image), none.probabilities(image))
+    assert not torch.equal(plain.probabilities(image), some.probabilities(image))
+
+
+def test_mixing_ends_before_training_does() -> None:
+    shares = [synthetic_share(step / 100) for step in range(100)]
+    assert shares[:75] == [1.0] * 75
+    assert all(a > b for a, b in itertools.pairwise(shares[75:]))
+    assert synthetic_share(1.0) == 0
+
+
+def test_loss_of_a_perfect_answer_is_zero_and_of_a_uniform_one_is_known() -> None:
+    target = torch.randint(0, 3, (2, 4, 5, 6), generator=torch_rng(0))
+    certain = 50.0 * functional.one_hot(target, 3).movedim(-1, 1).float()
+    assert float(dice_cross_entropy(certain, target)) == pytest.approx(0, abs=1e-4)
+    uniform = torch.zeros(2, 3, 4, 5, 6)
+    n, counts = target.numel(), [(target == label).sum().item() for label in (1, 2)]
+    soft = sum(2 * (c / 3) / (n / 3 + c) for c in counts) / 2
+    expected = torch.log(torch.tensor(3.0)).item() + 1 - soft
+    assert float(dice_cross_entropy(uniform, target)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_any_shape_goes_through_a_deep_network() -> None:
+    network = UNet(SegmenterConfig(channels=(4, 4, 8, 8)), in_channels=2, n_classes=3)
+    assert network(torch.rand(1, 2, 9, 15, 11)).shape == (1, 3, 9, 15, 11)
+
+
+def test_bad_input_is_refused_by_name() -> None:
+    with pytest.raises(TrainingError, match="real scans with labels"):
+        train_segmenter(Scans(torch.rand(2, 1, *SHAPE), None), TINY, 0, labels=[1])
+    with pytest.raises(TrainingError, match="without 0"):
+        train_segmenter(scans(2), TINY, 0, labels=[0, 1])
+    small = Scans(torch.rand(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8, dtype=torch.uint8))
+    with pytest.raises(TrainingError, match="one grid"):
+        train_segmenter(scans(2), TINY, 0, labels=[3], synthetic=small)
+    with pytest.raises(ConfigError, match="at least two positive widths"):
+        parse_config(SegmenterConfig, {"channels": [16]}, source="test")
