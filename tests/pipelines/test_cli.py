@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from medgen.pipelines.cli import app
 
 MEDGEN = Path(sys.executable).parent / "medgen"

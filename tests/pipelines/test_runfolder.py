@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from medgen.pipelines.runfolder import open_run
 
 from medgen.config import Config
 from medgen.errors import ConfigError
+from medgen.pipelines.runfolder import open_run
 
 
 class Settings(Config):
@@ -62,7 +62,7 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_a_failed_run_can_be_resumed(tmp_path):
-    with pytest.raises(RuntimeError), open_run(tmp_path / "run", Settings(out="x")) as folder:
+    with pytest.raises(RuntimeError), open_run(tmp_path / "run", Settings(out="x")) as folder:  # noqa: PT012
         folder.checkpoints.mkdir()
         raise RuntimeError
     assert (tmp_path / "run" / "checkpoints").is_dir()
