@@ -89,7 +89,7 @@ def score_report(
 ) -> Report:
     """The report of new scans."""
     target = detector.config.calibration.target_fpr
-    report = Report("Anomaly scores", f"{len(scored)} scans scored, {len(failures)} not", run_id)
+    report = Report("Anomaly scores", f"scans scored: {len(scored)}, refused: {len(failures)}", run_id)
     report.facts(
         {
             "model (SHA-256)": model_sha256,

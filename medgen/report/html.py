@@ -214,8 +214,16 @@ def _paragraphs(text: str) -> Markup:
     parts = []
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = [line.strip() for line in block.splitlines() if line.strip()]
-        plain = [line for line in lines if not line.startswith("- ")]
-        items = [line[2:] for line in lines if line.startswith("- ")]
+        plain: list[str] = []
+        items: list[str] = []
+        for line in lines:
+            if line.startswith("- "):
+                items.append(line[2:])
+            elif items:
+                # A wrapped item goes on in the next line.
+                items[-1] += f" {line}"
+            else:
+                plain.append(line)
         if plain:
             parts.append(Markup("<p>{}</p>").format(_inline(" ".join(plain))))
         if items:

@@ -113,3 +113,9 @@ def test_wrong_input_is_refused(tmp_path):
         png(b"GIF89a")
     with pytest.raises(DataError, match="cannot be read"):
         png(tmp_path / "absent.png")
+
+
+def test_wrapped_list_items_stay_whole(tmp_path):
+    report = Report("title")
+    report.section("Limits", "Before:\n- first line\n  goes on\n- second")
+    assert "<p>Before:</p>\n<ul><li>first line goes on</li><li>second</li></ul>" in report.html()
