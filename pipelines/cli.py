@@ -219,7 +219,7 @@ def data_check(
         faults = [{"file": f.file, "found": f.found, "expected": f.expected, "action": f.action} for f in result.faults]
         write_json(json_file, {"cases": result.cases, "faults": faults})
     if result.faults:
-        typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)", err=True)
+        typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
         raise typer.Exit(2)
     typer.echo(f"{result.cases} case(s), no fault")
 

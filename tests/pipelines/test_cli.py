@@ -30,8 +30,12 @@ def commands(group=None, prefix=()):
             yield (*prefix, name), command
 
 
-@pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda value: " ".join(value) if value else "")
-def test_every_command_has_help_and_an_example(path, command):
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_an_example(path):
+    command = COMMANDS[path]
     assert command.help
     assert re.match(rf"Example: medgen {' '.join(path)}\b", command.epilog)
 
@@ -66,7 +70,7 @@ def test_help_imports_nothing_heavy():
         (["audit", "verify", "absent-run"], ["absent-run"]),
         (["card", "lint", "absent.md"], ["absent.md"]),
     ],
-    ids=lambda value: " ".join(value) if value else "",
+    ids=" ".join,
 )
 def test_user_errors_are_one_clear_line(arguments, words, tmp_path):
     result = medgen(*arguments, cwd=tmp_path)
