@@ -232,9 +232,14 @@ def data_simulate(
     spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
 ) -> None:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
+    from functools import partial
+
     from medgen.cohorts import simulate
 
-    manifest = simulate(out, n=n, seed=seed, spacing=spacing)
+    from .progress import bars
+
+    with bars(sys.stderr.isatty()) as tick:
+        manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=partial(tick, "simulating"))
     typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from medgen.config import load_config
 from medgen.errors import ConfigError
 
 from . import anomaly, augment
+from .progress import bars
 from .runfolder import RunSummary
 
 SUBJECTS = 40
@@ -35,7 +37,8 @@ def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummar
         raise ConfigError(f"{held[0]}: already holds a run; pass --overwrite to start again, or another --out")
     cohort = out / "cohort"
     if not (cohort / "manifest.csv").is_file():
-        simulate(cohort, n=SUBJECTS, seed=0, spacing=SPACING_MM)
+        with bars(progress) as tick:
+            simulate(cohort, n=SUBJECTS, seed=0, spacing=SPACING_MM, progress=partial(tick, "simulating the cohort"))
     configs = Path(str(files("medgen.configs")))
     common = [f"data={cohort}", f"device={device}"]
     settings = load_config(
