@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
@@ -212,7 +214,8 @@ def data_check(
     from medgen.files import write_json
     from medgen.integrity import check
 
-    result = check(path, _cohort(layout, images, masks), workers=workers or 2)
+    with _bar("checking") as progress:
+        result = check(path, _cohort(layout, images, masks), workers=workers or 2, progress=progress)
     for fault in result.faults:
         typer.echo(f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}", err=True)
     if json_file is not None:
@@ -232,14 +235,10 @@ def data_simulate(
     spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
 ) -> None:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
-    from functools import partial
-
     from medgen.cohorts import simulate
 
-    from .progress import bars
-
-    with bars(sys.stderr.isatty()) as tick:
-        manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=partial(tick, "simulating"))
+    with _bar("simulating") as progress:
+        manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=progress)
     typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
 
 
@@ -261,7 +260,8 @@ def data_implant(
 
     manifest = load_cohort(cohort, _cohort(layout, images, None))
     chosen = None if kinds is None else [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions)
+    with _bar("implanting") as progress:
+        result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
     typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
 
 
@@ -408,6 +408,15 @@ def _find_config(group: str, name: str) -> Path:
         known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
         raise ConfigError(f"{name}: no such configuration file, and none of that name is shipped (shipped: {known})")
     return shipped
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for commands without ``--quiet``: shown to people, not to files and pipes."""
+    from .progress import bars
+
+    with bars(sys.stderr.isatty()) as tick:
+        yield lambda done, total: tick(what, done, total)
 
 
 def _echo_json(data: object) -> None:
