@@ -398,7 +398,7 @@ def _load(
 def _find_config(group: str, name: str) -> Path:
     """The file named on the command line, else the shipped configuration of that name in the pipeline's group."""
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
         return path
     from importlib.resources import files
 

@@ -88,3 +88,9 @@ def test_tilted_ct_is_refused(shared_data):
     assert result.returncode == 2
     assert "gantry tilt" in result.stderr
     assert "irregular" in result.stderr
+
+
+def test_a_folder_of_that_name_does_not_hide_a_shipped_configuration(tmp_path):
+    (tmp_path / "simulated").mkdir()
+    result = medgen("anomaly", "run", "simulated", "data=absent-folder", cwd=tmp_path)
+    assert "absent-folder" in result.stderr
