@@ -146,10 +146,11 @@ def _cohort(report: Report, results: Results) -> None:
         prepared = results.prepared.get(name)
         rows.append((name, len(part.subjects), len(part), 0 if prepared is None else len(prepared)))
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
+    spacing = " x ".join(f"{step:g}" for step in results.grid.spacing)
     report.facts(
         {
             "labels": ", ".join(f"{label} {name}" for label, name in results.label_names.items()),
-            "model grid": f"{' x '.join(map(str, results.grid.shape))} voxels of {fmt(results.grid.spacing)} mm",
+            "model grid": f"{' x '.join(map(str, results.grid.shape))} voxels of {spacing} mm",
         }
     )
     if results.failures:
