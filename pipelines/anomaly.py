@@ -17,10 +17,9 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
-from medgen.config import Config
 from medgen.dataset import Dataset, Failure, prepare_dataset
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.models import GenerativeModel, ModelConfig, build, family_class, parse_settings
+from medgen.layouts import load_cohort
+from medgen.models import GenerativeModel, build, settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
@@ -32,23 +31,17 @@ from .anomaly_report import Example, run_report
 from .anomaly_score import score
 from .planning import describe_memory, describe_training, estimate_training
 from .progress import Tick, bars
-from .runfolder import RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, open_run
 
 _ANY_SHAPE = (32, 32, 32)
 
 __all__ = ["AnomalyRunConfig", "plan", "run", "score"]
 
 
-class AnomalyRunConfig(Config):
+class AnomalyRunConfig(RunConfig):
     """One anomaly run.
 
     Attributes:
-        data: Folder, manifest CSV or ``dataset.json`` of the healthy cohort.
-        out: Folder of the run.
-        seed: Of every random stream.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        workers: Threads that read and prepare scans.
-        cohort: How the cohort is laid out.
         test: Share of the subjects that is held out for the evaluation.
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the development scans.
         max_side: Most voxels along an axis where the recipe chooses.
@@ -58,12 +51,7 @@ class AnomalyRunConfig(Config):
         evaluation: The implanted test set.
     """
 
-    data: Path
     out: Path = Path("runs/anomaly")
-    seed: int = 0
-    device: str = "auto"
-    workers: int = Field(default=2, ge=1)
-    cohort: CohortConfig = CohortConfig()
     test: float = Field(default=0.25, gt=0, lt=1)
     preprocess: dict[str, Any] = Field(default_factory=dict)
     max_side: int = Field(default=64, ge=16)
@@ -82,7 +70,7 @@ def run(
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
     # A wrong model setting is refused before any scan is read; the grid follows from the scans.
-    _settings(config, _ANY_SHAPE, channels=1, labels=1)
+    settings_for(config.model, _ANY_SHAPE, channels=1, labels=1)
     manifest = load_cohort(config.data, config.cohort)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
@@ -137,7 +125,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
     config.anomaly.check_subjects(subjects)
     channels = len(next(iter(manifest)).read_image().data)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    settings = _settings(config, recipe.shape, channels, labels=max(manifest.labels, default=1))
+    settings = settings_for(config.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
     voxels = math.prod(recipe.shape)
     estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
     copies = 1 + config.evaluation.per_scan
@@ -187,7 +175,7 @@ def _train(
     progress: bool,
 ) -> tuple[list[GenerativeModel], dict[str, list[dict[str, float]]]]:
     labels = 1 if development.labels is None else int(development.labels.max())
-    settings = _settings(config, development.shape, development.channels, labels)
+    settings = settings_for(config.model, development.shape, development.channels, labels)
     models, histories = [], {}
     for number, held in enumerate(held_out):
         name = f"fold {number + 1}"
@@ -249,13 +237,6 @@ def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
 def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) -> Summary:
     target = config.anomaly.calibration.target_fpr
     return summarise(measurements, target, config.evaluation.bootstrap, derive(config.seed, "bootstrap"))
-
-
-def _settings(config: AnomalyRunConfig, shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
-    given: dict[str, Any] = {"in_channels": channels, **config.model, "shape": shape}
-    if isinstance(given.get("family"), str) and "n_labels" in family_class(given["family"]).Settings.model_fields:
-        given.setdefault("n_labels", max(labels, 1))
-    return parse_settings(given)
 
 
 def _named(folds: Sequence[Manifest]) -> dict[str, Manifest]:

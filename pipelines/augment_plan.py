@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -30,7 +31,7 @@ def plan(config: AugmentRunConfig) -> list[str]:
         f"cohort: {len(parts.labelled.subjects)} labelled subjects, {len(parts.unlabelled)} unlabelled scans, "
         f"{len(parts.test.subjects)} test subjects",
         f"grid: {' x '.join(map(str, shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",
-        describe_memory((channels + 1) * len(manifest) * shape[0] * shape[1] * shape[2]),
+        describe_memory((channels + 1) * len(manifest) * math.prod(shape)),
     ]
     image = torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(0))
     target = (image[:, :1] * (labels + 1)).floor().to(torch.uint8)

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from medgen.config import Config
-from medgen.layouts import CohortConfig
 from medgen.synthesis.deform import DeformConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.joint import JointConfig
 from medgen.synthesis.value import ValueConfig
+
+from .runfolder import RunConfig
 
 
 class GeneratorsConfig(Config):
@@ -32,16 +33,10 @@ class GeneratorsConfig(Config):
         return tuple(name for name in ("deform", "joint") if getattr(self, name) is not None)
 
 
-class AugmentRunConfig(Config):
+class AugmentRunConfig(RunConfig):
     """One run of the augmentation pipeline.
 
     Attributes:
-        data: Folder, manifest CSV or ``dataset.json`` of the cohort.
-        out: Folder of the run.
-        seed: Of every random stream.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        workers: Threads that read and prepare scans.
-        cohort: How the cohort is laid out.
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
         max_side: Most voxels along an axis where the recipe chooses.
         modality: For the card of the synthetic cohort.
@@ -56,12 +51,7 @@ class AugmentRunConfig(Config):
         value: The value study.
     """
 
-    data: Path
     out: Path = Path("runs/augment")
-    seed: int = 0
-    device: str = "auto"
-    workers: int = Field(default=2, ge=1)
-    cohort: CohortConfig = CohortConfig()
     preprocess: dict[str, Any] = Field(default_factory=dict)
     max_side: int = Field(default=64, ge=16)
     modality: str = "MR"

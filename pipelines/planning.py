@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from medgen.dataset import Batch
+from medgen.environment import available_memory, peak_memory
 from medgen.models import ModelConfig, build
 from medgen.precision import precision_of
 from medgen.training import TrainingConfig, device_of
@@ -76,7 +75,7 @@ def describe_training(name: str, estimate: Estimate, trainings: int = 1) -> str:
 
 def describe_memory(values: int) -> str:
     """Line for a cohort of ``values`` float32 numbers kept in memory, beside what this machine has free."""
-    free = psutil.virtual_memory().available / _MIB
+    free = 1024 * available_memory()
     return f"cohort in memory: {values * 4 / _MIB:.0f} MiB (free on this machine: {free:.0f} MiB)"
 
 
@@ -88,4 +87,4 @@ def minutes(seconds: float) -> str:
 def _peak(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return 1024 * peak_memory()

@@ -11,14 +11,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from medgen.config import Config, dump_yaml, read_yaml
 from medgen.errors import ConfigError
 from medgen.files import write_csv, write_json, write_text
+from medgen.layouts import CohortConfig
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"
 # Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
 MAY_CHANGE = ("out", "device", "workers")
+
+
+class RunConfig(Config):
+    """The keys that every pipeline shares.
+
+    Attributes:
+        data: Folder, manifest CSV or ``dataset.json`` of the cohort.
+        out: Folder of the run.
+        seed: Of every random stream.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Threads that read and prepare scans.
+        cohort: How the cohort is laid out.
+    """
+
+    data: Path
+    out: Path
+    seed: int = 0
+    device: str = "auto"
+    workers: int = Field(default=2, ge=1)
+    cohort: CohortConfig = CohortConfig()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ from pydantic import Field
 from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.cases import Manifest, split_subjects, write_splits
-from medgen.config import Config
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.models import ModelConfig, build, family_class, parse_settings
+from medgen.layouts import load_cohort
+from medgen.models import ModelConfig, build, settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
@@ -25,31 +25,20 @@ from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
 from medgen.volume import Volume
 
 from .planning import describe_memory, describe_training, estimate_training
-from .runfolder import RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, open_run
 
 
-class TrainRunConfig(Config):
+class TrainRunConfig(RunConfig):
     """One training run.
 
     Attributes:
-        data: Folder, manifest CSV or ``dataset.json`` of the cohort.
-        out: Folder of the run.
-        seed: Of every random stream.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        workers: Threads that read and prepare scans.
-        cohort: How the cohort is laid out.
         preprocess: How scans are brought to the model's grid.
         model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
         training: The training loop.
         validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
     """
 
-    data: Path
     out: Path = Path("runs/train")
-    seed: int = 0
-    device: str = "auto"
-    workers: int = Field(default=2, ge=1)
-    cohort: CohortConfig = CohortConfig()
     preprocess: Preprocess
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()
@@ -93,7 +82,7 @@ def plan(config: TrainRunConfig) -> list[str]:
         labels = int(_labels_of(first.read_mask()))
     channels = len(first.read_image().data)
     settings = _settings(config, channels, labels)
-    voxels = config.preprocess.shape[0] * config.preprocess.shape[1] * config.preprocess.shape[2]
+    voxels = math.prod(config.preprocess.shape)
     estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
     return [
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
@@ -161,10 +150,7 @@ def _check(config: TrainRunConfig) -> None:
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:
-    given: dict[str, Any] = {"in_channels": channels, **config.model, "shape": config.preprocess.shape}
-    if isinstance(given.get("family"), str) and "n_labels" in family_class(given["family"]).Settings.model_fields:
-        given.setdefault("n_labels", max(labels, 1))
-    return parse_settings(given)
+    return settings_for(config.model, config.preprocess.shape, channels, labels)
 
 
 def _labels_of(mask: Volume | None) -> int:

@@ -19,7 +19,7 @@ from medgen.errors import ConfigError
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.seeds import derive
 
-__all__ = ["GenerativeModel", "ModelConfig", "available", "build", "family_class", "parse_settings"]
+__all__ = ["GenerativeModel", "ModelConfig", "available", "build", "family_class", "parse_settings", "settings_for"]
 
 
 def available() -> list[str]:
@@ -51,6 +51,25 @@ def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
     if not isinstance(family, str):
         raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
     return parse_config(family_class(family).Settings, data, source=f"model {family}")
+
+
+def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
+    """Settings of a configuration's ``model`` group, completed with what follows from the data.
+
+    Args:
+        model: Plain data with a ``family`` key; ``in_channels`` and ``n_labels`` given here win over the data's.
+        shape: Voxels (i, j, k) of the model grid.
+        channels: Image channels.
+        labels: Largest label number, for families that model labels; they get at least one.
+
+    Raises:
+        ConfigError: As :func:`parse_settings`.
+    """
+    given: dict[str, Any] = {"in_channels": channels, **model, "shape": shape}
+    family = given.get("family")
+    if isinstance(family, str) and "n_labels" in family_class(family).Settings.model_fields:
+        given.setdefault("n_labels", max(labels, 1))
+    return parse_settings(given)
 
 
 def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> GenerativeModel:
