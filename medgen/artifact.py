@@ -23,7 +23,7 @@ from medgen import __version__
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
 from medgen.files import plain, read_json, sha256_json, write_json
-from medgen.models import GenerativeModel, build
+from medgen.models import ScanModel, build
 from medgen.preprocess import Preprocess, Template
 
 MANIFEST = "artifact.json"
@@ -47,7 +47,7 @@ class TrainedModel:
         meta: Plain data: kind, channels, calibration, provenance. Non-finite numbers become None.
     """
 
-    models: list[GenerativeModel]
+    models: list[ScanModel]
     preprocess: Preprocess
     template: Template | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -138,13 +138,13 @@ class TrainedModel:
         return {**manifest, "sha256": sha256_json(manifest)}
 
 
-def _weights(model: GenerativeModel) -> bytes:
+def _weights(model: ScanModel) -> bytes:
     # Innermost channels are a matter of the machine; on disk every tensor is contiguous and owns its memory.
     state = model.state_dict()
     return save_weights({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
 
 
-def _restore(settings: Any, content: bytes, name: str) -> GenerativeModel:
+def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
     if not isinstance(settings, Mapping):
         raise ArtifactError(f"{name}: its settings are no mapping; the artifact is of another program")
     # The initial weights are thrown away; with a seed the caller's random stream does not notice.

@@ -21,7 +21,7 @@ from medgen.config import Config
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.files import sha256_json
-from medgen.models.base import GenerativeModel
+from medgen.models.base import ScanModel
 from medgen.precision import PrecisionName
 from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
@@ -107,7 +107,7 @@ def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -
 class Loop:
     """State of one training: what a checkpoint holds, and the steps that change it."""
 
-    model: GenerativeModel
+    model: ScanModel
     train: Dataset
     validation: Dataset | None
     config: TrainingConfig

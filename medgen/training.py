@@ -1,6 +1,6 @@
 """The one training loop: phases, precision, averaging of weights, validation, checkpoints, ranks.
 
-Models say what to minimise (:meth:`~medgen.models.base.GenerativeModel.loss`); everything else happens here. Every
+Models say what to minimise (:meth:`~medgen.models.base.ScanModel.loss`); everything else happens here. Every
 random stream is derived from the seed, the epoch and the step, so a resumed run repeats an uninterrupted one bit for
 bit on CPU (same thread count).
 """
@@ -19,7 +19,7 @@ from medgen.checkpoint import Terminated, termination
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import Log, Loop, TrainingConfig
-from medgen.models.base import GenerativeModel
+from medgen.models.base import ScanModel
 from medgen.precision import precision_of
 from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
@@ -38,7 +38,7 @@ class FitResult:
         seconds: Time spent in the loop, over all resumed parts.
     """
 
-    model: GenerativeModel
+    model: ScanModel
     history: list[dict[str, float]]
     steps: int
     seconds: float
@@ -64,7 +64,7 @@ def device_of(name: str) -> torch.device:
 
 
 def fit(
-    model: GenerativeModel,
+    model: ScanModel,
     train: Dataset,
     config: TrainingConfig,
     *,
@@ -125,7 +125,7 @@ def fit(
     return FitResult(model, loop.history, loop.step, loop.seconds)
 
 
-def _check(model: GenerativeModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
+def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
     if not len(train):
         raise TrainingError("there are no training cases")
     if config.validate_every and validation is None:

@@ -17,9 +17,10 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
+from medgen.config import Config
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.layouts import load_cohort
-from medgen.models import GenerativeModel, build, settings_for
+from medgen.models import ScanModel, build, settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
@@ -38,6 +39,18 @@ _ANY_SHAPE = (32, 32, 32)
 __all__ = ["AnomalyRunConfig", "plan", "run", "score"]
 
 
+class FurtherModel(Config):
+    """One more model that is trained in every fold.
+
+    Attributes:
+        model: Settings of a model family, as in the run.
+        training: Its training.
+    """
+
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+
+
 class AnomalyRunConfig(RunConfig):
     """One anomaly run.
 
@@ -47,6 +60,7 @@ class AnomalyRunConfig(RunConfig):
         max_side: Most voxels along an axis where the recipe chooses.
         model: Settings of a model family, chosen by ``family``; shape and channels follow from the data.
         training: The training of each fold's model.
+        further: More models for each fold, by any name, for the channels that need another family.
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
     """
@@ -57,8 +71,15 @@ class AnomalyRunConfig(RunConfig):
     max_side: int = Field(default=64, ge=16)
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()
+    further: dict[str, FurtherModel] = Field(default_factory=dict)
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def models(self) -> dict[str, FurtherModel]:
+        """All models of a fold by name; the main one first, under the name of its family."""
+        main = FurtherModel(model=self.model, training=self.training)
+        return {str(self.model.get("family")): main} | {f"{name} (further)": own for name, own in self.further.items()}
 
 
 def run(
@@ -70,7 +91,8 @@ def run(
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
     # A wrong model setting is refused before any scan is read; the grid follows from the scans.
-    settings_for(config.model, _ANY_SHAPE, channels=1, labels=1)
+    for own in config.models.values():
+        settings_for(own.model, _ANY_SHAPE, channels=1, labels=1)
     manifest = load_cohort(config.data, config.cohort)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
@@ -125,16 +147,19 @@ def plan(config: AnomalyRunConfig) -> list[str]:
     config.anomaly.check_subjects(subjects)
     channels = len(next(iter(manifest)).read_image().data)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    settings = settings_for(config.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
     voxels = math.prod(recipe.shape)
-    estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
+    trainings = []
+    for own in config.models.values():
+        settings = settings_for(own.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
+        estimate = estimate_training(settings, own.training, config.device, getattr(settings, "n_labels", 0))
+        trainings.append(describe_training(settings.family, estimate, config.anomaly.folds))
     copies = 1 + config.evaluation.per_scan
     return [
         f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {subjects} subjects in "
         f"{config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
         f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",
         describe_memory(len(manifest) * voxels * (channels + 1)),
-        describe_training(settings.family, estimate, config.anomaly.folds),
+        *trainings,
         f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
         f"output: {config.out}",
     ]
@@ -173,28 +198,32 @@ def _train(
     *,
     resume: bool,
     progress: bool,
-) -> tuple[list[GenerativeModel], dict[str, list[dict[str, float]]]]:
+) -> tuple[list[list[ScanModel]], dict[str, list[dict[str, float]]]]:
     labels = 1 if development.labels is None else int(development.labels.max())
-    settings = settings_for(config.model, development.shape, development.channels, labels)
-    models, histories = [], {}
-    for number, held in enumerate(held_out):
-        name = f"fold {number + 1}"
-        training = development.subset([case for case in development.ids if case not in set(held)])
-        with track.stage(f"train {name}") as stage:
-            result = fit(
-                build(settings, seed=derive(config.seed, "weights", number)),
-                training,
-                config.training,
-                seed=derive(config.seed, "training", number),
-                device=config.device,
-                out=folder.checkpoints / f"fold-{number}",
-                resume=resume,
-                log=stage.log_metrics,
-                title=f"{settings.family} {name} of {len(held_out)}",
-                progress=progress,
-            )
-        models.append(result.model)
-        histories[name] = result.history
+    models: list[list[ScanModel]] = [[] for _ in held_out]
+    histories = {}
+    for place, (kind, own) in enumerate(config.models.items()):
+        settings = settings_for(own.model, development.shape, development.channels, labels)
+        # The first model keeps the seeds and the folder it has when it is alone.
+        key = [place] if place else []
+        for number, held in enumerate(held_out):
+            name = f"fold {number + 1}" if len(config.models) == 1 else f"{kind}, fold {number + 1}"
+            training = development.subset([case for case in development.ids if case not in set(held)])
+            with track.stage(f"train {name}") as stage:
+                result = fit(
+                    build(settings, seed=derive(config.seed, "weights", number, *key)),
+                    training,
+                    own.training,
+                    seed=derive(config.seed, "training", number, *key),
+                    device=config.device,
+                    out=folder.checkpoints / "-".join(["fold", str(number), *map(str, key)]),
+                    resume=resume,
+                    log=stage.log_metrics,
+                    title=f"{settings.family} fold {number + 1} of {len(held_out)}",
+                    progress=progress,
+                )
+            models[number].append(result.model)
+            histories[name] = result.history
     return models, histories
 
 

@@ -175,10 +175,10 @@ def _cohort(
 def _training(
     report: Report, detector: AnomalyDetector, histories: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> None:
-    model = detector.members[0].model
-    report.section("Training", "One model per fold, each trained without the fold's subjects.")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    report.facts({"family": model.family, "parameters": parameters})
+    report.section("Training", "Models of every fold, each trained without the fold's subjects.")
+    for model in detector.members[0].models:
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        report.facts({"family": model.family, "parameters": parameters})
     report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
 
 

@@ -16,6 +16,7 @@ from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.layouts import load_cohort
 from medgen.models import ModelConfig, build, settings_for
+from medgen.models.base import GenerativeModel
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
@@ -223,11 +224,12 @@ def _report(
     report.facts({"steps": result.steps, "seconds": round(result.seconds), "parameters": parameters})
     curves = training_curves({result.model.family: result.history})
     report.figure(curves, "Losses over the optimiser steps.", "Training curves")
-    report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
-    images = result.model.sample(2, torch_rng(config.seed, "report")).cpu().numpy()
-    for number, image in enumerate(images, start=1):
-        figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
-        report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
+    if isinstance(result.model, GenerativeModel):
+        report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
+        images = result.model.sample(2, torch_rng(config.seed, "report")).cpu().numpy()
+        for number, image in enumerate(images, start=1):
+            figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
+            report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
     report.section("Limits")
     report.text(
         "Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."

@@ -22,7 +22,7 @@ from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.registry import State, get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.dataset import Dataset
-from medgen.models import GenerativeModel
+from medgen.models import ScanModel
 
 Progress = Callable[[str, int, int], None]
 # Healthy voxels used for one tail: more do not move its quantiles, and sorting them takes seconds.
@@ -32,7 +32,7 @@ _TAIL_VOXELS = 3_000_000
 def crossfit(
     dataset: Dataset,
     folds: Sequence[Sequence[str]],
-    models: Sequence[GenerativeModel],
+    models: Sequence[Sequence[ScanModel]],
     config: AnomalyConfig,
     names: Sequence[str],
     progress: Progress | None = None,
@@ -47,7 +47,7 @@ def crossfit(
     Args:
         dataset: Healthy development scans.
         folds: Held-out case ids of each fold, a partition of the data set.
-        models: Model k was trained without fold k.
+        models: The models of entry k were trained without fold k.
         config: Smoothing, normative, fusion and calibration settings.
         names: Scores to fit: voxel scores (the fused channels among them) and scan scores.
         progress: Called with (what, done, total).
@@ -70,13 +70,13 @@ def crossfit(
         name: [np.empty(0, np.float32)] * len(dataset) for name in voxel_names
     }
     done = 0
-    for number, model in enumerate(models):
+    for number, own in enumerate(models):
         training = dataset.subset([case for case in dataset.ids if fold_of[position[case]] != number])
-        learning = inputs_for(model, training.images, training.foregrounds, config)
+        learning = inputs_for(own, training.images, training.foregrounds, config)
         states.append({name: get(name).fit(learning) for name in names})
         del learning
         for index in np.flatnonzero(fold_of == number).tolist():
-            inputs = inputs_for(model, dataset.images[[index]], dataset.foregrounds[[index]], config)
+            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config)
             for name in voxel_names:
                 maps[name][index] = smoothed(name, inputs, states[-1][name], regions[index], config)
             done += 1
@@ -120,7 +120,7 @@ def _members(
     maps: dict[str, list[NDArray[np.float32]]],
     regions: NDArray[np.bool_],
     fold_of: NDArray[np.int64],
-    models: Sequence[GenerativeModel],
+    models: Sequence[Sequence[ScanModel]],
     states: Sequence[dict[str, State]],
     normatives: Sequence[dict[str, Normative]],
     config: AnomalyConfig,
@@ -135,14 +135,14 @@ def _members(
     stride = max(1, int(regions.sum()) // _TAIL_VOXELS)
     members = []
     heats: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(fold_of)
-    for number, model in enumerate(models):
+    for number, own in enumerate(models):
         others = np.flatnonzero(fold_of != number)
         tails = {name: Tail.of(np.concatenate([zs[row][name][::stride] for row in others])) for name in channels}
         fused_others = [
             fused_surprise(tails, {name: zs[row][name][::stride] for name in channels})[0] for row in others
         ]
         fused_tail = Tail.of(np.concatenate(fused_others))
-        members.append(Member(model, states[number], normatives[number], tails, fused_tail))
+        members.append(Member(tuple(own), states[number], normatives[number], tails, fused_tail))
         for row in np.flatnonzero(fold_of == number).tolist():
             hot = np.zeros(regions[row].shape, dtype=np.float32)
             hot[regions[row]] = heat_of(fused_tail, fused_surprise(tails, zs[row])[0])

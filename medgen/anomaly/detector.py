@@ -26,7 +26,7 @@ from medgen.anomaly.registry import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.models import GenerativeModel
+from medgen.models import ScanModel
 from medgen.preprocess import Prepared, Preprocess, Template
 from medgen.volume import Volume
 
@@ -100,7 +100,7 @@ class AnomalyDetector:
         cls,
         dataset: Dataset,
         folds: Sequence[Sequence[str]],
-        models: Sequence[GenerativeModel],
+        models: Sequence[Sequence[ScanModel]],
         config: AnomalyConfig,
         preprocess: Preprocess,
         template: Template | None = None,
@@ -113,7 +113,7 @@ class AnomalyDetector:
         Args:
             dataset: The prepared healthy development scans.
             folds: Case ids held out of each fold; together they are the data set.
-            models: Model k was trained without the cases of fold k.
+            models: The models of entry k were trained without the cases of fold k.
             config: How scans become heatmaps.
             preprocess: How the scans were prepared.
             template: The template they were registered to, if any.
@@ -127,8 +127,8 @@ class AnomalyDetector:
         """
         config.check_subjects(len(set(dataset.subjects)))
         if sorted(case for fold in folds for case in fold) != sorted(dataset.ids) or len(folds) != len(models):
-            raise DataError("folds must hold every prepared case exactly once and have one model each")
-        chosen = supported(models[0], config.fusion.channels, voxel_scores)
+            raise DataError("folds must hold every prepared case exactly once and have models each")
+        chosen = supported(models[0], config, voxel_scores)
         members, calibrated, support = crossfit(dataset, folds, models, config, chosen, progress)
         return cls(config, preprocess, template, members, calibrated, support)
 
@@ -149,7 +149,7 @@ class AnomalyDetector:
         heats = _Mean()
         scan_scores: dict[str, list[float]] = {name: [] for name in self.calibration.scores}
         for member in self.members:
-            inputs = inputs_for(member.model, prepared_image[None], foreground[None], self.config)
+            inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config)
             own = {}
             for name in names:
                 values = fixed.get(name)

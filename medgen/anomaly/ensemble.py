@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medgen.anomaly import calibration
 from medgen.anomaly.fusion import Tail, fuse, heat
@@ -16,7 +17,10 @@ from medgen.anomaly.registry import Inputs, State, get, registered
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.smoothing import smooth
 from medgen.errors import ConfigError
-from medgen.models import GenerativeModel
+from medgen.models import ScanModel
+
+# One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.
+_CLUSTER_HEAT = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +30,14 @@ class Member:
     A calibration scan of this fold was scored with exactly these, so a new scan scored with them is comparable to it.
 
     Attributes:
-        model: Trained on the other folds, in evaluation mode.
+        models: Trained on the other folds, in evaluation mode, one of each kind.
         states: What each score learned on the other folds.
         normatives: Healthy mean and sd of each voxel score, from the other folds' out-of-fold maps.
         tails: Healthy tail of the z of each fused channel, from the same maps.
         fused_tail: Healthy tail of the fused map.
     """
 
-    model: GenerativeModel
+    models: tuple[ScanModel, ...]
     states: Mapping[str, State]
     normatives: Mapping[str, Normative]
     tails: Mapping[str, Tail]
@@ -61,28 +65,34 @@ class Calibration:
         return calibration.cross_p_value(self.scores[name], self.folds, values)
 
 
-def supported(model: GenerativeModel, fused: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Names of the scores to fit with such a model: fused channels first, then other voxel scores, then scan scores.
+def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequence[str] | None) -> list[str]:
+    """Names of the scores to fit with such models: fused channels first, then other voxel scores, then scan scores.
+
+    Scores that cost many passes through a model are left out unless the configuration names them.
 
     Raises:
-        ConfigError: If a fused channel needs something that the model does not offer.
+        ConfigError: If a score that the configuration names needs something that no model offers.
     """
-    for name in fused:
-        if not get(name).supports(model):
-            usable = ", ".join(key for key, entry in registered("voxel").items() if entry.supports(model))
+    named = [*config.fusion.channels, *config.scores]
+    for name in named:
+        if not get(name).supports(models):
+            usable = ", ".join(key for key, entry in registered("voxel").items() if entry.supports(models))
+            families = " or ".join(repr(model.family) for model in models)
             raise ConfigError(
-                f"anomaly.fusion.channels: {name!r} does not work with model family {model.family!r}; usable: {usable}"
+                f"anomaly: the score {name!r} does not work with model family {families}; usable: {usable}"
             )
-    extra = list(registered("voxel")) if wanted is None else list(wanted)
-    names = [*fused, *(name for name in extra if name not in fused), *registered("scan")]
-    return [name for name in names if get(name).supports(model)]
+    extra = [*registered("voxel"), *registered("scan")] if wanted is None else [*wanted, *registered("scan")]
+    names = dict.fromkeys([*named, *(name for name in extra if not get(name).costly)])
+    return sorted((name for name in names if get(name).supports(models)), key=lambda name: get(name).level == "scan")
 
 
-def inputs_for(model: GenerativeModel, image: torch.Tensor, foreground: torch.Tensor, config: AnomalyConfig) -> Inputs:
-    """A batch (b, c, i, j, k) on the device of the model, with the settings that scores read."""
-    device = next(model.parameters()).device
-    settings = {"likelihood_samples": config.likelihood_samples}
-    return Inputs(image.float().to(device), foreground.bool().to(device), model, settings)
+def inputs_for(
+    models: Sequence[ScanModel], image: torch.Tensor, foreground: torch.Tensor, config: AnomalyConfig
+) -> Inputs:
+    """A batch (b, c, i, j, k) on the device of the models, with the settings that scores read."""
+    device = next(models[0].parameters()).device
+    settings = {"likelihood_samples": config.likelihood_samples, "restoration_steps": config.restoration_steps}
+    return Inputs(image.float().to(device), foreground.bool().to(device), tuple(models), settings)
 
 
 def smoothed(
@@ -119,8 +129,23 @@ def scan_values(
         "top": float(np.partition(inside, -count)[-count:].mean()),
         "max": float(inside.max()),
         "mean": float(inside.mean()),
+        "cluster": _cluster_mass(heatmap, region),
     }
     for name, entry in registered("scan").items():
         if name in states:
             values[name] = float(entry(inputs, states[name])[0])
     return values
+
+
+def _cluster_mass(heatmap: NDArray[np.float32], region: NDArray[np.bool_]) -> float:
+    """Heat above 2, summed over the connected region (26 neighbours) above 2 where that sum is largest.
+
+    Source: Bullmore et al., "Global, voxel, and cluster tests, by theory and permutation", IEEE TMI 1999.
+    """
+    excess = np.where(region, heatmap - _CLUSTER_HEAT, 0)
+    labels, count = ndimage.label(excess > 0, structure=np.ones((3, 3, 3)))
+    return (
+        float(np.bincount(labels.ravel(), weights=np.maximum(excess, 0).ravel(), minlength=2)[1:].max())
+        if count
+        else 0.0
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError
-from medgen.models import GenerativeModel
+from medgen.models import ScanModel
+from medgen.models.base import HasLatent, Reconstructs
 
 # Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
 _CHUNK = 8
@@ -33,19 +34,19 @@ class Inputs:
     Attributes:
         image: (b, c, i, j, k) float32, on any device.
         foreground: (b, 1, i, j, k) boolean, True where the scan shows the patient.
-        model: The generative model, in evaluation mode; None for scores that need none.
+        models: Trained models, in evaluation mode; a score uses the first, or all, that offer what it needs.
         settings: Numbers that scores read by name, such as ``likelihood_samples``.
     """
 
     image: Tensor
     foreground: Tensor
-    model: GenerativeModel | None = None
+    models: tuple[ScanModel, ...] = ()
     settings: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: Dataset, model: GenerativeModel | None = None, **settings: int) -> Inputs:
+    def of(cls, dataset: Dataset, *models: ScanModel, **settings: int) -> Inputs:
         """All scans of a data set as one batch."""
-        return cls(dataset.images, dataset.foregrounds.bool(), model, settings)
+        return cls(dataset.images, dataset.foregrounds.bool(), models, settings)
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -64,21 +65,31 @@ class Inputs:
     def reconstruction(self) -> Tensor:
         """Posterior-mean reconstruction (b, c, i, j, k) of a model that reconstructs."""
         with torch.inference_mode():
-            return torch.cat([self.network.reconstruct(part).float() for part in self.image.split(_CHUNK)])
+            network = self.network(Reconstructs)
+            return torch.cat([network.reconstruct(part).float() for part in self.image.split(_CHUNK)])
 
     @cached_property
     def latent(self) -> NDArray[np.float64]:
         """Posterior means (b, d) of a model with a latent space."""
         with torch.inference_mode():
-            means = torch.cat([self.network.encode(part)[0].flatten(1) for part in self.image.split(_CHUNK)])
+            network = self.network(HasLatent)
+            means = torch.cat([network.encode(part)[0].flatten(1) for part in self.image.split(_CHUNK)])
         return np.asarray(means.double().cpu().numpy())
 
-    @property
-    def network(self) -> Any:
-        """The model, or ConfigError if there is none."""
-        if self.model is None:
-            raise ConfigError("this score needs a trained model and none was given")
-        return self.model
+    def network(self, protocol: type) -> Any:
+        """The first model that offers a protocol.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        for model in self.models:
+            if isinstance(model, protocol):
+                return model
+        raise ConfigError(f"this score needs a trained model that offers {protocol.__name__} and none was given")
+
+    def networks(self, protocol: type) -> list[Any]:
+        """All models that offer a protocol, in the order of the configuration."""
+        return [model for model in self.models if isinstance(model, protocol)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class Score:
         fitter: Learns arrays from the training scans of a fold; None if there is nothing to learn.
         baseline: Whether it is a simple method that the deep channels have to beat.
         local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
+        costly: Whether it takes many passes through a model: computed only where a configuration names it.
         function: ``(inputs, state) -> array``.
     """
 
@@ -101,6 +113,7 @@ class Score:
     fitter: Fitter | None
     baseline: bool
     local: bool
+    costly: bool
     function: Scorer
 
     @property
@@ -113,9 +126,9 @@ class Score:
         """Whether the score is the same whatever the training scans were."""
         return self.needs is None and self.fitter is None
 
-    def supports(self, model: GenerativeModel | None) -> bool:
-        """Whether ``model`` offers what this score needs."""
-        return self.needs is None or (model is not None and isinstance(model, self.needs))
+    def supports(self, models: Sequence[ScanModel]) -> bool:
+        """Whether one of the models offers what this score needs."""
+        return self.needs is None or any(isinstance(model, self.needs) for model in models)
 
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
         """Learn from the training scans of one fold; an empty state if the score learns nothing."""
@@ -137,6 +150,7 @@ def score(
     fit: Fitter | None = None,
     baseline: bool = False,
     local: bool = True,
+    costly: bool = False,
 ) -> Callable[[Scorer], Scorer]:
     """Register a function as a score; its docstring must name the source ("Source: ...").
 
@@ -147,7 +161,7 @@ def score(
     def register(function: Scorer) -> Scorer:
         if name in _SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
-        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", function)
+        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, function)
         return function
 
     return register

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.models.base import HasLatent, HasLikelihood, HasVoxelLikelihood, Reconstructs
+from medgen.models.base import HasLatent, HasLikelihood, HasVoxelLikelihood, Reconstructs, SegmentsAnomalies
 from medgen.seeds import torch_rng
 
 
@@ -39,7 +39,7 @@ def nll(inputs: Inputs, state: State) -> NDArray[np.float32]:
     MICCAI 2020; Cai et al., "MedIAnomaly", 2024.
     """
     with torch.inference_mode():
-        return np.asarray(inputs.network.voxel_nll(inputs.image).float().mean(dim=1).cpu().numpy())
+        return np.asarray(inputs.network(HasVoxelLikelihood).voxel_nll(inputs.image).float().mean(dim=1).cpu().numpy())
 
 
 @score("iwae", level="scan", needs=HasLikelihood)
@@ -51,11 +51,12 @@ def iwae(inputs: Inputs, state: State) -> NDArray[np.float32]:
     Source: Burda et al., "Importance weighted autoencoders", ICLR 2016, eq. 8.
     """
     samples = int(inputs.settings.get("likelihood_samples", 64))
+    network = inputs.network(HasLikelihood)
     result = []
     for image, mask in zip(inputs.image, inputs.foreground, strict=True):
         generator = torch_rng(0, "iwae", device=str(image.device))
         with torch.inference_mode():
-            value = inputs.network.log_likelihood(image[None], mask=mask[None], samples=samples, generator=generator)
+            value = network.log_likelihood(image[None], mask=mask[None], samples=samples, generator=generator)
         result.append(-float(value) / max(1, int(mask.sum())))
     return np.array(result, dtype=np.float32)
 
@@ -77,3 +78,19 @@ def mahalanobis(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """
     offset = inputs.latent - state["mean"]
     return np.asarray(np.sqrt(np.maximum(np.einsum("bi,ij,bj->b", offset, state["precision"], offset), 0)))
+
+
+@score("selfsup", needs=SegmentsAnomalies)
+def selfsup(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Log-odds of a self-supervised segmentation head that a place was tampered with.
+
+    It is trained on synthetic corruptions and so shares its idea with implanted test anomalies: reports show it apart,
+    and benchmarks repeat it with the alike corruptions left out of its training.
+
+    Source: Tan et al., "Detecting outliers with foreign patch interpolation", MELBA 2022; Tan et al., "Detecting
+    outliers with Poisson image interpolation", MICCAI 2021.
+    """
+    network = inputs.network(SegmentsAnomalies)
+    scans = zip(inputs.image.split(1), inputs.foreground.split(1), strict=True)
+    with torch.inference_mode():
+        return np.concatenate([network.anomaly_logits(image, mask)[:, 0].cpu().numpy() for image, mask in scans])

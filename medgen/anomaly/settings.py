@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
@@ -13,6 +11,9 @@ from medgen.anomaly.normative import NormativeConfig
 from medgen.config import Config
 from medgen.errors import ConfigError
 
+# Scan scores that are statistics of the heatmap.
+HEAT_SCORES = ("top", "max", "mean", "cluster")
+
 
 class AnomalyConfig(Config):
     """How scans become heatmaps.
@@ -21,10 +22,12 @@ class AnomalyConfig(Config):
         folds: Parts of the development subjects; as many models are trained.
         smoothing: Standard deviation in model voxels of the smoothing of every raw score map, inside the scan.
         support: A place is scored if at least this share of the development scans shows the patient there.
+        scores: Further scores to compute beside the fused ones and the cheap ones, such as ``restoration``.
         likelihood_samples: Samples of the importance-weighted likelihood bound.
+        restoration_steps: Gradient steps of scores that optimise an image or a code for each scan.
         scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
-            of the voxels, ``max`` the hottest one, ``mean`` the average; ``iwae`` and ``mahalanobis`` come from the
-            model.
+            of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
+            connected region above it; or a registered scan score.
         top_fraction: Share of voxels in ``top``.
         normative, fusion, calibration, findings: See the classes.
     """
@@ -32,8 +35,10 @@ class AnomalyConfig(Config):
     folds: int = Field(default=5, ge=2, le=20)
     smoothing: float = Field(default=1.0, ge=0, le=5)
     support: float = Field(default=0.1, gt=0, le=1)
+    scores: tuple[str, ...] = ()
     likelihood_samples: int = Field(default=16, ge=1)
-    scan_score: Literal["top", "max", "mean", "iwae", "mahalanobis"] = "top"
+    restoration_steps: int = Field(default=50, ge=1)
+    scan_score: str = "top"
     top_fraction: float = Field(default=0.001, gt=0, le=1)
     normative: NormativeConfig = NormativeConfig()
     fusion: FusionConfig = FusionConfig()
@@ -52,6 +57,13 @@ class AnomalyConfig(Config):
         for name in self.fusion.channels:
             if get(name).level != "voxel":
                 raise ConfigError(f"anomaly.fusion.channels: {name!r} scores whole scans; choose voxel scores")
+        for name in self.scores:
+            get(name)
+        if self.scan_score not in HEAT_SCORES and get(self.scan_score).level != "scan":
+            raise ConfigError(
+                f"anomaly.scan_score: {self.scan_score!r} scores voxels; choose one of {', '.join(HEAT_SCORES)} "
+                "or a registered scan score"
+            )
         check_target(self.calibration.target_fpr, n)
         if n < 2 * self.folds:
             raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")

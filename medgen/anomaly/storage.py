@@ -52,13 +52,14 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         "kind": KIND,
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
+        "models_per_fold": len(detector.members[0].models),
         "calibration": {
             "subjects": len(detector.calibration.maxima),
             "target_fpr": detector.config.calibration.target_fpr,
             "threshold": detector.calibration.threshold,
         },
     }
-    models = [member.model for member in detector.members]
+    models = [model for member in detector.members for model in member.models]
     return TrainedModel(models, detector.preprocess, detector.template, arrays, {**(meta or {}), **facts})
 
 
@@ -85,11 +86,14 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
             threshold=float(artifact.meta["calibration"]["threshold"]),
         )
         members = []
-        for number, model in enumerate(artifact.models):
+        each = int(artifact.meta["models_per_fold"])
+        if each < 1 or len(artifact.models) % each:
+            raise ValueError(f"{len(artifact.models)} models are not {each} for each fold")
+        for number in range(len(artifact.models) // each):
             own = _below(artifact.arrays, f"fold{number}")
             members.append(
                 Member(
-                    model=model,
+                    models=tuple(artifact.models[number * each : (number + 1) * each]),
                     states={name: _state(own, name) for name in kept},
                     normatives={name: _normative(own, name, support) for name in config.fusion.channels},
                     tails={name: Tail.from_array(own[f"tail/{name}"]) for name in config.fusion.channels},

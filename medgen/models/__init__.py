@@ -1,6 +1,6 @@
 """Model families: one file each, found by file name, imported only when asked for.
 
-To add a family, put ``<family>.py`` here with one final :class:`~medgen.models.base.GenerativeModel` whose
+To add a family, put ``<family>.py`` here with one final :class:`~medgen.models.base.ScanModel` whose
 ``family`` is the file's name, and a YAML under ``configs/train/``. Nothing else changes.
 """
 
@@ -16,10 +16,10 @@ import torch
 
 from medgen.config import parse_config
 from medgen.errors import ConfigError
-from medgen.models.base import GenerativeModel, ModelConfig
+from medgen.models.base import ModelConfig, ScanModel
 from medgen.seeds import derive
 
-__all__ = ["GenerativeModel", "ModelConfig", "available", "build", "family_class", "parse_settings", "settings_for"]
+__all__ = ["ModelConfig", "ScanModel", "available", "build", "family_class", "parse_settings", "settings_for"]
 
 
 def available() -> list[str]:
@@ -28,7 +28,7 @@ def available() -> list[str]:
     return [name for name in names if _find(name) is not None]
 
 
-def family_class(family: str) -> type[GenerativeModel]:
+def family_class(family: str) -> type[ScanModel]:
     """The model class of a family; only that family's module is imported.
 
     Raises:
@@ -72,7 +72,7 @@ def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels
     return parse_settings(given)
 
 
-def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> GenerativeModel:
+def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> ScanModel:
     """A model with freshly initialised weights.
 
     Args:
@@ -91,10 +91,10 @@ def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) ->
         return cls(config)
 
 
-def _find(name: str) -> type[GenerativeModel] | None:
+def _find(name: str) -> type[ScanModel] | None:
     module = importlib.import_module(f"{__name__}.{name}")
     for item in vars(module).values():
-        if not (isinstance(item, type) and issubclass(item, GenerativeModel) and item.__module__ == module.__name__):
+        if not (isinstance(item, type) and issubclass(item, ScanModel) and item.__module__ == module.__name__):
             continue
         if not inspect.isabstract(item) and getattr(item, "family", None) == name:
             return item

@@ -36,7 +36,7 @@ class ModelConfig(Config):
         return shape
 
 
-class GenerativeModel(nn.Module, ABC):
+class ScanModel(nn.Module, ABC):
     """A trainable model of scans. Subclasses are final, one per file, and never touch optimisers.
 
     Attributes:
@@ -70,15 +70,19 @@ class GenerativeModel(nn.Module, ABC):
         nothing about progress). Randomness comes from torch's global generator, which the loop seeds.
         """
 
-    @abstractmethod
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Draw ``n`` images of shape (n, c, i, j, k), float32, without gradients; equal generators, equal images."""
-
     def initialize(self, dataset: Dataset) -> None:
         """Called once before the first step with the training cases; must be deterministic."""
 
     def finalize(self, dataset: Dataset) -> None:
         """Called once after training with the training cases, in evaluation mode; must be deterministic."""
+
+
+class GenerativeModel(ScanModel, ABC):
+    """A model that makes new scans."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` images of shape (n, c, i, j, k), float32, without gradients; equal generators, equal images."""
 
 
 @runtime_checkable
@@ -116,4 +120,27 @@ class HasLatent(Protocol):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (b, d) each."""
+        ...
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A model that removes what it takes for noise: what it has not seen in healthy scans."""
+
+    def denoise(self, x: Tensor) -> Tensor:
+        """The scan without it, (b, c, i, j, k), in model intensities; deterministic."""
+        ...
+
+
+@runtime_checkable
+class SegmentsAnomalies(Protocol):
+    """A model trained to mark places that were tampered with."""
+
+    def anomaly_logits(self, x: Tensor, foreground: Tensor) -> Tensor:
+        """Log-odds that a voxel was tampered with, (b, 1, i, j, k); deterministic.
+
+        Args:
+            x: (b, c, i, j, k), model intensities.
+            foreground: (b, 1, i, j, k), 1 where there is anatomy.
+        """
         ...

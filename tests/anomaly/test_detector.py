@@ -46,7 +46,7 @@ def dataset(n=12):
 
 def models(n=2):
     settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "narrow": 2}
-    return [build(settings, seed=number).eval() for number in range(n)]
+    return [[build(settings, seed=number).eval()] for number in range(n)]
 
 
 def folds(data):

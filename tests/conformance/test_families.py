@@ -204,14 +204,14 @@ SCRATCH = '''
     from torch import nn
 
     from medgen.losses import gaussian_nll
-    from medgen.models.base import GenerativeModel, ModelConfig
+    from medgen.models.base import ScanModel, ModelConfig
 
 
     class ScratchSettings(ModelConfig):
         family: Literal["scratch"] = "scratch"
 
 
-    class Scratch(GenerativeModel):
+    class Scratch(ScanModel):
         family: ClassVar[str] = "scratch"
         Settings: ClassVar[type[ModelConfig]] = ScratchSettings
 

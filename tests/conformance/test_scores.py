@@ -31,32 +31,33 @@ def healthy(n=8, seed=0):
 
 
 @functools.cache
-def model_for(name):
-    """The first family that offers what a score needs, briefly initialised; None for scores that need none."""
+def models_for(name):
+    """The first family that offers what a score needs, briefly initialised; nothing for scores that need none."""
     entry = registered()[name]
     if entry.needs is None:
-        return None
+        return ()
     for family in available():
         cls = family_class(family)
         settings = {"family": family, "shape": SHAPE, "in_channels": 1, **cls.tiny}
         if "n_labels" in cls.Settings.model_fields:
             continue
         model = build(settings, seed=0).eval()
-        if entry.supports(model):
-            return model
+        if entry.supports([model]):
+            model.initialize(healthy())
+            return (model,)
     raise AssertionError(f"no model family offers what the score {name!r} needs")
 
 
 @functools.cache
 def fitted(name):
     entry = registered()[name]
-    return entry, entry.fit(Inputs.of(healthy(), model_for(name), likelihood_samples=2))
+    return entry, entry.fit(Inputs.of(healthy(), *models_for(name), likelihood_samples=2, restoration_steps=3))
 
 
 def inputs(dataset, name, rows=None):
     rows = list(range(len(dataset))) if rows is None else rows
-    model = model_for(name)
-    return Inputs(dataset.images[rows], dataset.foregrounds[rows], model, {"likelihood_samples": 2})
+    settings = {"likelihood_samples": 2, "restoration_steps": 3}
+    return Inputs(dataset.images[rows], dataset.foregrounds[rows], models_for(name), settings)
 
 
 NAMES = sorted(registered())
@@ -120,6 +121,6 @@ class TestEveryScore:
 def test_a_score_that_needs_a_model_refuses_to_work_without():
     entry = registered()["residual"]
     scans = healthy(1)
-    assert not entry.supports(None)
+    assert not entry.supports([])
     with pytest.raises(ConfigError, match="needs a trained model"):
         entry(Inputs(scans.images, scans.foregrounds), {})
