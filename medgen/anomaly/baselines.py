@@ -12,6 +12,8 @@ from medgen.anomaly.smoothing import smooth
 from medgen.seeds import numpy_rng
 
 _COMPONENTS = 12
+_NEIGHBOURS = 3
+_BINS = 32
 _SIGMAS = (1.0, 2.0, 4.0)
 
 
@@ -34,6 +36,38 @@ def zscore(inputs: Inputs, state: State) -> NDArray[np.float32]:
     deep learning methods", 2020 (voxel-wise Mahalanobis distance, here per channel).
     """
     return np.asarray((np.abs(inputs.voxels - state["mean"]) / state["sd"]).mean(axis=1))
+
+
+def _fit_covariance(training: Inputs) -> dict[str, NDArray[Any]]:
+    """Mean (c, i, j, k) and a whitening matrix (i, j, k, c, c) at every voxel.
+
+    The whitening is the inverse Cholesky factor of the covariance over the scans that show the patient there, shrunk
+    to the covariance pooled over all places with the weight of ten scans, as in the score ``zscore``.
+    """
+    count = np.maximum(training.mask.sum(axis=0, dtype=np.float32), 1)
+    mean = training.voxels.sum(axis=0) / count
+    offset = (training.voxels - mean) * training.mask[:, None]
+    products = np.einsum("ncxyz,ndxyz->xyzcd", offset, offset, dtype=np.float64)
+    pooled = products.sum(axis=(0, 1, 2)) / max(1, training.mask.sum())
+    # Channels that are copies of each other have a singular covariance.
+    pooled += np.eye(len(pooled)) * (1e-6 * np.trace(pooled) / len(pooled) + 1e-12)
+    covariance = (products + 10 * pooled) / (count[..., None, None] + 10)
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    return {"mean": mean.astype(np.float32), "whitening": whitening.astype(np.float32)}
+
+
+@score("mahalanobis_voxel", fit=_fit_covariance, baseline=True)
+def mahalanobis_voxel(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Mahalanobis distance √((x − mean)ᵀ Σ⁻¹ (x − mean)) over the image channels at every voxel.
+
+    It sees what ``zscore`` cannot: intensities that are each usual, but not together. With one channel both are equal.
+
+    Source: Saase et al., "Simple statistical methods for unsupervised brain anomaly detection on MRI are competitive to
+    deep learning methods", 2020.
+    """
+    offset = inputs.voxels - state["mean"]
+    white = np.einsum("xyzcd,bdxyz->bcxyz", state["whitening"], offset)
+    return np.asarray(np.sqrt((white**2).sum(axis=1)))
 
 
 def _fit_robust(training: Inputs) -> dict[str, NDArray[Any]]:
@@ -83,6 +117,94 @@ def pca(inputs: Inputs, state: State) -> NDArray[np.float32]:
     result = np.zeros(inputs.voxels.shape, dtype=np.float32)
     result[:, :, region] = np.abs(residual).reshape(len(inputs), inputs.voxels.shape[1], -1)
     return np.asarray(result.mean(axis=1))
+
+
+def _project(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Scores (b, components) on the principal components of :func:`_fit_pca`."""
+    data = inputs.voxels[:, :, state["region"]].reshape(len(inputs), -1)
+    return np.asarray((data - state["mean"]) @ state["components"].T)
+
+
+def _fit_neighbours(training: Inputs) -> dict[str, NDArray[Any]]:
+    """The principal components, and the training scans' scores on them, (n, components): no scan itself is kept."""
+    state = _fit_pca(training)
+    return {**state, "scores": _project(training, state)}
+
+
+def _nearest(points: NDArray[Any], training: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Distances and rows (b, k) of the k training points (n, d) that are nearest to each of (b, d), nearest first."""
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - training[None], axis=2)
+    rows = np.argsort(distances, axis=1, kind="stable")[:, :_NEIGHBOURS]
+    return np.take_along_axis(distances, rows, axis=1), rows
+
+
+@score("knn", fit=_fit_neighbours, baseline=True)
+def knn(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Residual |x − x̄| to the mean of the 3 training scans that are nearest in the space of ``pca``.
+
+    The neighbours are seen through their 12 principal components. Nothing of the scan itself enters x̄, so unlike the
+    projection of ``pca`` it cannot follow an anomaly.
+
+    Source: Cohen and Hoshen, "Sub-image anomaly detection with deep pyramid correspondences", 2020 (here with principal
+    components for features, and intensities compared).
+    """
+    _, rows = _nearest(_project(inputs, state), state["scores"])
+    expected = state["mean"] + state["scores"][rows].mean(axis=1) @ state["components"]
+    region = state["region"]
+    result = np.zeros(inputs.voxels.shape, dtype=np.float32)
+    residual = np.abs(inputs.voxels[:, :, region].reshape(len(inputs), -1) - expected)
+    result[:, :, region] = residual.reshape(len(inputs), inputs.voxels.shape[1], -1)
+    return np.asarray(result.mean(axis=1))
+
+
+@score("knn_pca", level="scan", fit=_fit_neighbours, baseline=True)
+def knn_pca(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Mean distance to the 3 nearest training scans in the space of ``pca``, every component scaled to variance 1.
+
+    Source: Angiulli and Pizzuti, "Fast outlier detection in high dimensional spaces", PKDD 2002 (sum of the distances
+    to the k nearest).
+    """
+    # The training scores have mean zero.
+    scale = np.sqrt((state["scores"].astype(np.float64) ** 2).sum(axis=0) / max(1, len(state["scores"]) - 1))
+    distances, _ = _nearest(_project(inputs, state) / scale, state["scores"] / scale)
+    return np.asarray(distances.mean(axis=1), dtype=np.float32)
+
+
+def _histograms(inputs: Inputs, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
+    """Square roots of the shares of foreground voxels per intensity bin, (b, c · 32); the end bins are open."""
+    rows = []
+    for scan, mask in zip(inputs.voxels, inputs.mask, strict=True):
+        shares = []
+        for channel, start, stop in zip(scan, low, high, strict=True):
+            place = (channel[mask] - start) * (_BINS / max(float(stop - start), 1e-6))
+            counts = np.bincount(np.clip(place, 0, _BINS - 1).astype(np.int64), minlength=_BINS)
+            shares.append(counts / max(1, mask.sum()))
+        rows.append(np.sqrt(np.concatenate(shares)))
+    return np.array(rows)
+
+
+def _fit_histogram(training: Inputs) -> dict[str, NDArray[Any]]:
+    """Range of intensities per channel (c,), and mean and shrunk precision of the training scans' histograms."""
+    from sklearn.covariance import LedoitWolf
+
+    inside = [channel[training.mask] for channel in np.moveaxis(training.voxels, 1, 0)]
+    low, high = np.array([c.min() for c in inside]), np.array([c.max() for c in inside])
+    fitted = LedoitWolf().fit(_histograms(training, low, high))
+    return {"low": low, "high": high, "location": fitted.location_, "precision": fitted.precision_}
+
+
+@score("histogram", level="scan", fit=_fit_histogram, baseline=True)
+def histogram(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Mahalanobis distance of the foreground's intensity histogram from those of the training scans.
+
+    32 bins per channel over the intensities of the training scans; square roots of the shares, which make Euclidean
+    distances of histograms those of Hellinger; covariance by Ledoit and Wolf.
+
+    Source: Rao, "A review of canonical coordinates and an alternative to correspondence analysis using Hellinger
+    distance", 1995; Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
+    """
+    offset = _histograms(inputs, state["low"], state["high"]) - state["location"]
+    return np.asarray(np.sqrt(np.maximum(np.einsum("bi,ij,bj->b", offset, state["precision"], offset), 0)))
 
 
 @score("blur", baseline=True)

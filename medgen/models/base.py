@@ -123,6 +123,29 @@ class HasLatent(Protocol):
         ...
 
 
+class GaussianMaps(Protocol):
+    """A Gaussian for every voxel."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(b, c, i, j, k), in model intensities."""
+        ...
+
+    @property
+    def logvar(self) -> Tensor:
+        """Logarithm of the variance, (b, c, i, j, k)."""
+        ...
+
+
+@runtime_checkable
+class DecodesLatent(HasLatent, Protocol):
+    """A model with a Gaussian code, prior N(0, I), and a Gaussian likelihood per voxel given the code."""
+
+    def decode(self, z: Tensor) -> GaussianMaps:
+        """The likelihood for codes (b, d); deterministic, with gradients to ``z``."""
+        ...
+
+
 @runtime_checkable
 class Denoises(Protocol):
     """A model that removes what it takes for noise: what it has not seen in healthy scans."""
