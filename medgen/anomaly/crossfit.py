@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,16 +70,18 @@ def crossfit(
     maps: dict[str, list[NDArray[np.float32]]] = {
         name: [np.empty(0, np.float32)] * len(dataset) for name in voxel_names
     }
+    memo: list[dict[str, Any]] = [{} for _ in range(len(dataset))]
     done = 0
     for number, own in enumerate(models):
-        training = dataset.subset([case for case in dataset.ids if fold_of[position[case]] != number])
-        learning = inputs_for(own, training.images, training.foregrounds, config)
+        rows = np.flatnonzero(fold_of != number).tolist()
+        training = dataset.subset([dataset.ids[row] for row in rows])
+        learning = inputs_for(own, training.images, training.foregrounds, config, [memo[row] for row in rows])
         states.append({name: get(name).fit(learning) for name in names})
         del learning
         for index in np.flatnonzero(fold_of == number).tolist():
-            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config)
+            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
             for name in voxel_names:
-                maps[name][index] = smoothed(name, inputs, states[-1][name], regions[index], config)
+                maps[name][index] = smoothed(name, inputs, states[-1], regions[index], config)
             done += 1
             tick("scoring out of fold", done, len(dataset))
 
@@ -87,7 +90,9 @@ def crossfit(
     values = []
     for index, hot in enumerate(heats):
         number = int(fold_of[index])
-        inputs = inputs_for(models[number], dataset.images[[index]], dataset.foregrounds[[index]], config)
+        inputs = inputs_for(
+            models[number], dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]]
+        )
         values.append(scan_values(hot, regions[index], inputs, states[number], config))
         tick("calibrating", index + 1, len(dataset))
     return members, _calibrate(values, dataset.subjects, fold_of, config), support

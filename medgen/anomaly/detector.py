@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,13 +149,14 @@ class AnomalyDetector:
         raw, zs, surprises = _Mean(), _Mean(), _Mean()
         heats = _Mean()
         scan_scores: dict[str, list[float]] = {name: [] for name in self.calibration.scores}
+        memo: list[dict[str, Any]] = [{}]
         for member in self.members:
-            inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config)
+            inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo)
             own = {}
             for name in names:
                 values = fixed.get(name)
                 if values is None:
-                    values = smoothed(name, inputs, member.states[name], region, self.config)
+                    values = smoothed(name, inputs, member.states, region, self.config)
                     if get(name).fixed:
                         fixed[name] = values
                 own[name] = np.where(region, member.normatives[name].z(values), np.float32(0))

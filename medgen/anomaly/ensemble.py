@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,24 +83,37 @@ def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequen
                 f"anomaly: the score {name!r} does not work with model family {families}; usable: {usable}"
             )
     extra = [*registered("voxel"), *registered("scan")] if wanted is None else [*wanted, *registered("scan")]
-    names = dict.fromkeys([*named, *(name for name in extra if not get(name).costly)])
+    chosen = [*named, *(name for name in extra if not get(name).costly)]
+    names = dict.fromkeys([*chosen, *(shared for name in chosen if (shared := get(name).shares))])
     return sorted((name for name in names if get(name).supports(models)), key=lambda name: get(name).level == "scan")
 
 
 def inputs_for(
-    models: Sequence[ScanModel], image: torch.Tensor, foreground: torch.Tensor, config: AnomalyConfig
+    models: Sequence[ScanModel],
+    image: torch.Tensor,
+    foreground: torch.Tensor,
+    config: AnomalyConfig,
+    memo: Sequence[dict[str, Any]] = (),
 ) -> Inputs:
-    """A batch (b, c, i, j, k) on the device of the models, with the settings that scores read."""
+    """A batch (b, c, i, j, k) on the device of the models, with the settings that scores read.
+
+    ``memo`` has one dictionary per scan, which all folds that see the scan share.
+    """
     device = next(models[0].parameters()).device
-    settings = {"likelihood_samples": config.likelihood_samples, "restoration_steps": config.restoration_steps}
-    return Inputs(image.float().to(device), foreground.bool().to(device), tuple(models), settings)
+    settings: dict[str, Any] = {
+        "likelihood_samples": config.likelihood_samples,
+        "restoration_steps": config.restoration_steps,
+    }
+    settings["corruptions"] = config.corruptions
+    return Inputs(image.float().to(device), foreground.bool().to(device), tuple(models), settings, tuple(memo))
 
 
 def smoothed(
-    name: str, inputs: Inputs, state: State, region: NDArray[np.bool_], config: AnomalyConfig
+    name: str, inputs: Inputs, states: Mapping[str, State], region: NDArray[np.bool_], config: AnomalyConfig
 ) -> NDArray[np.float32]:
     """A voxel score of one scan (a batch of one), smoothed within the scored region, (i, j, k), 0 outside."""
-    return smooth(get(name)(inputs, state)[0], region, config.smoothing)
+    entry = get(name)
+    return smooth(entry(inputs, entry.state(states))[0], region, config.smoothing)
 
 
 def fused_surprise(
@@ -133,7 +147,7 @@ def scan_values(
     }
     for name, entry in registered("scan").items():
         if name in states:
-            values[name] = float(entry(inputs, states[name])[0])
+            values[name] = float(entry(inputs, entry.state(states))[0])
     return values
 
 

@@ -35,16 +35,22 @@ class Inputs:
         image: (b, c, i, j, k) float32, on any device.
         foreground: (b, 1, i, j, k) boolean, True where the scan shows the patient.
         models: Trained models, in evaluation mode; a score uses the first, or all, that offer what it needs.
-        settings: Numbers that scores read by name, such as ``likelihood_samples``.
+        settings: What scores read by name, such as ``likelihood_samples``.
+        memo: One dictionary per scan for what costs time and depends on the scan alone, so that the folds share it.
     """
 
     image: Tensor
     foreground: Tensor
     models: tuple[ScanModel, ...] = ()
-    settings: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    memo: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.memo:
+            object.__setattr__(self, "memo", tuple({} for _ in range(len(self))))
 
     @classmethod
-    def of(cls, dataset: Dataset, *models: ScanModel, **settings: int) -> Inputs:
+    def of(cls, dataset: Dataset, *models: ScanModel, **settings: Any) -> Inputs:
         """All scans of a data set as one batch."""
         return cls(dataset.images, dataset.foregrounds.bool(), models, settings)
 
@@ -103,6 +109,7 @@ class Score:
         fitter: Learns arrays from the training scans of a fold; None if there is nothing to learn.
         baseline: Whether it is a simple method that the deep channels have to beat.
         local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
+        shares: A score whose learned arrays this one reads as well, so that they are kept once.
         costly: Whether it takes many passes through a model: computed only where a configuration names it.
         function: ``(inputs, state) -> array``.
     """
@@ -114,6 +121,7 @@ class Score:
     baseline: bool
     local: bool
     costly: bool
+    shares: str | None
     function: Scorer
 
     @property
@@ -124,7 +132,7 @@ class Score:
     @property
     def fixed(self) -> bool:
         """Whether the score is the same whatever the training scans were."""
-        return self.needs is None and self.fitter is None
+        return self.needs is None and self.fitter is None and self.shares is None
 
     def supports(self, models: Sequence[ScanModel]) -> bool:
         """Whether one of the models offers what this score needs."""
@@ -133,6 +141,10 @@ class Score:
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
         """Learn from the training scans of one fold; an empty state if the score learns nothing."""
         return {} if self.fitter is None else self.fitter(training)
+
+    def state(self, states: Mapping[str, State]) -> State:
+        """What this score reads of all that the scores of a fold have learned."""
+        return states[self.name] if self.shares is None else {**states[self.shares], **states[self.name]}
 
     def __call__(self, inputs: Inputs, state: State) -> NDArray[np.float32]:
         """Score a batch; voxel maps (b, i, j, k) or scan scores (b,), float32."""
@@ -151,6 +163,7 @@ def score(
     baseline: bool = False,
     local: bool = True,
     costly: bool = False,
+    shares: str | None = None,
 ) -> Callable[[Scorer], Scorer]:
     """Register a function as a score; its docstring must name the source ("Source: ...").
 
@@ -161,7 +174,7 @@ def score(
     def register(function: Scorer) -> Scorer:
         if name in _SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
-        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, function)
+        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, shares, function)
         return function
 
     return register
@@ -170,10 +183,11 @@ def score(
 def registered(level: Level | None = None) -> dict[str, Score]:
     """All registered scores by name, in order of registration, of one level or of both."""
     # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly import baselines, latent_scores, scores
+    from medgen.anomaly import baselines, latent_scores, local_scores, scores
 
     assert baselines
     assert latent_scores
+    assert local_scores
     assert scores
     return {name: entry for name, entry in _SCORES.items() if level in (None, entry.level)}
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.models.base import HasVoxelLikelihood, Reconstructs, SegmentsAnomalies
+from medgen.models.base import HasVoxelLikelihood, Reconstructs
 
 
 @score("residual", needs=Reconstructs)
@@ -37,19 +37,3 @@ def nll(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """
     with torch.inference_mode():
         return np.asarray(inputs.network(HasVoxelLikelihood).voxel_nll(inputs.image).float().mean(dim=1).cpu().numpy())
-
-
-@score("selfsup", needs=SegmentsAnomalies)
-def selfsup(inputs: Inputs, state: State) -> NDArray[np.float32]:
-    """Log-odds of a self-supervised segmentation head that a place was tampered with.
-
-    It is trained on synthetic corruptions and so shares its idea with implanted test anomalies: reports show it apart,
-    and benchmarks repeat it with the alike corruptions left out of its training.
-
-    Source: Tan et al., "Detecting outliers with foreign patch interpolation", MELBA 2022; Tan et al., "Detecting
-    outliers with Poisson image interpolation", MICCAI 2021.
-    """
-    network = inputs.network(SegmentsAnomalies)
-    scans = zip(inputs.image.split(1), inputs.foreground.split(1), strict=True)
-    with torch.inference_mode():
-        return np.concatenate([network.anomaly_logits(image, mask)[:, 0].cpu().numpy() for image, mask in scans])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
+from medgen.anomaly.corruptions import DEFAULT, KINDS
 from medgen.anomaly.findings import FindingsConfig
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.normative import NormativeConfig
@@ -24,6 +25,8 @@ class AnomalyConfig(Config):
         support: A place is scored if at least this share of the development scans shows the patient there.
         scores: Further scores to compute beside the fused ones and the cheap ones, such as ``restoration``.
         likelihood_samples: Samples of the importance-weighted likelihood bound.
+        corruptions: Kinds of corruption that the self-supervised score learns from, see
+            :mod:`medgen.anomaly.corruptions`; leave some out to see how it does on what it has not learned.
         restoration_steps: Gradient steps of scores that optimise an image or a code for each scan.
         scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
@@ -37,6 +40,7 @@ class AnomalyConfig(Config):
     support: float = Field(default=0.1, gt=0, le=1)
     scores: tuple[str, ...] = ()
     likelihood_samples: int = Field(default=16, ge=1)
+    corruptions: tuple[str, ...] = DEFAULT
     restoration_steps: int = Field(default=50, ge=1)
     scan_score: str = "top"
     top_fraction: float = Field(default=0.001, gt=0, le=1)
@@ -44,6 +48,14 @@ class AnomalyConfig(Config):
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     findings: FindingsConfig = FindingsConfig()
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(kinds) - set(KINDS))
+        if unknown or not kinds:
+            raise ValueError(f"expected some of {', '.join(KINDS)}, found {', '.join(unknown) or 'none'}")
+        return kinds
 
     def check_subjects(self, n: int) -> None:
         """Refuse, before anything is trained, what ``n`` development subjects cannot support.

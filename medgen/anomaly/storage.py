@@ -36,7 +36,9 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
     }
     for name, values in detector.calibration.scores.items():
         arrays[f"calibration/scores/{name}"] = np.asarray(values, dtype=np.float64)
-    kept = [name for name in detector.members[0].states if name in fused or get(name).level == "scan"]
+    used = [name for name in detector.members[0].states if name in fused or get(name).level == "scan"]
+    shared = {get(name).shares for name in used}
+    kept = [name for name in detector.members[0].states if name in used or name in shared]
     for number, member in enumerate(detector.members):
         own: dict[str, NDArray[Any]] = {"fused_tail": member.fused_tail.to_array()}
         for name in kept:

@@ -153,17 +153,3 @@ class Denoises(Protocol):
     def denoise(self, x: Tensor) -> Tensor:
         """The scan without it, (b, c, i, j, k), in model intensities; deterministic."""
         ...
-
-
-@runtime_checkable
-class SegmentsAnomalies(Protocol):
-    """A model trained to mark places that were tampered with."""
-
-    def anomaly_logits(self, x: Tensor, foreground: Tensor) -> Tensor:
-        """Log-odds that a voxel was tampered with, (b, 1, i, j, k); deterministic.
-
-        Args:
-            x: (b, c, i, j, k), model intensities.
-            foreground: (b, 1, i, j, k), 1 where there is anatomy.
-        """
-        ...

@@ -51,7 +51,9 @@ def models_for(name):
 @functools.cache
 def fitted(name):
     entry = registered()[name]
-    return entry, entry.fit(Inputs.of(healthy(), *models_for(name), likelihood_samples=2, restoration_steps=3))
+    training = Inputs.of(healthy(), *models_for(name), likelihood_samples=2, restoration_steps=3)
+    names = [name] if entry.shares is None else [entry.shares, name]
+    return entry, entry.state({each: registered()[each].fit(training) for each in names})
 
 
 def inputs(dataset, name, rows=None):

@@ -1,0 +1,93 @@
+"""Local descriptors of a scan: intensity, contrast, texture and asymmetry at several scales, voxel by voxel.
+
+Fixed filters, so that few scans are enough to know what is usual at a place: a descriptor's healthy mean and standard
+deviation there turn it into a z. Amplitudes of texture enter as logarithms, since they vary by factors.
+
+Source: Schmid and Mohr, "Local grayvalue invariants for image retrieval", IEEE PAMI 1997 (derivative jets); Bigun and
+Granlund, "Optimal orientation detection of linear symmetry", ICCV 1987 (structure tensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Map = NDArray[np.float32]
+
+NAMES = (
+    "intensity", "smooth_1", "smooth_2", "smooth_4", "band_0_1", "band_1_2", "band_2_4",
+    "fine_1", "fine_2", "fine_3", "detail_2", "coarse_2", "coarse_3", "sd_1", "sd_2", "sd_4", "range", "slope",
+    "tensor_1", "tensor_2", "tensor_3", "asymmetry_1", "asymmetry_2", "asymmetry_fine",
+)  # fmt: skip
+
+# Added before a logarithm: amplitudes below it (in model intensities, about 0 to 1) are noise.
+_FLOOR = 0.02
+
+
+def describe(channel: Map, mask: NDArray[np.bool_]) -> Map:
+    """All descriptors of one image channel.
+
+    Args:
+        channel: (i, j, k) float32, model intensities.
+        mask: (i, j, k), the foreground; filters average over it alone, so its edge is no edge of the image.
+
+    Returns:
+        (d, i, j, k) float32 in the order of ``NAMES``, 0 outside the mask.
+    """
+    return np.stack([np.where(mask, values, np.float32(0)) for values in _maps(channel * mask, mask)])
+
+
+def _maps(x: Map, mask: NDArray[np.bool_]) -> Iterator[Map]:
+    weights: dict[float, Map] = {}
+
+    def mean(values: Map, sigma: float) -> Map:
+        if sigma not in weights:
+            weights[sigma] = np.maximum(_gauss(mask.astype(np.float32), sigma), 1e-3)
+        return _gauss(values * mask, sigma) / weights[sigma]
+
+    def log(values: Map) -> Map:
+        return np.log(values + np.float32(_FLOOR))
+
+    g07, g1, g2, g4 = (mean(x, sigma) for sigma in (0.7, 1.0, 2.0, 4.0))
+    yield from (x, g1, g2, g4)
+    yield from (x - g1, g1 - g2, g2 - g4)
+    # Energy of the finest detail, and of the next band, averaged over growing neighbourhoods: sharpness and noise.
+    fine, coarse = np.abs(x - g07), np.abs(g1 - g2)
+    yield from (log(mean(fine, sigma)) for sigma in (1.0, 2.0, 3.0))
+    yield log(mean(np.abs(x - g1), 2.0))
+    yield from (log(mean(coarse, sigma)) for sigma in (2.0, 3.5))
+    square = x * x
+    for sigma, average in ((1.0, g1), (2.0, g2), (4.0, g4)):
+        yield log(np.sqrt(np.maximum(mean(square, sigma) - average * average, 0)))
+    yield log(ndimage.maximum_filter(x, 3) - ndimage.minimum_filter(x, 3))
+    slopes = [ndimage.correlate1d(g07, [-0.5, 0, 0.5], axis=axis, mode="nearest") for axis in range(3)]
+    yield log(np.sqrt(sum(slope * slope for slope in slopes)))
+    tensor = [mean(slopes[a] * slopes[b], 1.5) for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
+    yield from (log(np.sqrt(np.maximum(values, 0))) for values in _eigenvalues(*tensor))
+    for values in (g1, g2, log(mean(fine, 1.5))):
+        # The first axis runs from left to right.
+        yield np.where(mask[::-1], values - values[::-1], np.float32(0))
+
+
+def _gauss(values: Map, sigma: float) -> Map:
+    result: Map = ndimage.gaussian_filter(values, sigma, mode="constant", truncate=3, output=np.float32)
+    return result
+
+
+def _eigenvalues(a: Map, b: Map, c: Map, d: Map, e: Map, f: Map) -> tuple[Map, Map, Map]:
+    """Eigenvalues, largest first, of the symmetric matrices [[a, d, e], [d, b, f], [e, f, c]], in closed form.
+
+    Source: Smith, "Eigenvalues of a symmetric 3 × 3 matrix", Communications of the ACM 1961.
+    """
+    q = (a + b + c) / 3
+    p = np.sqrt(((a - q) ** 2 + (b - q) ** 2 + (c - q) ** 2 + 2 * (d * d + e * e + f * f)) / 6)
+    safe = np.maximum(p, 1e-12)
+    a, b, c, d, e, f = (a - q) / safe, (b - q) / safe, (c - q) / safe, d / safe, e / safe, f / safe
+    half = np.clip((a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e)) / 2, -1, 1)
+    angle = np.arccos(half) / 3
+    first = q + 2 * p * np.cos(angle)
+    third = q + 2 * p * np.cos(angle + 2 * np.pi / 3)
+    return first.astype(np.float32), (3 * q - first - third).astype(np.float32), third.astype(np.float32)
