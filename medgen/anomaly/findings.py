@@ -167,9 +167,7 @@ def summary(found: Sequence[Finding], maxima: NDArray[np.float64]) -> str:
 
 def millilitres(volume_mm3: float) -> str:
     """A volume with two significant digits and its unit: ``"2.1 ml"``, ``"0.034 ml"``, ``"120 ml"``."""
-    size = volume_mm3 / 1000
-    digits = 1 - int(np.floor(np.log10(size))) if size > 0 else 0
-    return f"{round(size, digits):.{max(0, digits)}f} ml"
+    return f"{float(f'{volume_mm3 / 1000:.2g}'):g} ml"
 
 
 def _labelled(heatmap: Volume, threshold: float) -> tuple[NDArray[np.int32], int]:

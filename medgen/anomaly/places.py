@@ -12,7 +12,7 @@ MIDLINE_MM = 5.0
 """Up to this far from the middle, left and right are not told apart."""
 
 CORTEX_MM = 10.0
-"""Up to this far from the nearest voxel outside the organ, a voxel belongs to its outer shell."""
+"""Up to this far below the organ's surface, a place belongs to its outer shell."""
 
 _PARTS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 
@@ -49,7 +49,8 @@ def regions(
     middle = (low[0] + high[0]) / 2 if registered else (foreground.shape[0] - 1) / 2
     # Fluid-filled holes inside an organ are not its surface.
     filled = ndimage.binary_fill_holes(foreground)
-    depth = None if filled.all() else ndimage.distance_transform_edt(filled, sampling=tuple(spacing))
+    # The surface lies between the outermost voxel and the next.
+    depth = None if filled.all() else ndimage.distance_transform_edt(filled, sampling=tuple(spacing)) - min(spacing) / 2
     # Voxels are boxes: the extent reaches half a voxel beyond the outermost centres.
     shares = (points - low + 0.5) / (high - low + 1)
     words = []

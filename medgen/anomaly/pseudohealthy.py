@@ -12,6 +12,8 @@ from medgen.anomaly.ensemble import Member, inputs_for
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.models.base import Reconstructs
 from medgen.prepared import Prepared
+from medgen.preprocess import Preprocess
+from medgen.volume import Volume
 
 
 def reconstruct(members: Sequence[Member], prepared: Prepared, config: AnomalyConfig) -> NDArray[np.float32] | None:
@@ -44,3 +46,15 @@ def in_scan_intensities(image: NDArray[np.float32], prepared: Prepared) -> NDArr
     """
     offset, gain = np.array(prepared.scale, dtype=np.float32).T[:, :, None, None, None]
     return np.where(prepared.foreground, offset + gain * image, np.float32(np.nan))
+
+
+def as_seen(prepared: Prepared, preprocess: Preprocess) -> Volume:
+    """The scan as the models see it, on its native grid: at their resolution, intensities clipped as theirs.
+
+    Minus the pseudo-healthy scan it is what the models failed to rebuild. The native scan minus the pseudo-healthy one
+    also holds all structure that is too fine for the model grid, such as every sulcus at a spacing of 5 mm.
+
+    Returns:
+        (c, i, j, k) float32 in scan intensities, NaN outside the model grid and the foreground.
+    """
+    return preprocess.restore(in_scan_intensities(prepared.image, prepared), prepared, order=1, fill=np.nan)
