@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import Field
 from medgen import tracking
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
+from medgen.anomaly.pseudohealthy import as_seen
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
@@ -21,7 +23,7 @@ from medgen.config import Config
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.layouts import load_cohort
 from medgen.models import ScanModel, build, settings_for
-from medgen.preprocess import Preprocess, Template, build_template
+from medgen.preprocess import Prepared, Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
 from medgen.training import TrainingConfig, fit
@@ -252,10 +254,20 @@ def _evaluate(
             files.add_truth(scan.name, truth)
         measurements.append(measurement)
         if _shown(scan, examples):
+            _write_pseudo_healthy(scan, prepared, detector, files)
             examples.append(Example(scan, Volume(scan.image.numpy(), prepared.grid), result))
         tick("scoring test scans", done, total)
     files.close()
     return measurements, examples
+
+
+def _write_pseudo_healthy(scan: TestScan, prepared: Prepared, detector: AnomalyDetector, files: ScanFiles) -> None:
+    # An implanted scan exists on the model grid only, so the difference is taken from what it looks like from there.
+    own = replace(prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
+    pseudo = detector.pseudo_healthy(own)
+    if pseudo is not None:
+        seen = as_seen(own, detector.preprocess)
+        files.add_pseudo_healthy(scan.name, pseudo, seen.with_data(seen.data - pseudo.data))
 
 
 def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:

@@ -42,6 +42,13 @@ class ScanFiles:
         self._json[name] = [finding.to_json() for finding in result.findings]
         return path
 
+    def add_pseudo_healthy(self, name: str, pseudo: Volume, difference: Volume) -> None:
+        """Write ``pseudo-healthy/<name>.nii.gz`` and ``difference/<name>.nii.gz``, both in the scan's intensities."""
+        io.write(
+            pseudo, self.out / "pseudo-healthy" / f"{name}.nii.gz", description="medgen pseudo-healthy, research only"
+        )
+        io.write(difference, self.out / "difference" / f"{name}.nii.gz", description="medgen scan minus pseudo-healthy")
+
     def add_truth(self, name: str, truth: Volume) -> None:
         """Write the ground truth of an implanted scan, ``truth/<name>.nii.gz``, 0 and 1 on the native grid."""
         io.write(truth, self.out / "truth" / f"{name}.nii.gz", description="medgen implant, ground truth")

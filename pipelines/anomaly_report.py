@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation import HEALTHY, TestScan
+from medgen.anomaly.pseudohealthy import as_seen
 from medgen.anomaly.registry import registered
 from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.cases import Manifest
@@ -18,7 +20,7 @@ from medgen.dataset import Failure
 from medgen.preprocess import Preprocess
 from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Kind, Report, fmt
-from medgen.report.mosaic import LIMITS, mosaic
+from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
 if TYPE_CHECKING:
@@ -44,11 +46,12 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A new scan and its result."""
+    """A new scan, its result, and its pseudo-healthy version if a model makes one."""
 
     name: str
     scan: Volume
     result: ScanResult
+    pseudo: Volume | None = None
 
 
 def run_report(
@@ -111,7 +114,8 @@ def score_report(
         report.table(["scan", "why it was not scored"], [(name, reason) for name, _, reason in failures])
     for entry in scored:
         report.section(entry.name)
-        report.verdict(*_scan_verdict(entry.result, target))
+        report.verdict(*_scan_verdict(entry.result, target, detector.calibration.maxima))
+        _compare(report, entry, detector)
         figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
         report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)
         _findings(report, entry.result)
@@ -137,11 +141,10 @@ def _verdict(summary: Summary) -> tuple[str, Kind]:
     return "\n\n".join([words, f"{ap} {raw} {z}"]), kind
 
 
-def _scan_verdict(result: ScanResult, target: float) -> tuple[str, Kind]:
+def _scan_verdict(result: ScanResult, target: float, maxima: NDArray[np.float64]) -> tuple[str, Kind]:
     if result.findings:
-        count = len(result.findings)
-        regions = "1 region" if count == 1 else f"{count} regions"
-        text = f"{regions} above the threshold that {100 * target:g} % of healthy scans exceed."
+        text = f"**{findings.summary(result.findings, maxima)}.**"
+        text += f" The threshold is one that {100 * target:g} % of healthy scans exceed."
         return f"{text} Scan p = {result.p_value:.3f}.", "bad"
     if result.p_value <= target:
         return f"No single region stands out, but the scan as a whole is unusual: p = {result.p_value:.3f}.", "bad"
@@ -258,14 +261,53 @@ def _pictures(report: Report, examples: Sequence[Example], detector: AnomalyDete
         report.figure(figure, _caption(f"On the model grid; slices through {through}."), title)
 
 
+def _compare(report: Report, entry: Scored, detector: AnomalyDetector) -> None:
+    result, difference = entry.result, None
+    if entry.pseudo is not None:
+        seen = as_seen(result.prepared, detector.preprocess)
+        difference = seen.with_data(seen.data - entry.pseudo.data)
+    contour = findings.outline(result.heatmap, detector.calibration.threshold, detector.config.findings)
+    figure = comparison(
+        entry.scan,
+        heatmap=result.heatmap,
+        expected=entry.pseudo,
+        difference=difference,
+        contour=contour if result.findings else None,
+        point=_peak(result),
+        # In the scan's own terms: half the range between the percentiles that it was scaled by.
+        span=result.prepared.scale[0][1] / 2,
+        title=entry.name,
+    )
+    text = "Three slices through the hottest voxel, in the scan's own space."
+    if entry.pseudo is not None:
+        text += (
+            " Pseudo-healthy: the scan as models that know healthy scans only rebuild it. Difference: the scan, at the"
+            " models' resolution, minus that; orange is brighter than rebuilt, blue darker."
+        )
+    report.figure(figure, _caption(text), f"{entry.name}: comparison")
+
+
 def _findings(report: Report, result: ScanResult) -> None:
     rows = [
-        (f.id, f.volume_mm3, f.peak, f.p, f.channel, " ".join(f"{value:.1f}" for value in f.peak_ras))
+        (
+            f.id,
+            f.region,
+            findings.millilitres(f.volume_mm3),
+            f.peak,
+            f.p,
+            f.channels or None,
+            " ".join(f"{value:.1f}" for value in f.peak_ras),
+        )
         for f in result.findings
     ]
     if rows:
-        columns = ["finding", "volume (mm³)", "peak (z)", "p", "channel", "peak at R A S (mm)"]
-        report.table(columns, rows, "p: share of healthy scans whose hottest voxel is at least as hot (family-wise).")
+        columns = ["finding", "region", "volume", "peak z", "p", "channels", "position of the peak (R A S, mm)"]
+        report.table(
+            columns,
+            rows,
+            "p: share of healthy scans whose hottest voxel is at least as hot (family-wise). channels: those that at "
+            "most 1 % of healthy voxels surprise as much as the peak does, each with its -log10 p.",
+        )
 
 
 def _compared(summary: Summary) -> list[VoxelRow]:
@@ -276,8 +318,9 @@ def _compared(summary: Summary) -> list[VoxelRow]:
 
 def _caption(text: str) -> str:
     return (
-        f"{text} Radiological convention: the patient's right is on the left. Colour: z against healthy, fixed scale "
-        f"from {LIMITS[0]:g} to {LIMITS[1]:g}; transparent: below, or not scored (outside the dotted line)."
+        f"{text} Radiological convention: the patient's right is on the left; x, y, z: world mm, to the right, "
+        f"front and top. Heat: z against healthy, fixed scale from {LIMITS[0]:g} to {LIMITS[1]:g}; transparent: below, "
+        "or not scored (outside the dotted line)."
     )
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medgen import io, tracking
+from medgen.anomaly import findings
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config
@@ -81,11 +85,14 @@ def score(
             try:
                 scan = io.read(path)
                 result = detector.score_scan(scan)
+                pseudo = detector.pseudo_healthy(result.prepared)
             except MedgenError as error:
                 failures.append((name, "score", str(error)))
             else:
                 files.add(name, result)
-                scored.append(Scored(name, scan, result))
+                if pseudo is not None:
+                    files.add_pseudo_healthy(name, pseudo, scan.with_data(scan.data - pseudo.data))
+                scored.append(Scored(name, scan, result, pseudo))
             tick("scoring", done, len(scans))
         files.close()
         folder.write_failures(failures)
@@ -93,7 +100,7 @@ def score(
         score_report(detector, scored, failures, artifact.sha256, track.id).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
-    lines = [_line(entry) for entry in scored]
+    lines = [_line(entry, detector.calibration.maxima) for entry in scored]
     lines += [f"{name}: not scored: {reason}" for name, _, reason in failures]
     lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
@@ -104,6 +111,5 @@ def _numbers(entry: Scored) -> dict[str, object]:
     return {"scores": dict(result.scores), "p": dict(result.p_values), "findings": len(result.findings)}
 
 
-def _line(entry: Scored) -> str:
-    count = len(entry.result.findings)
-    return f"{entry.name}: p = {entry.result.p_value:.3f}, {count} finding{'' if count == 1 else 's'}"
+def _line(entry: Scored, maxima: NDArray[np.float64]) -> str:
+    return f"{entry.name}: p = {entry.result.p_value:.3f}, {findings.summary(entry.result.findings, maxima)}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly import findings
+from medgen.anomaly import findings, pseudohealthy
 from medgen.anomaly.crossfit import Progress, crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
@@ -197,7 +197,7 @@ class AnomalyDetector:
                 name: self._native(values, measured.region, prepared)
                 for name, values in (measured.surprise.items() if with_channels else ())
             },
-            findings=[_with_channel(finding, measured, prepared) for finding in found],
+            findings=findings.describe(found, prepared, measured.surprise, self._registered_to),
             scan_score=scores[self.config.scan_score],
             p_value=p_values[self.config.scan_score],
             scores=scores,
@@ -206,16 +206,21 @@ class AnomalyDetector:
             measured=measured,
         )
 
+    def pseudo_healthy(self, prepared: Prepared) -> Volume | None:
+        """What the models take for the healthy version of a scan, on its native grid and in its intensities.
+
+        Returns:
+            (c, i, j, k) float32, NaN outside the model grid and the foreground; None if no model reconstructs.
+        """
+        image = pseudohealthy.reconstruct(self.members, prepared, self.config)
+        return None if image is None else self.preprocess.restore(image, prepared, order=1, fill=np.nan)
+
+    @property
+    def _registered_to(self) -> Template | None:
+        return self.template if self.preprocess.align == "affine" else None
+
     def _native(self, values: NDArray[np.float32], region: NDArray[np.bool_], prepared: Prepared) -> Volume:
         return self.preprocess.restore(np.where(region, values, np.float32(np.nan)), prepared, order=1, fill=np.nan)
-
-
-def _with_channel(finding: Finding, measured: Measured, prepared: Prepared) -> Finding:
-    """Name the channel that is most surprised at the finding's peak."""
-    voxel = np.rint(prepared.grid.to_voxel(finding.peak_ras)).astype(int)
-    place = tuple(np.clip(voxel, 0, np.array(prepared.grid.shape) - 1).tolist())
-    strongest = max(measured.surprise, key=lambda name: float(measured.surprise[name][place]))
-    return replace(finding, channel=strongest)
 
 
 class _Mean:

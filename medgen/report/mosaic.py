@@ -42,6 +42,12 @@ def heat_colours() -> Colormap:
     return LinearSegmentedColormap.from_list("heat", mpl.colormaps["hot"](np.linspace(0.25, 0.93, 256)))
 
 
+def difference_colours() -> Colormap:
+    """Blue (darker than expected) over near-black (as expected) to orange (brighter): safe for colour-blind eyes."""
+    ends = ["#9bdcff", "#2b8fd0", "#161b22", "#d97a1c", "#ffd27a"]
+    return LinearSegmentedColormap.from_list("difference", ends)
+
+
 @dataclass(frozen=True, eq=False)
 class _Layers:
     """What is drawn on the slices of one scan."""
@@ -53,6 +59,7 @@ class _Layers:
     limits: tuple[float, float] = LIMITS
     contour: Volume | None = None
     labels: Volume | None = None
+    colours: str | Colormap = "gray"
 
 
 def mosaic(
@@ -125,6 +132,81 @@ def mosaic(
         _colour_bar(figure, _axes(figure, width - right + 0.12, middle, 0.13, span), layers.limits, heatmap_label)
     if title:
         figure.text(0.1 / width, 1 - 0.25 / height, title, color=_INK, fontsize=11, va="center", weight="bold")
+    _draw_legend(figure, handles, width, height)
+    return figure
+
+
+def comparison(
+    image: Volume,
+    *,
+    heatmap: Volume,
+    expected: Volume | None = None,
+    difference: Volume | None = None,
+    contour: Volume | None = None,
+    point: ArrayLike,
+    span: float | None = None,
+    title: str = "",
+    contour_label: str = "finding",
+) -> Figure:
+    """A scan beside what was expected, their difference and the heat: three slices through one point.
+
+    Args:
+        image: Scan, (c, i, j, k); channel 0 is drawn.
+        heatmap: Scores, NaN where there is none.
+        expected: The pseudo-healthy scan in the scan's intensities, NaN where there is none; drawn with the scan's
+            grey scale, or left out.
+        difference: What the scan has more (above 0) or less than was expected, NaN where there is none, or left out.
+        contour: Mask whose outline is drawn on the heat and on the difference.
+        point: World point (RAS+ mm) that the slices go through.
+        span: The difference's colours go from −span to span, in the scan's intensities; default: half of the scan's
+            grey scale.
+        title: One line above.
+        contour_label: Text of the contour in the legend.
+    """
+    window = _window(image, 0)
+    span = span or (window[1] - window[0]) / 2
+    columns = {"scan": _Layers(image, window)}
+    if expected is not None:
+        columns["pseudo-healthy"] = _Layers(expected, window)
+    if difference is not None:
+        columns["difference"] = _Layers(difference, (-span, span), contour=contour, colours=difference_colours())
+    columns["heat"] = _Layers(image, window, heatmap=heatmap, contour=contour)
+    # Air enough for the letters to stand beside the patient.
+    box = geometry.bounding_box(image, margin=14.0)
+    grids = [geometry.slices(image.grid, view, 1, point, box)[0] for view in geometry.VIEWS]
+    handles = _legend(columns["heat"], {}, contour_label)
+    widest = geometry.same_extent(grids)[0]
+    heights = [grid.shape[0] * grid.spacing[0] for grid in grids]
+    right, top, bottom = 0.95, (0.42 if title else 0.1) + 0.25, 0.36
+    # Room for four columns also where there are two: equal sizes from report to report.
+    scale = min((_WIDTH - right - 0.1 - 3 * _GAP) / (4 * widest), 3.0 / max(heights))
+    column = widest * scale + _GAP
+    width = 0.1 + len(columns) * column + right
+    height = top + bottom + sum(heights) * scale + _GAP * (len(grids) - 1)
+    figure = _figure(width, height)
+    ruler = max((mm for mm in (1, 2, 5, 10, 20, 50, 100) if mm <= 0.25 * widest), default=1)
+    y = height - top
+    for row, (view, grid) in enumerate(zip(geometry.VIEWS, grids, strict=True)):
+        across, down = grid.shape[1] * grid.spacing[1] * scale, heights[row] * scale
+        y -= down
+        for place, layers in enumerate(columns.values()):
+            axes = _axes(figure, 0.1 + place * column + (widest * scale - across) / 2, y, across, down)
+            _panel(axes, layers, grid, view, ruler=ruler if place == 0 else 0, place=place == 0)
+        y -= _GAP
+    for place, heading in enumerate(columns):
+        middle = 0.1 + place * column + widest * scale / 2
+        figure.text(middle / width, (height - top + 0.14) / height, heading, color=_INK, fontsize=9, ha="center")
+    tall = sum(heights) * scale
+    bars = [(ScalarMappable(Normalize(*LIMITS), heat_colours()), "z against healthy", "max")]
+    if difference is not None:
+        scaled = ScalarMappable(Normalize(-span, span), difference_colours())
+        bars.append((scaled, "difference, in the scan's intensities", "both"))
+    for place, (colours, label, extend) in enumerate(bars):
+        size = tall / len(bars) - 0.4
+        foot = height - top - (place + 1) * tall / len(bars) + 0.2
+        _bar(figure, _axes(figure, width - right + 0.12, foot, 0.13, size), colours, label, extend)
+    if title:
+        figure.text(0.1 / width, 1 - 0.2 / height, title, color=_INK, fontsize=11, va="center", weight="bold")
     _draw_legend(figure, handles, width, height)
     return figure
 
@@ -205,7 +287,7 @@ def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
 
 def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, place: bool = True) -> None:
     picture = geometry.cut(layers.image, grid, 1, layers.channel)
-    axes.imshow(picture, cmap="gray", vmin=layers.window[0], vmax=layers.window[1], aspect="auto")
+    axes.imshow(picture, cmap=layers.colours, vmin=layers.window[0], vmax=layers.window[1], aspect="auto")
     if layers.labels is not None:
         axes.imshow(_label_picture(geometry.cut(layers.labels, grid, 0)), aspect="auto", interpolation="nearest")
     if layers.heatmap is not None:
@@ -225,8 +307,8 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
     axes.text(0.5, 0.985, top, ha="center", va="top", **letter)
     axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **letter)
     if place:
-        where = geometry.position(grid, view)
-        text = f"{shown.ends[0] if where >= 0 else shown.ends[1]} {abs(where):.0f} mm"
+        # Not "L 57 mm": the origin of a scan's world need not lie in the midline, and a side must never be guessed.
+        text = f"{'xyz'[shown.normal]} {geometry.position(grid, view):.0f} mm"
         axes.text(0.015, 0.015, text, ha="left", va="bottom", **{**style, "fontsize": 7})
     if ruler:
         _ruler(axes, grid, ruler, stroke)
@@ -262,7 +344,10 @@ def _label_colour(value: int) -> str:
 def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, width: float, style: str) -> None:
     # A contour of a mask that is all or nothing has no line, and matplotlib warns.
     if mask.any() and not mask.all():
-        axes.contour(mask.astype(np.float32), levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+        lines = axes.contour(mask.astype(np.float32), levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+        if style == "solid":
+            # Readable on bright and on bluish ground.
+            lines.set_path_effects([withStroke(linewidth=width + 1.2, foreground=_BACKGROUND)])
 
 
 def _ruler(axes: Axes, grid: Grid, length: int, stroke: list[Any]) -> None:
@@ -273,7 +358,11 @@ def _ruler(axes: Axes, grid: Grid, length: int, stroke: list[Any]) -> None:
 
 
 def _colour_bar(figure: Figure, axes: Axes, limits: tuple[float, float], label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(Normalize(*limits), heat_colours()), cax=axes, extend="max")
+    _bar(figure, axes, ScalarMappable(Normalize(*limits), heat_colours()), label, "max")
+
+
+def _bar(figure: Figure, axes: Axes, colours: ScalarMappable, label: str, extend: str) -> None:
+    bar = figure.colorbar(colours, cax=axes, extend=extend)
     bar.set_label(label, color=_INK, fontsize=8)
     axes.tick_params(colors=_INK, labelsize=7)
     for spine in axes.spines.values():

@@ -31,7 +31,6 @@ class View:
         across: Axis that runs from the image's left edge (high) to its right edge (low).
         down: Axis that runs from the top (high) to the bottom (low).
         letters: Patient direction at the left, right, top and bottom edge.
-        ends: Names of the normal's positive and negative direction.
     """
 
     name: str
@@ -39,13 +38,12 @@ class View:
     across: int
     down: int
     letters: tuple[str, str, str, str]
-    ends: tuple[str, str]
 
 
 VIEWS = {
-    "axial": View("axial", 2, 0, 1, ("R", "L", "A", "P"), ("S", "I")),
-    "coronal": View("coronal", 1, 0, 2, ("R", "L", "S", "I"), ("A", "P")),
-    "sagittal": View("sagittal", 0, 1, 2, ("A", "P", "S", "I"), ("R", "L")),
+    "axial": View("axial", 2, 0, 1, ("R", "L", "A", "P")),
+    "coronal": View("coronal", 1, 0, 2, ("R", "L", "S", "I")),
+    "sagittal": View("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
 }
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,60 @@ def test_a_bright_blob_is_found_where_it_is(detector):
     assert result.p_value == pytest.approx(1 / 13)
     assert set(result.channels) == set(CONFIG.fusion.channels)
     assert first.channel in result.channels
+
+
+def test_the_region_is_the_patients_whatever_the_order_of_the_array(detector):
+    left = scan(100, blob=True)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = left.grid.shape[0] - 1
+    same = Volume(left.data[:, ::-1].copy(), Grid(left.grid.shape, left.grid.affine @ flip))
+    assert (left.grid.axcodes, same.grid.axcodes) == ("LAS", "RAS")
+    mirrored = Volume(left.data[:, ::-1].copy(), left.grid)
+    words = [detector.score_scan(item).findings[0].region for item in (left, same, mirrored)]
+    assert words[0] == words[1]
+    assert words[0].startswith("left of the field's middle, central")
+    assert words[2].startswith("right of the field's middle, central")
+    first = detector.score_scan(left).findings[0]
+    strongest, value = first.channels.split(", ")[0].split()
+    assert strongest == first.channel
+    assert float(value) > 2
+
+
+def test_a_pseudo_healthy_scan_is_in_the_scans_own_space_and_intensities(detector):
+    native = scan(100, blob=True)
+    prepared = RECIPE.apply(native)
+    pseudo = detector.pseudo_healthy(prepared)
+    assert pseudo.grid.same_as(native.grid)
+    inside = np.isfinite(pseudo.data[0])
+    # Only what the outermost model voxels reach beyond the brain.
+    assert inside[native.data[0] == 0].mean() < 0.05
+    assert inside[native.data[0] > 0].mean() > 0.8
+    # The same by hand: mean of the folds, then the inverse of the intensity map, at a voxel of the model grid.
+    with torch.no_grad():
+        images = [member.models[0].reconstruct(torch.from_numpy(prepared.image)[None]) for member in detector.members]
+    low, gain = prepared.scale[0]
+    expected = low + gain * ((images[0] + images[1]) / 2)[0, 0].numpy()
+    values = Volume(np.where(prepared.foreground, expected, np.nan)[None].astype(np.float32), prepared.grid)
+    np.testing.assert_allclose(pseudo.data, values.resample(native.grid, fill=np.nan).data, rtol=1e-5)
+
+
+class Identity(torch.nn.Linear):
+    """Takes every scan for healthy."""
+
+    def reconstruct(self, x):
+        return x
+
+
+def test_a_model_that_rebuilds_everything_gives_the_scan_back(detector):
+    native = scan(100, blob=True)
+    own = RECIPE.model_copy(update={"spacing": (1.5, 1.5, 1.5), "shape": (22, 28, 22), "clip": (-5.0, 5.0)})
+    members = tuple(replace(member, models=(Identity(1, 1),)) for member in detector.members)
+    pseudo = replace(detector, preprocess=own, members=members).pseudo_healthy(own.apply(native))
+    inside = np.isfinite(pseudo.data)
+    np.testing.assert_array_equal(inside, native.data > 0)
+    np.testing.assert_allclose(pseudo.data[inside], native.data[inside], rtol=1e-4)
+    without = tuple(replace(member, models=(torch.nn.Linear(1, 1),)) for member in detector.members)
+    assert replace(detector, members=without).pseudo_healthy(own.apply(native)) is None
 
 
 def test_a_fresh_healthy_scan_is_unremarkable_and_unscored_voxels_are_nan(detector):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -75,6 +77,12 @@ def test_a_run_writes_everything_it_promises(finished):
     names = {row["case"] for row in rows(finished / "scans.csv")}
     assert {io.stem(path) for path in (finished / "heatmaps").iterdir()} == names
     assert rows(finished / "failures.csv") == []
+    # Pseudo-healthy scans are written for the scans that the report shows, healthy and implanted.
+    shown = {io.stem(path) for path in (finished / "pseudo-healthy").iterdir()}
+    assert shown == {io.stem(path) for path in (finished / "difference").iterdir()}
+    assert shown < names
+    kinds = [row["kind"] for row in rows(finished / "scans.csv") if row["case"] in shown]
+    assert sorted(kinds) == ["foreign", "healthy", "healthy", "hyperintense", "hypointense"]
 
 
 def test_no_subject_is_on_both_sides_of_the_split(finished):
@@ -145,7 +153,20 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
     hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
     assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4
-    assert "changed" in (out / "report.html").read_text(encoding="utf-8")
+    report = html.unescape((out / "report.html").read_text(encoding="utf-8"))
+    assert "changed: comparison" in report
+    pseudo = io.read(out / "pseudo-healthy" / "changed.nii.gz", allow_nan=True)
+    difference = io.read(out / "difference" / "changed.nii.gz", allow_nan=True)
+    np.testing.assert_allclose(difference.data, data - pseudo.data, atol=1e-3)
+    assert np.isnan(pseudo.data[0, 0, 0, 0])
+    # The models have seen no such spot, so it is missing in what they rebuild.
+    assert difference.data[0, i, j, k] > 0.5 * (data.max() - scan.data.max())
+    for row in rows(out / "findings.csv"):
+        assert "of the field" in row["region"]
+        assert row["region"] in report
+        assert row["channels"].startswith(row["channel"])
+    assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
+    assert re.search(r"changed: p = [\d.]+, \d+ regions?[:,]", printed)
 
 
 def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from medgen.report.curves import interval_plot, learning_curve, training_curves
 from medgen.report.html import png
-from medgen.report.mosaic import LIMITS, heat_picture, mosaic, sample_pairs
+from medgen.report.mosaic import LIMITS, comparison, heat_picture, mosaic, sample_pairs
 from medgen.volume import Grid, Volume
 
 
@@ -66,6 +66,41 @@ def test_colour_scale_is_fixed_and_marked(image):
         assert bar.get_ylabel() == "z"
     letters = {text.get_text() for axes in figure.axes[:-1] for text in axes.texts}
     assert set("RLAPSI") <= letters
+
+
+def test_a_comparison_has_one_scale_for_darker_and_brighter(image):
+    expected = image.with_data(np.full(image.grid.shape, 0.5, np.float32))
+    difference = image.data - expected.data
+    difference[0, 12:] = np.nan
+    mask = (image.data > 0.59).astype(np.uint8)
+    figure = comparison(
+        image,
+        heatmap=image.with_data(np.full(image.grid.shape, 3.0, np.float32)),
+        expected=expected,
+        difference=image.with_data(difference),
+        contour=image.with_data(mask),
+        point=image.grid.center,
+        span=0.25,
+        title="scan",
+    )
+    headings = [text.get_text() for text in figure.texts]
+    assert headings == ["scan", "pseudo-healthy", "difference", "heat", "scan"]
+    assert len(figure.axes) == 3 * 4 + 2
+    assert figure.axes[-1].get_ylim() == (-0.25, 0.25)
+    assert figure.axes[-2].get_ylim() == LIMITS
+    # What was expected is drawn with the scan's grey scale.
+    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
+    figure = comparison(image, heatmap=image.with_data(np.zeros(image.grid.shape)), point=image.grid.center)
+    assert len(figure.axes) == 3 * 2 + 1
+
+
+def test_a_slice_is_labelled_by_its_coordinate_and_not_by_a_side():
+    """The origin of a scan's world may lie beside the head: then a coordinate's sign says nothing about the side."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[0, 3] = -100
+    volume = Volume(np.random.default_rng(0).random((1, 20, 20, 20), np.float32), Grid((20, 20, 20), affine))
+    figure = mosaic(volume, rows="sagittal", n_slices=1, slices=(-70.0, 19.0, 19.0))
+    assert "x -70 mm" in {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_odd_scans_are_drawn(image):
