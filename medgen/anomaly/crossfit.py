@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import calibration
+from medgen.anomaly.choice import Choice, Validated, choose
 from medgen.anomaly.ensemble import (
     Calibration,
     Member,
@@ -19,8 +21,9 @@ from medgen.anomaly.ensemble import (
     smoothed,
 )
 from medgen.anomaly.fusion import Tail
+from medgen.anomaly.implanted import HEALTHY, scans_to_test
 from medgen.anomaly.normative import Moments, Normative, normative
-from medgen.anomaly.registry import State, get
+from medgen.anomaly.registry import Inputs, State, get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.dataset import Dataset
 from medgen.models import ScanModel
@@ -30,31 +33,50 @@ Progress = Callable[[str, int, int], None]
 _TAIL_VOXELS = 3_000_000
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What cross-fitting gives.
+
+    Attributes:
+        members: One per fold.
+        calibration: Healthy out-of-fold scores.
+        support: (i, j, k), the voxels that can be scored.
+        channels: The fused channels: the configured ones, or what the validation chose instead.
+        choice: How they were chosen; None if the validation is switched off.
+    """
+
+    members: tuple[Member, ...]
+    calibration: Calibration
+    support: NDArray[np.bool_]
+    channels: tuple[str, ...]
+    choice: Choice | None
+
+
 def crossfit(
     dataset: Dataset,
     folds: Sequence[Sequence[str]],
     models: Sequence[Sequence[ScanModel]],
     config: AnomalyConfig,
     names: Sequence[str],
+    spacing: Sequence[float],
     progress: Progress | None = None,
-) -> tuple[tuple[Member, ...], Calibration, NDArray[np.bool_]]:
+) -> Fitted:
     """Fit all members of the ensemble and calibrate them on the same healthy scans, out of fold.
 
-    1. Each score learns from the scans outside fold k and scores those inside, with model k.
+    1. Each score learns from the scans outside fold k and scores those inside, with the models of fold k.
     2. Member k's normative maps come from the out-of-fold maps of the other folds, and so do its tails.
-    3. The scans of fold k pass through member k: these are the calibration scores that a new scan, passed through
-       member k, is compared with.
+    3. Implanted copies of the scans of fold k pass through member k: they say which channels to fuse.
+    4. So do the scans themselves: these are the calibration scores that a new scan, passed through member k, is
+       compared with.
 
     Args:
         dataset: Healthy development scans.
         folds: Held-out case ids of each fold, a partition of the data set.
         models: The models of entry k were trained without fold k.
-        config: Smoothing, normative, fusion and calibration settings.
+        config: Smoothing, normative, fusion, validation and calibration settings.
         names: Scores to fit: voxel scores (the fused channels among them) and scan scores.
+        spacing: Voxel size of the model grid in mm.
         progress: Called with (what, done, total).
-
-    Returns:
-        Members, calibration, and the support (i, j, k).
     """
     tick = progress or (lambda what, done, total: None)
     position = {case: index for index, case in enumerate(dataset.ids)}
@@ -66,11 +88,66 @@ def crossfit(
     regions = shown & support
     voxel_names = [name for name in names if get(name).level == "voxel"]
 
-    states: list[dict[str, State]] = []
-    maps: dict[str, list[NDArray[np.float32]]] = {
-        name: [np.empty(0, np.float32)] * len(dataset) for name in voxel_names
-    }
     memo: list[dict[str, Any]] = [{} for _ in range(len(dataset))]
+    states, maps = _score_out_of_fold(dataset, fold_of, models, regions, config, names, memo, tick)
+    normatives = _normatives(maps, regions, fold_of, len(folds), support, config)
+    zs = [
+        {name: normatives[fold_of[row]][name].z_of(values, regions[row]) for name, values in maps[row].items()}
+        for row in range(len(dataset))
+    ]
+    del maps
+    stride = max(1, int(regions.sum()) // _TAIL_VOXELS)
+
+    def tails_of(number: int, channels: Sequence[str]) -> tuple[dict[str, Tail], Tail]:
+        """Tails of the channels' z and of the fused map, from the scans of all other folds."""
+        others = [zs[row] for row in np.flatnonzero(fold_of != number)]
+        tails = {name: Tail.of(np.concatenate([own[name][::stride] for own in others])) for name in channels}
+        fused = [fused_surprise(tails, {name: own[name][::stride] for name in channels})[0] for own in others]
+        return tails, Tail.of(np.concatenate(fused))
+
+    channels, choice = config.fusion.channels, None
+    if config.validation.enabled:
+        validated = _validate(dataset, fold_of, models, states, normatives, support, voxel_names, config, spacing, tick)
+        cached: dict[tuple[int, tuple[str, ...]], dict[str, Tail]] = {}
+
+        def fuse(number: int, chosen: tuple[str, ...], z: Mapping[str, NDArray[np.float16]]) -> NDArray[np.float32]:
+            if (number, chosen) not in cached:
+                cached[number, chosen] = tails_of(number, chosen)[0]
+            return fused_surprise(cached[number, chosen], {name: z[name].astype(np.float32) for name in chosen})[0]
+
+        choice = choose(validated, channels, fuse, config.validation.bootstrap)
+        channels = choice.winner.channels
+
+    members = []
+    values: list[dict[str, float]] = [{}] * len(dataset)
+    for number, own in enumerate(models):
+        tails, fused_tail = tails_of(number, channels)
+        members.append(Member(tuple(own), states[number], normatives[number], tails, fused_tail))
+        for index in np.flatnonzero(fold_of == number).tolist():
+            hot = np.zeros(support.shape, dtype=np.float32)
+            hot[regions[index]] = heat_of(fused_tail, fused_surprise(tails, zs[index])[0])
+            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
+            values[index] = scan_values(hot, regions[index], inputs, states[number], config)
+        tick("calibrating", number + 1, len(models))
+    calibrated = _calibrate(values, dataset.subjects, fold_of, config)
+    return Fitted(tuple(members), calibrated, support, channels, choice)
+
+
+def _score_out_of_fold(
+    dataset: Dataset,
+    fold_of: NDArray[np.int64],
+    models: Sequence[Sequence[ScanModel]],
+    regions: NDArray[np.bool_],
+    config: AnomalyConfig,
+    names: Sequence[str],
+    memo: Sequence[dict[str, Any]],
+    tick: Progress,
+) -> tuple[list[dict[str, State]], list[dict[str, NDArray[np.float32]]]]:
+    """What the scores of every fold learn, and per scan its smoothed scores inside its region, (v,) each."""
+    voxel_names = [name for name in names if get(name).level == "voxel"]
+    states: list[dict[str, State]] = []
+    # Inside the region only, as flat vectors: the rest of the grid is most of the memory.
+    maps: list[dict[str, NDArray[np.float32]]] = [{} for _ in range(len(dataset))]
     done = 0
     for number, own in enumerate(models):
         rows = np.flatnonzero(fold_of != number).tolist()
@@ -80,26 +157,30 @@ def crossfit(
         del learning
         for index in np.flatnonzero(fold_of == number).tolist():
             inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
-            for name in voxel_names:
-                maps[name][index] = smoothed(name, inputs, states[-1], regions[index], config)
+            maps[index] = _flat_scores(voxel_names, inputs, states[number], regions[index], config)
             done += 1
             tick("scoring out of fold", done, len(dataset))
+    for entry in memo:
+        # Corrupted copies are for learning; the rest of a scan's memo is used again below.
+        for key in [key for key in entry if key.startswith("corrupted")]:
+            del entry[key]
 
-    normatives = _normatives(maps, regions, fold_of, len(folds), support, config)
-    members, heats = _members(maps, regions, fold_of, models, states, normatives, config)
-    values = []
-    for index, hot in enumerate(heats):
-        number = int(fold_of[index])
-        inputs = inputs_for(
-            models[number], dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]]
-        )
-        values.append(scan_values(hot, regions[index], inputs, states[number], config))
-        tick("calibrating", index + 1, len(dataset))
-    return members, _calibrate(values, dataset.subjects, fold_of, config), support
+    return states, maps
+
+
+def _flat_scores(
+    names: Sequence[str],
+    inputs: Inputs,
+    states: Mapping[str, State],
+    region: NDArray[np.bool_],
+    config: AnomalyConfig,
+) -> dict[str, NDArray[np.float32]]:
+    """Smoothed scores of one scan inside its region, (v,) each."""
+    return {name: smoothed(name, inputs, states, region, config)[region] for name in names}
 
 
 def _normatives(
-    maps: dict[str, list[NDArray[np.float32]]],
+    maps: Sequence[Mapping[str, NDArray[np.float32]]],
     regions: NDArray[np.bool_],
     fold_of: NDArray[np.int64],
     n_folds: int,
@@ -108,11 +189,11 @@ def _normatives(
 ) -> list[dict[str, Normative]]:
     """Per fold and score, healthy mean and sd from the out-of-fold maps of all other folds."""
     result: list[dict[str, Normative]] = [{} for _ in range(n_folds)]
-    for name, values in maps.items():
+    for name in maps[0]:
         parts = []
         for number in range(n_folds):
             rows = np.flatnonzero(fold_of == number)
-            parts.append(Moments.of([values[row] for row in rows], regions[rows], support.shape))
+            parts.append(Moments.of([maps[row][name] for row in rows.tolist()], regions[rows], support.shape))
         whole = parts[0]
         for part in parts[1:]:
             whole = whole + part
@@ -121,38 +202,38 @@ def _normatives(
     return result
 
 
-def _members(
-    maps: dict[str, list[NDArray[np.float32]]],
-    regions: NDArray[np.bool_],
+def _validate(
+    dataset: Dataset,
     fold_of: NDArray[np.int64],
     models: Sequence[Sequence[ScanModel]],
-    states: Sequence[dict[str, State]],
-    normatives: Sequence[dict[str, Normative]],
+    states: Sequence[Mapping[str, State]],
+    normatives: Sequence[Mapping[str, Normative]],
+    support: NDArray[np.bool_],
+    names: Sequence[str],
     config: AnomalyConfig,
-) -> tuple[tuple[Member, ...], list[NDArray[np.float32]]]:
-    """Tails per fold from the other folds' z, the members, and every scan's heat from its own fold's member."""
-    channels = config.fusion.channels
-    # Inside the region only, as flat vectors; a fixed stride keeps a tail's sample bounded and repeatable.
-    zs = [
-        {name: normatives[fold_of[row]][name].z(maps[name][row])[regions[row]] for name in channels}
-        for row in range(len(fold_of))
-    ]
-    stride = max(1, int(regions.sum()) // _TAIL_VOXELS)
-    members = []
-    heats: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(fold_of)
-    for number, own in enumerate(models):
-        others = np.flatnonzero(fold_of != number)
-        tails = {name: Tail.of(np.concatenate([zs[row][name][::stride] for row in others])) for name in channels}
-        fused_others = [
-            fused_surprise(tails, {name: zs[row][name][::stride] for name in channels})[0] for row in others
-        ]
-        fused_tail = Tail.of(np.concatenate(fused_others))
-        members.append(Member(tuple(own), states[number], normatives[number], tails, fused_tail))
-        for row in np.flatnonzero(fold_of == number).tolist():
-            hot = np.zeros(regions[row].shape, dtype=np.float32)
-            hot[regions[row]] = heat_of(fused_tail, fused_surprise(tails, zs[row])[0])
-            heats[row] = hot
-    return tuple(members), heats
+    spacing: Sequence[float],
+    tick: Progress,
+) -> list[Validated]:
+    """Implanted development scans, scored by the fold that has not seen the scan."""
+    result = []
+    total = len(dataset) * config.validation.per_scan
+    for scan in scans_to_test(dataset, dataset, spacing, config.validation, seed=0):
+        if scan.kind == HEALTHY:
+            continue
+        number = int(fold_of[dataset.ids.index(scan.case)])
+        region = scan.foreground[0].numpy() & support
+        inputs = inputs_for(models[number], scan.image[None], scan.foreground[None], config)
+        own = normatives[number]
+        flat = _flat_scores(names, inputs, states[number], region, config)
+        z = {name: _half(own[name].z_of(values, region)) for name, values in flat.items()}
+        result.append(Validated(scan.subject, scan.kind, number, z, scan.truth[region]))
+        tick("choosing channels", len(result), total)
+    return result
+
+
+def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(values, -limit, limit).astype(np.float16)
 
 
 def _calibrate(

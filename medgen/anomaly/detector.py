@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly import findings, pseudohealthy
+from medgen.anomaly.choice import Choice
 from medgen.anomaly.crossfit import Progress, crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
@@ -87,6 +88,7 @@ class AnomalyDetector:
         members: One per fold.
         calibration: Healthy out-of-fold scores.
         support: (i, j, k) boolean, the model voxels that can be scored.
+        choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
     """
 
     config: AnomalyConfig
@@ -95,6 +97,7 @@ class AnomalyDetector:
     members: tuple[Member, ...]
     calibration: Calibration
     support: NDArray[np.bool_] = field(repr=False)
+    choice: Choice | None = None
 
     @classmethod
     def fit(
@@ -130,8 +133,10 @@ class AnomalyDetector:
         if sorted(case for fold in folds for case in fold) != sorted(dataset.ids) or len(folds) != len(models):
             raise DataError("folds must hold every prepared case exactly once and have models each")
         chosen = supported(models[0], config, voxel_scores)
-        members, calibrated, support = crossfit(dataset, folds, models, config, chosen, progress)
-        return cls(config, preprocess, template, members, calibrated, support)
+        fitted = crossfit(dataset, folds, models, config, chosen, preprocess.spacing, progress)
+        fusion = config.fusion.model_copy(update={"channels": fitted.channels})
+        config = config.model_copy(update={"fusion": fusion})
+        return cls(config, preprocess, template, fitted.members, fitted.calibration, fitted.support, fitted.choice)
 
     def measure(self, prepared_image: torch.Tensor, foreground: torch.Tensor) -> Measured:
         """Score one prepared scan with every fold.

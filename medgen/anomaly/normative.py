@@ -48,13 +48,13 @@ class Moments:
 
     @classmethod
     def of(cls, maps: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]], shape: tuple[int, ...]) -> Moments:
-        """Sums over score maps (i, j, k) where their masks are True."""
+        """Sums over score maps, each the values inside its mask (i, j, k), (v,)."""
         count, total, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         for values, mask in zip(maps, masks, strict=True):
-            inside = np.where(mask, values, 0).astype(np.float64)
+            inside = values.astype(np.float64)
             count += mask
-            total += inside
-            square += inside**2
+            total[mask] += inside
+            square[mask] += inside**2
         return cls(count, total, square)
 
     def __add__(self, other: Moments) -> Moments:
@@ -74,6 +74,10 @@ class Normative:
     def z(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised score map: 0 is the healthy mean, 1 is one healthy standard deviation above it."""
         return np.asarray((values - self.mean) / self.sd, dtype=np.float32)
+
+    def z_of(self, values: NDArray[Any], region: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The same for the values inside a region (i, j, k) alone, (v,)."""
+        return np.asarray((values - self.mean[region]) / self.sd[region], dtype=np.float32)
 
 
 def normative(moments: Moments, region: NDArray[np.bool_], config: NormativeConfig) -> Normative:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.metrics.interval import Interval, percentile_interval, subject_weights
+
 _LEVELS = 1 << 16
 
 
@@ -93,6 +95,48 @@ class Ranked:
 
 
 Statistic = Callable[[Ranked], NDArray[np.float64]]
+
+
+class Resampler:
+    """Intervals from one set of subject draws, so that every comparison is paired."""
+
+    def __init__(self, subjects: Sequence[str], n: int, seed: int) -> None:
+        self.names = list(dict.fromkeys(subjects))
+        self.weights = subject_weights(len(self.names), n, seed)
+
+    def indicator(self, subjects: Sequence[str]) -> NDArray[np.float64]:
+        """(subjects, units) matrix that adds units up to subjects."""
+        position = {name: index for index, name in enumerate(self.names)}
+        matrix = np.zeros((len(self.names), len(subjects)))
+        matrix[[position[name] for name in subjects], np.arange(len(subjects))] = 1
+        return matrix
+
+    def draws(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> NDArray[np.float64]:
+        """The statistic of all units pooled, then of every resample, (1 + n,)."""
+        own = ranked.pooled(self.indicator(subjects))
+        parts = [statistic(own.pooled())]
+        # In portions: the tables of 2000 resamples would take gigabytes.
+        parts += [
+            statistic(own.pooled(part)) for part in np.array_split(self.weights, max(1, len(self.weights) // 250))
+        ]
+        return np.concatenate(parts)
+
+    def ranked(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> Interval:
+        """The statistic of all units pooled, with its interval; see :meth:`draws`."""
+        return self.interval(self.draws(ranked, subjects, statistic))
+
+    def mean(self, values: NDArray[np.float64], subjects: Sequence[str]) -> Interval:
+        """Mean over units (NaN left out) with its interval over subjects."""
+        known = np.isfinite(values)
+        matrix = self.indicator(subjects)
+        total, count = matrix @ np.where(known, values, 0), matrix @ known.astype(float)
+        weights = np.vstack([np.ones(len(self.names)), self.weights])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.interval((weights @ total) / (weights @ count))
+
+    def interval(self, draws: NDArray[np.float64]) -> Interval:
+        """First value as the estimate, the rest as its resamples."""
+        return percentile_interval(float(draws[0]), draws[1:], len(self.names))
 
 
 def _levels(scores: Sequence[NDArray[Any]]) -> list[NDArray[np.intp]]:

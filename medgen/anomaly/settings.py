@@ -8,6 +8,7 @@ from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.corruptions import DEFAULT, KINDS
 from medgen.anomaly.findings import FindingsConfig
 from medgen.anomaly.fusion import FusionConfig
+from medgen.anomaly.implanted import ValidationConfig
 from medgen.anomaly.normative import NormativeConfig
 from medgen.config import Config
 from medgen.errors import ConfigError
@@ -32,6 +33,7 @@ class AnomalyConfig(Config):
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
             connected region above it; or a registered scan score.
         top_fraction: Share of voxels in ``top``.
+        validation: Implanted development scans that decide about the fused channels.
         normative, fusion, calibration, findings: See the classes.
     """
 
@@ -48,6 +50,7 @@ class AnomalyConfig(Config):
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     findings: FindingsConfig = FindingsConfig()
+    validation: ValidationConfig = ValidationConfig()
 
     @field_validator("corruptions")
     @classmethod

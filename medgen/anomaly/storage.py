@@ -50,11 +50,13 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
             own[f"normative/{name}/sd"] = member.normatives[name].sd[detector.support]
             own[f"tail/{name}"] = member.tails[name].to_array()
         arrays |= {f"fold{number}/{key}": value for key, value in own.items()}
+    choice = detector.choice
     facts = {
         "kind": KIND,
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
         "models_per_fold": len(detector.members[0].models),
+        "choice": None if choice is None else {"chosen": choice.chosen, "words": choice.words},
         "calibration": {
             "subjects": len(detector.calibration.maxima),
             "target_fpr": detector.config.calibration.target_fpr,

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
-from medgen.anomaly.ranking import Ranked, Statistic
+from medgen.anomaly.ranking import Ranked, Resampler
 from medgen.anomaly.registry import get
 from medgen.metrics.bootstrap import Interval, binomial_interval
-from medgen.metrics.interval import percentile_interval, subject_weights
 
 
 @dataclass(frozen=True)
@@ -107,47 +106,6 @@ class Summary:
         return next(row for row in self.voxel if row.name == name)
 
 
-class _Resampler:
-    """Intervals from one set of subject draws, so that every comparison is paired."""
-
-    def __init__(self, subjects: Sequence[str], n: int, seed: int) -> None:
-        self.names = list(dict.fromkeys(subjects))
-        self.weights = subject_weights(len(self.names), n, seed)
-
-    def indicator(self, subjects: Sequence[str]) -> NDArray[np.float64]:
-        """(subjects, units) matrix that adds units up to subjects."""
-        position = {name: index for index, name in enumerate(self.names)}
-        matrix = np.zeros((len(self.names), len(subjects)))
-        matrix[[position[name] for name in subjects], np.arange(len(subjects))] = 1
-        return matrix
-
-    def draws(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> NDArray[np.float64]:
-        """The statistic of all units pooled, then of every resample, (1 + n,)."""
-        own = ranked.pooled(self.indicator(subjects))
-        parts = [statistic(own.pooled())]
-        # In portions: the tables of 2000 resamples would take gigabytes.
-        parts += [
-            statistic(own.pooled(part)) for part in np.array_split(self.weights, max(1, len(self.weights) // 250))
-        ]
-        return np.concatenate(parts)
-
-    def ranked(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> Interval:
-        return self.interval(self.draws(ranked, subjects, statistic))
-
-    def mean(self, values: NDArray[np.float64], subjects: Sequence[str]) -> Interval:
-        """Mean over units (NaN left out) with its interval over subjects."""
-        known = np.isfinite(values)
-        matrix = self.indicator(subjects)
-        total, count = matrix @ np.where(known, values, 0), matrix @ known.astype(float)
-        weights = np.vstack([np.ones(len(self.names)), self.weights])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.interval((weights @ total) / (weights @ count))
-
-    def interval(self, draws: NDArray[np.float64]) -> Interval:
-        """First value as the estimate, the rest as its resamples."""
-        return percentile_interval(float(draws[0]), draws[1:], len(self.names))
-
-
 def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap: int, seed: int) -> Summary:
     """All tables of an evaluation.
 
@@ -159,7 +117,7 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
     """
     healthy = [item for item in measurements if item.kind == HEALTHY]
     implanted = [item for item in measurements if item.kind != HEALTHY]
-    resampler = _Resampler([item.subject for item in measurements], bootstrap, seed)
+    resampler = Resampler([item.subject for item in measurements], bootstrap, seed)
     subjects = [item.subject for item in implanted]
     truth = [item.truth for item in implanted]
     rows, draws = [], {}
@@ -195,7 +153,7 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
 
 
 def controls(
-    healthy: Sequence[Measurement], implanted: Sequence[Measurement], resampler: _Resampler
+    healthy: Sequence[Measurement], implanted: Sequence[Measurement], resampler: Resampler
 ) -> dict[str, Interval]:
     """What must be at chance if nothing leaks; values are AP divided by prevalence, so chance is 1.
 
@@ -222,7 +180,7 @@ def controls(
 
 
 def _voxel_row(
-    name: str, ranked: Ranked, draws: NDArray[np.float64], implanted: Sequence[Measurement], resampler: _Resampler
+    name: str, ranked: Ranked, draws: NDArray[np.float64], implanted: Sequence[Measurement], resampler: Resampler
 ) -> VoxelRow:
     subjects = [item.subject for item in implanted]
     score, _, form = name.partition(" (")
@@ -248,7 +206,7 @@ def _scan_row(
     healthy: Sequence[Measurement],
     implanted: Sequence[Measurement],
     target: float,
-    resampler: _Resampler,
+    resampler: Resampler,
 ) -> ScanRow:
     everything = [*healthy, *implanted]
     subjects = [item.subject for item in everything]
@@ -273,7 +231,7 @@ def _share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> I
     return binomial_interval(len(flagged), len({item.subject for item in items}))
 
 
-def _dice_at_threshold(implanted: Sequence[Measurement], resampler: _Resampler) -> Interval:
+def _dice_at_threshold(implanted: Sequence[Measurement], resampler: Resampler) -> Interval:
     matrix = resampler.indicator([item.subject for item in implanted])
     both = matrix @ np.array([float((item.hot & item.truth).sum()) for item in implanted])
     sizes = matrix @ np.array([float(item.hot.sum() + item.truth.sum()) for item in implanted])

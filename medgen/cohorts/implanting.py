@@ -14,7 +14,7 @@ from medgen import files, io
 from medgen.cards import synthetic_card
 from medgen.cases import Case, Manifest, read_labels
 from medgen.cohorts.folder import moved, new_folder
-from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, check_kinds, implant
+from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.errors import ConfigError, DataError
 from medgen.foreground import foreground_mask
 from medgen.seeds import numpy_rng
@@ -61,7 +61,8 @@ def implant_cohort(
             columns ``kind`` (``none`` for healthy), ``radius_mm``, ``contrast`` and ``source`` (the healthy case's id)
             say what was done.
         seed: Of all randomness; a case's implant depends on the seed, its id and the other arguments.
-        kinds: Names in :data:`medgen.cohorts.implants.IMPLANTS`; default: all that the other arguments allow.
+        kinds: Names in :data:`medgen.cohorts.implants.IMPLANTS`; default: all that the other arguments allow, but
+            for those that channels are chosen on (``VALIDATION_KINDS``).
         masks: Folder of lesion masks (any image format, above 0 is lesion) that ``lesion`` takes its form from.
         radius_mm: Least and largest radius.
         contrast: Least and largest contrast, in the unit of each kind.
@@ -142,7 +143,7 @@ def read_shape(path: Path) -> NDArray[np.bool_]:
 def _kinds(kinds: Sequence[str] | None, shaped: bool, subjects: int) -> tuple[str, ...]:
     if kinds is None:
         missing = (frozenset() if shaped else NEEDS_SHAPE) | (frozenset() if subjects > 1 else NEEDS_FOREIGN)
-        return tuple(kind for kind in IMPLANTS if kind not in missing)
+        return tuple(kind for kind in IMPLANTS if kind not in missing | set(VALIDATION_KINDS))
     check_kinds(kinds)
     if not kinds:
         raise ConfigError(f"no implant kind chosen; known kinds: {', '.join(IMPLANTS)}")

@@ -17,6 +17,10 @@ reflection     mixing weight α = min(c, 1) of the mirrored image
 shuffle        mixing weight α = min(c, 1) of the shuffled voxels
 foreign        mixing weight α = min(c, 1) of the other scan
 poisson        mixing weight α = min(c, 1) of the other scan's gradients
+twist          turn at the centre in radians
+sharpen        detail added, in multiples of the detail there is
+fade           deviations from the region's mean are divided by 1 + c
+ramp           change from −c to c sd across the region
 ============== =====================================================================================================
 """
 
@@ -129,8 +133,14 @@ IMPLANTS: Mapping[str, Callable[[kinds.Site], Image]] = MappingProxyType(
         "hyperintense": kinds.hyperintense,
         "multifocal": kinds.lesion,
         "lesion": kinds.lesion,
+        "twist": kinds.twist,
+        "sharpen": kinds.sharpen,
+        "fade": kinds.fade,
+        "ramp": kinds.ramp,
     }
 )
+# Kinds that channels are chosen on, never tested on.
+VALIDATION_KINDS = ("twist", "sharpen", "fade", "ramp")
 # The set that needs nothing but the image.
 TOY_KINDS = (
     "uniform",

@@ -199,6 +199,49 @@ def lesion(site: Site) -> Image:
     return model(site)
 
 
+def twist(site: Site) -> Image:
+    """Tissue turned about a random axis by up to c radians, most at the centre; the surface stays."""
+    region = site.region
+    axis = site.rng.standard_normal(3)
+    axis /= np.linalg.norm(axis)
+    step = np.array(region.spacing)[:, None, None, None]
+    arm = (region.voxels() - region.centre[:, None, None, None]) * step
+    angle = site.contrast * np.clip(1 - region.rho, 0, 1)
+    along = np.tensordot(axis, arm, axes=1) * axis[:, None, None, None]
+    across = np.cross(axis, arm, axisb=0, axisc=0)
+    turned = along + (arm - along) * np.cos(angle) + across * np.sin(angle)
+    value, known = _moved(site, region.centre[:, None, None, None] + turned / step)
+    return _add(site, np.where((known > 0) & (region.weight > 0), value - site.image[region.box], 0))
+
+
+def sharpen(site: Site) -> Image:
+    """Detail exaggerated by c times its own size: the difference from a Gaussian of one voxel (unsharp masking)."""
+    inside = site.foreground.astype(np.float32)
+    weight = np.maximum(ndimage.gaussian_filter(inside, 1.0, mode="nearest"), 1e-6)
+    smooth = ndimage.gaussian_filter(site.image * inside, 1.0, mode="nearest") / weight
+    detail = (site.image - smooth)[site.region.box]
+    return _add(site, site.contrast * site.region.weight * detail)
+
+
+def fade(site: Site) -> Image:
+    """Contrast lost: deviations from the region's mean divided by 1 + c."""
+    inside = (site.region.weight > 0) & site.foreground[site.region.box]
+    here = site.image[site.region.box]
+    mean = float(here[inside].mean()) if inside.any() else 0.0
+    return _add(site, site.region.weight * inside * (mean - here) * (1 - 1 / (1 + site.contrast)))
+
+
+def ramp(site: Site) -> Image:
+    """A linear change across the region in a random direction, from −c to c sd."""
+    direction = site.rng.standard_normal(3)
+    direction /= np.linalg.norm(direction)
+    arm = (site.region.voxels() - site.region.centre[:, None, None, None]) * np.array(site.region.spacing)[
+        :, None, None, None
+    ]
+    slope = np.clip(np.tensordot(direction, arm, axes=1) / site.region.radius_mm, -1, 1)
+    return _add(site, site.contrast * site.sd * site.region.weight * slope)
+
+
 def _add(site: Site, change: NDArray[np.floating]) -> Image:
     result = site.image.copy()
     result[site.region.box] += change.astype(np.float32)

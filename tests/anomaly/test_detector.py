@@ -20,7 +20,14 @@ from medgen.volume import Grid, Volume
 SHAPE = (16, 20, 16)
 RECIPE = Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))
 CONFIG = parse_config(
-    AnomalyConfig, {"folds": 2, "likelihood_samples": 2, "calibration": {"target_fpr": 0.1}}, source="test"
+    AnomalyConfig,
+    {
+        "folds": 2,
+        "likelihood_samples": 2,
+        "calibration": {"target_fpr": 0.1},
+        "validation": {"enabled": False},
+    },
+    source="test",
 )
 
 

@@ -13,7 +13,7 @@ EVERYWHERE = np.ones(SHAPE, dtype=bool)
 
 def moments(maps, masks=None):
     masks = np.ones_like(maps, dtype=bool) if masks is None else masks
-    return Moments.of(maps, masks, SHAPE)
+    return Moments.of([values[mask] for values, mask in zip(maps, masks, strict=True)], masks, SHAPE)
 
 
 def test_without_blur_and_prior_it_is_mean_and_sample_sd():

@@ -5,6 +5,7 @@ from medgen import io
 from medgen.cards import lint, read_card
 from medgen.cases import Case, Manifest
 from medgen.cohorts import IMPLANTS, implant_cohort
+from medgen.cohorts.implants import VALIDATION_KINDS
 from medgen.cohorts.implanting import read_shape
 from medgen.errors import ConfigError, DataError
 from medgen.layouts import load_cohort
@@ -77,7 +78,7 @@ def test_healthy_twins_and_implants(tmp_path, masks):
             assert 3 <= float(case.attributes["radius_mm"]) <= 4
             assert 1 <= float(case.attributes["contrast"]) <= 2
     # Kinds take turns: 15 implants of 14 kinds hold every kind.
-    assert set(kinds) == set(IMPLANTS)
+    assert set(kinds) == set(IMPLANTS) - set(VALIDATION_KINDS)
     card = read_card(out / "card.md")
     assert lint(out / "card.md") == []
     assert card.fields.provenance.parents_sha256 == source.digest()
@@ -107,7 +108,7 @@ def test_default_kinds_leave_out_what_is_not_there(tmp_path):
     source = healthy(tmp_path / "in", 1)
     result = implant_cohort(source, tmp_path / "out", 0, per_scan=20)
     kinds = {case.attributes["kind"] for case in result}
-    assert kinds == set(IMPLANTS) - {"foreign", "poisson", "lesion"} | {"none"}
+    assert kinds == set(IMPLANTS) - {"foreign", "poisson", "lesion", *VALIDATION_KINDS} | {"none"}
 
 
 @pytest.mark.parametrize(

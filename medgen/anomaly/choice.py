@@ -1,0 +1,158 @@
+"""Which channels make the heatmap on this cohort: decided on implanted development scans, out of fold, in words.
+
+The configured fusion is compared with every single score as normative z, baselines included, and with itself without
+the self-supervised score. Another candidate is taken only if its average precision is better with an interval that
+excludes equality: with few subjects the highest estimate alone is mostly luck. Implants are of kinds that no test
+set uses by default and that the self-supervised score has not learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.ranking import Ranked, Resampler
+from medgen.anomaly.registry import get
+from medgen.metrics.interval import Interval
+
+CONFIGURED = "configured fusion"
+INDEPENDENT = "fusion without selfsup"
+
+# From the fold, the channels and the z of a scan to its fused map.
+Fuse = Callable[[int, tuple[str, ...], Mapping[str, NDArray[np.float16]]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """One implanted development scan, scored out of fold.
+
+    Attributes:
+        subject, kind: Whose scan, and what was implanted.
+        fold: The fold whose models scored it.
+        z: Per score, normative z of the v scored voxels, (v,) float16.
+        truth: (v,) boolean.
+    """
+
+    subject: str
+    kind: str
+    fold: int
+    z: Mapping[str, NDArray[np.float16]]
+    truth: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to make the heatmap.
+
+    Attributes:
+        name: A score's name, or what kind of fusion it is.
+        channels: The scores it uses.
+        baseline: Whether it is a single simple baseline.
+        ap: Pooled voxel average precision.
+        gain: That minus the configured fusion's, paired over subjects.
+        by_kind: Average precision per kind of implant, without interval.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    baseline: bool
+    ap: Interval
+    gain: Interval
+    by_kind: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and from what.
+
+    Attributes:
+        chosen: Name of the candidate that makes the heatmap.
+        candidates: All of them, the configured fusion first, then by falling average precision.
+        kinds: Kinds of the validation implants.
+        scans, subjects: Implanted development scans, and whose they are.
+        prevalence: Chance level of the average precision.
+    """
+
+    chosen: str
+    candidates: tuple[Candidate, ...]
+    kinds: tuple[str, ...]
+    scans: int
+    subjects: int
+    prevalence: float
+
+    @property
+    def winner(self) -> Candidate:
+        """The chosen candidate."""
+        return next(entry for entry in self.candidates if entry.name == self.chosen)
+
+    @property
+    def words(self) -> str:
+        """The decision in two sentences."""
+        configured, best = self.candidates[0], max(self.candidates[1:], key=lambda entry: entry.ap.estimate)
+        where = f"{self.scans} implanted development scans of {self.subjects} subjects ({', '.join(self.kinds)})"
+        kind = "baseline" if best.baseline else "candidate"
+        if self.chosen != CONFIGURED:
+            return (
+                f"On {where} the {kind} {best.name} is better than the configured fusion "
+                f"(average precision {best.ap} against {configured.ap}), and makes the heatmap of this model."
+            )
+        return (
+            f"On {where} no candidate is clearly better than the configured fusion of "
+            f"{', '.join(configured.channels)} (average precision {configured.ap}); next is {best.name} with {best.ap}."
+        )
+
+
+def choose(
+    scans: Sequence[Validated], configured: tuple[str, ...], fuse: Fuse, bootstrap: int, seed: int = 0
+) -> Choice:
+    """Compare the candidates.
+
+    Args:
+        scans: Implanted development scans; every one holds the same scores, the configured channels among them.
+        configured: Channels of the configured fusion.
+        fuse: Makes the fused map of a scan from its fold's healthy tails.
+        bootstrap: Resamples of the subjects.
+        seed: Of the resampling.
+    """
+    subjects = [scan.subject for scan in scans]
+    truth = [scan.truth for scan in scans]
+    resampler = Resampler(subjects, bootstrap, seed)
+    options: dict[str, tuple[str, ...]] = {CONFIGURED: configured}
+    without = tuple(name for name in configured if name != "selfsup")
+    if without and without != configured:
+        options[INDEPENDENT] = without
+    options |= {name: (name,) for name in scans[0].z}
+    ranked, draws = {}, {}
+    for name, channels in options.items():
+        single = name not in {CONFIGURED, INDEPENDENT}
+        maps = [scan.z[name] if single else fuse(scan.fold, channels, scan.z).astype(np.float16) for scan in scans]
+        ranked[name] = Ranked.of(maps, truth)
+        draws[name] = resampler.draws(ranked[name], subjects, Ranked.average_precision)
+    kinds = tuple(dict.fromkeys(scan.kind for scan in scans))
+    rows = {kind: [index for index, scan in enumerate(scans) if scan.kind == kind] for kind in kinds}
+    candidates = [
+        Candidate(
+            name=name,
+            channels=channels,
+            baseline=name in scans[0].z and get(name).baseline,
+            ap=resampler.interval(draws[name]),
+            gain=resampler.interval(draws[name] - draws[CONFIGURED]),
+            by_kind={
+                kind: float(ranked[name].select(own).pooled().average_precision()[0]) for kind, own in rows.items()
+            },
+        )
+        for name, channels in options.items()
+    ]
+    candidates = [candidates[0], *sorted(candidates[1:], key=lambda entry: -entry.ap.estimate)]
+    better = [entry for entry in candidates[1:] if entry.gain.low > 0]
+    return Choice(
+        chosen=better[0].name if better else CONFIGURED,
+        candidates=tuple(candidates),
+        kinds=kinds,
+        scans=len(scans),
+        subjects=len(resampler.names),
+        prevalence=float(np.concatenate(truth).mean()),
+    )
