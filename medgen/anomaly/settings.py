@@ -7,6 +7,7 @@ from pydantic import Field
 from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.findings import FindingsConfig
 from medgen.anomaly.fusion import FusionConfig
+from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.normative import NormativeConfig
 from medgen.config import Config
 from medgen.errors import ConfigError
@@ -29,7 +30,7 @@ class AnomalyConfig(Config):
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
             connected region above it; or a registered scan score.
         top_fraction: Share of voxels in ``top``.
-        normative, fusion, calibration, findings: See the classes.
+        normative, fusion, calibration, findings, gate: See the classes.
     """
 
     folds: int = Field(default=5, ge=2, le=20)
@@ -44,6 +45,7 @@ class AnomalyConfig(Config):
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     findings: FindingsConfig = FindingsConfig()
+    gate: GateConfig = GateConfig()
 
     def check_subjects(self, n: int) -> None:
         """Refuse, before anything is trained, what ``n`` development subjects cannot support.
