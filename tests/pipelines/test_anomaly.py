@@ -145,6 +145,45 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     assert "changed" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
+    finished, cohort, tmp_path, monkeypatch, capsys
+):
+    good = sorted((cohort / "images").iterdir())[0]
+    scan = io.read(good)
+    noise, half = np.random.default_rng(0).normal(100, 20, scan.data.shape), np.array(scan.data, dtype=np.float32)
+    half[..., half.shape[-1] // 2 :] = 0
+    for name, data in (("noise", noise), ("half", half)):
+        io.write(Volume(data.astype(np.float32), scan.grid), tmp_path / f"{name}.nii.gz")
+    out, model = tmp_path / "scored", finished / "model"
+    files = [good, tmp_path / "noise.nii.gz", tmp_path / "half.nii.gz"]
+    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", *files, "--model", model, "--out", out, "-q")
+    assert code == 1
+    assert "noise: abstained: " in printed
+    assert "half: abstained: share of the healthy scans' anatomy" in printed
+    assert [row["case"] for row in rows(out / "scans.csv")] == [io.stem(good)]
+    assert [(row["case"], row["stage"]) for row in rows(out / "failures.csv")] == [("noise", "gate"), ("half", "gate")]
+    assert "Abstained" in (out / "report.html").read_text(encoding="utf-8")
+    alone = tmp_path / "alone"
+    code, _, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[1], "--model", model, "--out", alone, "-q")
+    assert code == 1
+    assert rows(alone / "scans.csv") == []
+
+
+def test_a_run_shows_its_gate_and_lists_suspects(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["gate"]["abstained"]["estimate"] == 0
+    assert metrics["gate"]["scans_passed"] == metrics["healthy"]
+    limit = metrics["gate"]["limits"]["coverage"]
+    assert limit["low"] < limit["healthy_min"] <= limit["healthy_max"]
+    assert metrics["groups"] == []
+    assert not (finished / "groups.csv").exists()
+    text = (finished / "report.html").read_text(encoding="utf-8")
+    for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
+        assert words in text
+    header = (finished / "contamination.csv").read_text().splitlines()[0]
+    assert header == "case,subject,score,robust_z,peak_r,peak_a,peak_s"
+
+
 def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeypatch, capsys):
     code, _, error = medgen(monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={finished}", "-q")
     assert code == 2
