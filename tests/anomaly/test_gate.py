@@ -27,9 +27,8 @@ def brain(seed):
     rng = np.random.default_rng(seed)
     x = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij"))
     r = np.sqrt((x**2).sum(0)) / (0.85 + 0.05 * rng.uniform(-1, 1))
-    data = (
-        100 + 40 * (r > 0.6) + 15 * x[1] - 60 * (np.sqrt(((x - 0.1) ** 2).sum(0)) < 0.25) + 2 * rng.normal(size=shape)
-    )
+    core = np.exp(-8 * ((x - 0.1) ** 2).sum(0))
+    data = 100 + 40 * r**2 + 15 * x[1] - 70 * core + 2 * rng.normal(size=shape)
     return Volume(np.where(r < 1, np.maximum(data, 5), 0)[None].astype(np.float32), Grid(shape, AFFINE))
 
 

@@ -34,6 +34,11 @@ def medgen(monkeypatch, capsys, *arguments):
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "cohort"
     simulate(folder, n=14, seed=0, spacing=8.0)
+    table = rows(folder / "manifest.csv")
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*table[0], "Sex"])
+        writer.writeheader()
+        writer.writerows({**row, "Sex": "FM"[number % 2]} for number, row in enumerate(table))
     return folder
 
 
@@ -175,13 +180,34 @@ def test_a_run_shows_its_gate_and_lists_suspects(finished):
     assert metrics["gate"]["scans_passed"] == metrics["healthy"]
     limit = metrics["gate"]["limits"]["coverage"]
     assert limit["low"] < limit["healthy_min"] <= limit["healthy_max"]
-    assert metrics["groups"] == []
-    assert not (finished / "groups.csv").exists()
     text = (finished / "report.html").read_text(encoding="utf-8")
     for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
         assert words in text
     header = (finished / "contamination.csv").read_text().splitlines()[0]
     assert header == "case,subject,score,robust_z,peak_r,peak_a,peak_s"
+
+
+def test_false_positive_rates_are_told_by_group(finished):
+    table = rows(finished / "groups.csv")
+    assert {(row["column"], row["group"]) for row in table} == {("sex", "female"), ("sex", "male")}
+    subjects = {source: sum(int(row["subjects"]) for row in table if row["source"] == source)
+                for source in ("test", "development, out of fold")}  # fmt: skip
+    assert subjects == {"test": 4, "development, out of fold": 10}
+    # The two highest of ten have p at or below 0.2, by construction.
+    flagged = [int(row["flagged"]) for row in table if row["source"] != "test"]
+    assert sum(flagged) == 2
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert [row["fpr"]["estimate"] for row in metrics["groups"]] == pytest.approx([float(row["fpr"]) for row in table])
+    assert "Groups" in (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_nothing_of_groups_without_such_columns():
+    from medgen.pipelines.anomaly_sections_groups import groups_section
+    from medgen.report.html import Report
+
+    report = Report("t")
+    groups_section(report, [], 0.05)
+    assert "Groups" not in report.html()
 
 
 def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeypatch, capsys):
