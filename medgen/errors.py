@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MedgenError(Exception):
     """Base of all errors that are shown to the user as one clear line with exit code 2."""
@@ -13,6 +15,18 @@ class DataError(MedgenError):
 
 class GeometryError(DataError):
     """A grid is not a valid voxel-to-world mapping, or two grids that must agree do not."""
+
+
+class OutOfDistribution(DataError):
+    """A scan as a whole is unlike the scans a model was calibrated on, so that no score of it means anything.
+
+    Attributes:
+        reasons: One sentence for each check that failed.
+    """
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(". ".join(self.reasons))
 
 
 class ConfigError(MedgenError):

@@ -28,7 +28,7 @@ class CohortConfig(Config):
             for is the case id.
         masks: File of a case's mask relative to the folder, with ``{id}``, such as ``"{id}_labels.nii.gz"``.
         subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
-            where it is there.
+            where it is there. Further columns, such as ``age``, ``sex`` and ``scanner``, are kept with the cases.
         labels: Name per label value; overrides what the cohort itself declares.
     """
 
@@ -213,17 +213,26 @@ def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: 
     if len(columns) < 2:
         return own, [Fault(str(path), f"{len(columns)} columns", "case id and subject", "correct the file")]
     owners: dict[str, str] = {}
+    about: dict[str, dict[str, str]] = {}
     faults = []
     for line, row in rows:
         case, subject = row[columns[0]], row[columns[1]]
         if not case or not subject or owners.setdefault(case, subject) != subject:
             found = f"case {case!r} with subject {subject!r}" + (" as well" if case in owners else "")
             faults.append(Fault(f"{path}:{line}", found, "one subject for each case", "correct the line"))
+        about[case] = {name: row[name] for name in columns[2:] if name and name not in COLUMNS and row[name]}
     absent = [case.id for case in cases if case.id not in owners]
     if absent:
         found = f"no subject for {len(absent)} of {len(cases)} cases, such as {absent[0]}"
         faults.append(Fault(str(path), found, "a line for every case", "add them, in the first column as the case id"))
-    return [replace(case, subject=owners.get(case.id, case.id)) for case in cases], faults
+    return [
+        replace(
+            case,
+            subject=owners.get(case.id, case.id),
+            attributes={**about.get(case.id, {}), **case.attributes},
+        )
+        for case in cases
+    ], faults
 
 
 def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:

@@ -12,15 +12,19 @@ from typing import Any
 from pydantic import Field
 
 from medgen import tracking
+from medgen.anomaly import contamination
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.pseudohealthy import as_seen
+from medgen.anomaly.screening import as_json as screening_json
+from medgen.anomaly.screening import screen
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
 from medgen.config import Config
 from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.files import write_csv
 from medgen.layouts import load_cohort
 from medgen.models import ScanModel, build, settings_for
 from medgen.preprocess import Prepared, Preprocess, Template, build_template
@@ -30,8 +34,10 @@ from medgen.training import TrainingConfig, fit
 from medgen.volume import Volume
 
 from .anomaly_outputs import ScanFiles
-from .anomaly_report import Example, run_report
+from .anomaly_report import Checks, Example, run_report
 from .anomaly_score import score
+from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
+from .anomaly_sections_groups import csv_rows, groups_of
 from .planning import describe_memory, describe_training, estimate_training
 from .progress import Tick, bars
 from .runfolder import RunConfig, RunFolder, RunSummary, open_run
@@ -113,7 +119,8 @@ def run(
             with track.stage("prepare") as stage:
                 development, test, template, failures = _prepare(config, recipe, parts, tick)
                 stage.log_metrics({"development": len(development), "test": len(test), "failures": len(failures)})
-            folder.write_failures((failure.case, "preprocess", failure.message) for failure in failures)
+            listed = [(failure.case, "preprocess", failure.message) for failure in failures]
+            folder.write_failures(listed)
             config.anomaly.check_subjects(len(set(development.subjects)))
             held_out = [[case.id for case in fold if case.id in set(development.ids)] for fold in folds]
             models, histories = _train(config, development, held_out, folder, track, resume=resume, progress=progress)
@@ -122,21 +129,37 @@ def run(
                     development, held_out, models, config.anomaly, recipe, template, progress=tick
                 )
                 stage.log_metrics({"threshold": detector.calibration.threshold})
+            suspects = contamination.suspects(detector, development)
+            write_csv(folder.out / "contamination.csv", [item.row() for item in suspects], contamination.COLUMNS)
             provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
             artifact = to_artifact(detector, provenance)
             artifact.save(folder.model)
+            screening = screen(detector.gate, test)
+            folder.write_failures([*listed, *((case, "gate", reason) for case, reason in screening.refused)])
             with track.stage("evaluate") as stage:
-                measurements, examples = _evaluate(config, detector, development, test, folder, tick)
+                measurements, examples = _evaluate(config, detector, development, screening.passed, folder, tick)
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
-            folder.write_metrics({**as_json(summary), "threshold": detector.calibration.threshold})
+            groups = groups_of(manifest, measurements, detector, development)
+            if groups:
+                write_csv(folder.out / "groups.csv", csv_rows(groups), GROUP_COLUMNS)
+            further = {
+                "threshold": detector.calibration.threshold,
+                "gate": screening_json(detector.gate, screening, len(parts["test"])),
+                "groups": as_json(groups),
+            }
+            folder.write_metrics({**as_json(summary), **further})
+            checks = Checks(screening, groups, suspects)
             with track.stage("report"):
-                report = run_report(config, manifest, parts, detector, histories, summary, examples, failures, track.id)
+                report = run_report(
+                    config, manifest, parts, detector, histories, summary, examples, failures, checks, track.id
+                )
                 report.write(folder.report)
             track.set_tags({"medgen.model.sha256": artifact.sha256})
             for path in (folder.model, folder.report, folder.out / "metrics.json", folder.out / "splits.csv"):
                 track.log_file(path, "model" if path == folder.model else "")
-            return RunSummary(folder.out, 1 if failures else 0, _lines(folder, summary, failures, track.store))
+            lines = _lines(folder, summary, failures, checks, track.store)
+            return RunSummary(folder.out, 1 if failures or screening.refused else 0, lines)
 
 
 def plan(config: AnomalyRunConfig) -> list[str]:
@@ -292,7 +315,9 @@ def _flat(summary: Summary) -> dict[str, float]:
     return {**numbers, "prevalence": summary.prevalence, "realised_fpr": summary.any_hot.estimate}
 
 
-def _lines(folder: RunFolder, summary: Summary, failures: Sequence[Failure], store: str) -> tuple[str, ...]:
+def _lines(
+    folder: RunFolder, summary: Summary, failures: Sequence[Failure], checks: Checks, store: str
+) -> tuple[str, ...]:
     best = summary.row(summary.best_raw)
     lines = [
         f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance {summary.prevalence:.4f}",
@@ -303,4 +328,8 @@ def _lines(folder: RunFolder, summary: Summary, failures: Sequence[Failure], sto
     ]
     if failures:
         lines.append(f"{len(failures)} scan(s) could not be prepared, see {folder.out / 'failures.csv'}")
+    lines += [f"{case}: abstained: {reason}" for case, reason in checks.screening.refused]
+    if checks.suspects:
+        where = folder.out / "contamination.csv"
+        lines.append(f"{len(checks.suspects)} training scan(s) stand out, look at them before trusting: {where}")
     return tuple(lines)

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import findings
+from medgen.anomaly.contamination import Suspect
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation import HEALTHY, TestScan
+from medgen.anomaly.groups import GroupRow
 from medgen.anomaly.pseudohealthy import as_seen
 from medgen.anomaly.registry import registered
+from medgen.anomaly.screening import Screening
 from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.cases import Manifest
 from medgen.dataset import Failure
@@ -22,6 +25,9 @@ from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Kind, Report, fmt
 from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
+
+from .anomaly_sections_gate import abstained_section, contamination_section, gate_section
+from .anomaly_sections_groups import groups_section
 
 if TYPE_CHECKING:
     from .anomaly import AnomalyRunConfig
@@ -54,6 +60,15 @@ class Scored:
     pseudo: Volume | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Checks:
+    """What was found about the scans themselves: refused test scans, rates by group, suspect training scans."""
+
+    screening: Screening
+    groups: Sequence[GroupRow]
+    suspects: Sequence[Suspect]
+
+
 def run_report(
     config: AnomalyRunConfig,
     manifest: Manifest,
@@ -63,6 +78,7 @@ def run_report(
     summary: Summary,
     examples: Sequence[Example],
     failures: Sequence[Failure],
+    checks: Checks,
     run_id: str,
 ) -> Report:
     """The report of an anomaly run."""
@@ -72,6 +88,9 @@ def run_report(
     _training(report, detector, histories)
     _voxel_level(report, summary)
     _scan_level(report, summary)
+    groups_section(report, checks.groups, summary.target_fpr)
+    gate_section(report, detector.gate, checks.screening)
+    contamination_section(report, checks.suspects)
     _pictures(report, examples, detector)
     report.section("Scores", "What each row of the tables is, and where it comes from.")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
@@ -92,7 +111,10 @@ def score_report(
 ) -> Report:
     """The report of new scans."""
     target = detector.config.calibration.target_fpr
-    report = Report("Anomaly scores", f"scans scored: {len(scored)}, refused: {len(failures)}", run_id)
+    abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
+    unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
+    counts = f"scans scored: {len(scored)}, abstained: {len(abstained)}, unusable: {len(unusable)}"
+    report = Report("Anomaly scores", counts, run_id)
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -110,8 +132,9 @@ def score_report(
             ],
             "p: share of healthy scans that score at least as high, conformal.",
         )
-    if failures:
-        report.table(["scan", "why it was not scored"], [(name, reason) for name, _, reason in failures])
+    if unusable:
+        report.table(["scan", "why it was not scored"], unusable)
+    abstained_section(report, abstained)
     for entry in scored:
         report.section(entry.name)
         report.verdict(*_scan_verdict(entry.result, target, detector.calibration.maxima))

@@ -13,7 +13,7 @@ from medgen.anomaly import findings
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config
-from medgen.errors import DataError, MedgenError
+from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.training import device_of
 
 from .anomaly_outputs import ScanFiles, unique_names
@@ -51,8 +51,8 @@ def score(
 ) -> RunSummary:
     """Write heatmaps, findings, p-values and a report for new scans.
 
-    A scan that cannot be read, does not look like the cohort or does not register is listed in ``failures.csv``, the
-    others are scored all the same; the exit code is then 1.
+    A scan that cannot be read, or that as a whole is unlike the cohort or does not register (stage ``gate``: the model
+    abstains), is listed in ``failures.csv``; the others are scored all the same, and the exit code is then 1.
 
     Args:
         scans: NIfTI, NRRD or MetaImage files, DICOM folders.
@@ -86,6 +86,8 @@ def score(
                 scan = io.read(path)
                 result = detector.score_scan(scan)
                 pseudo = detector.pseudo_healthy(result.prepared)
+            except OutOfDistribution as error:
+                failures.append((name, "gate", str(error)))
             except MedgenError as error:
                 failures.append((name, "score", str(error)))
             else:
@@ -101,7 +103,9 @@ def score(
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
     lines = [_line(entry, detector.calibration.maxima) for entry in scored]
-    lines += [f"{name}: not scored: {reason}" for name, _, reason in failures]
+    lines += [
+        f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}" for name, stage, reason in failures
+    ]
     lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
 

@@ -197,3 +197,15 @@ def test_real_cohorts(shared_data):
     assert len(oasis.subjects) < 29
     assert "cohort.images" in refusal(shared_data / "oasis")
     assert len(load_cohort(shared_data / "lesions")) == 60
+
+
+def test_further_columns_of_the_subject_list_stay_with_the_cases(tmp_path):
+    tree(tmp_path, "a.nii.gz", "b.nii.gz")
+    (tmp_path / "subjects.csv").write_text("scan,who,age,Sex,image\na,s1,45,F,x\nb,s2,,M,x\n")
+    manifest = load_cohort(tmp_path)
+    assert [dict(case.attributes) for case in manifest] == [{"age": "45", "Sex": "F"}, {"Sex": "M"}]
+    manifest.write_csv(tmp_path / "manifest.csv")
+    assert [dict(case.attributes) for case in load_cohort(tmp_path / "manifest.csv")] == [
+        {"age": "45", "Sex": "F"},
+        {"Sex": "M"},
+    ]

@@ -24,10 +24,11 @@ from medgen.anomaly.ensemble import (
     supported,
 )
 from medgen.anomaly.findings import Finding
+from medgen.anomaly.gate import Gate
 from medgen.anomaly.registry import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.dataset import Dataset
-from medgen.errors import DataError
+from medgen.errors import DataError, OutOfDistribution
 from medgen.models import ScanModel
 from medgen.preprocess import Prepared, Preprocess, Template
 from medgen.volume import Volume
@@ -89,6 +90,7 @@ class AnomalyDetector:
         calibration: Healthy out-of-fold scores.
         support: (i, j, k) boolean, the model voxels that can be scored.
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
+        gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
     """
 
     config: AnomalyConfig
@@ -98,6 +100,7 @@ class AnomalyDetector:
     calibration: Calibration
     support: NDArray[np.bool_] = field(repr=False)
     choice: Choice | None = None
+    gate: Gate | None = None
 
     @classmethod
     def fit(
@@ -133,10 +136,12 @@ class AnomalyDetector:
         if sorted(case for fold in folds for case in fold) != sorted(dataset.ids) or len(folds) != len(models):
             raise DataError("folds must hold every prepared case exactly once and have models each")
         chosen = supported(models[0], config, voxel_scores)
+        gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess.spacing, progress)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
-        return cls(config, preprocess, template, fitted.members, fitted.calibration, fitted.support, fitted.choice)
+        parts = (fitted.members, fitted.calibration, fitted.support, fitted.choice)
+        return cls(config, preprocess, template, *parts, gate)
 
     def measure(self, prepared_image: torch.Tensor, foreground: torch.Tensor) -> Measured:
         """Score one prepared scan with every fold.
@@ -180,9 +185,15 @@ class AnomalyDetector:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
 
         Raises:
-            DataError: If the scan cannot be prepared or does not overlap the region that can be scored.
+            OutOfDistribution: If the scan cannot be prepared, or the gate refuses it.
+            DataError: If it does not overlap the region that can be scored.
         """
-        prepared = self.preprocess.apply(scan, self.template)
+        try:
+            prepared = self.preprocess.apply(scan, self.template)
+        except DataError as error:
+            raise OutOfDistribution([str(error)]) from error
+        if self.gate is not None:
+            self.gate.check(prepared)
         return self.score_prepared(prepared, with_channels=with_channels)
 
     def score_prepared(self, prepared: Prepared, *, with_channels: bool = False) -> ScanResult:

@@ -8,6 +8,7 @@ from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.corruptions import DEFAULT, KINDS
 from medgen.anomaly.findings import FindingsConfig
 from medgen.anomaly.fusion import FusionConfig
+from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.implanted import ValidationConfig
 from medgen.anomaly.normative import NormativeConfig
 from medgen.config import Config
@@ -34,7 +35,7 @@ class AnomalyConfig(Config):
             connected region above it; or a registered scan score.
         top_fraction: Share of voxels in ``top``.
         validation: Implanted development scans that decide about the fused channels.
-        normative, fusion, calibration, findings: See the classes.
+        normative, fusion, calibration, findings, gate: See the classes.
     """
 
     folds: int = Field(default=5, ge=2, le=20)
@@ -50,6 +51,7 @@ class AnomalyConfig(Config):
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     findings: FindingsConfig = FindingsConfig()
+    gate: GateConfig = GateConfig()
     validation: ValidationConfig = ValidationConfig()
 
     @field_validator("corruptions")

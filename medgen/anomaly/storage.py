@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration, Member
 from medgen.anomaly.fusion import Tail
+from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
 from medgen.anomaly.registry import State, get
 from medgen.anomaly.settings import AnomalyConfig
@@ -36,6 +37,8 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
     }
     for name, values in detector.calibration.scores.items():
         arrays[f"calibration/scores/{name}"] = np.asarray(values, dtype=np.float64)
+    if detector.gate is not None:
+        arrays |= {f"gate/{key}": value for key, value in detector.gate.to_arrays().items()}
     used = [name for name in detector.members[0].states if name in fused or get(name).level == "scan"]
     shared = {get(name).shares for name in used}
     kept = [name for name in detector.members[0].states if name in used or name in shared]
@@ -55,6 +58,7 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         "kind": KIND,
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
+        "gate": detector.gate is not None,
         "models_per_fold": len(detector.members[0].models),
         "choice": None if choice is None else {"chosen": choice.chosen, "words": choice.words},
         "calibration": {
@@ -71,8 +75,8 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
     """The detector of :func:`to_artifact`.
 
     Raises:
-        ArtifactError: If the artifact is of another kind, names scores that this version does not have, or lacks an
-            array.
+        ArtifactError: If the artifact is of another kind, names scores that this version does not have, lacks an
+            array, or was made before there was a gate: scoring without one must be a choice.
     """
     if artifact.meta.get("kind") != KIND:
         raise ArtifactError(
@@ -89,6 +93,7 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
             maxima=scores["max"],
             threshold=float(artifact.meta["calibration"]["threshold"]),
         )
+        gate = Gate.from_arrays(_below(artifact.arrays, "gate")) if artifact.meta["gate"] else None
         members = []
         each = int(artifact.meta["models_per_fold"])
         if each < 1 or len(artifact.models) % each:
@@ -107,7 +112,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
     except (MedgenError, KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
-    return AnomalyDetector(config, artifact.preprocess, artifact.template, tuple(members), calibration, support)
+    return AnomalyDetector(
+        config, artifact.preprocess, artifact.template, tuple(members), calibration, support, gate=gate
+    )
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from medgen.anomaly.storage import from_artifact, to_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import parse_config
 from medgen.dataset import Dataset
-from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError
+from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
 from medgen.models import build
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
@@ -180,6 +180,30 @@ def test_an_artifact_of_another_kind_or_without_a_part_is_refused(detector):
     arrays = {name: array for name, array in artifact.arrays.items() if name != "fold1/tail/pca"}
     with pytest.raises(ArtifactError, match="'tail/pca' is missing"):
         from_artifact(TrainedModel(artifact.models, RECIPE, None, arrays, artifact.meta))
+
+
+def test_the_gate_travels_with_the_model_and_an_artifact_without_one_is_refused(detector, tmp_path):
+    to_artifact(detector).save(tmp_path / "model")
+    again = from_artifact(TrainedModel.load(tmp_path / "model"))
+    half = scan(7)
+    data = half.data.copy()
+    data[..., 11:] = 0
+    for each in (detector, again):
+        with pytest.raises(OutOfDistribution, match="share of the healthy scans' anatomy"):
+            each.score_scan(half.with_data(data))
+    artifact = to_artifact(detector)
+    meta = {name: value for name, value in artifact.meta.items() if name != "gate"}
+    with pytest.raises(ArtifactError, match="'gate' is missing"):
+        from_artifact(TrainedModel(artifact.models, RECIPE, None, artifact.arrays, meta))
+    ungated = replace(detector, gate=None)
+    assert from_artifact(to_artifact(ungated)).gate is None
+    assert ungated.score_scan(half.with_data(data)).p_value < 1
+
+
+def test_a_scan_that_cannot_be_prepared_is_abstained_on(detector):
+    empty = scan(7)
+    with pytest.raises(OutOfDistribution, match="one constant value"):
+        detector.score_scan(empty.with_data(np.zeros_like(empty.data)))
 
 
 def test_several_scans_of_a_subject_count_once():

@@ -5,8 +5,8 @@ from medgen import io
 from medgen.cards import lint, read_card
 from medgen.cases import Case, Manifest
 from medgen.cohorts import IMPLANTS, implant_cohort
-from medgen.cohorts.implants import VALIDATION_KINDS
 from medgen.cohorts.implanting import read_shape
+from medgen.cohorts.implants import VALIDATION_KINDS
 from medgen.errors import ConfigError, DataError
 from medgen.layouts import load_cohort
 from medgen.volume import Grid, Volume

@@ -38,6 +38,11 @@ def medgen(monkeypatch, capsys, *arguments):
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "cohort"
     simulate(folder, n=14, seed=0, spacing=8.0)
+    table = rows(folder / "manifest.csv")
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*table[0], "Sex"])
+        writer.writeheader()
+        writer.writerows({**row, "Sex": "FM"[number % 2]} for number, row in enumerate(table))
     return folder
 
 
@@ -167,6 +172,66 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
     assert re.search(r"changed: p = [\d.]+, \d+ regions?[:,]", printed)
+
+
+def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
+    finished, cohort, tmp_path, monkeypatch, capsys
+):
+    good = sorted((cohort / "images").iterdir())[0]
+    scan = io.read(good)
+    noise, half = np.random.default_rng(0).normal(100, 20, scan.data.shape), np.array(scan.data, dtype=np.float32)
+    half[..., half.shape[-1] // 2 :] = 0
+    for name, data in (("noise", noise), ("half", half)):
+        io.write(Volume(data.astype(np.float32), scan.grid), tmp_path / f"{name}.nii.gz")
+    out, model = tmp_path / "scored", finished / "model"
+    files = [good, tmp_path / "noise.nii.gz", tmp_path / "half.nii.gz"]
+    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", *files, "--model", model, "--out", out, "-q")
+    assert code == 1
+    assert "noise: abstained: " in printed
+    assert "half: abstained: share of the healthy scans' anatomy" in printed
+    assert [row["case"] for row in rows(out / "scans.csv")] == [io.stem(good)]
+    assert [(row["case"], row["stage"]) for row in rows(out / "failures.csv")] == [("noise", "gate"), ("half", "gate")]
+    assert "Abstained" in (out / "report.html").read_text(encoding="utf-8")
+    alone = tmp_path / "alone"
+    code, _, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[1], "--model", model, "--out", alone, "-q")
+    assert code == 1
+    assert rows(alone / "scans.csv") == []
+
+
+def test_a_run_shows_its_gate_and_lists_suspects(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["gate"]["abstained"]["estimate"] == 0
+    assert metrics["gate"]["scans_passed"] == metrics["healthy"]
+    limit = metrics["gate"]["limits"]["coverage"]
+    assert limit["low"] < limit["healthy_min"] <= limit["healthy_max"]
+    text = (finished / "report.html").read_text(encoding="utf-8")
+    for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
+        assert words in text
+    header = (finished / "contamination.csv").read_text().splitlines()[0]
+    assert header == "case,subject,score,robust_z,peak_r,peak_a,peak_s"
+
+
+def test_false_positive_rates_are_told_by_group(finished):
+    table = rows(finished / "groups.csv")
+    assert {(row["column"], row["group"]) for row in table} == {("sex", "female"), ("sex", "male")}
+    subjects = {source: sum(int(row["subjects"]) for row in table if row["source"] == source)
+                for source in ("test", "development, out of fold")}  # fmt: skip
+    assert subjects == {"test": 4, "development, out of fold": 10}
+    # The two highest of ten have p at or below 0.2, by construction.
+    flagged = [int(row["flagged"]) for row in table if row["source"] != "test"]
+    assert sum(flagged) == 2
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert [row["fpr"]["estimate"] for row in metrics["groups"]] == pytest.approx([float(row["fpr"]) for row in table])
+    assert "Groups" in (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_nothing_of_groups_without_such_columns():
+    from medgen.pipelines.anomaly_sections_groups import groups_section
+    from medgen.report.html import Report
+
+    report = Report("t")
+    groups_section(report, [], 0.05)
+    assert "Groups" not in report.html()
 
 
 def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeypatch, capsys):

@@ -1,0 +1,92 @@
+"""Training scans that may not be healthy: outliers among the out-of-fold scores of the development subjects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.dataset import Dataset
+from medgen.errors import DataError
+
+# Iglewicz and Hoaglin 1993 recommend this limit for the modified z-score.
+OUTLIER = 3.5
+COLUMNS = ("case", "subject", "score", "robust_z", "peak_r", "peak_a", "peak_s")
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A development scan to look at before the model is trusted.
+
+    Attributes:
+        case, subject: Which scan; of several scans of a subject the one with the highest score.
+        score: Its out-of-fold scan score.
+        robust_z: How far the subject's score lies above those of the others, in robust standard deviations.
+        peak_ras: Where it is hottest, mm in the scan's own RAS+ world.
+    """
+
+    case: str
+    subject: str
+    score: float
+    robust_z: float
+    peak_ras: tuple[float, float, float]
+
+    def row(self) -> dict[str, object]:
+        """One line of ``contamination.csv``."""
+        r, a, s = (round(value, 1) for value in self.peak_ras)
+        values = (self.case, self.subject, self.score, round(self.robust_z, 2), r, a, s)
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def robust_z(values: ArrayLike) -> NDArray[np.float64]:
+    """Modified z-scores (n,): 0.6745 (x - median) / MAD; infinite off the median where the MAD is 0.
+
+    Source: Iglewicz and Hoaglin, "How to detect and handle outliers", ASQC 1993.
+
+    >>> robust_z([1.0, 2.0, 3.0, 4.0, 10.0]).round(2).tolist()
+    [-1.35, -0.67, 0.0, 0.67, 4.72]
+    """
+    data = np.asarray(values, dtype=np.float64)
+    away = data - np.median(data)
+    spread = float(np.median(np.abs(away)))
+    if spread == 0:
+        return np.where(away == 0, 0.0, np.copysign(np.inf, away))
+    return np.asarray(0.6745 * away / spread, dtype=np.float64)
+
+
+def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
+    """Development scans whose out-of-fold scan score is an outlier above the others, the most unusual first.
+
+    Args:
+        detector: Calibrated on ``development``.
+        development: The scans it was fitted on, with their ``prepared`` records.
+
+    Raises:
+        DataError: If the data set is not the one of the calibration, or has no ``prepared`` records.
+    """
+    names = list(dict.fromkeys(development.subjects))
+    scores = detector.calibration.scores[detector.config.scan_score]
+    if len(names) != len(scores) or not development.prepared:
+        raise DataError(
+            f"expected the {len(scores)} prepared subjects that the detector was calibrated on, found {len(names)}"
+        )
+    outlying = robust_z(scores)
+    found = []
+    for number in np.flatnonzero(outlying > OUTLIER).tolist():
+        # Through the member of its own fold alone, which has never seen this subject: its calibration score again.
+        fold = int(detector.calibration.folds[number])
+        own = replace(detector, members=(detector.members[fold],))
+        best: Suspect | None = None
+        for row in (row for row, subject in enumerate(development.subjects) if subject == names[number]):
+            measured = own.measure(development.images[row], development.foregrounds[row])
+            score = measured.scores[detector.config.scan_score][0]
+            hot = np.where(measured.region, measured.heat, -np.inf)
+            peak = development.prepared[row].grid.to_world(np.unravel_index(int(hot.argmax()), hot.shape))
+            place = (float(peak[0]), float(peak[1]), float(peak[2]))
+            if best is None or score > best.score:
+                best = Suspect(development.ids[row], names[number], score, float(outlying[number]), place)
+        if best is not None:
+            found.append(best)
+    return sorted(found, key=lambda item: -item.robust_z)

@@ -1,0 +1,92 @@
+"""What the gate says of held-out healthy scans: how often it refuses scans that it should let through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medgen.anomaly.gate import Gate, Limit
+from medgen.dataset import Dataset, Failure
+from medgen.errors import DataError
+from medgen.metrics.bootstrap import Interval, binomial_interval
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """Healthy test scans before and after the gate.
+
+    Attributes:
+        passed: The scans to evaluate.
+        refused: Scans that the gate refuses, with the reasons.
+        abstained: Share of subjects with a refused scan, exact binomial interval: subjects are independent, scans of
+            one subject are not.
+        values: Per check, the values of the test scans.
+    """
+
+    passed: Dataset
+    refused: tuple[Failure, ...]
+    abstained: Interval
+    values: Mapping[str, list[float]]
+
+
+def screen(gate: Gate | None, test: Dataset) -> Screening:
+    """Take the scans that the gate refuses out of the healthy test scans; without a gate all of them pass.
+
+    Raises:
+        DataError: If the gate refuses all of them.
+    """
+    refused: list[Failure] = []
+    values: dict[str, list[float]] = {}
+    if gate is not None:
+        for case, prepared in zip(test.ids, test.prepared, strict=True):
+            for name, value in gate.measure(prepared).items():
+                values.setdefault(name, []).append(value)
+            problems = gate.problems(prepared)
+            if problems:
+                refused.append(Failure(case, ". ".join(problems)))
+    names = {failure.case for failure in refused}
+    subjects = {subject for case, subject in zip(test.ids, test.subjects, strict=True) if case in names}
+    if len(names) == len(test):
+        raise DataError(
+            f"the gate refuses all {len(test)} healthy test scans; the first: {refused[0].case}: {refused[0].message}; "
+            "check that they are like the other scans, or raise anomaly.gate.margin"
+        )
+    return Screening(
+        passed=test.subset([case for case in test.ids if case not in names]) if names else test,
+        refused=tuple(refused),
+        abstained=binomial_interval(len(subjects), len(set(test.subjects))),
+        values=values,
+    )
+
+
+def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, Any]:
+    """The gate of a run as plain data.
+
+    Args:
+        gate: Of the detector; None without limits.
+        screening: Of the test scans.
+        scans: Test scans before preprocessing, which can refuse a scan too.
+
+    Returns:
+        ``abstained`` (share of test subjects, with its interval), numbers of scans, and per check the limits (None
+        where there is none) and the range over healthy development scans.
+    """
+    share, passed, refused = screening.abstained, len(screening.passed), len(screening.refused)
+    return {
+        "abstained": {"estimate": share.estimate, "low": share.low, "high": share.high, "n": share.n},
+        "scans_passed": passed,
+        "scans_abstained": refused,
+        "scans_not_prepared": scans - passed - refused,
+        "limits": {} if gate is None else {name: _limit_json(limit) for name, limit in gate.limits.items()},
+    }
+
+
+def _limit_json(limit: Limit) -> dict[str, float | None]:
+    return {
+        "low": limit.low if math.isfinite(limit.low) else None,
+        "high": limit.high if math.isfinite(limit.high) else None,
+        "healthy_min": float(limit.values.min()),
+        "healthy_max": float(limit.values.max()),
+    }

@@ -1,0 +1,69 @@
+"""Report sections about scans that are not scored, and about training scans that may not be healthy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from medgen.anomaly.contamination import OUTLIER, Suspect
+from medgen.anomaly.gate import CHECKS, Gate
+from medgen.anomaly.screening import Screening
+from medgen.report.html import Report
+
+
+def gate_section(report: Report, gate: Gate | None, screening: Screening) -> None:
+    """Limits of the gate beside what healthy development and test scans reach, and the refused test scans."""
+    if gate is None:
+        report.section("Abstaining", "This model has no gate (`anomaly.gate.enabled=false`): every scan is scored.")
+        return
+    report.section(
+        "Abstaining",
+        "A scan that fails any of these checks as a whole is refused and not scored. Development values: each scan "
+        "against those of other subjects.",
+    )
+    rows = []
+    for name, limit in gate.limits.items():
+        seen = screening.values.get(name, [])
+        rows.append(
+            (
+                CHECKS[name].what + (f" ({CHECKS[name].unit})" if CHECKS[name].unit else ""),
+                limit.low if math.isfinite(limit.low) else None,
+                limit.high if math.isfinite(limit.high) else None,
+                _range(limit.values.tolist()),
+                _range(seen),
+            )
+        )
+    report.table(
+        ["check", "lowest allowed", "highest allowed", "healthy development scans", "healthy test scans"], rows
+    )
+    report.facts({"healthy test subjects with a refused scan": screening.abstained})
+    if screening.refused:
+        report.table(["test scan", "why it was refused"], [(f.case, f.message) for f in screening.refused])
+
+
+def abstained_section(report: Report, abstained: Sequence[tuple[str, str]]) -> None:
+    """New scans that were refused as a whole: (name, reason); nothing if there are none."""
+    if abstained:
+        report.section(
+            "Abstained",
+            "Not scored: the scan as a whole is not like the healthy scans of this model, so no score of it would mean "
+            "anything. This says nothing about lesions, neither that there are any nor that there are none.",
+        )
+        report.table(["scan", "why"], abstained)
+
+
+def contamination_section(report: Report, suspects: Sequence[Suspect]) -> None:
+    """Development scans that stand out among the others."""
+    text = f"Out-of-fold scan scores of the development subjects with a robust z above {OUTLIER:g} (median and MAD)."
+    if not suspects:
+        report.section("Contaminated training scans", f"{text} None stands out.")
+        return
+    report.section("Contaminated training scans", f"{text} **Look at these before trusting the model.**")
+    rows = [
+        (s.case, s.subject, s.score, s.robust_z, " ".join(f"{value:.1f}" for value in s.peak_ras)) for s in suspects
+    ]
+    report.table(["case", "subject", "score", "robust z", "hottest at R A S (mm)"], rows)
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3g} to {max(values):.3g}" if values else ""
