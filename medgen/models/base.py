@@ -123,6 +123,41 @@ class HasLatent(Protocol):
         ...
 
 
+class VoxelGaussian(Protocol):
+    """What a decoder says of a scan: mean and log-variance per voxel, (b, c, i, j, k) each."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected intensities."""
+        ...
+
+    @property
+    def logvar(self) -> Tensor:
+        """Natural logarithm of the variance."""
+        ...
+
+
+@runtime_checkable
+class HasDecoder(HasLatent, Protocol):
+    """A model with a Gaussian code that it decodes into a Gaussian per voxel; both differentiable in their input."""
+
+    def decode(self, z: Tensor) -> VoxelGaussian:
+        """Distribution of the scan given codes (b, d); deterministic."""
+        ...
+
+
+@runtime_checkable
+class Discriminates(Reconstructs, Protocol):
+    """A model that reconstructs, with a network that learned to tell its images from real ones."""
+
+    def discriminator_distance(self, x: Tensor, other: Tensor) -> Tensor:
+        """Squared difference of the discriminator's features of two batches (b, c, i, j, k), at the voxels.
+
+        Averaged over the features of a layer, brought to the scan's voxels, averaged over layers: (b, 1, i, j, k).
+        """
+        ...
+
+
 @runtime_checkable
 class Denoises(Protocol):
     """A model that removes what it takes for noise: what it has not seen in healthy scans."""
