@@ -170,10 +170,11 @@ def score(
 def registered(level: Level | None = None) -> dict[str, Score]:
     """All registered scores by name, in order of registration, of one level or of both."""
     # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly import baselines, scores
+    from medgen.anomaly import baselines, reconstruction, scores
 
     assert baselines
     assert scores
+    assert reconstruction
     return {name: entry for name, entry in _SCORES.items() if level in (None, entry.level)}
 
 
