@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medgen import losses
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.models.base import DecodesLatent, HasLatent, HasLikelihood
+from medgen.models.base import HasDecoder, HasLatent, HasLikelihood
 from medgen.seeds import derive, torch_rng
 
 _NEIGHBOURS = 3
@@ -48,7 +48,7 @@ def iwae(inputs: Inputs, state: State) -> NDArray[np.float32]:
     return np.array(result, dtype=np.float32)
 
 
-@score("regret", level="scan", needs=DecodesLatent, costly=True)
+@score("regret", level="scan", needs=HasDecoder, costly=True)
 def regret(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Likelihood regret in nats: how much this scan's evidence lower bound gains from a posterior of its own.
 
@@ -62,13 +62,13 @@ def regret(inputs: Inputs, state: State) -> NDArray[np.float32]:
     Source: Xiao et al., "Likelihood regret: an out-of-distribution detection score for variational auto-encoder",
     NeurIPS 2020, eq. 5.
     """
-    network = inputs.network(DecodesLatent)
+    network = inputs.network(HasDecoder)
     steps = int(inputs.settings.get("restoration_steps", 50))
     scans = zip(inputs.image.split(1), inputs.foreground.split(1), strict=True)
     return np.array([_regret(network, image, mask, steps) for image, mask in scans], dtype=np.float32)
 
 
-def _regret(network: DecodesLatent, image: Tensor, mask: Tensor, steps: int) -> float:
+def _regret(network: HasDecoder, image: Tensor, mask: Tensor, steps: int) -> float:
     """Gain of the bound in nats for one scan (1, c, i, j, k) with foreground (1, 1, i, j, k)."""
     with torch.no_grad():
         mean, logvar = (part.detach().float() for part in network.encode(image))

@@ -183,12 +183,13 @@ def score(
 def registered(level: Level | None = None) -> dict[str, Score]:
     """All registered scores by name, in order of registration, of one level or of both."""
     # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly import baselines, latent_scores, local_scores, scores
+    from medgen.anomaly import baselines, latent_scores, local_scores, reconstruction, scores
 
     assert baselines
     assert latent_scores
     assert local_scores
     assert scores
+    assert reconstruction
     return {name: entry for name, entry in _SCORES.items() if level in (None, entry.level)}
 
 

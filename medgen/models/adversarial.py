@@ -100,6 +100,27 @@ class AdversarialModel(LatentModel):
         """Samples carry decoder noise, as in training."""
         return self.draw_noise(n, generator)
 
+    def seen_maps(self, x: Tensor) -> Tensor:
+        """What the discriminator sees of scans (b, c, i, j, k) that come alone, in the form of :meth:`real_maps`."""
+        return x
+
+    @torch.no_grad()
+    def discriminator_distance(self, x: Tensor, other: Tensor) -> Tensor:
+        """Squared difference of discriminator features, averaged over features and layers, (b, 1, i, j, k).
+
+        Maps of coarser layers are brought to the voxels by trilinear interpolation.
+        """
+        _, first = self.discriminator(self.seen_maps(x))
+        _, second = self.discriminator(self.seen_maps(other))
+        shape = x.shape[2:]
+        padded = blocks.padded_shape(shape, self.discriminator.factor)
+        maps = []
+        for a, b in zip(first, second, strict=True):
+            coarse = (a.float() - b.float()).square().mean(dim=1, keepdim=True)
+            fine = functional.interpolate(coarse, size=padded, mode="trilinear", align_corners=False)
+            maps.append(blocks.crop_to(fine, shape))
+        return torch.stack(maps).mean(0)
+
     def _generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
         b = len(batch.image)

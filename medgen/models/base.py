@@ -123,26 +123,38 @@ class HasLatent(Protocol):
         ...
 
 
-class GaussianMaps(Protocol):
-    """A Gaussian for every voxel."""
+class VoxelGaussian(Protocol):
+    """What a decoder says of a scan: mean and log-variance per voxel, (b, c, i, j, k) each."""
 
     @property
     def mean(self) -> Tensor:
-        """(b, c, i, j, k), in model intensities."""
+        """Expected intensities."""
         ...
 
     @property
     def logvar(self) -> Tensor:
-        """Logarithm of the variance, (b, c, i, j, k)."""
+        """Natural logarithm of the variance."""
         ...
 
 
 @runtime_checkable
-class DecodesLatent(HasLatent, Protocol):
-    """A model with a Gaussian code, prior N(0, I), and a Gaussian likelihood per voxel given the code."""
+class HasDecoder(HasLatent, Protocol):
+    """A model with a Gaussian code that it decodes into a Gaussian per voxel; both differentiable in their input."""
 
-    def decode(self, z: Tensor) -> GaussianMaps:
-        """The likelihood for codes (b, d); deterministic, with gradients to ``z``."""
+    def decode(self, z: Tensor) -> VoxelGaussian:
+        """Distribution of the scan given codes (b, d); deterministic."""
+        ...
+
+
+@runtime_checkable
+class Discriminates(Reconstructs, Protocol):
+    """A model that reconstructs, with a network that learned to tell its images from real ones."""
+
+    def discriminator_distance(self, x: Tensor, other: Tensor) -> Tensor:
+        """Squared difference of the discriminator's features of two batches (b, c, i, j, k), at the voxels.
+
+        Averaged over the features of a layer, brought to the scan's voxels, averaged over layers: (b, 1, i, j, k).
+        """
         ...
 
 

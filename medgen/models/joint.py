@@ -86,6 +86,10 @@ class Joint(AdversarialModel):
         """Image and distance maps of decoded ones."""
         return torch.cat([decoded.mean, decoded.extra], dim=1)
 
+    def seen_maps(self, x: Tensor) -> Tensor:
+        """Scans with the distance maps that the model itself infers for them."""
+        return torch.cat([x, self.decode(self.encode(x)[0]).extra], dim=1)
+
     @torch.no_grad()
     def sample_labelled(self, n: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Images (n, c, i, j, k) and their labels (n, i, j, k) int64: background where all distances are negative."""

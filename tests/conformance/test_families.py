@@ -13,13 +13,29 @@ from medgen import models
 from medgen.artifact import TrainedModel
 from medgen.dataset import Dataset
 from medgen.models import available, build, family_class
-from medgen.models.base import HasLatent, HasLikelihood, HasVoxelLikelihood, Reconstructs
+from medgen.models.base import (
+    Denoises,
+    Discriminates,
+    GenerativeModel,
+    HasDecoder,
+    HasLatent,
+    HasLikelihood,
+    HasVoxelLikelihood,
+    Reconstructs,
+)
 from medgen.precision import bf16_works
 from medgen.preprocess import Preprocess
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 24, 16)
 FAMILIES = available()
+
+
+def offering(kind):
+    """Families of a base class or protocol."""
+    return [family for family in FAMILIES if issubclass(family_class(family), kind)]
+
+
 TRAINING = TrainingConfig(steps=4, batch_size=2, precision="32", log_every=1)
 
 
@@ -43,6 +59,34 @@ def gen(seed=0):
 @pytest.fixture(params=FAMILIES)
 def model(request):
     return tiny(request.param)
+
+
+@pytest.fixture(params=offering(GenerativeModel))
+def generative(request):
+    return tiny(request.param)
+
+
+def answers(model, data):
+    """What a model says of scans through each deterministic protocol it offers."""
+    x, foreground = data.images, data.foregrounds.float()
+    said = {}
+    if isinstance(model, Reconstructs):
+        said["reconstruct"] = model.reconstruct(x)
+    if isinstance(model, HasVoxelLikelihood):
+        said["voxel_nll"] = model.voxel_nll(x)
+    if isinstance(model, HasLatent):
+        said["code"] = model.encode(x)[0].detach()
+    if isinstance(model, HasDecoder):
+        said["decode"] = model.decode(model.encode(x)[0]).logvar.detach()
+    if isinstance(model, Discriminates):
+        said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
+    if isinstance(model, Denoises):
+        said["denoise"] = model.denoise(x)
+    return said
+
+
+def test_every_family_offers_something(model):
+    assert isinstance(model, GenerativeModel) or answers(model.eval(), dataset())
 
 
 def test_settings_travel_as_plain_data(model):
@@ -96,7 +140,8 @@ def test_training_lowers_what_validation_looks_at(model):
     assert looks[-1] < looks[0]
 
 
-def test_samples_have_the_shape_and_follow_the_generator(model):
+def test_samples_have_the_shape_and_follow_the_generator(generative):
+    model = generative
     fit(model, dataset(), TRAINING, seed=0, device="cpu")
     first, again, other = model.sample(3, gen(1)), model.sample(3, gen(1)), model.sample(3, gen(2))
     assert first.shape == (3, 1, *SHAPE)
@@ -134,15 +179,39 @@ def test_what_it_offers_has_the_promised_shapes(model):
         assert not torch.equal(likelihood, model.log_likelihood(x, half, samples=3, generator=gen()))
         words = type(model).log_likelihood.__doc__
         assert any(word in words for word in ("exact", "bound", "surrogate"))
+    for name, values in answers(model, dataset()).items():
+        if name != "code":
+            channels = 1 if name in ("discriminator_distance", "anomaly_logits") else x.shape[1]
+            assert values.shape == (len(x), channels, *SHAPE), name
+        assert values.dtype == torch.float32, name
+    for name, values in answers(model, dataset()).items():
+        assert torch.equal(values, answers(model, dataset())[name]), name
+
+
+@pytest.mark.parametrize("family", offering(HasDecoder))
+def test_gradients_reach_the_scan_through_code_and_decoder(family):
+    model = tiny(family).eval()
+    x = dataset().images.requires_grad_()
+    decoded = model.decode(model.encode(x)[0])
+    for output in (decoded.mean, decoded.logvar):
+        (gradient,) = torch.autograd.grad(output.square().sum(), x, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", offering(Discriminates))
+def test_a_discriminator_tells_nothing_from_itself(family):
+    model = tiny(family).eval()
+    x = dataset().images
+    assert (model.discriminator_distance(x, x) == 0).all()
+    assert (model.discriminator_distance(x, x + 0.5).mean((1, 2, 3, 4)) > 0).all()
 
 
 def test_scans_do_not_see_each_other(model):
     model.eval()
-    x = dataset().images
-    for name in ("reconstruct", "voxel_nll"):
-        if hasattr(model, name):
-            together, alone = getattr(model, name)(x)[1:2], getattr(model, name)(x[1:2])
-            torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    data = dataset()
+    alone = answers(model, data.subset(["c1"]))
+    for name, together in answers(model, data).items():
+        torch.testing.assert_close(together[1:2], alone[name], atol=1e-4, rtol=1e-4)
 
 
 def test_it_comes_back_from_disk_unchanged(model, tmp_path):
@@ -154,20 +223,34 @@ def test_it_comes_back_from_disk_unchanged(model, tmp_path):
     (again,) = loaded.models
     assert not again.training
     # The same numbers in another memory layout may round differently.
-    torch.testing.assert_close(again.sample(2, gen()), model.sample(2, gen()), atol=1e-5, rtol=1e-4)
+    before, after = answers(model.eval(), dataset()), answers(again, dataset())
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, atol=1e-4, rtol=1e-4)
+    if isinstance(model, GenerativeModel):
+        torch.testing.assert_close(again.sample(2, gen()), model.sample(2, gen()), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(17, 24, 16), (16, 9, 11)])
 def test_shapes_need_not_be_even(model, shape):
     family = type(model).family
-    odd = tiny(family, shape=shape)
-    assert odd.sample(1, gen()).shape == (1, 1, *shape)
+    odd = tiny(family, shape=shape).eval()
+    names = ("a", "b")
+    foregrounds = torch.ones((2, 1, *shape), dtype=torch.bool)
+    scans = Dataset(names, names, torch.rand((2, 1, *shape), generator=gen()), foregrounds)
+    for name, values in answers(odd, scans).items():
+        assert name == "code" or values.shape == (2, 1, *shape)
+    if isinstance(odd, GenerativeModel):
+        assert odd.sample(1, gen()).shape == (1, 1, *shape)
 
 
 def test_several_channels(model):
     data = dataset(channels=2)
-    result = fit(tiny(type(model).family, in_channels=2), data, TRAINING, seed=0, device="cpu")
-    assert result.model.sample(1, gen()).shape == (1, 2, *SHAPE)
+    trained = fit(tiny(type(model).family, in_channels=2), data, TRAINING, seed=0, device="cpu").model
+    for name, values in answers(trained.eval(), data).items():
+        channels = 1 if name in ("discriminator_distance", "anomaly_logits") else 2
+        assert name == "code" or values.shape == (4, channels, *SHAPE)
+    if isinstance(trained, GenerativeModel):
+        assert trained.sample(1, gen()).shape == (1, 2, *SHAPE)
 
 
 @pytest.mark.skipif(not bf16_works("cpu"), reason="bfloat16 gives wrong numbers on this processor")
@@ -189,10 +272,9 @@ def test_no_tensor_is_made_on_a_fixed_device(model):
     # On the meta device, any tensor that is made elsewhere on the way raises.
     data = dataset().batch([0, 1], progress=0.5).to("meta")
     moved = model.to("meta")
-    if isinstance(moved, Reconstructs):
-        assert moved.reconstruct(data.image).device.type == "meta"
-    if isinstance(moved, HasVoxelLikelihood):
-        assert moved.voxel_nll(data.image).device.type == "meta"
+    scans = Dataset(("a", "b"), ("a", "b"), data.image, data.foreground.bool())
+    for values in answers(moved, scans).values():
+        assert values.device.type == "meta"
 
 
 SCRATCH = '''
@@ -204,14 +286,14 @@ SCRATCH = '''
     from torch import nn
 
     from medgen.losses import gaussian_nll
-    from medgen.models.base import ScanModel, ModelConfig
+    from medgen.models.base import GenerativeModel, ModelConfig
 
 
     class ScratchSettings(ModelConfig):
         family: Literal["scratch"] = "scratch"
 
 
-    class Scratch(ScanModel):
+    class Scratch(GenerativeModel):
         family: ClassVar[str] = "scratch"
         Settings: ClassVar[type[ModelConfig]] = ScratchSettings
 

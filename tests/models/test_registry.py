@@ -5,13 +5,13 @@ from medgen.models import available, build, family_class, parse_settings
 
 
 def test_families_are_found_by_file_name():
-    assert {"vae", "vaegan", "joint"} <= set(available())
+    assert {"vae", "vaegan", "joint", "cevae", "dae"} <= set(available())
     assert all(family_class(name).family == name for name in available())
 
 
 @pytest.mark.parametrize("family", ["blocks", "latent", "nothing", "os", "../vae", None])
 def test_what_is_no_family_is_refused_with_the_known_ones(family):
-    with pytest.raises(ConfigError, match=r"joint, vae, vaegan.*found"):
+    with pytest.raises(ConfigError, match=r"joint, .*vae, vaegan.*found"):
         parse_settings({"family": family, "shape": (16, 16, 16)})
 
 
