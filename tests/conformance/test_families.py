@@ -68,7 +68,7 @@ def generative(request):
 
 def answers(model, data):
     """What a model says of scans through each deterministic protocol it offers."""
-    x, foreground = data.images, data.foregrounds.float()
+    x = data.images
     said = {}
     if isinstance(model, Reconstructs):
         said["reconstruct"] = model.reconstruct(x)
