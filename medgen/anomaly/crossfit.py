@@ -25,6 +25,7 @@ from medgen.anomaly.implanted import HEALTHY, scans_to_test
 from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.registry import Inputs, State, get
 from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset
 from medgen.models import ScanModel
 
@@ -176,7 +177,8 @@ def _flat_scores(
     config: AnomalyConfig,
 ) -> dict[str, NDArray[np.float32]]:
     """Smoothed scores of one scan inside its region, (v,) each."""
-    return {name: smoothed(name, inputs, states, region, config)[region] for name in names}
+    smoother = Smoother.of(region, config.smoothing)
+    return {name: smoothed(name, inputs, states, smoother)[region] for name in names}
 
 
 def _normatives(

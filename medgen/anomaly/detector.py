@@ -27,6 +27,7 @@ from medgen.anomaly.findings import Finding
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.registry import get
 from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
 from medgen.models import ScanModel
@@ -160,13 +161,14 @@ class AnomalyDetector:
         heats = _Mean()
         scan_scores: dict[str, list[float]] = {name: [] for name in self.calibration.scores}
         memo: list[dict[str, Any]] = [{}]
+        smoother = Smoother.of(region, self.config.smoothing)
         for member in self.members:
             inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo)
             own = {}
             for name in names:
                 values = fixed.get(name)
                 if values is None:
-                    values = smoothed(name, inputs, member.states, region, self.config)
+                    values = smoothed(name, inputs, member.states, smoother)
                     if get(name).fixed:
                         fixed[name] = values
                 own[name] = np.where(region, member.normatives[name].z(values), np.float32(0))

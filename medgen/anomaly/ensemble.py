@@ -16,7 +16,7 @@ from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
 from medgen.anomaly.registry import Inputs, State, get, registered
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.anomaly.smoothing import smooth
+from medgen.anomaly.smoothing import Smoother
 from medgen.errors import ConfigError
 from medgen.models import ScanModel
 
@@ -108,18 +108,16 @@ def inputs_for(
     return Inputs(image.float().to(device), foreground.bool().to(device), tuple(models), settings, tuple(memo))
 
 
-def smoothed(
-    name: str, inputs: Inputs, states: Mapping[str, State], region: NDArray[np.bool_], config: AnomalyConfig
-) -> NDArray[np.float32]:
+def smoothed(name: str, inputs: Inputs, states: Mapping[str, State], smoother: Smoother) -> NDArray[np.float32]:
     """A voxel score of one scan (a batch of one), smoothed within the scored region, (i, j, k), 0 outside."""
     entry = get(name)
-    return smooth(entry(inputs, entry.state(states))[0], region, config.smoothing)
+    return smoother(entry(inputs, entry.state(states))[0])
 
 
 def fused_surprise(
     tails: Mapping[str, Tail], zs: Mapping[str, NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
-    """Mean −log₁₀ p over the channels of ``tails`` for z of any shape, and each channel's own."""
+    """Combined −log₁₀ p of the channels of ``tails`` for z of any shape, and each channel's own."""
     single = {name: tail(zs[name]) for name, tail in tails.items()}
     return fuse(list(single.values())), single
 

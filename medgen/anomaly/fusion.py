@@ -1,11 +1,13 @@
-"""From z maps to one map: each channel's z becomes a healthy tail probability, and the −log₁₀ p are averaged.
+"""From z maps to one map: each channel's z becomes a healthy tail probability, and the −log₁₀ p are combined.
 
 The tail is the empirical one of healthy out-of-fold voxels, so channels with light and heavy tails weigh alike;
-beyond the last quantile that the data support it goes on as an exponential tail, so it never saturates. The average
-is put back on the scale of a z: a voxel of heat 3 is as rare among healthy voxels as a standard normal value above
-3. Weights are equal and fixed; nothing is tuned on test implants. (Fisher, "Statistical methods for research
-workers", 1932, for the sum of log p; Pickands, "Statistical inference using extreme order statistics", 1975, for
-the exponential tail.)
+beyond the last quantile that the data support it goes on as an exponential tail, so it never saturates. They are
+combined by their root mean square, between Fisher's sum, which asks all channels to agree, and Tippett's smallest p,
+which trusts any single one: an anomaly is often seen by one kind of channel alone. The result is put back on the
+scale of a z: a voxel of heat 3 is as rare among healthy voxels as a standard normal value above 3. Weights are equal
+and fixed; nothing is tuned on test implants. (Fisher, "Statistical methods for research workers", 1932; Tippett, "The
+methods of statistics", 1931; Pickands, "Statistical inference using extreme order statistics", 1975, for the
+exponential tail.)
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ class FusionConfig(Config):
     """Which channels make the heatmap.
 
     Attributes:
-        channels: Voxel scores whose −log₁₀ p are averaged with equal weights.
+        channels: Voxel scores whose −log₁₀ p are combined with equal weights.
     """
 
-    channels: tuple[str, ...] = Field(default=("residual", "nll", "pca"), min_length=1)
+    channels: tuple[str, ...] = Field(default=("selfsup", "descriptors", "nll"), min_length=1)
 
     @field_validator("channels")
     @classmethod
@@ -96,8 +98,8 @@ class Tail:
 
 
 def fuse(surprises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Mean of −log₁₀ p over channels, each of the same shape; monotone in every channel."""
-    return np.asarray(np.mean(np.stack(surprises), axis=0), dtype=np.float32)
+    """Root mean square of −log₁₀ p over channels, each of the same shape; monotone in every channel."""
+    return np.asarray(np.sqrt(np.mean(np.square(np.stack(surprises)), axis=0)), dtype=np.float32)
 
 
 def heat(surprise: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,52 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 
-def smooth(values: NDArray[Any], mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
-    """Masked Gaussian average G(v·m) / G(m).
+@dataclass(frozen=True, eq=False)
+class Smoother:
+    """Masked Gaussian average G(v·m) / G(m) for one mask, whose part is computed once for all maps.
 
-    Args:
-        values: (i, j, k), finite where ``mask`` is True.
+    Attributes:
         mask: (i, j, k) boolean.
         sigma: Standard deviation in voxels; 0 changes nothing inside the mask.
-
-    Returns:
-        (i, j, k) float32; 0 outside the mask. A constant inside the mask stays that constant.
+        box: The mask's bounding box; nothing outside takes part.
+        weight: G(m) in the box, float32.
 
     Source: Knutsson and Westin, "Normalized and differential convolution", CVPR 1993.
     """
-    inside = np.where(mask, values, 0).astype(np.float32, copy=False)
-    if sigma <= 0:
-        return inside
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="constant", truncate=3)
-    total = ndimage.gaussian_filter(inside, sigma, mode="constant", truncate=3)
-    # Inside the mask the weight is at least the kernel's centre; the floor only guards the division outside.
-    return np.where(mask, total / np.maximum(weight, 1e-6), np.float32(0)).astype(np.float32, copy=False)
+
+    mask: NDArray[np.bool_]
+    sigma: float
+    box: tuple[slice, ...]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], sigma: float) -> Smoother:
+        """Prepare a mask, empty or not."""
+        found = ndimage.find_objects(mask.astype(np.uint8))
+        box = found[0] if found else tuple(slice(0, 0) for _ in range(mask.ndim))
+        inside = mask[box].astype(np.float32)
+        return cls(mask, sigma, box, inside if sigma <= 0 or not found else _gauss(inside, sigma))
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The average of values (i, j, k) that are finite inside the mask; float32, 0 outside of it.
+
+        A constant inside the mask stays that constant.
+        """
+        result = np.zeros(self.mask.shape, dtype=np.float32)
+        inside = self.mask[self.box]
+        part = np.where(inside, values[self.box], 0).astype(np.float32, copy=False)
+        if self.sigma > 0 and part.size:
+            # Inside the mask the weight is at least the kernel's centre; the floor only guards the division outside.
+            part = np.where(inside, _gauss(part, self.sigma) / np.maximum(self.weight, 1e-6), np.float32(0))
+        result[self.box] = part
+        return result
+
+
+def smooth(values: NDArray[Any], mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
+    """One map smoothed inside a mask, see :class:`Smoother`."""
+    return Smoother.of(mask, sigma)(values)
+
+
+def _gauss(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = ndimage.gaussian_filter(values, sigma, mode="constant", truncate=3)
+    return result
