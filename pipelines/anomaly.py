@@ -145,6 +145,7 @@ def run(
                 write_csv(folder.out / "groups.csv", csv_rows(groups), GROUP_COLUMNS)
             further = {
                 "threshold": detector.calibration.threshold,
+                "choice": as_json(detector.choice),
                 "gate": screening_json(detector.gate, screening, len(parts["test"])),
                 "groups": as_json(groups),
             }
@@ -155,7 +156,7 @@ def run(
                     config, manifest, parts, detector, histories, summary, examples, failures, checks, track.id
                 )
                 report.write(folder.report)
-            track.set_tags({"medgen.model.sha256": artifact.sha256})
+            track.set_tags({"medgen.model.sha256": artifact.sha256, **_chosen(detector)})
             for path in (folder.model, folder.report, folder.out / "metrics.json", folder.out / "splits.csv"):
                 track.log_file(path, "model" if path == folder.model else "")
             lines = _lines(folder, summary, failures, checks, track.store)
@@ -301,6 +302,11 @@ def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
 def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) -> Summary:
     target = config.anomaly.calibration.target_fpr
     return summarise(measurements, target, config.evaluation.bootstrap, derive(config.seed, "bootstrap"))
+
+
+def _chosen(detector: AnomalyDetector) -> dict[str, str]:
+    tags = {"medgen.anomaly.channels": ", ".join(detector.config.fusion.channels)}
+    return tags if detector.choice is None else {**tags, "medgen.anomaly.choice": detector.choice.words}
 
 
 def _named(folds: Sequence[Manifest]) -> dict[str, Manifest]:

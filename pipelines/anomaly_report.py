@@ -26,6 +26,7 @@ from medgen.report.html import Kind, Report, fmt
 from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
+from .anomaly_sections_choice import choice_section
 from .anomaly_sections_gate import abstained_section, contamination_section, gate_section
 from .anomaly_sections_groups import groups_section
 
@@ -86,6 +87,7 @@ def run_report(
     report.verdict(*_verdict(summary))
     _cohort(report, config, detector.preprocess, parts, failures)
     _training(report, detector, histories)
+    choice_section(report, detector.choice)
     _voxel_level(report, summary)
     _scan_level(report, summary)
     groups_section(report, checks.groups, summary.target_fpr)

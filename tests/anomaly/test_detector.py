@@ -177,8 +177,8 @@ def test_an_artifact_of_another_kind_or_without_a_part_is_refused(detector):
     artifact = to_artifact(detector)
     with pytest.raises(ArtifactError, match="kind 'generative'"):
         from_artifact(TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {"kind": "generative"}))
-    arrays = {name: array for name, array in artifact.arrays.items() if name != "fold1/tail/pca"}
-    with pytest.raises(ArtifactError, match="'tail/pca' is missing"):
+    arrays = {name: array for name, array in artifact.arrays.items() if name != "fold1/tail/nll"}
+    with pytest.raises(ArtifactError, match="'tail/nll' is missing"):
         from_artifact(TrainedModel(artifact.models, RECIPE, None, arrays, artifact.meta))
 
 
