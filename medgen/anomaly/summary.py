@@ -107,8 +107,18 @@ class Summary:
         return next(row for row in self.voxel if row.name == name)
 
 
-class _Resampler:
-    """Intervals from one set of subject draws, so that every comparison is paired."""
+class Resampler:
+    """Intervals from one set of subject draws, so that every comparison is paired.
+
+    Args:
+        subjects: Subject of every unit, in any order; each distinct one is drawn as a whole.
+        n: Resamples.
+        seed: Of the draws.
+
+    Attributes:
+        names: The distinct subjects.
+        weights: (n, subjects), how often each subject is in each resample.
+    """
 
     def __init__(self, subjects: Sequence[str], n: int, seed: int) -> None:
         self.names = list(dict.fromkeys(subjects))
@@ -132,16 +142,21 @@ class _Resampler:
         return np.concatenate(parts)
 
     def ranked(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> Interval:
+        """The statistic of all units pooled, with its interval; see :meth:`draws`."""
         return self.interval(self.draws(ranked, subjects, statistic))
 
     def mean(self, values: NDArray[np.float64], subjects: Sequence[str]) -> Interval:
         """Mean over units (NaN left out) with its interval over subjects."""
+        return self.interval(self.mean_draws(values, subjects))
+
+    def mean_draws(self, values: NDArray[np.float64], subjects: Sequence[str]) -> NDArray[np.float64]:
+        """Mean over units (NaN left out), then of every resample, (1 + n,)."""
         known = np.isfinite(values)
         matrix = self.indicator(subjects)
         total, count = matrix @ np.where(known, values, 0), matrix @ known.astype(float)
         weights = np.vstack([np.ones(len(self.names)), self.weights])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.interval((weights @ total) / (weights @ count))
+            return np.asarray((weights @ total) / (weights @ count))
 
     def interval(self, draws: NDArray[np.float64]) -> Interval:
         """First value as the estimate, the rest as its resamples."""
@@ -159,7 +174,7 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
     """
     healthy = [item for item in measurements if item.kind == HEALTHY]
     implanted = [item for item in measurements if item.kind != HEALTHY]
-    resampler = _Resampler([item.subject for item in measurements], bootstrap, seed)
+    resampler = Resampler([item.subject for item in measurements], bootstrap, seed)
     subjects = [item.subject for item in implanted]
     truth = [item.truth for item in implanted]
     rows, draws = [], {}
@@ -195,7 +210,7 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
 
 
 def controls(
-    healthy: Sequence[Measurement], implanted: Sequence[Measurement], resampler: _Resampler
+    healthy: Sequence[Measurement], implanted: Sequence[Measurement], resampler: Resampler
 ) -> dict[str, Interval]:
     """What must be at chance if nothing leaks; values are AP divided by prevalence, so chance is 1.
 
@@ -222,7 +237,7 @@ def controls(
 
 
 def _voxel_row(
-    name: str, ranked: Ranked, draws: NDArray[np.float64], implanted: Sequence[Measurement], resampler: _Resampler
+    name: str, ranked: Ranked, draws: NDArray[np.float64], implanted: Sequence[Measurement], resampler: Resampler
 ) -> VoxelRow:
     subjects = [item.subject for item in implanted]
     score, _, form = name.partition(" (")
@@ -248,7 +263,7 @@ def _scan_row(
     healthy: Sequence[Measurement],
     implanted: Sequence[Measurement],
     target: float,
-    resampler: _Resampler,
+    resampler: Resampler,
 ) -> ScanRow:
     everything = [*healthy, *implanted]
     subjects = [item.subject for item in everything]
@@ -273,7 +288,7 @@ def _share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> I
     return binomial_interval(len(flagged), len({item.subject for item in items}))
 
 
-def _dice_at_threshold(implanted: Sequence[Measurement], resampler: _Resampler) -> Interval:
+def _dice_at_threshold(implanted: Sequence[Measurement], resampler: Resampler) -> Interval:
     matrix = resampler.indicator([item.subject for item in implanted])
     both = matrix @ np.array([float((item.hot & item.truth).sum()) for item in implanted])
     sizes = matrix @ np.array([float(item.hot.sum() + item.truth.sum()) for item in implanted])
