@@ -293,20 +293,24 @@ def _candidates(own: NDArray[Any], scored: NDArray[Any], truth: NDArray[np.bool_
 
 
 def _froc_draws(subjects: Sequence[str], scans: Sequence[Candidates], resampler: Resampler) -> NDArray[np.float64]:
-    """Sensitivity at each of the rates for all scans, then for every resample, (1 + n, rates)."""
-    owned = [np.flatnonzero(np.array(subjects) == name) for name in resampler.names]
+    """Sensitivity at each of the rates for all scans, then for every resample, (1 + n, rates).
 
-    def sensitivity(chosen: Sequence[Candidates]) -> list[float]:
-        if not any(scan.lesions for scan in chosen):
-            return [float("nan")] * len(RATES)
-        return list(froc(chosen, RATES).at.values())
-
+    Noisy maps have thousands of candidates in a scan: resamples add up counts, as everywhere here, instead of sorting
+    them anew.
+    """
     best = [_best(scan) for scan in scans]
-    result = [sensitivity(best)]
-    for weights in resampler.weights.astype(np.intp):
-        drawn = [row for own, times in zip(owned, weights, strict=True) for row in np.tile(own, times)]
-        result.append(sensitivity([best[row] for row in drawn]))
-    return np.array(result)
+    matrix = resampler.indicator(subjects)
+    found = Ranked.counted([level_counts(scan.scores, scan.hits >= 0) for scan in best], bins=_BINS).pooled(matrix)
+    lesions, count = matrix @ np.array([float(scan.lesions) for scan in scans]), matrix.sum(axis=1)
+    result = [np.array(list(froc(best, RATES).at.values()))[None]]
+    for weights in np.array_split(resampler.weights, max(1, len(resampler.weights) // 250)):
+        own = found.pooled(weights)
+        true = np.cumsum(np.pad(own.positive, ((0, 0), (1, 0))), axis=1)
+        false = np.cumsum(own.negative, axis=1) / (weights @ count)[:, None]
+        places = np.stack([(false <= rate + 1e-9).sum(axis=1) for rate in RATES], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result.append(np.take_along_axis(true, places, axis=1) / (weights @ lesions)[:, None])
+    return np.concatenate(result)
 
 
 def _best(scan: Candidates) -> Candidates:

@@ -11,6 +11,7 @@ from medgen.anomaly.ranking import Ranked, level_counts
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.detection import find_candidates, froc
+from medgen.metrics.interval import subject_weights
 
 SHAPE = (12, 12, 12)
 
@@ -136,6 +137,13 @@ def test_lesions_are_found_as_the_curve_says():
     expected = froc(candidates, RATES)
     assert row.froc.estimate == pytest.approx(expected.score)
     assert [row.sensitivity[f"{rate:g}"].estimate for rate in RATES] == pytest.approx(list(expected.at.values()))
+    # The limits are quantiles of the same curve on resampled subjects (two scans each).
+    weights = subject_weights(3, 100, 0)
+    draws = []
+    for times in weights.astype(int):
+        drawn = [candidates[scan] for subject, n in enumerate(times) for scan in (2 * subject, 2 * subject + 1) * n]
+        draws.append(froc(drawn, RATES).score)
+    assert (row.froc.low, row.froc.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=1e-6)
 
 
 def test_a_map_of_zeros_and_ones_has_its_ones_as_candidates():
