@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from medgen import tracking
+from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.settings import AnomalyConfig
@@ -30,6 +31,7 @@ from medgen.volume import Volume
 from .anomaly_outputs import ScanFiles
 from .anomaly_report import Example, run_report
 from .anomaly_score import score
+from .anomaly_sections import write_detectability
 from .planning import describe_memory, describe_training, estimate_training
 from .progress import Tick, bars
 from .runfolder import RunConfig, RunFolder, RunSummary, open_run
@@ -63,6 +65,7 @@ class AnomalyRunConfig(RunConfig):
         further: More models for each fold, by any name, for the channels that need another family.
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
+        detectability: The grid of the minimum detectable lesion.
     """
 
     out: Path = Path("runs/anomaly")
@@ -74,6 +77,7 @@ class AnomalyRunConfig(RunConfig):
     further: dict[str, FurtherModel] = Field(default_factory=dict)
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    detectability: DetectabilityConfig = DetectabilityConfig()
 
     @property
     def models(self) -> dict[str, FurtherModel]:
@@ -127,9 +131,18 @@ def run(
                 measurements, examples = _evaluate(config, detector, development, test, folder, tick)
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
-            folder.write_metrics({**as_json(summary), "threshold": detector.calibration.threshold})
+            numbers = {**as_json(summary), "threshold": detector.calibration.threshold}
+            smallest = None
+            if config.detectability.enabled:
+                with track.stage("detectability"):
+                    smallest = detectability(detector, test, config.detectability, config.seed, tick)
+                write_detectability(folder.out / "detectability.csv", smallest)
+                numbers["detectability"] = as_json(smallest)
+            folder.write_metrics(numbers)
             with track.stage("report"):
-                report = run_report(config, manifest, parts, detector, histories, summary, examples, failures, track.id)
+                report = run_report(
+                    config, manifest, parts, detector, histories, summary, examples, failures, track.id, smallest
+                )
                 report.write(folder.report)
             track.set_tags({"medgen.model.sha256": artifact.sha256})
             for path in (folder.model, folder.report, folder.out / "metrics.json", folder.out / "splits.csv"):
@@ -161,8 +174,15 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         describe_memory(len(manifest) * voxels * (channels + 1)),
         *trainings,
         f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
+        *_plan_detectability(config, len(parts["test"].subjects)),
         f"output: {config.out}",
     ]
+
+
+def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:
+    if not config.detectability.enabled:
+        return []
+    return [f"minimum detectable lesion: at most {config.detectability.measurements(subjects)} more scans scored"]
 
 
 def _prepare(

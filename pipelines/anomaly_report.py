@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.anomaly.detectability import Detectability
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation import HEALTHY, TestScan
 from medgen.anomaly.registry import registered
@@ -20,6 +21,8 @@ from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Kind, Report, fmt
 from medgen.report.mosaic import LIMITS, mosaic
 from medgen.volume import Volume
+
+from .anomaly_sections import detectability_section
 
 if TYPE_CHECKING:
     from .anomaly import AnomalyRunConfig
@@ -61,6 +64,7 @@ def run_report(
     examples: Sequence[Example],
     failures: Sequence[Failure],
     run_id: str,
+    detectability: Detectability | None = None,
 ) -> Report:
     """The report of an anomaly run."""
     report = Report("Anomaly detection", f"{manifest.name}: {len(manifest)} scans", run_id)
@@ -69,6 +73,7 @@ def run_report(
     _training(report, detector, histories)
     _voxel_level(report, summary)
     _scan_level(report, summary)
+    detectability_section(report, detectability)
     _pictures(report, examples, detector)
     report.section("Scores", "What each row of the tables is, and where it comes from.")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
