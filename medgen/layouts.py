@@ -118,7 +118,7 @@ def _csv(path: Path, config: CohortConfig) -> Found:
     """A manifest as :meth:`Manifest.write_csv` writes it."""
     if path.is_dir():
         path = path / "manifest.csv"
-    columns, rows = _rows(path)
+    columns, rows = read_table(path)
     missing = [name for name in ("id", "image") if name not in columns]
     if missing:
         found = f"columns {', '.join(columns) or 'none'}"
@@ -154,8 +154,12 @@ def _csv(path: Path, config: CohortConfig) -> Found:
     return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, cells) of a CSV file."""
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line number, cells by column) of a CSV file; empty lines are left out.
+
+    Raises:
+        FaultyDataError: If it is no UTF-8 CSV file, a line has another number of cells, or a column occurs twice.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -209,7 +213,7 @@ def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: 
         return own, []
     if layout == "csv" and not config.subjects:
         return own, []  # the manifest itself says
-    columns, rows = _rows(path)
+    columns, rows = read_table(path)
     if len(columns) < 2:
         return own, [Fault(str(path), f"{len(columns)} columns", "case id and subject", "correct the file")]
     owners: dict[str, str] = {}

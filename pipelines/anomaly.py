@@ -13,6 +13,7 @@ from pydantic import Field
 
 from medgen import tracking
 from medgen.anomaly import contamination
+from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.pseudohealthy import as_seen
@@ -36,6 +37,7 @@ from medgen.volume import Volume
 from .anomaly_outputs import ScanFiles
 from .anomaly_report import Checks, Example, run_report
 from .anomaly_score import score
+from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
 from .planning import describe_memory, describe_training, estimate_training
@@ -71,6 +73,7 @@ class AnomalyRunConfig(RunConfig):
         further: More models for each fold, by any name, for the channels that need another family.
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
+        detectability: The grid of the minimum detectable lesion.
     """
 
     out: Path = Path("runs/anomaly")
@@ -82,6 +85,7 @@ class AnomalyRunConfig(RunConfig):
     further: dict[str, FurtherModel] = Field(default_factory=dict)
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    detectability: DetectabilityConfig = DetectabilityConfig()
 
     @property
     def models(self) -> dict[str, FurtherModel]:
@@ -143,14 +147,13 @@ def run(
             groups = groups_of(manifest, measurements, detector, development)
             if groups:
                 write_csv(folder.out / "groups.csv", csv_rows(groups), GROUP_COLUMNS)
-            further = {
-                "threshold": detector.calibration.threshold,
-                "choice": as_json(detector.choice),
-                "gate": screening_json(detector.gate, screening, len(parts["test"])),
-                "groups": as_json(groups),
-            }
-            folder.write_metrics({**as_json(summary), **further})
-            checks = Checks(screening, groups, suspects)
+            smallest = None
+            if config.detectability.enabled:
+                with track.stage("detectability"):
+                    smallest = detectability(detector, screening.passed, config.detectability, config.seed, tick)
+                write_detectability(folder.out / "detectability.csv", smallest)
+            checks = Checks(screening, groups, suspects, smallest)
+            folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):
                 report = run_report(
                     config, manifest, parts, detector, histories, summary, examples, failures, checks, track.id
@@ -187,8 +190,15 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         describe_memory(len(manifest) * voxels * (channels + 1)),
         *trainings,
         f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
+        *_plan_detectability(config, len(parts["test"].subjects)),
         f"output: {config.out}",
     ]
+
+
+def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:
+    if not config.detectability.enabled:
+        return []
+    return [f"minimum detectable lesion: at most {config.detectability.measurements(subjects)} more scans scored"]
 
 
 def _prepare(
@@ -307,6 +317,17 @@ def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) ->
 def _chosen(detector: AnomalyDetector) -> dict[str, str]:
     tags = {"medgen.anomaly.channels": ", ".join(detector.config.fusion.channels)}
     return tags if detector.choice is None else {**tags, "medgen.anomaly.choice": detector.choice.words}
+
+
+def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict[str, Any]:
+    """Entries of ``metrics.json`` beside the summary of the evaluation."""
+    return {
+        "threshold": detector.calibration.threshold,
+        "choice": as_json(detector.choice),
+        "gate": screening_json(detector.gate, checks.screening, test_scans),
+        "groups": as_json(checks.groups),
+        "detectability": as_json(checks.smallest),
+    }
 
 
 def _named(folds: Sequence[Manifest]) -> dict[str, Manifest]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly import findings
 from medgen.anomaly.contamination import Suspect
+from medgen.anomaly.detectability import Detectability
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation import HEALTHY, TestScan
 from medgen.anomaly.groups import GroupRow
@@ -26,6 +27,7 @@ from medgen.report.html import Kind, Report, fmt
 from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
+from .anomaly_sections import detectability_section
 from .anomaly_sections_choice import choice_section
 from .anomaly_sections_gate import abstained_section, contamination_section, gate_section
 from .anomaly_sections_groups import groups_section
@@ -63,11 +65,19 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Checks:
-    """What was found about the scans themselves: refused test scans, rates by group, suspect training scans."""
+    """What was found beside the evaluation.
+
+    Attributes:
+        screening: Healthy test scans that the gate refused.
+        groups: False-positive rates by group.
+        suspects: Training scans to look at.
+        smallest: Minimum detectable lesion; None if it is switched off.
+    """
 
     screening: Screening
     groups: Sequence[GroupRow]
     suspects: Sequence[Suspect]
+    smallest: Detectability | None
 
 
 def run_report(
@@ -93,6 +103,7 @@ def run_report(
     groups_section(report, checks.groups, summary.target_fpr)
     gate_section(report, detector.gate, checks.screening)
     contamination_section(report, checks.suspects)
+    detectability_section(report, checks.smallest)
     _pictures(report, examples, detector)
     report.section("Scores", "What each row of the tables is, and where it comes from.")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}

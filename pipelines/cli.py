@@ -173,6 +173,42 @@ def anomaly_score(
     )
 
 
+@anomaly_app.command(
+    "evaluate", epilog="Example: medgen anomaly evaluate heatmaps masks --against other-heatmaps --out compared"
+)
+def anomaly_evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of heatmaps; higher is more anomalous, NaN not scored.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of masks with the same file names; above 0 is anomalous.")],
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="Heatmaps of another method; may be given several times.")
+    ] = None,
+    subjects: Annotated[Path | None, typer.Option("--subjects", help="CSV file: scan, subject.")] = None,
+    unmatched_healthy: Annotated[
+        bool, typer.Option("--unmatched-healthy", help="A scan without a mask is healthy, not an error.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for metrics.json, metrics.csv, report.html.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the resampling.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure heatmaps of any method against masks, and methods against each other."""
+    from . import anomaly_evaluate as pipeline
+
+    settings = pipeline.EvaluateConfig(
+        predictions=predictions,
+        truth=truth,
+        against=tuple(against or ()),
+        subjects=subjects,
+        unmatched_healthy=unmatched_healthy,
+        seed=seed,
+        out=out,
+    )
+    _finish(pipeline.run(settings, json_file=json_file, overwrite=overwrite, progress=not quiet))
+
+
 @augment_app.command("run", epilog="Example: medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
 def augment_run(
     config: ConfigArgument,

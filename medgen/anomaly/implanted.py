@@ -133,12 +133,12 @@ def scans_to_test(
             rng = numpy_rng(seed, "implant", case, copy)
             radius = float(rng.uniform(*config.radius_mm))
             other = training.images[int(rng.integers(len(training)))] if kind in NEEDS_FOREIGN else None
-            changed, truth = _implant_all(image, mask, kind, radius, contrast, spacing, other, rng)
+            changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng)
             name = f"{case}-implant{copy + 1}-{kind}"
             yield TestScan(name, case, subject, kind, radius, contrast, changed, foreground, truth)
 
 
-def _implant_all(
+def implant_all(
     image: torch.Tensor,
     mask: NDArray[np.bool_],
     kind: str,
@@ -147,8 +147,24 @@ def _implant_all(
     spacing: Sequence[float],
     other: torch.Tensor | None,
     rng: np.random.Generator,
+    where: NDArray[np.bool_] | None = None,
 ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-    """The same implant in every channel: one place and form, because every channel starts from the same stream."""
+    """The same implant in every channel: one place and form, because every channel starts from the same stream.
+
+    Args:
+        image: (c, i, j, k) in model intensities.
+        mask: (i, j, k), the foreground.
+        kind: Of implant, see :mod:`medgen.cohorts.implants`.
+        radius: Radius in mm.
+        contrast: Strength, in the unit of the kind.
+        spacing: Voxel sizes in mm.
+        other: Foreign tissue, (c, i, j, k), for the kinds that need it.
+        rng: Source of randomness.
+        where: (i, j, k), the part that the centre may lie in; default: the whole foreground.
+
+    Returns:
+        The changed image (c, i, j, k) and the voxels that changed in any channel, (i, j, k).
+    """
     state = rng.bit_generator.state
     channels, truth = [], np.zeros(mask.shape, dtype=bool)
     for number, channel in enumerate(image):
@@ -163,6 +179,7 @@ def _implant_all(
             spacing=spacing,
             contrast=contrast,
             foreign=foreign,
+            where=where,
         )
         channels.append(torch.from_numpy(done.image))
         truth |= done.mask

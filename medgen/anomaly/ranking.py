@@ -49,6 +49,20 @@ class Ranked:
         negative = [np.bincount(table[own[~mask]], minlength=m) for own, mask in zip(levels, marks, strict=True)]
         return cls(np.array(positive, dtype=np.float64), np.array(negative, dtype=np.float64))
 
+    @classmethod
+    def counted(cls, counts: Sequence[NDArray[np.integer]], bins: int = 2048) -> Ranked:
+        """From units that were counted one by one, so that no more than one of them was ever in memory.
+
+        Args:
+            counts: Per unit, what :func:`level_counts` returns, (2, 65536).
+            bins: As for :meth:`of`.
+        """
+        table = _merge(np.sum([own.sum(axis=0) for own in counts], axis=0, dtype=np.float64), bins)
+        # Levels of a bin are neighbours, so adding them up needs their first ones only.
+        starts = np.flatnonzero(np.diff(table, prepend=-1))
+        merged = np.array([np.add.reduceat(own, starts, axis=1, dtype=np.float64) for own in counts])
+        return cls(merged[:, 0], merged[:, 1])
+
     def select(self, rows: Sequence[int]) -> Ranked:
         """These units only."""
         return Ranked(self.positive[list(rows)], self.negative[list(rows)])
@@ -98,7 +112,17 @@ Statistic = Callable[[Ranked], NDArray[np.float64]]
 
 
 class Resampler:
-    """Intervals from one set of subject draws, so that every comparison is paired."""
+    """Intervals from one set of subject draws, so that every comparison is paired.
+
+    Args:
+        subjects: Subject of every unit, in any order; each distinct one is drawn as a whole.
+        n: Resamples.
+        seed: Of the draws.
+
+    Attributes:
+        names: The distinct subjects.
+        weights: (n, subjects), how often each subject is in each resample.
+    """
 
     def __init__(self, subjects: Sequence[str], n: int, seed: int) -> None:
         self.names = list(dict.fromkeys(subjects))
@@ -127,16 +151,61 @@ class Resampler:
 
     def mean(self, values: NDArray[np.float64], subjects: Sequence[str]) -> Interval:
         """Mean over units (NaN left out) with its interval over subjects."""
+        return self.interval(self.mean_draws(values, subjects))
+
+    def mean_draws(self, values: NDArray[np.float64], subjects: Sequence[str]) -> NDArray[np.float64]:
+        """Mean over units (NaN left out), then of every resample, (1 + n,)."""
         known = np.isfinite(values)
         matrix = self.indicator(subjects)
         total, count = matrix @ np.where(known, values, 0), matrix @ known.astype(float)
         weights = np.vstack([np.ones(len(self.names)), self.weights])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.interval((weights @ total) / (weights @ count))
+            return np.asarray((weights @ total) / (weights @ count))
 
     def interval(self, draws: NDArray[np.float64]) -> Interval:
         """First value as the estimate, the rest as its resamples."""
         return percentile_interval(float(draws[0]), draws[1:], len(self.names))
+
+
+# Of the 2¹⁶ levels, those of values below 0 and of values above 1, spread evenly over the log of these magnitudes.
+_OUTER = 20_000
+_TINY, _HUGE = 1e-9, 1e12
+# Largest logit of a float32 below 1, and a bit more; smallest that is told from 0.
+_LOGITS = (-45.0, 17.0)
+
+
+def level_counts(values: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """How many positives and negatives of one unit lie on each of 65536 fixed levels, highest first, (2, 65536).
+
+    The levels tell apart what maps of any kind tell apart: 0.3 % of the magnitude of values below 0 and above 1, and
+    0.3 % of the odds of values between 0 and 1. Half-precision numbers would put all probabilities above 0.9998 on one
+    level. Equal values share a level, and a higher value is never on a lower one; −inf is on the lowest, for itself.
+
+    Args:
+        values: Scores of any shape; −inf is "not scored".
+        truth: True for positives, same shape.
+    """
+    x = np.asarray(values, dtype=np.float64).ravel()
+    level = np.empty(x.size, dtype=np.intp)
+    mark = np.asarray(truth, dtype=bool).ravel()
+    span = np.log(_HUGE / _TINY)
+    below, above = x < 0, x > 1
+    magnitude = np.log(np.clip(-x[below], _TINY, _HUGE) / _TINY) / span
+    level[below] = 1 + np.rint((1 - magnitude) * (_OUTER - 2)).astype(np.intp)
+    level[np.isneginf(x)] = 0
+    level[above] = (
+        _LEVELS - _OUTER + np.rint(np.log(np.clip(x[above], 1, _HUGE)) / np.log(_HUGE) * (_OUTER - 1)).astype(np.intp)
+    )
+    inner = x[~(below | above)]
+    with np.errstate(divide="ignore"):
+        logit = np.clip(np.log(inner) - np.log1p(-inner), *_LOGITS)
+    share = (logit - _LOGITS[0]) / (_LOGITS[1] - _LOGITS[0])
+    # 0 and 1 have levels of their own: as padding, as masks, they are no rounded probability.
+    middle = _LEVELS - 2 * _OUTER
+    inside = 1 + np.rint(share * (middle - 3)).astype(np.intp)
+    level[~(below | above)] = _OUTER + np.where(inner == 0, 0, np.where(inner == 1, middle - 1, inside))
+    level = _LEVELS - 1 - level
+    return np.stack([np.bincount(level[own], minlength=_LEVELS) for own in (mark, ~mark)]).astype(np.uint32)
 
 
 def _levels(scores: Sequence[NDArray[Any]]) -> list[NDArray[np.intp]]:

@@ -75,6 +75,7 @@ def implant(
     contrast: float = 1.0,
     foreign: NDArray[Any] | None = None,
     shape: NDArray[Any] | None = None,
+    where: NDArray[np.bool_] | None = None,
 ) -> Implanted:
     """Put one anomaly at a random place of the foreground.
 
@@ -92,6 +93,7 @@ def implant(
         foreign: Another scan on the same grid, for ``foreign`` and ``poisson``; its intensities are matched by median
             and robust sd. Where it is not finite it is not used.
         shape: Mask of a real lesion with cubic voxels, needed by ``lesion`` and used by every kind if given.
+        where: (i, j, k) boolean, the part of the foreground that the anomaly's centre may lie in; default: all of it.
 
     Raises:
         ConfigError: If the kind is unknown, the radius or contrast out of range, or ``foreign``/``shape`` is missing.
@@ -101,10 +103,10 @@ def implant(
     foreground = np.asarray(foreground, dtype=bool)
     step = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
     other = None if foreign is None else np.asarray(foreign, dtype=np.float32)
-    _check(original, foreground, kind, radius_mm, contrast, other, shape)
+    _check(original, foreground, kind, radius_mm, contrast, other, shape, where)
     if contrast == 0:
         return Implanted(original, np.zeros(original.shape, dtype=bool), kind, radius_mm, contrast)
-    region = _region(kind, foreground, rng, radius_mm, step, shape)
+    region = _region(kind, foreground, rng, radius_mm, step, shape, where)
     sd = kinds.robust_sd(original, foreground)
     # Values outside the foreground may be missing; interpolation next to its edge must not meet NaN.
     healthy = np.nan_to_num(original, nan=0.0, posinf=0.0, neginf=0.0)
@@ -165,15 +167,16 @@ def _region(
     radius_mm: float,
     spacing: tuple[float, float, float],
     shape: NDArray[Any] | None,
+    where: NDArray[np.bool_] | None,
 ) -> Region:
     if kind == "multifocal":
         radii = radius_mm * rng.uniform(0.35, 0.6, size=rng.integers(3, 7))
-        return merge([place(random_blob(rng, r, spacing), foreground, rng, radius_mm, spacing) for r in radii])
+        return merge([place(random_blob(rng, r, spacing), foreground, rng, radius_mm, spacing, where) for r in radii])
     if shape is not None:
         form = shape_of_mask(np.asarray(shape) > 0, rng, radius_mm, spacing)
     else:
         form = random_blob(rng, radius_mm, spacing)
-    return place(form, foreground, rng, radius_mm, spacing)
+    return place(form, foreground, rng, radius_mm, spacing, where)
 
 
 def _check(
@@ -184,6 +187,7 @@ def _check(
     contrast: float,
     foreign: Image | None,
     shape: NDArray[Any] | None,
+    where: NDArray[np.bool_] | None,
 ) -> None:
     check_kinds([kind])
     if not radius_mm > 0 or not contrast >= 0:
@@ -192,6 +196,8 @@ def _check(
         raise DataError(
             f"expected image and foreground of one shape (i, j, k), found {image.shape}, {foreground.shape}"
         )
+    if where is not None and where.shape != image.shape:
+        raise DataError(f"expected where of the image's shape {image.shape}, found {where.shape}")
     if not foreground.any() or not np.isfinite(image[foreground]).all():
         raise DataError("expected a foreground with finite voxels only; check the scan and its foreground mask")
     if kind in NEEDS_FOREIGN and foreign is None:

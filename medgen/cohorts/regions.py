@@ -128,6 +128,7 @@ def place(
     rng: np.random.Generator,
     radius_mm: float,
     spacing: tuple[float, float, float],
+    where: NDArray[np.bool_] | None = None,
 ) -> Region:
     """Put a shape at a random place where at least 80 % of it lies in the foreground.
 
@@ -137,13 +138,18 @@ def place(
         rng: Source of randomness.
         radius_mm: Nominal radius, kept in the result.
         spacing: Voxel sizes (mm), kept in the result.
+        where: (i, j, k) boolean, the part of the foreground that the shape's centre may lie in; default: all of it.
 
     Raises:
         DataError: If none of 400 random places is good enough: the radius is too large for this foreground.
     """
-    candidates = np.flatnonzero(foreground)
+    candidates = np.flatnonzero(foreground if where is None else foreground & where)
     if candidates.size == 0:
-        raise DataError("the foreground is empty; there is no place for an implant")
+        raise DataError(
+            "the foreground is empty; there is no place for an implant"
+            if where is None
+            else "no foreground voxel is in the part that the implant's centre is restricted to"
+        )
     support = shape.weight > 0
     total = int(support.sum())
     for index in rng.choice(candidates, size=_TRIES):

@@ -123,6 +123,35 @@ def test_the_metrics_hold_every_row_with_its_interval_and_the_controls(finished)
     assert fused["ap"]["estimate"] > 2 * metrics["prevalence"]
 
 
+def test_the_smallest_lesions_are_tabulated_by_region(finished):
+    table = rows(finished / "detectability.csv")
+    assert {row["region"] for row in table} == {"left cortex", "right cortex", "left deep", "right deep"}
+    assert len(table) == 4 * 2 * 2
+    assert sum(int(row["subjects"]) for row in table) > 0
+    numbers = json.loads((finished / "metrics.json").read_text())["detectability"]
+    assert [int(row["detected"]) for row in table] == [cell["detected"] for cell in numbers["cells"]]
+    assert len(numbers["smallest"]) == 4 * 2
+    report = (finished / "report.html").read_text(encoding="utf-8")
+    assert "Minimum detectable lesion" in report
+
+
+def test_the_heatmaps_of_a_run_can_be_evaluated_from_outside(finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "numbers.json"
+    code, printed, _ = medgen(
+        monkeypatch, capsys, "anomaly", "evaluate", finished / "heatmaps", finished / "truth",
+        "--unmatched-healthy", "--json", out, "-q",
+    )  # fmt: skip
+    assert code == 0
+    assert "scans.csv" in printed
+    numbers = json.loads(out.read_text())
+    inside = json.loads((finished / "metrics.json").read_text())
+    assert (numbers["subjects"], numbers["healthy"]) == (inside["subjects"], inside["healthy"])
+    assert numbers["group_sizes"]["kind"] == inside["kinds"]
+    # Centred only, at the scans' own spacing: heat on the native grid is that on the model grid.
+    ap = numbers["methods"][0]["voxel"]["AP"]["estimate"]
+    assert ap == pytest.approx(inside["voxel"][0]["ap"]["estimate"], rel=0.1)
+
+
 def test_the_report_is_one_file_with_the_tables_and_the_limits(finished):
     text = (finished / "report.html").read_text(encoding="utf-8")
     for words in ("not for clinical use", "Finding the voxels", "fused", "zscore", "realised FPR", "exchangeable"):

@@ -67,6 +67,7 @@ def test_help_imports_nothing_heavy():
         (["augment", "run", "simulated", "joint.steps"], ["joint.steps", "key=value"]),
         (["train", "vae", "data=absent", "model.family=diffusion"], ["diffusion", "vae"]),
         (["anomaly", "score", "absent.nii.gz", "--model", "absent", "--out", "x"], ["absent"]),
+        (["anomaly", "evaluate", "absent", "masks"], ["absent", "no such folder"]),
         (["audit", "verify", "absent-run"], ["absent-run"]),
         (["card", "lint", "absent.md"], ["absent.md"]),
     ],

@@ -1,0 +1,232 @@
+"""Minimum detectable lesion: which sizes and contrasts of implant a fitted detector finds, by region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from scipy import ndimage
+
+from medgen.anomaly.crossfit import Progress
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation import implant_all
+from medgen.config import Config
+from medgen.dataset import Dataset
+from medgen.errors import DataError
+from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.seeds import numpy_rng
+
+REGIONS = ("left cortex", "right cortex", "left deep", "right deep")
+# Voxels within so many mm of the foreground's surface are cortex.
+CORTEX_MM = 10.0
+# A size counts as detectable where it is found in at least this share of the subjects.
+FOUND = 0.8
+# Places tried for an implant that changes nothing, such as a dark one in a black ventricle.
+_PLACES = 5
+
+
+class DetectabilityConfig(Config):
+    """The grid of sizes and contrasts.
+
+    Attributes:
+        enabled: Whether it is measured. Four regions x radii x contrasts x ``per_cell`` scans are scored.
+        radii_mm: Radii of the implants.
+        contrasts: In robust standard deviations of the foreground: below 0 a dark implant (hypointense), above 0 a
+            bright one (hyperintense).
+        per_cell: Subjects for each region, size and contrast; at most as many as are held out.
+    """
+
+    enabled: bool = True
+    radii_mm: tuple[float, ...] = Field(default=(5.0, 10.0, 15.0), min_length=1)
+    contrasts: tuple[float, ...] = Field(default=(-2.5, 2.5), min_length=1)
+    per_cell: int = Field(default=2, ge=1)
+
+    @field_validator("radii_mm")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if min(value) <= 0 or len(set(value)) < len(value):
+            raise ValueError(f"expected different radii above 0, found {list(value)}")
+        return value
+
+    @field_validator("contrasts")
+    @classmethod
+    def _not_zero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in value or len(set(value)) < len(value):
+            raise ValueError(f"expected different contrasts other than 0, found {list(value)}")
+        return value
+
+    def measurements(self, subjects: int) -> int:
+        """Most scans that are scored with so many held-out subjects."""
+        return len(REGIONS) * len(self.radii_mm) * len(self.contrasts) * min(self.per_cell, subjects)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Implants of one region, size and contrast.
+
+    Attributes:
+        region: One of :data:`REGIONS`.
+        kind: ``hypointense`` or ``hyperintense``.
+        contrast: Signed, in robust standard deviations.
+        radius_mm: Radius.
+        subjects: Subjects with such an implant; fewer than wanted where it does not fit.
+        detected: Those with a voxel of the implant above the calibrated threshold.
+        share: ``detected`` in ``subjects`` with its exact 95 % interval; None if it fits nowhere.
+    """
+
+    region: str
+    kind: str
+    contrast: float
+    radius_mm: float
+    subjects: int
+    detected: int
+    share: Interval | None
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """The minimum detectable lesion of a region and contrast.
+
+    Attributes:
+        region, contrast: See :class:`Cell`.
+        radius_mm: The smallest radius that, like every larger one that fits, is detected in at least 80 % of the
+            subjects; None if there is none.
+    """
+
+    region: str
+    contrast: float
+    radius_mm: float | None
+
+
+@dataclass(frozen=True)
+class Detectability:
+    """All cells (by region, contrast, rising radius) and the smallest radius of each region and contrast."""
+
+    cells: Sequence[Cell]
+    smallest: Sequence[Smallest]
+
+
+def region_masks(foreground: NDArray[np.bool_], spacing: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
+    """The foreground parted into left and right, cortex and deep; masks by name in :data:`REGIONS`.
+
+    The model grid is RAS+, so voxels at or beyond the middle of the i axis are right. Cortex is what lies within 10 mm
+    of the nearest voxel outside of the foreground (Euclidean distance); the edge of the grid counts as outside.
+
+    Args:
+        foreground: (i, j, k).
+        spacing: Voxel size in mm.
+    """
+    distance = ndimage.distance_transform_edt(np.pad(foreground, 1), sampling=tuple(spacing))[1:-1, 1:-1, 1:-1]
+    right = np.zeros(foreground.shape, dtype=bool)
+    right[foreground.shape[0] // 2 :] = True
+    cortex = distance <= CORTEX_MM
+    sides = {"left": ~right, "right": right}
+    depths = {"cortex": cortex, "deep": ~cortex}
+    return {name: foreground & sides[name.split()[0]] & depths[name.split()[1]] for name in REGIONS}
+
+
+def detectability(
+    detector: AnomalyDetector,
+    test: Dataset,
+    config: DetectabilityConfig,
+    seed: int,
+    progress: Progress | None = None,
+) -> Detectability:
+    """Implant every size and contrast in every region of held-out healthy scans and count what is found.
+
+    All sizes and contrasts of a region are put into the same subjects, one scan of each; regions take turns through the
+    subjects. The centre lies in the region and where the detector scores; the edge may reach over.
+
+    Args:
+        detector: Fitted.
+        test: Healthy scans of held-out subjects.
+        config: The grid.
+        seed: Seed of the run.
+        progress: Called with (what, done, total).
+    """
+    rows = [test.subjects.index(subject) for subject in dict.fromkeys(test.subjects)]
+    copies = min(config.per_cell, len(rows))
+    spacing = detector.preprocess.spacing
+    total, done = config.measurements(len(rows)), 0
+    counts: dict[tuple[str, float, float], list[bool]] = {}
+    for number, region in enumerate(REGIONS):
+        chosen = [rows[(number * copies + copy) % len(rows)] for copy in range(copies)]
+        for row in chosen:
+            foreground = test.foregrounds[row, 0].bool().cpu().numpy()
+            where = region_masks(foreground, spacing)[region] & detector.support
+            for contrast in config.contrasts:
+                for radius in config.radii_mm:
+                    stream = (seed, "detectability", test.ids[row], region)
+                    placed = _placed(test.images[row], foreground, where, radius, contrast, spacing, stream)
+                    found = counts.setdefault((region, contrast, radius), [])
+                    if placed is not None:
+                        image, truth = placed
+                        measured = detector.measure(image, test.foregrounds[row].bool())
+                        hot = measured.region & (measured.heat > detector.calibration.threshold)
+                        found.append(bool((hot & truth).any()))
+                    done += 1
+                    if progress is not None:
+                        progress("minimum detectable lesion", done, total)
+    return tabulate(counts)
+
+
+def tabulate(counts: Mapping[tuple[str, float, float], Sequence[bool]]) -> Detectability:
+    """Cells and smallest radii from (region, contrast, radius) → whether each subject's implant was detected."""
+    cells = [
+        Cell(
+            region=region,
+            kind=kind_of(contrast),
+            contrast=contrast,
+            radius_mm=radius,
+            subjects=len(found),
+            detected=sum(found),
+            share=binomial_interval(sum(found), len(found)) if found else None,
+        )
+        for (region, contrast, radius), found in sorted(
+            counts.items(), key=lambda item: (REGIONS.index(item[0][0]), item[0][1], item[0][2])
+        )
+    ]
+    smallest = []
+    for region, contrast in dict.fromkeys((cell.region, cell.contrast) for cell in cells):
+        radius = None
+        for cell in reversed([cell for cell in cells if (cell.region, cell.contrast) == (region, contrast)]):
+            if cell.share is None:
+                continue
+            if cell.share.estimate < FOUND:
+                break
+            radius = cell.radius_mm
+        smallest.append(Smallest(region, contrast, radius))
+    return Detectability(cells, smallest)
+
+
+def kind_of(contrast: float) -> str:
+    """The kind of implant of a signed contrast."""
+    return "hypointense" if contrast < 0 else "hyperintense"
+
+
+def _placed(
+    image: torch.Tensor,
+    foreground: NDArray[np.bool_],
+    where: NDArray[np.bool_],
+    radius: float,
+    contrast: float,
+    spacing: Sequence[float],
+    stream: tuple[int, str, str, str],
+) -> tuple[torch.Tensor, NDArray[np.bool_]] | None:
+    """The implanted scan and its truth; None where the region has no place for it."""
+    seed, *names = stream
+    for attempt in range(_PLACES):
+        rng = numpy_rng(seed, *names, attempt)
+        try:
+            changed, truth = implant_all(
+                image, foreground, kind_of(contrast), radius, abs(contrast), spacing, None, rng, where
+            )
+        except DataError:
+            return None
+        if truth.any():
+            return changed, truth
+    return None

@@ -1,0 +1,359 @@
+"""Evaluate heatmaps of any method against masks: medgen's own or another program's, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from medgen import io
+from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
+from medgen.anomaly.summary import as_json
+from medgen.config import Config
+from medgen.errors import DataError, GeometryError
+from medgen.files import write_csv, write_json
+from medgen.layouts import read_table
+from medgen.metrics.bootstrap import Interval
+from medgen.report.curves import interval_plot
+from medgen.report.html import Report, fmt
+from medgen.volume import Volume
+
+from .progress import bars
+from .runfolder import RunSummary, open_run
+
+_TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
+# Names listed in a message before it says how many more there are.
+_LISTED = 5
+
+LIMITS = """
+- Every method is judged on the same voxels: those that any of them scores, and all voxels of the truth. A voxel without
+a value (NaN) ranks below all others: an anomaly that is not scored is missed.
+- The best Dice uses the threshold that is best on these scans: an upper limit.
+- Lesions are found by clusters of the hottest 1 % of each scan's scored voxels, ranked by their hottest voxel.
+- Intervals resample subjects. They say nothing about scans of another scanner, protocol or population.
+- Research use only: no part of this is meant for a decision about a patient.
+"""
+
+
+class EvaluateConfig(Config):
+    """One evaluation, as it is kept in ``config.yaml``.
+
+    Attributes:
+        predictions: Folder of heatmaps, higher is more anomalous, NaN is not scored.
+        truth: Folder of masks with the same file names, above 0 is anomalous.
+        against: Folders of other methods' heatmaps of the same scans.
+        subjects: CSV with the scan and its subject; default: what lies beside the truth.
+        unmatched_healthy: Whether a scan without a mask is healthy.
+        seed: Of the resampling.
+        bootstrap: Resamples of the subjects.
+        out: Folder of the results, if files are wanted.
+    """
+
+    predictions: Path
+    truth: Path
+    against: tuple[Path, ...] = ()
+    subjects: Path | None = None
+    unmatched_healthy: bool = False
+    seed: int = 0
+    bootstrap: int = Field(default=2000, ge=100)
+    out: Path | None = None
+
+
+def run(
+    config: EvaluateConfig, *, json_file: Path | None = None, overwrite: bool = False, progress: bool = False
+) -> RunSummary:
+    """Score every heatmap against its mask and write tables and report if there is an output folder.
+
+    Args:
+        config: What to evaluate.
+        json_file: Also write all numbers to this file.
+        overwrite: Replace the results of an earlier evaluation.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: If a folder holds no images, a file has no partner, or nothing is anomalous.
+        GeometryError: If a heatmap does not lie on the grid of its mask.
+    """
+    predictions = _images(config.predictions)
+    truths = _images(config.truth, needed=not config.unmatched_healthy)
+    names = _names(config.predictions, config.against)
+    folders = {name: _images(folder) for name, folder in zip(names[1:], config.against, strict=True)}
+    _check_pairs(config, predictions, truths, folders)
+    facts, notes = _facts(config, list(predictions), list(truths))
+    methods = {names[0]: predictions, **folders}
+    scored: dict[str, list[ScanScores]] = {name: [] for name in names}
+    known: list[ScanFacts] = []
+    with bars(progress) as tick:
+        for done, case in enumerate(predictions, start=1):
+            heatmaps = {name: _heatmap(files[case]) for name, files in methods.items()}
+            truth = _truth(truths.get(case), next(iter(heatmaps.values())))
+            reference = truths.get(case, predictions[case])
+            for name, volume in heatmaps.items():
+                _check_grid(methods[name][case], volume, reference, truth)
+            voxels, domain, own = reduce_scan(
+                {name: volume.data[0] for name, volume in heatmaps.items()}, truth.data[0] > 0
+            )
+            known.append(ScanFacts(case, truth_voxels=voxels, voxels=domain, **facts[case]))
+            for name, values in own.items():
+                scored[name].append(values)
+            tick("reading heatmaps", done, len(predictions))
+        result = compare(known, scored, config.bootstrap, config.seed)
+    metrics = {**as_json(result), "notes": notes}
+    if json_file is not None:
+        write_json(json_file, metrics)
+    lines = (*notes, *_lines(result))
+    if config.out is None:
+        return RunSummary(Path(), 0, lines)
+    with open_run(config.out, config, overwrite=overwrite) as folder:
+        folder.write_metrics(metrics)
+        write_csv(folder.out / "metrics.csv", _long(result), ("method", "metric", "estimate", "low", "high", "n"))
+        _report(config, result, notes).write(folder.report)
+    return RunSummary(config.out, 0, (*lines, f"report: {folder.report}"))
+
+
+def _images(folder: Path, *, needed: bool = True) -> dict[str, Path]:
+    """Stem → file, sorted by stem."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with images")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not io.is_image(path):
+            continue
+        other = found.setdefault(io.stem(path), path)
+        if other is not path:
+            raise DataError(f"{path}: the same scan as {other.name}; expected one file for each; remove one")
+    if needed and not found:
+        raise DataError(f"{folder}: no image in it; expected one file per scan, such as scan-01.nii.gz")
+    return found
+
+
+def _names(predictions: Path, against: Sequence[Path]) -> list[str]:
+    """Short, different names of the methods: the folder's own name, with its parent's where two are the same."""
+    folders = [folder.resolve() for folder in (predictions, *against)]
+    if len(set(folders)) < len(folders):
+        raise DataError(f"{predictions}: a folder is given twice; name each method's folder once")
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _check_pairs(
+    config: EvaluateConfig,
+    predictions: Mapping[str, Path],
+    truths: Mapping[str, Path],
+    others: Mapping[str, Mapping[str, Path]],
+) -> None:
+    """Every scan needs a heatmap from every method and, unless said otherwise, a mask."""
+    unmatched = [path.name for case, path in predictions.items() if case not in truths]
+    if unmatched and not config.unmatched_healthy:
+        raise DataError(
+            f"{config.predictions}: no mask in {config.truth} for {_listed(unmatched)}; expected one of the same name "
+            "(empty for a healthy scan); pass --unmatched-healthy if they are healthy"
+        )
+    unscored = [path.name for case, path in truths.items() if case not in predictions]
+    if unscored:
+        raise DataError(
+            f"{config.truth}: no heatmap in {config.predictions} for {_listed(unscored)}; expected one for every mask; "
+            "score these scans too, or take their masks out"
+        )
+    for folder, files in zip(config.against, others.values(), strict=True):
+        missing = [path.name for case, path in predictions.items() if case not in files]
+        extra = [path.name for case, path in files.items() if case not in predictions]
+        if missing or extra:
+            what = f"no heatmap for {_listed(missing)}" if missing else f"{_listed(extra)} not in {config.predictions}"
+            raise DataError(f"{folder}: {what}; expected heatmaps of the same scans in both folders")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _heatmap(path: Path) -> Volume:
+    volume = io.read(path, allow_nan=True)
+    if len(volume.data) != 1:
+        raise DataError(f"{path}: found {len(volume.data)} channels; expected one heatmap; store one value per voxel")
+    return volume
+
+
+def _truth(path: Path | None, scan: Volume) -> Volume:
+    if path is None:
+        return Volume(np.zeros((1, *scan.grid.shape), dtype=np.uint8), scan.grid)
+    volume = io.read(path)
+    if len(volume.data) != 1:
+        raise DataError(f"{path}: found {len(volume.data)} channels; expected one mask; merge them into one")
+    return volume
+
+
+def _check_grid(path: Path, volume: Volume, reference: Path, truth: Volume) -> None:
+    if volume.grid.same_as(truth.grid):
+        return
+    shapes = ["x".join(map(str, item.grid.shape)) for item in (volume, truth)]
+    found = f"shape {shapes[0]}, not {shapes[1]}" if shapes[0] != shapes[1] else "other voxel positions"
+    raise GeometryError(
+        f"{path}: {found} as {reference}; expected heatmap and mask on one grid; resample the heatmap to the mask"
+    )
+
+
+def _facts(
+    config: EvaluateConfig, cases: Sequence[str], masked: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Subject, kind, radius and contrast of each scan, and what to tell the reader about where they come from."""
+    table, source = _beside(config.truth, cases, masked)
+    facts: dict[str, dict[str, Any]] = {case: {"subject": case} | table.get(case, {}) for case in cases}
+    if config.subjects is not None:
+        owners = _subject_list(config.subjects, cases)
+        for case in cases:
+            facts[case]["subject"] = owners[case]
+        return facts, [f"subjects: {config.subjects}"]
+    if source is None:
+        return facts, [
+            "subjects: none known, each file counts as a subject of its own; pass --subjects if one has several scans"
+        ]
+    alone = [case for case in cases if case not in table]
+    note = f"subjects, kinds and sizes: {source}" if not alone else f"subjects: {source}, but not of {_listed(alone)}"
+    return facts, [note]
+
+
+def _beside(truth: Path, cases: Sequence[str], masked: Sequence[str]) -> tuple[dict[str, dict[str, Any]], Path | None]:
+    """The first table in the folder of the masks or above it that knows all scans with a mask, by scan."""
+    for folder in (truth, truth.resolve().parent):
+        for name in _TABLES:
+            path = folder / name
+            if not path.is_file():
+                continue
+            columns, rows = read_table(path)
+            key = next((column for column in ("case", "id") if column in columns), columns[0] if columns else "")
+            if "subject" not in columns or key == "subject":
+                continue
+            wanted = set(cases)
+            table = {row[key]: _row_facts(path, line, row) for line, row in rows if row[key] in wanted}
+            if table and set(masked) <= set(table):
+                return table, path
+    return {}, None
+
+
+def _row_facts(path: Path, line: int, row: Mapping[str, str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"subject": row["subject"] or None, "kind": row.get("kind") or None}
+    for name, columns in {"radius_mm": ("radius_mm", "radius"), "contrast": ("contrast",)}.items():
+        text = next((row[column] for column in columns if row.get(column)), None)
+        try:
+            facts[name] = None if text is None else float(text)
+        except ValueError:
+            raise DataError(f"{path}:{line}: {name} is {text!r}; expected a number; correct the line") from None
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _subject_list(path: Path, cases: Sequence[str]) -> dict[str, str]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a CSV file with the scan and its subject in each line")
+    columns, rows = read_table(path)
+    if len(columns) < 2:
+        raise DataError(f"{path}: found {len(columns)} column; expected the scan and its subject; correct the file")
+    key = next((column for column in ("case", "id") if column in columns), columns[0])
+    owner = "subject" if "subject" in columns else columns[1]
+    owners = {row[key]: row[owner] for _, row in rows if row[owner]}
+    absent = [case for case in cases if case not in owners]
+    if absent:
+        raise DataError(f"{path}: no subject for {_listed(absent)}; expected a line for every scan; add them")
+    return owners
+
+
+def _columns(result: Comparison) -> list[tuple[str, dict[str, Interval]]]:
+    """Method → every metric by name."""
+    table = []
+    for row in result.methods:
+        own = {**row.voxel, "AP per scan": row.ap_per_scan, "FROC": row.froc}
+        own |= {f"sensitivity at {rate} FP per scan": value for rate, value in row.sensitivity.items()}
+        own |= {f"scan {what} ({key})": value for key, values in row.scan.items() for what, value in values.items()}
+        own |= {f"AP, {by} {name}": value for by, parts in row.groups.items() for name, value in parts.items()}
+        table.append((row.name, {**own, "coverage": row.coverage}))
+    return table
+
+
+def _long(result: Comparison) -> list[dict[str, Any]]:
+    """One line per method and metric, then per pair and metric."""
+    entries = [(name, metric, value) for name, own in _columns(result) for metric, value in own.items()]
+    first = result.methods[0].name
+    for pair in result.paired:
+        for sign, values in {"-": pair.difference, "/": pair.ratio}.items():
+            entries += [(f"{first} {sign} {pair.other}", metric, value) for metric, value in values.items()]
+    rows = [
+        {"method": name, "metric": metric, "estimate": v.estimate, "low": v.low, "high": v.high, "n": v.n}
+        for name, metric, v in entries
+    ]
+    rows += [
+        {"method": f"{first} - {pair.other}", "metric": key, "estimate": value, "n": result.subjects}
+        for pair in result.paired
+        for key, value in {"p (AP per scan)": pair.p, "p after Holm (AP per scan)": pair.p_holm}.items()
+    ]
+    return [{"method": first, "metric": "prevalence", "estimate": result.prevalence, "n": result.subjects}, *rows]
+
+
+def _head(result: Comparison) -> str:
+    return (
+        f"{result.scans} scans with an anomaly, {result.healthy} without, {result.subjects} subjects; prevalence "
+        f"{fmt(result.prevalence)} (chance level of AP)"
+    )
+
+
+def _lines(result: Comparison) -> list[str]:
+    """The results as text, for the terminal: one line per metric, one column per method."""
+    table = dict(_columns(result))
+    cells = [["metric", *table]]
+    cells += [[metric, *(fmt(own[metric]) for own in table.values())] for metric in next(iter(table.values()))]
+    lines = [_head(result), *_aligned(cells)]
+    for pair in result.paired:
+        cells = [[f"{result.methods[0].name} against {pair.other}", "difference", "ratio"]]
+        cells += [[key, fmt(value), fmt(pair.ratio[key])] for key, value in pair.difference.items()]
+        lines += [*_aligned(cells), f"AP per scan: p = {fmt(pair.p)}, after Holm {fmt(pair.p_holm)} (sign flips)"]
+    return lines
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _report(config: EvaluateConfig, result: Comparison, notes: Sequence[str]) -> Report:
+    report = Report("Heatmaps against truth", _head(result))
+    report.facts({"heatmaps": config.predictions, "truth": config.truth, "seed": config.seed})
+    for note in notes:
+        report.text(note)
+    methods = result.methods
+    report.section("Voxels", "Pooled over all scans with an anomaly. Brackets: 95 %, resampling subjects.")
+    columns = ["method", *methods[0].voxel, "AP per scan", "coverage"]
+    report.table(columns, [(row.name, *row.voxel.values(), row.ap_per_scan, row.coverage) for row in methods])
+    report.figure(
+        interval_plot(
+            [row.name for row in methods], [row.voxel["AP"] for row in methods], "voxel AP", reference=result.prevalence
+        ),
+        "Average precision with 95 % intervals; the line is chance.",
+    )
+    report.section("Lesions", "Share of the lesions found at so many false positives per scan (FROC), and their mean.")
+    columns = ["method", *(f"{rate:g} per scan" for rate in RATES), "mean"]
+    report.table(columns, [(row.name, *row.sensitivity.values(), row.froc) for row in methods])
+    if methods[0].scan:
+        report.section("Scans", f"{result.scans} scans with an anomaly against {result.healthy} without.")
+        scans = [(row.name, key, own["AUROC"], own["AP"]) for row in methods for key, own in row.scan.items()]
+        report.table(["method", "score", "AUROC", "AP"], scans, "max: hottest voxel; top: mean of the hottest 0.1 %.")
+    if result.group_sizes:
+        report.section("What is found")
+    for by, sizes in result.group_sizes.items():
+        rows = [(name, size, *(row.groups[by][name] for row in methods)) for name, size in sizes.items()]
+        report.table([by, "scans", *(row.name for row in methods)], rows, f"Voxel AP by {by}.")
+    for pair in result.paired:
+        report.section(f"Against {pair.other}", "Differences and ratios; every resample draws the same subjects.")
+        report.table(
+            ["metric", "difference", "ratio"],
+            [(key, value, pair.ratio[key]) for key, value in pair.difference.items()],
+            f"{methods[0].name} minus, and over, {pair.other}. Sign-flip test of the AP per scan over subjects: "
+            f"p = {fmt(pair.p)}; adjusted for the number of comparisons (Holm): {fmt(pair.p_holm)}.",
+        )
+    report.section("Limits", LIMITS)
+    return report
