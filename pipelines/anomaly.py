@@ -17,8 +17,8 @@ from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.pseudohealthy import as_seen
+from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
-from medgen.anomaly.screening import screen
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
@@ -133,8 +133,6 @@ def run(
                     development, held_out, models, config.anomaly, recipe, template, progress=tick
                 )
                 stage.log_metrics({"threshold": detector.calibration.threshold})
-            suspects = contamination.suspects(detector, development)
-            write_csv(folder.out / "contamination.csv", [item.row() for item in suspects], contamination.COLUMNS)
             provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
             artifact = to_artifact(detector, provenance)
             artifact.save(folder.model)
@@ -144,15 +142,7 @@ def run(
                 measurements, examples = _evaluate(config, detector, development, screening.passed, folder, tick)
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
-            groups = groups_of(manifest, measurements, detector, development)
-            if groups:
-                write_csv(folder.out / "groups.csv", csv_rows(groups), GROUP_COLUMNS)
-            smallest = None
-            if config.detectability.enabled:
-                with track.stage("detectability"):
-                    smallest = detectability(detector, screening.passed, config.detectability, config.seed, tick)
-                write_detectability(folder.out / "detectability.csv", smallest)
-            checks = Checks(screening, groups, suspects, smallest)
+            checks = _check(config, manifest, detector, development, screening, measurements, folder, track, tick)
             folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):
                 report = run_report(
@@ -317,6 +307,31 @@ def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) ->
 def _chosen(detector: AnomalyDetector) -> dict[str, str]:
     tags = {"medgen.anomaly.channels": ", ".join(detector.config.fusion.channels)}
     return tags if detector.choice is None else {**tags, "medgen.anomaly.choice": detector.choice.words}
+
+
+def _check(
+    config: AnomalyRunConfig,
+    manifest: Manifest,
+    detector: AnomalyDetector,
+    development: Dataset,
+    screening: Screening,
+    measurements: Sequence[Measurement],
+    folder: RunFolder,
+    track: tracking.Run,
+    tick: Tick,
+) -> Checks:
+    """Suspect training scans, rates by group and the minimum detectable lesion, each with its table."""
+    suspects = contamination.suspects(detector, development)
+    write_csv(folder.out / "contamination.csv", [item.row() for item in suspects], contamination.COLUMNS)
+    groups = groups_of(manifest, measurements, detector, development)
+    if groups:
+        write_csv(folder.out / "groups.csv", csv_rows(groups), GROUP_COLUMNS)
+    smallest = None
+    if config.detectability.enabled:
+        with track.stage("detectability"):
+            smallest = detectability(detector, screening.passed, config.detectability, config.seed, tick)
+        write_detectability(folder.out / "detectability.csv", smallest)
+    return Checks(screening, groups, suspects, smallest)
 
 
 def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict[str, Any]:

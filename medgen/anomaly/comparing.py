@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.ranking import Ranked, Statistic, level_counts
-from medgen.anomaly.summary import Resampler
+from medgen.anomaly.ranking import Ranked, Resampler, Statistic, level_counts
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
 from medgen.metrics.detection import Candidates, find_candidates, froc

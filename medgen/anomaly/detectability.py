@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medgen.anomaly.crossfit import Progress
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import implant_all
+from medgen.anomaly.implanted import implant_all
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
