@@ -2,7 +2,8 @@
 
 The configured fusion is compared with every single score as normative z, baselines included, and with itself without
 the self-supervised score. Another candidate is taken only if its average precision is better with an interval that
-excludes equality: with few subjects the highest estimate alone is mostly luck. Implants are of kinds that no test
+excludes equality, and a sign-flip test over subjects, corrected for the number of candidates, agrees: with few subjects
+the highest of twenty estimates is mostly luck, and so is an interval from a handful of resampled ones. Implants are of kinds that no test
 set uses by default and that the self-supervised score has not learned from.
 """
 
@@ -16,7 +17,11 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.ranking import Ranked, Resampler
 from medgen.anomaly.registry import get
+from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.interval import Interval
+
+# Of the corrected test.
+_LEVEL = 0.05
 
 CONFIGURED = "configured fusion"
 INDEPENDENT = "fusion without selfsup"
@@ -53,6 +58,7 @@ class Candidate:
         baseline: Whether it is a single simple baseline.
         ap: Pooled voxel average precision.
         gain: That minus the configured fusion's, paired over subjects.
+        p: Two-sided sign-flip test of that over the subjects' own average precisions, Holm-adjusted over all candidates.
         by_kind: Average precision per kind of implant, without interval.
     """
 
@@ -61,6 +67,7 @@ class Candidate:
     baseline: bool
     ap: Interval
     gain: Interval
+    p: float
     by_kind: Mapping[str, float]
 
 
@@ -125,12 +132,16 @@ def choose(
     if without and without != configured:
         options[INDEPENDENT] = without
     options |= {name: (name,) for name in scans[0].z}
-    ranked, draws = {}, {}
+    ranked, draws, own = {}, {}, {}
+    units = resampler.indicator(subjects)
     for name, channels in options.items():
         single = name not in {CONFIGURED, INDEPENDENT}
         maps = [scan.z[name] if single else fuse(scan.fold, channels, scan.z).astype(np.float16) for scan in scans]
         ranked[name] = Ranked.of(maps, truth)
         draws[name] = resampler.draws(ranked[name], subjects, Ranked.average_precision)
+        own[name] = ranked[name].pooled(units).average_precision()
+    others = [name for name in options if name != CONFIGURED]
+    adjusted = dict(zip(others, holm([_p(own[name] - own[CONFIGURED], seed) for name in others]), strict=True))
     kinds = tuple(dict.fromkeys(scan.kind for scan in scans))
     rows = {kind: [index for index, scan in enumerate(scans) if scan.kind == kind] for kind in kinds}
     candidates = [
@@ -140,14 +151,15 @@ def choose(
             baseline=name in scans[0].z and get(name).baseline,
             ap=resampler.interval(draws[name]),
             gain=resampler.interval(draws[name] - draws[CONFIGURED]),
+            p=adjusted.get(name, 1.0),
             by_kind={
-                kind: float(ranked[name].select(own).pooled().average_precision()[0]) for kind, own in rows.items()
+                kind: float(ranked[name].select(part).pooled().average_precision()[0]) for kind, part in rows.items()
             },
         )
         for name, channels in options.items()
     ]
     candidates = [candidates[0], *sorted(candidates[1:], key=lambda entry: -entry.ap.estimate)]
-    better = [entry for entry in candidates[1:] if entry.gain.low > 0]
+    better = [entry for entry in candidates[1:] if entry.gain.low > 0 and entry.p <= _LEVEL]
     return Choice(
         chosen=better[0].name if better else CONFIGURED,
         candidates=tuple(candidates),
@@ -156,3 +168,9 @@ def choose(
         subjects=len(resampler.names),
         prevalence=float(np.concatenate(truth).mean()),
     )
+
+
+def _p(differences: NDArray[np.float64], seed: int) -> float:
+    """Subjects whose implants changed no scored voxel have no average precision and no say."""
+    known = differences[np.isfinite(differences)]
+    return sign_flip_p(known, seed=seed) if known.size else 1.0

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medgen.anomaly.descriptors import NAMES, _eigenvalues, describe
+
+SHAPE = (18, 20, 16)
+RNG = np.random.default_rng(0)
+EVERYWHERE = np.ones(SHAPE, dtype=bool)
+ROW = {name: row for row, name in enumerate(NAMES)}
+
+
+def test_there_is_a_name_for_every_map():
+    maps = describe(RNG.random(SHAPE, dtype=np.float32), EVERYWHERE)
+    assert maps.shape == (len(NAMES), *SHAPE)
+    assert maps.dtype == np.float32
+    assert np.isfinite(maps).all()
+
+
+def test_a_constant_scan_has_no_contrast_texture_or_asymmetry():
+    maps = describe(np.full(SHAPE, 0.4, np.float32), EVERYWHERE)
+    for name in ("intensity", "smooth_1", "smooth_2", "smooth_4"):
+        np.testing.assert_allclose(maps[ROW[name]], 0.4, atol=1e-5)
+    for name in ("band_0_1", "band_1_2", "band_2_4", "asymmetry_1", "asymmetry_2", "asymmetry_fine"):
+        np.testing.assert_allclose(maps[ROW[name]], 0, atol=1e-5)
+    # The logarithm of the floor; a standard deviation is the root of a difference that rounds to 1e-7.
+    for name in ("fine_1", "range", "slope", "tensor_1"):
+        np.testing.assert_allclose(maps[ROW[name]], np.log(0.02), atol=0.02)
+
+
+def test_what_lies_outside_the_foreground_does_not_matter():
+    scan = RNG.random(SHAPE, dtype=np.float32)
+    mask = EVERYWHERE.copy()
+    mask[:, :4] = False
+    other = np.where(mask, scan, 7).astype(np.float32)
+    np.testing.assert_allclose(describe(scan, mask), describe(other, mask), atol=1e-5)
+    assert (describe(scan, mask)[:, ~mask] == 0).all()
+
+
+def test_blur_lowers_and_noise_raises_the_energy_of_fine_detail():
+    from scipy import ndimage
+
+    scan = RNG.random(SHAPE, dtype=np.float32)
+    before = describe(scan, EVERYWHERE)[ROW["fine_1"]].mean()
+    assert describe(ndimage.gaussian_filter(scan, 1.0), EVERYWHERE)[ROW["fine_1"]].mean() < before - 0.5
+    assert describe(scan + RNG.normal(size=SHAPE).astype(np.float32), EVERYWHERE)[ROW["fine_1"]].mean() > before + 0.5
+
+
+def test_asymmetry_changes_sign_with_the_sides():
+    scan = RNG.random(SHAPE, dtype=np.float32)
+    for name in ("asymmetry_1", "asymmetry_2", "asymmetry_fine"):
+        here, mirrored = (describe(part, EVERYWHERE)[ROW[name]] for part in (scan, scan[::-1].copy()))
+        np.testing.assert_allclose(mirrored, -here, atol=1e-4)
+        np.testing.assert_allclose(here[::-1], -here, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["random", "diagonal", "isotropic", "zero"])
+def test_eigenvalues_are_numpys(kind):
+    parts = RNG.normal(size=(50, 3, 3))
+    matrices = {
+        "random": parts @ parts.transpose(0, 2, 1),
+        "diagonal": np.array([np.diag(row) for row in RNG.random((50, 3))]),
+        "isotropic": np.eye(3) * RNG.random((50, 1, 1)),
+        "zero": np.zeros((50, 3, 3)),
+    }[kind]
+    entries = (matrices[:, a, b].astype(np.float32) for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)))
+    mine = np.stack(_eigenvalues(*entries), axis=1)
+    np.testing.assert_allclose(mine, np.linalg.eigvalsh(matrices)[:, ::-1], atol=2e-3)
