@@ -2,9 +2,9 @@
 
 The configured fusion is compared with every single score as normative z, baselines included, and with itself without
 the self-supervised score. Another candidate is taken only if its average precision is better with an interval that
-excludes equality, and a sign-flip test over subjects, corrected for the number of candidates, agrees: with few subjects
-the highest of twenty estimates is mostly luck, and so is an interval from a handful of resampled ones. Implants are of kinds that no test
-set uses by default and that the self-supervised score has not learned from.
+excludes equality, and a sign-flip test over subjects, corrected for the number of candidates, agrees: with few
+subjects the highest of twenty estimates is mostly luck, and so is an interval from a handful of resampled ones.
+Implants are of kinds that no test set uses by default and that the self-supervised score has not learned from.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Candidate:
         baseline: Whether it is a single simple baseline.
         ap: Pooled voxel average precision.
         gain: That minus the configured fusion's, paired over subjects.
-        p: Two-sided sign-flip test of that over the subjects' own average precisions, Holm-adjusted over all candidates.
+        p: Sign-flip test of that over the subjects' own average precisions, Holm-adjusted over all candidates.
         by_kind: Average precision per kind of implant, without interval.
     """
 
