@@ -25,8 +25,10 @@ from medgen.seeds import derive, numpy_rng
 _PRIOR, _BLUR = 10.0, 1.5
 # A z beyond this says nothing more.
 _LIMIT = 8.0
-# Corrupted copies of each training scan, regions per copy, their radii in voxels, and voxels kept per copy.
-_COPIES, _REGIONS, _RADII = 8, 6, (1.5, 7.0)
+# Most corrupted copies of a training scan, and about how many are enough in all: a hundred weights are known by then.
+_COPIES, _ENOUGH = 8, 160
+# Regions per copy, their radii in voxels, and voxels kept per copy.
+_REGIONS, _RADII = 6, (1.5, 7.0)
 _CHANGED, _HEALTHY = 1500, 2500
 # Places at which the weight of a |z| may change: small deviations are noise, large ones saturate.
 _KNOTS = (1.5, 3.0)
@@ -129,12 +131,13 @@ def _corrupted(inputs: Inputs) -> list[list[tuple[NDArray[np.float16], NDArray[n
     belongs to its scan alone and every fold may use it.
     """
     kinds = tuple(inputs.settings.get("corruptions", DEFAULT))
+    copies = max(1, min(_COPIES, _ENOUGH // len(inputs)))
     result = []
     for scan, mask, memo in zip(inputs.voxels, inputs.mask, inputs.memo, strict=True):
-        key = f"corrupted {kinds}"
+        key = f"corrupted {copies} {kinds}"
         if key not in memo:
             seed = int.from_bytes(hashlib.sha256(scan.tobytes()).digest()[:6], "big")
-            memo[key] = [_copy(scan, mask, kinds, derive(seed, "corruption", copy)) for copy in range(_COPIES)]
+            memo[key] = [_copy(scan, mask, kinds, derive(seed, "corruption", copy)) for copy in range(copies)]
         result.append(memo[key])
     return result
 
