@@ -23,7 +23,7 @@ from medgen.cases import split_subjects
 from medgen.cohorts import simulate
 from medgen.config import parse_config, read_yaml
 from medgen.dataset import Dataset, prepare_dataset
-from medgen.errors import ConfigError, DataError
+from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.files import read_json, write_json
 from medgen.layouts import load_cohort
 from medgen.seeds import derive
@@ -123,6 +123,12 @@ def run(
             _score_others(plan, partial(_named_tick, tick, f"{plan.cohort} seed {plan.seed}"))
             words |= {f"{plan.cohort}, seed {plan.seed}, {name}": text for name, text in _peer_words(plan).items()}
     results = [_results(name, [plan for plan in plans if plan.cohort == name]) for name in dict.fromkeys(cohorts)]
+    speed = None
+    try:
+        speed = _speed(plans)
+    except MedgenError as error:
+        # Hours of runs must not be lost to it.
+        notes.append(str(error))
     bench = bench_report.Bench(
         cohorts=results,
         seeds=tuple(dict.fromkeys(seeds)),
@@ -130,7 +136,7 @@ def run(
         quick=quick,
         notes=notes,
         peer_words=words,
-        speed=_speed(plans),
+        speed=speed,
     )
     written = bench_report.write(out, bench)
     lines = [*notes, *bench_report.headlines(bench), *(f"written: {path}" for path in written)]

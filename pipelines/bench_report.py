@@ -69,7 +69,7 @@ class Bench:
         quick: Whether the numbers mean nothing.
         notes: What was left out, in sentences.
         peer_words: Cohort, seed and peer → how it was fitted.
-        speed: Cost of scoring one scan of the first run.
+        speed: Cost of scoring one scan of the first run; None where it could not be measured.
     """
 
     cohorts: Sequence[CohortResult]
@@ -78,7 +78,7 @@ class Bench:
     quick: bool
     notes: Sequence[str]
     peer_words: Mapping[str, str]
-    speed: Speed
+    speed: Speed | None
 
 
 def write(out: Path, bench: Bench) -> list[Path]:
@@ -127,7 +127,8 @@ def markdown(bench: Bench) -> str:
     if bench.peer_words:
         words = [f"{name}: {text}" for name, text in bench.peer_words.items()]
         parts += ["## How peers were fitted", _list(words)]
-    parts += _speed(bench.speed)
+    if bench.speed is not None:
+        parts += _speed(bench.speed)
     return "\n\n".join(parts) + "\n"
 
 
@@ -241,15 +242,15 @@ def _speed(speed: Speed) -> list[str]:
     spacing = " x ".join(f"{size:g}" for size in speed.spacing)
     rows: list[tuple[str, str]] = [
         ("scan", f"{shape} voxels of {spacing} mm"),
-        ("`detector.score_scan`, preparation and registration included", f"{speed.score_s:.1f} s"),
+        ("`detector.score_scan`, preparation and registration included", f"{speed.score_s:.2f} s"),
         ("peak memory of the process, interpreter and libraries included", f"{speed.peak_mb:.0f} MB"),
-        ("loading the artifact", f"{speed.load_s:.1f} s"),
+        ("loading the artifact", f"{speed.load_s:.2f} s"),
         ("folds", str(speed.folds)),
         ("threads", str(speed.threads)),
     ]
     if speed.restoration_s is not None:
         text = f"`restoration`, {speed.restoration_steps} steps, one fold, apart"
-        rows.append((text, f"{speed.restoration_s:.1f} s"))
+        rows.append((text, f"{speed.restoration_s:.2f} s"))
     return ["## Speed and memory", f"```\n{speed.command}\n```", _table(["what", "value"], rows)]
 
 

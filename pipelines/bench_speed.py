@@ -75,7 +75,7 @@ def measure(model: Path, scan: Path) -> Speed:
         get("restoration")(inputs, {})
         seconds = time.perf_counter() - begun
     return Speed(
-        command=f"python -m medgen.pipelines.bench_speed {model.name} {scan.name}",
+        command=f"python -m medgen.pipelines.bench_speed {model.parent.name}/{model.name} {scan.name}",
         shape=tuple(volume.grid.shape),
         spacing=tuple(round(float(size), 4) for size in volume.grid.spacing),
         threads=torch.get_num_threads(),

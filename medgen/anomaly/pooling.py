@@ -342,7 +342,10 @@ def leave_out(runs: Runs) -> list[LeftOut]:
             return runs.resampler.draws(runs.ranked(name).select(places), subjects, Ranked.average_precision)
 
         full, without, simple = draws(label()), draws(label(group)), draws(ZSCORE)
-        interval = runs.resampler.interval
+
+        def interval(values: NDArray[np.float64], subjects: list[str] = subjects) -> Interval:
+            return _honest(runs.resampler.interval(values), subjects)
+
         kinds = tuple(kind for kind in alike if any(runs.implanted[place].kind == kind for place in places))
         result.append(
             LeftOut(
@@ -373,11 +376,22 @@ def _cell(
         scans=len(items),
         subjects=len(set(subjects)),
         prevalence=float(np.concatenate([item.truth for item in items]).mean()),
-        ap={name: runs.resampler.ranked(own.select(rows), subjects, statistic) for name, own in ranked.items()},
-        scan_auroc=runs.resampler.ranked(
-            _scans_ranked(both, scan_score), [item.subject for item in both], Ranked.auroc
+        ap={
+            name: _honest(runs.resampler.ranked(own.select(rows), subjects, statistic), subjects)
+            for name, own in ranked.items()
+        },
+        scan_auroc=_honest(
+            runs.resampler.ranked(_scans_ranked(both, scan_score), [item.subject for item in both], Ranked.auroc),
+            subjects,
         ),
     )
+
+
+def _honest(interval: Interval, subjects: Sequence[str]) -> Interval:
+    """Without limits where one subject alone has positives: resampling it would give an interval of no width."""
+    count = len(set(subjects))
+    limits = {} if count > 1 else {"low": float("nan"), "high": float("nan")}
+    return replace(interval, n=count, **limits)
 
 
 def _scans_ranked(items: Sequence[Measurement], name: str) -> Ranked:

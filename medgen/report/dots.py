@@ -42,10 +42,12 @@ def dot_panels(
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
     places = np.arange(len(conditions), dtype=np.float64)
-    for axes, group in zip(grid.ravel(), [*panels, *[None] * (rows * columns - len(panels))], strict=True):
-        if group is None:
-            axes.set_axis_off()
-            continue
+    highest = max((value for series in panels.values() for own in series.values() for value in own), key=_finite)
+    for number, axes in enumerate(grid.ravel()[len(panels) :], start=len(panels)):
+        axes.set_axis_off()
+        # The panel above has no other to carry its labels.
+        grid.ravel()[number - columns].tick_params(labelbottom=True)
+    for axes, group in zip(grid.ravel(), panels, strict=False):
         for number, name in enumerate(names):
             if name not in panels[group]:
                 continue
@@ -58,7 +60,7 @@ def dot_panels(
         if chance is not None and group in chance:
             axes.plot(places, chance[group], color=_INK, marker="_", ms=12, ls="none", label="chance")
         axes.set_title(group, fontsize=9)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * _finite(highest) or 1.0)
         axes.set_xticks(places, list(conditions), fontsize=7, rotation=60)
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", color=_GRID, lw=0.5)
@@ -70,3 +72,7 @@ def dot_panels(
     if title:
         figure.suptitle(title, fontsize=11, weight="bold", color=_INK)
     return figure
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
