@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from medgen import tracking
-from medgen.anomaly import contamination
+from medgen.anomaly import contamination, kept
 from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
@@ -95,9 +95,17 @@ class AnomalyRunConfig(RunConfig):
 
 
 def run(
-    config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False
+    config: AnomalyRunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    keep: bool = False,
 ) -> RunSummary:
     """Run the pipeline; ``out`` then holds heatmaps, tables, ``model/`` and ``report.html``.
+
+    With ``keep`` also ``measurements.npz``, the voxel scores of all test scans, which benchmarks pool over runs; it
+    takes two bytes per scored voxel, scan and row of the table, gigabytes for large test sets.
 
     Raises:
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
@@ -110,6 +118,7 @@ def run(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )
     config.anomaly.check_subjects(len(parts["development"].subjects))
+    config.evaluation.check_masks()
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
@@ -142,6 +151,8 @@ def run(
                 measurements, examples = _evaluate(config, detector, development, screening.passed, folder, tick)
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
+            if keep:
+                kept.save(folder.out / kept.FILE, measurements)
             checks = _check(config, manifest, detector, development, screening, measurements, folder, track, tick)
             folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):

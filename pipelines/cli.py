@@ -48,6 +48,7 @@ def _group(name: str, text: str, example: str) -> typer.Typer:
 data_app = _group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 anomaly_app = _group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 augment_app = _group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
+bench_app = _group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
 audit_app = _group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 card_app = _group("card", "Data cards.", "Example: medgen card lint data_cards/simulated.md")
 
@@ -230,6 +231,42 @@ def augment_run(
     _finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 
+@bench_app.command("anomaly", epilog="Example: medgen bench anomaly bench --data ../shared/data --seeds 0,1,2")
+def bench_anomaly(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of runs, tables and pictures.")] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="Has a folder per cohort, and lesions/.")] = Path("data"),
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Default: 0,1,2; with --quick 0.")] = None,
+    cohorts: Annotated[
+        str | None, typer.Option("--cohorts", help="Default: oasis,hippocampus; with --quick simulated.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse grid, few steps: tries the command out.")] = False,
+    resume: Resume = False,
+    device: Device = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
+    from . import bench_anomaly as pipeline
+
+    chosen = _listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
+    numbers = _listed(seeds or ("0" if quick else "0,1,2"))
+    if not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    _finish(
+        pipeline.run(
+            out,
+            data=data,
+            seeds=[int(number) for number in numbers],
+            cohorts=chosen,
+            quick=quick,
+            resume=resume,
+            device=device or "auto",
+            workers=workers or 2,
+            progress=not quiet,
+        )
+    )
+
+
 CohortOptions = {
     "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
     "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
@@ -295,7 +332,7 @@ def data_implant(
     from medgen.layouts import load_cohort
 
     manifest = load_cohort(cohort, _cohort(layout, images, None))
-    chosen = None if kinds is None else [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    chosen = None if kinds is None else _listed(kinds)
     with _bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
     typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
@@ -453,6 +490,11 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     with bars(sys.stderr.isatty()) as tick:
         yield lambda done, total: tick(what, done, total)
+
+
+def _listed(text: str) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _echo_json(data: object) -> None:

@@ -144,7 +144,16 @@ def _reuse(out: Path, content: list[Path], config: Config, *, resume: bool, over
         return
     if not resume:
         raise ConfigError(f"{out}: already holds a run; pass --resume to go on with it or --overwrite to start again")
-    before, now = read_yaml(earlier), config.model_dump(mode="json")
+    check_unchanged(out, config)
+
+
+def check_unchanged(out: Path, config: Config) -> None:
+    """Refuse a run folder that was started with another configuration (``MAY_CHANGE`` apart).
+
+    Raises:
+        ConfigError: If any key differs.
+    """
+    before, now = read_yaml(out / CONFIG_FILE), config.model_dump(mode="json")
     changed = sorted(key for key in {*before, *now} - set(MAY_CHANGE) if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(

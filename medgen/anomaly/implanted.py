@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape
 from medgen.cohorts.implants import (
     IMPLANTS,
     NEEDS_FOREIGN,
@@ -33,6 +35,8 @@ class ImplantConfig(Config):
         per_scan: Implanted copies of each healthy test scan, one implant each.
         radius_mm: Smallest and largest radius; drawn uniformly.
         contrasts: Strengths, taken in turn; what a strength is depends on the kind.
+        masks: Folder of real lesion masks (any image format, above 0 is lesion) that the kind ``lesion`` takes its form
+            from; images in it that are no masks, such as their template, are passed over.
         bootstrap: Resamples of the test subjects behind each interval.
     """
 
@@ -40,22 +44,37 @@ class ImplantConfig(Config):
     per_scan: int = Field(ge=1, le=50)
     radius_mm: tuple[float, float] = (6.0, 12.0)
     contrasts: tuple[float, ...] = Field(default=(1.5, 2.5), min_length=1)
+    masks: Path | None = None
     bootstrap: int = Field(default=2000, ge=100)
 
     @field_validator("kinds")
     @classmethod
     def _usable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         check_kinds(value)
-        shaped = sorted(set(value) & NEEDS_SHAPE)
-        if shaped or not value:
-            raise ValueError(f"expected kinds that need no lesion masks, found {shaped or 'none'}")
+        if not value:
+            raise ValueError("expected kinds of implants, found none")
         return value
 
     @model_validator(mode="after")
-    def _in_order(self) -> ImplantConfig:
+    def _consistent(self) -> ImplantConfig:
+        shaped = sorted(set(self.kinds) & NEEDS_SHAPE)
+        if shaped and self.masks is None:
+            raise ValueError(f"expected kinds that need no lesion masks, found {shaped}; or set masks to their folder")
+        if self.masks is not None and not shaped:
+            raise ValueError(f"masks are given, but no kind takes its form from them; add one of {sorted(NEEDS_SHAPE)}")
         if not 0 < self.radius_mm[0] <= self.radius_mm[1] or min(self.contrasts) <= 0:
             raise ValueError("radius_mm must be (smallest, largest), above 0, and contrasts above 0")
         return self
+
+    def check_masks(self) -> None:
+        """Refuse, before anything is trained, a folder of masks that implants cannot be made from.
+
+        Raises:
+            DataError: If it is no folder, or none of its images is a lesion mask.
+        """
+        if self.masks is not None:
+            shapes = lesion_masks(self.masks)
+            first_usable(range(len(shapes)), shapes, {})
 
 
 class EvaluationConfig(ImplantConfig):
@@ -112,7 +131,8 @@ def scans_to_test(
     """Every healthy test scan followed by its implanted copies.
 
     Implants are made in model intensities on the model grid; foreign tissue comes from development scans only. Every
-    copy has its own random stream, so adding scans changes nothing for the others.
+    copy has its own random stream, so adding scans changes nothing for the others. ``lesion`` takes the form of one of
+    the masks of the configuration, drawn at random.
 
     Args:
         test: Held-out healthy scans.
@@ -120,7 +140,12 @@ def scans_to_test(
         spacing: Voxel size of the model grid in mm.
         config: Kinds, sizes, strengths.
         seed: Seed of the run.
+
+    Raises:
+        DataError: If no image in the folder of masks is a lesion mask.
     """
+    shapes = [] if config.masks is None else lesion_masks(config.masks)
+    usable: dict[Path, bool] = {}
     for number, (case, subject) in enumerate(zip(test.ids, test.subjects, strict=True)):
         image, foreground = test.images[number], test.foregrounds[number].bool()
         mask = foreground[0].cpu().numpy()
@@ -133,7 +158,10 @@ def scans_to_test(
             rng = numpy_rng(seed, "implant", case, copy)
             radius = float(rng.uniform(*config.radius_mm))
             other = training.images[int(rng.integers(len(training)))] if kind in NEEDS_FOREIGN else None
-            changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng)
+            shape = None
+            if kind in NEEDS_SHAPE:
+                shape = read_shape(first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable))
+            changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng, shape=shape)
             name = f"{case}-implant{copy + 1}-{kind}"
             yield TestScan(name, case, subject, kind, radius, contrast, changed, foreground, truth)
 
@@ -148,6 +176,7 @@ def implant_all(
     other: torch.Tensor | None,
     rng: np.random.Generator,
     where: NDArray[np.bool_] | None = None,
+    shape: NDArray[np.bool_] | None = None,
 ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
     """The same implant in every channel: one place and form, because every channel starts from the same stream.
 
@@ -161,6 +190,7 @@ def implant_all(
         other: Foreign tissue, (c, i, j, k), for the kinds that need it.
         rng: Source of randomness.
         where: (i, j, k), the part that the centre may lie in; default: the whole foreground.
+        shape: A lesion mask with cubic voxels, for the kinds that take their form from one.
 
     Returns:
         The changed image (c, i, j, k) and the voxels that changed in any channel, (i, j, k).
@@ -180,6 +210,7 @@ def implant_all(
             contrast=contrast,
             foreign=foreign,
             where=where,
+            shape=shape,
         )
         channels.append(torch.from_numpy(done.image))
         truth |= done.mask

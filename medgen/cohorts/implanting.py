@@ -175,7 +175,7 @@ def _plans(
         foreign = others[int(rng.integers(len(others)))] if others else None
         kind = turns[number]
         # Folders of masks often hold their template too: what is no mask is passed over.
-        shape = _first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable) if kind in NEEDS_SHAPE else None
+        shape = first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable) if kind in NEEDS_SHAPE else None
         plans[case.id].append(
             _Plan(
                 kind,
@@ -188,7 +188,17 @@ def _plans(
     return plans
 
 
-def _first_usable(order: Sequence[int], shapes: Sequence[Path], known: dict[Path, bool]) -> Path:
+def first_usable(order: Sequence[int], shapes: Sequence[Path], known: dict[Path, bool]) -> Path:
+    """The first image in ``order`` (indices into ``shapes``) that :func:`read_shape` takes for a lesion mask.
+
+    Args:
+        order: Indices in the order of trying.
+        shapes: Image files, such as those of :func:`lesion_masks`; a template among them is passed over, with a note.
+        known: What is known of files from earlier calls; gets what is learned.
+
+    Raises:
+        DataError: If none is a mask.
+    """
     for index in order:
         path = shapes[int(index)]
         if path not in known:

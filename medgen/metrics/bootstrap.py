@@ -168,8 +168,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def binomial_interval(k: int, n: int, level: float = 0.95) -> Interval:
+def binomial_interval(k: float, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion of ``k`` in ``n`` (Clopper and Pearson, Biometrika 1934).
+
+    ``k`` may be a sum of shares, where a subject was tested several times: then the limits lie between those of the
+    whole numbers below and above, as if a subject's repetitions told nothing new.
 
     Raises:
         DataError: If not 0 ≤ k ≤ n with n ≥ 1.

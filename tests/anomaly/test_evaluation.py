@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from medgen import io
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, scans_to_test
 from medgen.anomaly.summary import as_json, summarise
 from medgen.config import parse_config
 from medgen.dataset import Dataset
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
+from medgen.volume import Grid, Volume
 
 SHAPE = (20, 20, 20)
 
@@ -64,6 +66,8 @@ def test_copies_do_not_depend_on_the_other_scans():
     ("data", "message"),
     [
         ({"kinds": ["lesion"]}, "no lesion masks"),
+        ({"kinds": ["blur"], "masks": "lesions"}, "no kind takes its form"),
+        ({"kinds": []}, "found none"),
         ({"radius_mm": [5, 2]}, "smallest, largest"),
         ({"contrasts": [0.0]}, "contrasts above 0"),
     ],
@@ -71,6 +75,46 @@ def test_copies_do_not_depend_on_the_other_scans():
 def test_unusable_settings_are_refused(data, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(EvaluationConfig, data, source="test")
+
+
+def masks(folder, *names):
+    """Lesion masks: a thick rod along one axis; and a template, which is none."""
+    grid = Grid((12, 12, 12), np.eye(4))
+    rod = np.zeros((1, 12, 12, 12), dtype=np.uint8)
+    rod[0, 1:11, 5:8, 5:8] = 1
+    for name in names:
+        io.write(Volume(rod if name != "ch2" else np.ones_like(rod), grid), folder / f"{name}.nii.gz")
+    return folder
+
+
+def test_lesions_take_the_form_of_masks_and_templates_among_them_are_passed_over(tmp_path):
+    folder = masks(tmp_path, "ch2", "rod")
+    config = EvaluationConfig(kinds=("lesion",), per_scan=3, radius_mm=(4.0, 4.0), masks=folder)
+    config.check_masks()
+    found = [scan for scan in scans(config) if scan.kind == "lesion"]
+    assert len(found) == 12
+    for scan in found:
+        size = np.ptp(np.argwhere(scan.truth), axis=0) + 1
+        # Three times as long as wide along the first axis; a blob of the same volume is about as wide as long.
+        assert size[0] >= 1.7 * size[1:].max() or size[0] == SHAPE[0]
+
+
+def test_the_other_kinds_do_not_change_when_lesions_are_added(tmp_path):
+    config = EvaluationConfig(
+        kinds=("hyperintense", "lesion", "shift"), per_scan=3, radius_mm=(3.0, 5.0), masks=masks(tmp_path, "rod")
+    )
+    plain = EvaluationConfig(kinds=("hyperintense", "foreign", "shift"), per_scan=3, radius_mm=(3.0, 5.0))
+    for first, second in zip(scans(config), scans(plain), strict=True):
+        assert (first.kind == "lesion") == (second.kind == "foreign")
+        assert torch.equal(first.image, second.image) or first.kind == "lesion"
+
+
+def test_a_folder_without_masks_is_refused_before_anything_is_trained(tmp_path):
+    config = EvaluationConfig(kinds=("lesion",), masks=masks(tmp_path, "ch2"))
+    with pytest.raises(DataError, match="none of 1 images is a lesion mask"):
+        config.check_masks()
+    with pytest.raises(DataError, match="no such folder"):
+        EvaluationConfig(kinds=("lesion",), masks=tmp_path / "nowhere").check_masks()
 
 
 def measurements(strength, n=8, seed=0):

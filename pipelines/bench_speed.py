@@ -1,0 +1,122 @@
+"""What scoring one scan costs, measured in a process of its own: ``python -m medgen.pipelines.bench_speed MODEL SCAN``.
+
+Peak memory is that of a whole process, so a benchmark that has trained models cannot measure it in itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medgen.errors import MedgenError
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Cost of one scan.
+
+    Attributes:
+        command: What measured it.
+        shape, spacing: Of the scan, in voxels and mm.
+        threads: Threads of torch.
+        load_s: Seconds to load the artifact.
+        score_s: Seconds of ``AnomalyDetector.score_scan``, registration included.
+        peak_mb: Peak resident memory in 10⁶ bytes up to then, interpreter and libraries included.
+        restoration_s: Seconds of the score ``restoration`` with one fold's models; None where no model offers it.
+        restoration_steps: Its gradient steps.
+        folds: Folds of the detector, each of which would restore.
+    """
+
+    command: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    threads: int
+    load_s: float
+    score_s: float
+    peak_mb: float
+    restoration_s: float | None
+    restoration_steps: int
+    folds: int
+
+
+def measure(model: Path, scan: Path) -> Speed:
+    """Load an artifact, score a scan, restore it; meant for a fresh process.
+
+    Raises:
+        MedgenError: If the artifact or the scan cannot be used.
+    """
+    import torch
+
+    from medgen import io
+    from medgen.anomaly.ensemble import inputs_for
+    from medgen.anomaly.registry import get
+    from medgen.anomaly.storage import from_artifact
+    from medgen.artifact import TrainedModel
+    from medgen.training import device_of
+
+    start = time.perf_counter()
+    detector = from_artifact(TrainedModel.load(model, device_of("cpu")))
+    loaded = time.perf_counter()
+    volume = io.read(scan)
+    begun = time.perf_counter()
+    result = detector.score_scan(volume)
+    scored, peak = time.perf_counter() - begun, peak_bytes()
+    models, seconds = detector.members[0].models, None
+    if get("restoration").supports(models):
+        image, foreground = torch.from_numpy(result.prepared.image), torch.from_numpy(result.prepared.foreground)
+        inputs = inputs_for(models, image[None], foreground[None, None], detector.config)
+        begun = time.perf_counter()
+        get("restoration")(inputs, {})
+        seconds = time.perf_counter() - begun
+    return Speed(
+        command=f"python -m medgen.pipelines.bench_speed {model.parent.name}/{model.name} {scan.name}",
+        shape=tuple(volume.grid.shape),
+        spacing=tuple(round(float(size), 4) for size in volume.grid.spacing),
+        threads=torch.get_num_threads(),
+        load_s=loaded - start,
+        score_s=scored,
+        peak_mb=peak / 1e6,
+        restoration_s=seconds,
+        restoration_steps=detector.config.restoration_steps,
+        folds=len(detector.members),
+    )
+
+
+def measure_apart(model: Path, scan: Path) -> Speed:
+    """:func:`measure` in a new Python process.
+
+    Raises:
+        MedgenError: If that process fails; the message is its last line.
+    """
+    command = [sys.executable, "-m", "medgen.pipelines.bench_speed", str(model), str(scan)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MedgenError(f"{scan}: cannot be timed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return Speed(**{**found, "shape": tuple(found["shape"]), "spacing": tuple(found["spacing"])})
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    # Not getrusage where there is a choice: on Linux a child's value starts at that of the process that started it.
+    if status.is_file():
+        line = next((text for text in status.read_text().splitlines() if text.startswith("VmHWM:")), "")
+        if line:
+            return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        print(json.dumps(asdict(measure(Path(sys.argv[1]), Path(sys.argv[2])))))
+    except MedgenError as error:
+        sys.exit(f"medgen: {error}")
