@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly import kept, left_out, peers, pooling
+from medgen.anomaly import kept, left_out, peers, pooled_scans, pooling
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_test
 from medgen.anomaly.screening import screen
@@ -158,8 +158,9 @@ def _plan(cohort: str, seed: int, out: Path, data: Path, device: str, workers: i
         evaluation = dict(settings.get("evaluation", {}))
         evaluation |= {"kinds": [*config.evaluation.kinds, LESION], "masks": str(data / "lesions")}
         config = parse_config(anomaly.AnomalyRunConfig, {**settings, "evaluation": evaluation}, source)
-    # As many steps, and steps as long, as a fold of our own main model.
-    given = {"steps": config.training.steps, "lr": config.training.lr, **tiny["peers"]}
+    # As many steps of as many scans, and steps as long, as a fold of our own main model.
+    own = {"steps": config.training.steps, "batch_size": config.training.batch_size, "lr": config.training.lr}
+    given = {**own, **tiny["peers"]}
     return Plan(cohort, seed, config, parse_config(peers.PeerSettings, given, source))
 
 
@@ -299,8 +300,8 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
         size_limits_mm=limits,
         scan_score=config.anomaly.scan_score,
         target=target,
-        scans=pooling.scan_levels(runs, target, sorted({target, *_TARGETS})),
-        any_hot=pooling.family_wise(runs),
+        scans=pooled_scans.scan_levels(runs, target, sorted({target, *_TARGETS})),
+        any_hot=pooled_scans.family_wise(runs),
         controls=pooling.chance_controls(runs),
         left_out=pooling.leave_out(pooled("left-out")),
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from medgen.anomaly.evaluation import FUSED
-from medgen.anomaly.pooling import SIZES, Cell, LeftOut, PooledRow, ScanLevel
+from medgen.anomaly.pooled_scans import ScanLevel
+from medgen.anomaly.pooling import SIZES, Cell, LeftOut, PooledRow
 from medgen.anomaly.summary import as_json
 from medgen.files import write_bytes, write_json, write_text
 from medgen.metrics.bootstrap import Interval

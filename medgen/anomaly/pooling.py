@@ -6,7 +6,7 @@ scores of differently trained models need not be on one scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,10 +20,8 @@ from medgen.anomaly.ranking import Ranked, Resampler, Statistic
 from medgen.anomaly.registry import registered
 from medgen.anomaly.summary import controls
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, binomial_interval, holm, sign_flip_p
+from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
 
-# p-values are compared with targets that are multiples of 1 / (n + 1); rounding must not decide.
-_ROUNDING = 1e-12
 SIZES = ("small", "medium", "large")
 
 
@@ -71,23 +69,6 @@ class Cell:
     prevalence: float
     ap: Mapping[str, Interval]
     scan_auroc: Interval
-
-
-@dataclass(frozen=True)
-class ScanLevel:
-    """One scan score over all seeds.
-
-    Attributes:
-        auroc, ap, fpr_at_95, detected: As in :class:`medgen.anomaly.summary.ScanRow`.
-        realised: Target → share of healthy test subjects with p at or below it; only targets that p can reach.
-    """
-
-    name: str
-    auroc: Interval
-    ap: Interval
-    fpr_at_95: Interval
-    detected: Interval
-    realised: Mapping[float, Interval]
 
 
 @dataclass(frozen=True)
@@ -259,64 +240,11 @@ def cells(runs: Runs, names: Sequence[str], scan_score: str) -> tuple[list[Cell]
     return [_cell(key, rows, runs, ranked, scan_score) for key, rows in places.items()], limits
 
 
-def scan_levels(runs: Runs, target: float, targets: Iterable[float]) -> list[ScanLevel]:
-    """The scan table: every scan score that all seeds have.
-
-    Args:
-        runs: All seeds.
-        target: The calibrated false-positive rate, for ``detected``.
-        targets: Rates whose realisation on healthy test subjects is told.
-    """
-    everything = [*runs.healthy, *runs.implanted]
-    subjects = [item.subject for item in everything]
-    names = [name for name in everything[0].scores if all(name in item.scores for item in everything)]
-    # The smallest p that any scan has by any score: with n calibration subjects none is below 1 / (n + 1).
-    smallest = min(p for item in everything for p in item.p_values.values())
-    rows = []
-    for name in names:
-        ranked = _scans_ranked(everything, name)
-        flagged = np.array([item.p_values[name] <= target + _ROUNDING for item in runs.implanted], dtype=np.float64)
-        rows.append(
-            ScanLevel(
-                name=name,
-                auroc=runs.resampler.ranked(ranked, subjects, Ranked.auroc),
-                ap=runs.resampler.ranked(ranked, subjects, Ranked.average_precision),
-                fpr_at_95=runs.resampler.ranked(ranked, subjects, Ranked.fpr_at_tpr),
-                detected=runs.resampler.mean(flagged, runs.subjects),
-                realised={
-                    rate: share_of_subjects(
-                        runs.healthy, [item.p_values[name] <= rate + _ROUNDING for item in runs.healthy]
-                    )
-                    for rate in targets
-                    if rate >= smallest - _ROUNDING or rate == target
-                },
-            )
-        )
-    return rows
-
-
-def share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> Interval:
-    """Share of healthy subjects with a flagged scan, exact interval.
-
-    A subject tested under several seeds counts once, with the share of the seeds that flag it.
-
-    Args:
-        items: Healthy scans; the part of ``case`` before the first slash is the seed.
-        flags: Whether each is flagged.
-    """
-    tests: dict[tuple[str, str], bool] = {}
-    for item, flag in zip(items, flags, strict=True):
-        key = (item.subject, item.case.partition("/")[0])
-        tests[key] = tests.get(key, False) or flag
-    subjects = list(dict.fromkeys(subject for subject, _ in tests))
-    shares = [np.mean([flag for (own, _), flag in tests.items() if own == subject]) for subject in subjects]
-    # Not above the number of subjects by rounding.
-    return binomial_interval(min(float(np.sum(shares)), len(subjects)), len(subjects))
-
-
-def family_wise(runs: Runs) -> Interval:
-    """Share of healthy test subjects with any voxel above the calibrated threshold."""
-    return share_of_subjects(runs.healthy, [bool(item.hot.any()) for item in runs.healthy])
+def scans_ranked(items: Sequence[Measurement], name: str) -> Ranked:
+    """Scans ranked by one scan score, implanted ones the positives."""
+    return Ranked.of(
+        [np.array([item.scores[name]]) for item in items], [np.array([item.kind != HEALTHY]) for item in items]
+    )
 
 
 def chance_controls(runs: Runs) -> dict[str, Interval]:
@@ -381,7 +309,7 @@ def _cell(
             for name, own in ranked.items()
         },
         scan_auroc=_honest(
-            runs.resampler.ranked(_scans_ranked(both, scan_score), [item.subject for item in both], Ranked.auroc),
+            runs.resampler.ranked(scans_ranked(both, scan_score), [item.subject for item in both], Ranked.auroc),
             subjects,
         ),
     )
@@ -392,12 +320,6 @@ def _honest(interval: Interval, subjects: Sequence[str]) -> Interval:
     count = len(set(subjects))
     limits = {} if count > 1 else {"low": float("nan"), "high": float("nan")}
     return replace(interval, n=count, **limits)
-
-
-def _scans_ranked(items: Sequence[Measurement], name: str) -> Ranked:
-    return Ranked.of(
-        [np.array([item.scores[name]]) for item in items], [np.array([item.kind != HEALTHY]) for item in items]
-    )
 
 
 def _mean_over_seeds(ranked: Ranked, position: NDArray[np.int64]) -> float:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medgen.anomaly import kept, pooling
+from medgen.anomaly import kept, pooled_scans, pooling
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
 from medgen.anomaly.kept import Kept
 from medgen.errors import DataError
@@ -165,7 +165,7 @@ def test_cells_add_up_and_have_no_limits_for_one_subject(runs):
 
 
 def test_realised_rates_count_a_subject_once(runs):
-    (row,) = pooling.scan_levels(runs, 0.05, (0.01, 0.05, 0.2))
+    (row,) = pooled_scans.scan_levels(runs, 0.05, (0.01, 0.05, 0.2))
     # Healthy scans of case-0 have p = 0.05: subject s0 under seed 0, and s1 under seed 1 but not under seed 0.
     expected = 1.5 / 6
     assert row.realised[0.05].estimate == pytest.approx(expected)
