@@ -120,7 +120,7 @@ def run(
         for plan in plans:
             if not finished[plan.folder]:
                 failed += anomaly.run(plan.config, resume=resume, progress=progress, keep=True).exit_code
-            _score_others(plan, partial(_named_tick, tick, f"{plan.cohort} seed {plan.seed}"))
+            _score_others(plan, plan in _refitted(plans), partial(_named_tick, tick, f"{plan.cohort} seed {plan.seed}"))
             words |= {f"{plan.cohort}, seed {plan.seed}, {name}": text for name, text in _peer_words(plan).items()}
     results = [_results(name, [plan for plan in plans if plan.cohort == name]) for name in dict.fromkeys(cohorts)]
     speed = None
@@ -187,21 +187,30 @@ def _is_finished(plan: Plan, *, resume: bool) -> bool:
     return True
 
 
-def _score_others(plan: Plan, tick: Tick) -> None:
-    """Peers and the refitted self-supervised score on the same test scans, once."""
+def _refitted(plans: Sequence[Plan]) -> list[Plan]:
+    """The runs whose self-supervised score is refitted: the first seed of every cohort, since it takes long."""
+    return [plan for number, plan in enumerate(plans) if plan.cohort not in {own.cohort for own in plans[:number]}]
+
+
+def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
+    """Peers, and if asked for the refitted self-supervised score, on the same test scans, once."""
     names = [name for name in peers.NAMES if peers.missing(name) is None]
-    wanted = {plan.beside("peers"): [_row(name) for name in names], plan.beside("left-out"): [left_out.ZSCORE]}
+    wanted = {plan.beside("peers"): [_row(name) for name in names]}
+    if refit:
+        wanted[plan.beside("left-out")] = [left_out.ZSCORE]
     if all(path.is_file() and set(rows) <= set(kept.Kept.open(path).names) for path, rows in wanted.items()):
         return
     detector = from_artifact(TrainedModel.load(plan.folder / "model", "cpu"))
     development, test = _prepared(plan, detector, tick)
     config = plan.config
-    refitted = left_out.refit(
-        development,
-        config.anomaly.smoothing,
-        config.anomaly.corruptions,
-        progress=partial(tick, "refitting without each group"),
-    )
+    refitted = None
+    if refit:
+        refitted = left_out.refit(
+            development,
+            config.anomaly.smoothing,
+            config.anomaly.corruptions,
+            progress=partial(tick, "refitting without each group"),
+        )
     fitted = []
     for number, name in enumerate(names, start=1):
         fitted.append(peers.fit(name, development, plan.peers, derive(config.seed, "bench")))
@@ -215,11 +224,13 @@ def _score_others(plan: Plan, tick: Tick) -> None:
             for own in fitted
         }
         measured["peers"].append(_measurement(scan, region, maps))
-        maps = refitted.maps(scan.image, scan.foreground, region)
-        measured["left-out"].append(_measurement(scan, region, maps))
+        if refitted is not None:
+            maps = refitted.maps(scan.image, scan.foreground, region)
+            measured["left-out"].append(_measurement(scan, region, maps))
         tick("scoring test scans with peers", done, total)
     write_json(plan.beside("peers").with_suffix(".json"), {own.name: own.words for own in fitted})
-    kept.save(plan.beside("left-out"), measured["left-out"])
+    if refit:
+        kept.save(plan.beside("left-out"), measured["left-out"])
     kept.save(plan.beside("peers"), measured["peers"])
 
 
@@ -277,12 +288,12 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
     own = [kept.Kept.open(plan.folder / kept.FILE) for plan in plans]
     seed = derive(plans[0].seed, "bench")
 
-    def pooled(what: str) -> pooling.Runs:
-        files_of = [[kept.Kept.open(plan.beside(what))] for plan in plans]
-        together = [[run, *others] for run, others in zip(own, files_of, strict=True)]
+    def pooled(what: str, chosen: Sequence[Plan]) -> pooling.Runs:
+        files_of = [[kept.Kept.open(plan.beside(what))] for plan in chosen]
+        together = [[run, *others] for run, others in zip(own, files_of, strict=False)]
         return pooling.Runs.of(together, config.evaluation.bootstrap, seed)
 
-    runs = pooled("peers")
+    runs = pooled("peers", plans)
     rows = pooling.compare(runs)
     names = ["fused", pooling.best(rows, "raw"), pooling.best(rows, "z")]
     target = config.anomaly.calibration.target_fpr
@@ -303,7 +314,7 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
         scans=pooled_scans.scan_levels(runs, target, sorted({target, *_TARGETS})),
         any_hot=pooled_scans.family_wise(runs),
         controls=pooling.chance_controls(runs),
-        left_out=pooling.leave_out(pooled("left-out")),
+        left_out=pooling.leave_out(pooled("left-out", _refitted(plans))),
     )
 
 

@@ -150,7 +150,7 @@ def detectability(
     """
     rows = [test.subjects.index(subject) for subject in dict.fromkeys(test.subjects)]
     copies = min(config.per_cell, len(rows))
-    spacing = detector.preprocess.spacing
+    spacing, lean = detector.preprocess.spacing, detector.lean
     total, done = config.measurements(len(rows)), 0
     counts: dict[tuple[str, float, float], list[bool]] = {}
     for number, region in enumerate(REGIONS):
@@ -165,7 +165,7 @@ def detectability(
                     found = counts.setdefault((region, contrast, radius), [])
                     if placed is not None:
                         image, truth = placed
-                        measured = detector.measure(image, test.foregrounds[row].bool())
+                        measured = lean.measure(image, test.foregrounds[row].bool())
                         hot = measured.region & (measured.heat > detector.calibration.threshold)
                         found.append(bool((hot & truth).any()))
                     done += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,21 @@ class AnomalyDetector:
         parts = (fitted.members, fitted.calibration, fitted.support, fitted.choice)
         return cls(config, preprocess, template, *parts, gate)
 
+    @property
+    def lean(self) -> AnomalyDetector:
+        """The same detector without the scores that only stand beside the heatmap in tables."""
+        channels = self.config.fusion.channels
+        used = {*channels, *(get(name).shares for name in channels)}
+        members = [
+            replace(
+                member,
+                states={name: state for name, state in member.states.items() if name in used},
+                normatives={name: member.normatives[name] for name in channels},
+            )
+            for member in self.members
+        ]
+        return replace(self, members=tuple(members))
+
     def measure(self, prepared_image: torch.Tensor, foreground: torch.Tensor) -> Measured:
         """Score one prepared scan with every fold.
 
@@ -181,7 +196,8 @@ class AnomalyDetector:
             heats.add("heat", hot)
             for name, value in scan_values(hot, region, inputs, member.states, self.config).items():
                 scan_scores[name].append(value)
-        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], scan_scores)
+        known = {name: values for name, values in scan_scores.items() if values}
+        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], known)
 
     def score_scan(self, scan: Volume, *, with_channels: bool = False) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.

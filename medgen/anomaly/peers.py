@@ -59,7 +59,7 @@ class PeerSettings(Config):
 
     voxels: int = Field(default=200_000, ge=100)
     steps: int = Field(default=100, ge=1)
-    seconds: float = Field(default=900.0, gt=0)
+    seconds: float = Field(default=120.0, gt=0)
     batch_size: int = Field(default=2, ge=1)
     lr: float = Field(default=1e-3, gt=0)
 

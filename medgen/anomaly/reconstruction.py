@@ -230,7 +230,7 @@ def _fit_multireconstruction(training: Inputs) -> dict[str, NDArray[Any]]:
     return {"variance": (total / training.foreground.sum().clamp_min(1)).clamp_min(1e-8).cpu().numpy()}
 
 
-@score("multireconstruction", needs=HasDecoder, fit=_fit_multireconstruction)
+@score("multireconstruction", needs=HasDecoder, fit=_fit_multireconstruction, costly=True)
 def multireconstruction(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Squared distance from the mean of many reconstructions over their variance, (x − x̄)² / (σ_K² + σ₀²).
 

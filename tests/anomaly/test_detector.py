@@ -238,3 +238,13 @@ def test_a_scan_outside_the_scored_region_is_refused(detector):
     image = torch.zeros(1, *SHAPE)
     with pytest.raises(DataError, match="no part of the scan lies where"):
         detector.measure(image, torch.zeros(1, *SHAPE, dtype=torch.bool))
+
+
+def test_the_lean_detector_gives_the_same_heat(detector):
+    data = dataset(2)
+    whole, lean = (own.measure(data.images[0], data.foregrounds[0]) for own in (detector, detector.lean))
+    np.testing.assert_array_equal(whole.heat, lean.heat)
+    assert set(lean.raw) == set(detector.config.fusion.channels)
+    assert set(whole.raw) > set(lean.raw)
+    assert lean.scores["top"] == whole.scores["top"]
+    assert "iwae" not in lean.scores
