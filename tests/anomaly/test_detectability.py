@@ -42,6 +42,10 @@ class BrightFinder:
     def calibration(self):
         return SimpleNamespace(threshold=self.threshold)
 
+    @property
+    def lean(self):
+        return self
+
     def measure(self, image, foreground):
         region = foreground[0].numpy() & self.support
         heat = image[0].numpy() - 1
