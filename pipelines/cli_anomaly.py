@@ -1,0 +1,140 @@
+"""Commands of the anomaly pipeline and its benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.errors import ConfigError
+
+from .cli_common import (
+    ConfigArgument,
+    Device,
+    DryRun,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Resume,
+    Seed,
+    Workers,
+    finish,
+    group,
+    listed,
+    load,
+    plan,
+)
+
+anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
+bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
+
+
+@anomaly_app.command("run", epilog="Example: medgen anomaly run oasis data=my-brains out=runs/brains")
+def anomaly_run(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    device: Device = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
+    from . import anomaly as pipeline
+
+    settings = load(pipeline.AnomalyRunConfig, "anomaly", config, overrides, device, seed, workers)
+    if dry_run:
+        plan(pipeline.plan(settings))
+    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+
+
+@anomaly_app.command("score", epilog="Example: medgen anomaly score scan.nii.gz --model runs/brains/model --out scored")
+def anomaly_score(
+    scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="NIfTI, NRRD or MHA files, DICOM folders.")],
+    model: Annotated[Path, typer.Option("--model", help="Artifact folder of an anomaly run.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
+    overwrite: Overwrite = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score new scans: heatmaps in their own space, findings, p-values and a report."""
+    from . import anomaly as pipeline
+
+    finish(
+        pipeline.score(scans, model=model, out=out, device=device or "auto", overwrite=overwrite, progress=not quiet)
+    )
+
+
+@anomaly_app.command(
+    "evaluate", epilog="Example: medgen anomaly evaluate heatmaps masks --against other-heatmaps --out compared"
+)
+def anomaly_evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of heatmaps; higher is more anomalous, NaN not scored.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of masks with the same file names; above 0 is anomalous.")],
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="Heatmaps of another method; may be given several times.")
+    ] = None,
+    subjects: Annotated[Path | None, typer.Option("--subjects", help="CSV file: scan, subject.")] = None,
+    unmatched_healthy: Annotated[
+        bool, typer.Option("--unmatched-healthy", help="A scan without a mask is healthy, not an error.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for metrics.json, metrics.csv, report.html.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the resampling.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure heatmaps of any method against masks, and methods against each other."""
+    from . import anomaly_evaluate as pipeline
+
+    settings = pipeline.EvaluateConfig(
+        predictions=predictions,
+        truth=truth,
+        against=tuple(against or ()),
+        subjects=subjects,
+        unmatched_healthy=unmatched_healthy,
+        seed=seed,
+        out=out,
+    )
+    finish(pipeline.run(settings, json_file=json_file, overwrite=overwrite, progress=not quiet))
+
+
+@bench_app.command("anomaly", epilog="Example: medgen bench anomaly bench --data ../shared/data --seeds 0,1,2")
+def bench_anomaly(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of runs, tables and pictures.")] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="Has a folder per cohort, and lesions/.")] = Path("data"),
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Default: 0,1,2; with --quick 0.")] = None,
+    cohorts: Annotated[
+        str | None, typer.Option("--cohorts", help="Default: oasis,hippocampus; with --quick simulated.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse grid, few steps: tries the command out.")] = False,
+    resume: Resume = False,
+    device: Device = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
+    from . import bench_anomaly as pipeline
+
+    chosen = listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
+    numbers = listed(seeds or ("0" if quick else "0,1,2"))
+    if not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            seeds=[int(number) for number in numbers],
+            cohorts=chosen,
+            quick=quick,
+            resume=resume,
+            device=device or "auto",
+            workers=workers or 2,
+            progress=not quiet,
+        )
+    )

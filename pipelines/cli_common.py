@@ -1,0 +1,113 @@
+"""What the commands share: options, loading of configurations, progress, printed results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from medgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medgen.config import Config
+
+    from .runfolder import RunSummary
+
+C = TypeVar("C", bound="Config")
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def group(name: str, text: str, example: str) -> typer.Typer:
+    """A group of commands with its example."""
+    return typer.Typer(
+        name=name, help=text, no_args_is_help=True, context_settings=HELP, rich_markup_mode=None, epilog=example
+    )
+
+
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one such as 'simulated'.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file, such as out=D.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads that read and prepare scans.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the same folder first.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with a memory and time estimate, then stop.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
+
+
+def finish(summary: RunSummary) -> NoReturn:
+    """Print the lines of a run and exit with its code."""
+    for line in summary.lines:
+        typer.echo(line)
+    raise typer.Exit(summary.exit_code)
+
+
+def plan(lines: Iterable[str]) -> NoReturn:
+    """Print the lines of a plan and exit."""
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit
+
+
+def load(
+    cls: type[C],
+    group: str,
+    config: str,
+    overrides: list[str] | None,
+    device: str | None,
+    seed: int | None,
+    workers: int | None,
+) -> C:
+    """The validated configuration of a run: file, overrides, flags."""
+    from medgen.config import load_config
+
+    flags = {"device": device, "seed": seed, "workers": workers}
+    settings = [*(overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    return load_config(cls, find_config(group, config), settings)
+
+
+def find_config(group: str, name: str) -> Path:
+    """The file named on the command line, else the shipped configuration of that name in the pipeline's group."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        return path
+    from importlib.resources import files
+
+    folder = Path(str(files("medgen.configs"))) / group
+    shipped = folder / f"{name}.yaml"
+    if not shipped.is_file():
+        known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
+        raise ConfigError(f"{name}: no such configuration file, and none of that name is shipped (shipped: {known})")
+    return shipped
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for commands without ``--quiet``: shown to people, not to files and pipes."""
+    from .progress import bars
+
+    with bars(sys.stderr.isatty()) as tick:
+        yield lambda done, total: tick(what, done, total)
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def echo_json(data: object) -> None:
+    """Print plain data as JSON."""
+    from medgen.files import plain
+
+    typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))

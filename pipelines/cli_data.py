@@ -1,0 +1,165 @@
+"""Commands about cohorts, outputs and cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medgen.errors import ConfigError
+
+from .cli_common import Workers, bar, echo_json, finish, group, listed
+
+if TYPE_CHECKING:
+    from medgen.layouts import CohortConfig
+
+data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
+audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
+card_app = group("card", "Data cards.", "Example: medgen card lint data_cards/simulated.md")
+
+CohortOptions = {
+    "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
+    "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
+    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
+}
+
+
+@data_app.command("check", epilog="Example: medgen data check my-scans --json report.json")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    layout: Annotated[str, CohortOptions["layout"]] = "auto",
+    images: Annotated[str | None, CohortOptions["images"]] = None,
+    masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    workers: Workers = None,
+) -> None:
+    """Check every file of a cohort in one pass; exit 2 if any has a fault."""
+    from medgen.files import write_json
+    from medgen.integrity import check
+
+    with bar("checking") as progress:
+        result = check(path, _cohort(layout, images, masks), workers=workers or 2, progress=progress)
+    for fault in result.faults:
+        typer.echo(f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}", err=True)
+    if json_file is not None:
+        faults = [{"file": f.file, "found": f.found, "expected": f.expected, "action": f.action} for f in result.faults]
+        write_json(json_file, {"cases": result.cases, "faults": faults})
+    if result.faults:
+        typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
+        raise typer.Exit(2)
+    typer.echo(f"{result.cases} case(s), no fault")
+
+
+@data_app.command("simulate", epilog="Example: medgen data simulate cohort -n 40 --seed 0 --spacing 2")
+def data_simulate(
+    out: Annotated[Path, typer.Argument(help="New folder for the cohort.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of subjects.")] = 40,
+    seed: Annotated[int, typer.Option("--seed", help="Seed; subject k is the same whatever n.")] = 0,
+    spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
+) -> None:
+    """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
+    from medgen.cohorts import simulate
+
+    with bar("simulating") as progress:
+        manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=progress)
+    typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
+
+
+@data_app.command("implant", epilog="Example: medgen data implant cohort implanted --seed 0 --kinds uniform,blur")
+def data_implant(
+    cohort: Annotated[Path, typer.Argument(help="Cohort of healthy scans, any layout.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the implanted scans and their ground truth.")],
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    kinds: Annotated[str | None, typer.Option("--kinds", help="Comma-separated kinds; default: all.")] = None,
+    lesions: Annotated[
+        Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
+    ] = None,
+    layout: Annotated[str, CohortOptions["layout"]] = "auto",
+    images: Annotated[str | None, CohortOptions["images"]] = None,
+) -> None:
+    """Put anomalies with known ground truth into healthy scans."""
+    from medgen.cohorts import implant_cohort
+    from medgen.layouts import load_cohort
+
+    manifest = load_cohort(cohort, _cohort(layout, images, None))
+    chosen = None if kinds is None else listed(kinds)
+    with bar("implanting") as progress:
+        result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
+    typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
+
+
+@data_app.command("import", epilog="Example: medgen data import dicom-folder cohort")
+def data_import(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
+    out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
+    layout: Annotated[str, CohortOptions["layout"]] = "auto",
+    images: Annotated[str | None, CohortOptions["images"]] = None,
+    masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    workers: Workers = None,
+) -> None:
+    """Convert a cohort to NIfTI with a manifest and a draft data card."""
+    from . import importing
+
+    finish(importing.run(source, out, _cohort(layout, images, masks), workers=workers or 2))
+
+
+@audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
+def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
+    """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
+    from medgen.audit import verify
+
+    problems = verify(target)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(2)
+    typer.echo(f"{target}: every output is as the run left it")
+
+
+@audit_app.command("trace", epilog="Example: medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
+def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> None:
+    """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
+    from medgen.audit import trace
+
+    echo_json(trace(target))
+
+
+@audit_app.command("sync", epilog="Example: medgen audit sync runs/anomaly")
+def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
+    """Send what a run could not deliver to the MLflow store; what has arrived is not sent twice."""
+    from medgen.tracking import sync
+
+    typer.echo(f"{sync(target)} record(s) sent")
+
+
+@card_app.command("lint", epilog="Example: medgen card lint data_cards/simulated.md")
+def card_lint(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Cards.")]) -> None:
+    """Check cards against the schema; exit 2 on any problem."""
+    from medgen.cards import lint
+
+    problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(2)
+    typer.echo(f"{len(paths)} card(s), no problem")
+
+
+@card_app.command("new", epilog="Example: medgen card new my-cohort.md")
+def card_new(path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; must not exist.")]) -> None:
+    """Write a card with every required field to fill in."""
+    from medgen.cards import new_card
+    from medgen.files import write_text
+
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; choose another name")
+    write_text(path, new_card(path.stem))
+    typer.echo(f"{path}: fill in the fields, then run: medgen card lint {path}")
+
+
+def _cohort(layout: str, images: str | None, masks: str | None) -> CohortConfig:
+    from medgen.config import parse_config
+    from medgen.layouts import CohortConfig
+
+    return parse_config(CohortConfig, {"layout": layout, "images": images, "masks": masks}, source="command line")
