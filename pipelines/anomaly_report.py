@@ -29,7 +29,7 @@ from medgen.volume import Volume
 
 from .anomaly_sections import detectability_section
 from .anomaly_sections_choice import choice_section
-from .anomaly_sections_gate import abstained_section, contamination_section, gate_section
+from .anomaly_sections_gate import abstained_section, contamination_section, gate_section, outside_section
 from .anomaly_sections_groups import groups_section
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def score_report(
     detector: AnomalyDetector,
     scored: Sequence[Scored],
     failures: Sequence[tuple[str, str, str]],
+    outside: Sequence[tuple[str, str]],
     model_sha256: str,
     run_id: str,
 ) -> Report:
@@ -148,6 +149,7 @@ def score_report(
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
     abstained_section(report, abstained)
+    outside_section(report, outside)
     for entry in scored:
         report.section(entry.name)
         report.verdict(*_scan_verdict(entry.result, target, detector.calibration.maxima))

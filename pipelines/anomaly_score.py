@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from medgen import io, tracking
 from medgen.anomaly import findings
+from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
+from medgen.prepared import Prepared
 from medgen.training import device_of
 
 from .anomaly_outputs import ScanFiles, unique_names
@@ -31,6 +34,7 @@ class ScoreConfig(Config):
         model_sha256: Its digest.
         out: Folder of the results.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        ungated: Whether scans that the gate refuses are scored.
     """
 
     scans: tuple[Path, ...]
@@ -38,6 +42,7 @@ class ScoreConfig(Config):
     model_sha256: str
     out: Path
     device: str = "auto"
+    ungated: bool = False
 
 
 def score(
@@ -46,6 +51,7 @@ def score(
     model: Path,
     out: Path,
     device: str = "auto",
+    ungated: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> RunSummary:
@@ -59,6 +65,8 @@ def score(
         model: Artifact folder of an anomaly run.
         out: New folder.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
+            not, on scans of another site. What does not register stays refused.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
 
@@ -72,7 +80,9 @@ def score(
         raise DataError(f"{scans[0]}: no such file or folder; check the path")
     artifact = TrainedModel.load(model, device_of(device))
     detector = from_artifact(artifact)
-    config = ScoreConfig(scans=tuple(scans), model=model, model_sha256=artifact.sha256, out=out, device=device)
+    config = ScoreConfig(
+        scans=tuple(scans), model=model, model_sha256=artifact.sha256, out=out, device=device, ungated=ungated
+    )
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, overwrite=overwrite) as folder,
@@ -80,11 +90,12 @@ def score(
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
     ):
         track.set_tags({"medgen.model.sha256": artifact.sha256})
-        files, scored, failures = ScanFiles(folder.out), [], []
+        files, scored, failures, outside = ScanFiles(folder.out), [], [], []
+        scorer = replace(detector, gate=None) if ungated else detector
         for done, (name, path) in enumerate(zip(unique_names(scans), scans, strict=True), start=1):
             try:
                 scan = io.read(path)
-                result = detector.score_scan(scan)
+                result = scorer.score_scan(scan)
                 pseudo = detector.pseudo_healthy(result.prepared)
             except OutOfDistribution as error:
                 failures.append((name, "gate", str(error)))
@@ -95,19 +106,32 @@ def score(
                 if pseudo is not None:
                     files.add_pseudo_healthy(name, pseudo, scan.with_data(scan.data - pseudo.data))
                 scored.append(Scored(name, scan, result, pseudo))
+                if reason := _refusal(detector, result.prepared):
+                    outside.append((name, reason))
             tick("scoring", done, len(scans))
         files.close()
         folder.write_failures(failures)
         folder.write_metrics({entry.name: _numbers(entry) for entry in scored})
-        score_report(detector, scored, failures, artifact.sha256, track.id).write(folder.report)
+        score_report(detector, scored, failures, outside, artifact.sha256, track.id).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
     lines = [_line(entry, detector.calibration.maxima) for entry in scored]
     lines += [
         f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}" for name, stage, reason in failures
     ]
+    lines += [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in outside]
     lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+
+
+def _refusal(detector: AnomalyDetector, prepared: Prepared) -> str:
+    """Why the gate refuses a scan that was scored; empty if it does not."""
+    try:
+        if detector.gate is not None:
+            detector.gate.check(prepared)
+    except OutOfDistribution as error:
+        return str(error)
+    return ""
 
 
 def _numbers(entry: Scored) -> dict[str, object]:

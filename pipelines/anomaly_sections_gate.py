@@ -52,6 +52,17 @@ def abstained_section(report: Report, abstained: Sequence[tuple[str, str]]) -> N
         report.table(["scan", "why"], abstained)
 
 
+def outside_section(report: Report, outside: Sequence[tuple[str, str]]) -> None:
+    """New scans that were scored although the gate refuses them: (name, reason); nothing if there are none."""
+    if outside:
+        report.section(
+            "Outside the cohort",
+            "Scored on request although they are not like the healthy scans of this model. Their p-values and "
+            "thresholds mean nothing: another scanner or protocol is itself an anomaly. Heatmaps may still be worth a look.",
+        )
+        report.table(["scan", "what the gate found"], outside)
+
+
 def contamination_section(report: Report, suspects: Sequence[Suspect]) -> None:
     """Development scans that stand out among the others."""
     text = f"Out-of-fold scan scores of the development subjects with a robust z above {OUTLIER:g} (median and MAD)."

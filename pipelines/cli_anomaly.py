@@ -56,6 +56,9 @@ def anomaly_score(
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="NIfTI, NRRD or MHA files, DICOM folders.")],
     model: Annotated[Path, typer.Option("--model", help="Artifact folder of an anomaly run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -64,7 +67,15 @@ def anomaly_score(
     from . import anomaly as pipeline
 
     finish(
-        pipeline.score(scans, model=model, out=out, device=device or "auto", overwrite=overwrite, progress=not quiet)
+        pipeline.score(
+            scans,
+            model=model,
+            out=out,
+            device=device or "auto",
+            ungated=ungated,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
     )
 
 

@@ -225,6 +225,14 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     code, _, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[1], "--model", model, "--out", alone, "-q")
     assert code == 1
     assert rows(alone / "scans.csv") == []
+    # On request it is scored all the same, and the report says what it is.
+    forced = tmp_path / "forced"
+    options = ("--model", model, "--out", forced, "--ungated", "-q")
+    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[2], *options)
+    assert code == 0
+    assert "half: outside the cohort, scored all the same: share of the healthy scans' anatomy" in printed
+    assert [row["case"] for row in rows(forced / "scans.csv")] == ["half"]
+    assert "Outside the cohort" in (forced / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_shows_its_gate_and_lists_suspects(finished):
