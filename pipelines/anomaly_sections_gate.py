@@ -58,7 +58,7 @@ def outside_section(report: Report, outside: Sequence[tuple[str, str]]) -> None:
         report.section(
             "Outside the cohort",
             "Scored on request although they are not like the healthy scans of this model. Their p-values and "
-            "thresholds mean nothing: another scanner or protocol is itself an anomaly. Heatmaps may still be worth a look.",
+            "thresholds mean nothing: another scanner or protocol is itself an anomaly. Heatmaps may still help.",
         )
         report.table(["scan", "what the gate found"], outside)
 
