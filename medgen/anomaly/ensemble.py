@@ -15,7 +15,7 @@ from medgen.anomaly import calibration
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
 from medgen.anomaly.registry import Inputs, State, get, registered
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.settings import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
 from medgen.errors import ConfigError
 from medgen.models import ScanModel
@@ -74,7 +74,8 @@ def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequen
     Raises:
         ConfigError: If a score that the configuration names needs something that no model offers.
     """
-    named = [*config.fusion.channels, *config.scores]
+    own = () if config.scan_score in HEAT_SCORES else (config.scan_score,)
+    named = [*config.fusion.channels, *config.scores, *own]
     for name in named:
         if not get(name).supports(models):
             usable = ", ".join(key for key, entry in registered("voxel").items() if entry.supports(models))

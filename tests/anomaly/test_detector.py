@@ -240,6 +240,18 @@ def test_a_scan_outside_the_scored_region_is_refused(detector):
         detector.measure(image, torch.zeros(1, *SHAPE, dtype=torch.bool))
 
 
+def test_a_scan_score_that_decides_is_computed_however_slow_it_is():
+    data = dataset()
+    settings = {"scan_score": "regret", "restoration_steps": 2}
+    fitted = AnomalyDetector.fit(data, folds(data), models(), CONFIG.model_copy(update=settings), RECIPE)
+    result = fitted.score_scan(scan(100, blob=True))
+    assert result.scan_score == result.scores["regret"]
+    assert 0 < result.p_value <= 1
+    for name in ("sideways", "pca"):
+        with pytest.raises(ConfigError, match=name):
+            CONFIG.model_copy(update={"scan_score": name}).check_subjects(40)
+
+
 def test_the_lean_detector_gives_the_same_heat(detector):
     data = dataset(2)
     whole, lean = (own.measure(data.images[0], data.foregrounds[0]) for own in (detector, detector.lean))
