@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medgen.anomaly import kept, left_out, peers, pooled_scans, pooling
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_test
+from medgen.anomaly.ranking import half
 from medgen.anomaly.screening import screen
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
@@ -38,7 +39,6 @@ COHORTS: Mapping[str, bool] = {"oasis": True, "hippocampus": False, "simulated":
 LESION = "lesion"
 # Where the data folder has no simulated cohort one is made: subjects and voxel size in mm, for --quick and without.
 _SIMULATED = {True: (14, 8.0), False: (40, 4.0)}
-_LIMIT = float(np.finfo(np.float16).max)
 # False-positive rates whose realisation is told beside the calibrated one.
 _TARGETS = (0.02, 0.05, 0.1, 0.2)
 
@@ -267,7 +267,7 @@ def _measurement(scan: TestScan, region: NDArray[np.bool_], maps: Mapping[str, N
         contrast=scan.contrast,
         region=region,
         truth=scan.truth[region],
-        rows={name: np.clip(values[region], -_LIMIT, _LIMIT).astype(np.float16) for name, values in maps.items()},
+        rows={name: half(values[region]) for name, values in maps.items()},
         hot=np.zeros(int(region.sum()), dtype=bool),
         scores={},
         p_values={},

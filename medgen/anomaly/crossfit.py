@@ -23,6 +23,7 @@ from medgen.anomaly.ensemble import (
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.implanted import HEALTHY, scans_to_test
 from medgen.anomaly.normative import Moments, Normative, normative
+from medgen.anomaly.ranking import half
 from medgen.anomaly.registry import Inputs, State, get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
@@ -227,15 +228,10 @@ def _validate(
         inputs = inputs_for(models[number], scan.image[None], scan.foreground[None], config)
         own = normatives[number]
         flat = _flat_scores(names, inputs, states[number], region, config)
-        z = {name: _half(own[name].z_of(values, region)) for name, values in flat.items()}
+        z = {name: half(own[name].z_of(values, region)) for name, values in flat.items()}
         result.append(Validated(scan.subject, scan.kind, number, z, scan.truth[region]))
         tick("choosing channels", len(result), total)
     return result
-
-
-def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(values, -limit, limit).astype(np.float16)
 
 
 def _calibrate(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, Measured
 from medgen.anomaly.implanted import HEALTHY, EvaluationConfig, TestScan, scans_to_test
+from medgen.anomaly.ranking import half
 
 FUSED = "fused"
 
@@ -57,7 +58,6 @@ def reduce(detector: AnomalyDetector, scan: TestScan, measured: Measured) -> Mea
     for name in measured.raw:
         rows[f"{name} (raw)"] = measured.raw[name][region]
         rows[f"{name} (z)"] = measured.z[name][region]
-    limit = float(np.finfo(np.float16).max)
     return Measurement(
         case=scan.case,
         subject=scan.subject,
@@ -66,7 +66,7 @@ def reduce(detector: AnomalyDetector, scan: TestScan, measured: Measured) -> Mea
         contrast=scan.contrast,
         region=region,
         truth=scan.truth[region],
-        rows={name: np.clip(values, -limit, limit).astype(np.float16) for name, values in rows.items()},
+        rows={name: half(values) for name, values in rows.items()},
         hot=measured.heat[region] > detector.calibration.threshold,
         scores={name: float(np.mean(values)) for name, values in measured.scores.items()},
         p_values={name: detector.calibration.p_value(name, values) for name, values in measured.scores.items()},

@@ -208,6 +208,12 @@ def level_counts(values: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.u
     return np.stack([np.bincount(level[own], minlength=_LEVELS) for own in (mark, ~mark)]).astype(np.uint32)
 
 
+def half(values: NDArray[Any]) -> NDArray[np.float16]:
+    """Scores as float16 within its limits: 11 bits rank voxels as well as 24 do, and infinities would tie."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(values, -limit, limit).astype(np.float16)
+
+
 def _levels(scores: Sequence[NDArray[Any]]) -> list[NDArray[np.intp]]:
     """Whole numbers below 2¹⁶ in the order of the scores, highest score lowest."""
     if all(values.dtype == np.float16 for values in scores):
