@@ -29,18 +29,21 @@ class Batch:
         foreground: 1 where there is anatomy, else 0, (b, 1, i, j, k) float32.
         labels: Label numbers with 0 as background, (b, 1, i, j, k) int64, or None for an unlabelled cohort.
         progress: How much of the training is done, in [0, 1]; schedules read it.
+        confidence: How far each voxel's label can be trusted, in [0, 1], (b, 1, i, j, k) float32; None means fully.
     """
 
     image: Tensor
     foreground: Tensor
     labels: Tensor | None = None
     progress: float = 0.0
+    confidence: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        image = self.image.to(device, non_blocking=True)
-        return replace(self, image=image, foreground=self.foreground.to(device, non_blocking=True), labels=labels)
+        confidence = None if self.confidence is None else self.confidence.to(device, non_blocking=True)
+        image, foreground = (x.to(device, non_blocking=True) for x in (self.image, self.foreground))
+        return replace(self, image=image, foreground=foreground, labels=labels, confidence=confidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,7 @@ class Dataset:
         foregrounds: Anatomy masks, (n, 1, i, j, k) bool.
         labels: Label numbers, (n, 1, i, j, k) uint8, or None if any case has no mask.
         prepared: Per case the grids and the intensity map that lead back to the scan; may be empty for made-up data.
+        confidence: How far each voxel's label can be trusted, in 255ths, (n, 1, i, j, k) uint8; None means fully.
 
     Raises:
         DataError: If the lengths or shapes do not agree, or an id occurs twice.
@@ -65,6 +69,7 @@ class Dataset:
     foregrounds: Tensor
     labels: Tensor | None = None
     prepared: tuple[Prepared, ...] = ()
+    confidence: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -73,7 +78,8 @@ class Dataset:
         if self.images.ndim != 5 or len(self.images) != n or len(self.subjects) != n:
             raise DataError(f"expected {n} images of shape (c, i, j, k), found a tensor of {tuple(self.images.shape)}")
         expected = (n, 1, *self.images.shape[2:])
-        for name, tensor in (("foregrounds", self.foregrounds), ("labels", self.labels)):
+        maps = (("foregrounds", self.foregrounds), ("labels", self.labels), ("confidence", self.confidence))
+        for name, tensor in maps:
             if tensor is not None and tuple(tensor.shape) != expected:
                 raise DataError(f"expected {name} of shape {expected}, found {tuple(tensor.shape)}")
         if self.prepared and len(self.prepared) != n:
@@ -111,13 +117,41 @@ class Dataset:
             foregrounds=self.foregrounds[rows],
             labels=None if self.labels is None else self.labels[rows],
             prepared=tuple(self.prepared[row] for row in rows) if self.prepared else (),
+            confidence=None if self.confidence is None else self.confidence[rows],
         )
 
     def batch(self, indices: Sequence[int], progress: float = 0.0) -> Batch:
         """The cases at ``indices`` as a :class:`Batch` on the data set's device."""
         rows = torch.as_tensor(list(indices), dtype=torch.long, device=self.images.device)
         labels = None if self.labels is None else self.labels[rows].long()
-        return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress)
+        confidence = None if self.confidence is None else self.confidence[rows].float() / 255
+        return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress, confidence)
+
+
+def join(parts: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one, in order.
+
+    Labels are kept if every part has them; so is confidence if any part has it, the others' being full.
+
+    Raises:
+        DataError: If there is no part, shapes differ, or an id occurs twice.
+    """
+    if not parts:
+        raise DataError("nothing to join")
+    if len({tuple(part.images.shape[1:]) for part in parts}) > 1:
+        raise DataError("data sets of different shapes cannot be joined; prepare them with one recipe")
+    labels = [part.labels for part in parts if part.labels is not None]
+    full = [torch.full_like(part.foregrounds, 255, dtype=torch.uint8) for part in parts]
+    trusted = [whole if part.confidence is None else part.confidence for part, whole in zip(parts, full, strict=True)]
+    return Dataset(
+        ids=tuple(name for part in parts for name in part.ids),
+        subjects=tuple(name for part in parts for name in part.subjects),
+        images=torch.cat([part.images for part in parts]),
+        foregrounds=torch.cat([part.foregrounds for part in parts]),
+        labels=torch.cat(labels) if len(labels) == len(parts) else None,
+        prepared=tuple(item for part in parts for item in part.prepared) if all(p.prepared for p in parts) else (),
+        confidence=torch.cat(trusted) if any(part.confidence is not None for part in parts) else None,
+    )
 
 
 class Failure(NamedTuple):

@@ -94,13 +94,19 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """Image, foreground and labels of a batch moved through one grid, then the image's intensities changed."""
-    masks = [batch.foreground.long()] if batch.labels is None else [batch.foreground.long(), batch.labels]
-    image, moved = augment(batch.image, torch.cat(masks, dim=1), config, generator)
+    """All maps of a batch moved through one grid, then the image's intensities changed."""
+    masks = {"foreground": batch.foreground.long()}
+    if batch.labels is not None:
+        masks["labels"] = batch.labels
+    if batch.confidence is not None:
+        masks["confidence"] = (batch.confidence * 255).round().long()
+    image, moved = augment(batch.image, torch.cat(list(masks.values()), dim=1), config, generator)
     if moved is None:
         raise TrainingError("augmentation returned no masks")
-    labels = None if batch.labels is None else moved[:, 1:]
-    return replace(batch, image=image, foreground=moved[:, :1].float(), labels=labels)
+    found = dict(zip(masks, moved.split(1, dim=1), strict=True))
+    confidence = None if batch.confidence is None else found["confidence"].float() / 255
+    foreground = found["foreground"].float()
+    return replace(batch, image=image, foreground=foreground, labels=found.get("labels"), confidence=confidence)
 
 
 @dataclass
@@ -313,5 +319,10 @@ def _resident(data: Dataset, device: torch.device) -> Dataset:
     size = sum(t.numel() * t.element_size() for t in (data.images, data.foregrounds))
     if size * 4 > torch.cuda.mem_get_info(device)[0]:
         return data
-    labels = None if data.labels is None else data.labels.to(device)
-    return replace(data, images=data.images.to(device), foregrounds=data.foregrounds.to(device), labels=labels)
+    return replace(
+        data,
+        images=data.images.to(device),
+        foregrounds=data.foregrounds.to(device),
+        labels=None if data.labels is None else data.labels.to(device),
+        confidence=None if data.confidence is None else data.confidence.to(device),
+    )

@@ -11,7 +11,7 @@ from medgen.dataset import Dataset
 from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
 from medgen.segmentation import train_segmenter
-from medgen.synthesis.joint import joint_settings
+from medgen.synthesis.backends.joint import joint_settings
 from medgen.synthesis.svf import register
 
 from .augment_settings import AugmentRunConfig
@@ -36,16 +36,18 @@ def plan(config: AugmentRunConfig) -> list[str]:
     image = torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(0))
     target = (image[:, :1] * (labels + 1)).floor().to(torch.uint8)
     sizes = len(config.value.subjects or (0,))
-    if config.generators.deform is not None:
-        settings = config.generators.deform
+    settings = getattr(config.generators, "deform", None)
+    if settings is not None:
         short = settings.registration.model_copy(update={"iterations": 2})
         start = time.perf_counter()
         register(image, image.flip(0), short)
         each = (time.perf_counter() - start) / 2 / 2 * settings.registration.iterations
         lines.append(f"deform: {settings.pairs} registrations, about {minutes(each * settings.pairs * sizes)}")
-    if config.generators.joint is not None:
-        joint = joint_settings(config.generators.joint, channels, shape, labels)
-        estimate = estimate_training(joint, config.generators.joint.training, config.device, labels)
+    joint = getattr(config.generators, "joint", None)
+    if joint is not None:
+        estimate = estimate_training(
+            joint_settings(joint, channels, shape, labels), joint.training, config.device, labels
+        )
         lines.append(describe_training("joint", estimate, sizes))
     if config.value.enabled:
         data = Dataset(("a", "b"), ("a", "b"), image, torch.ones_like(target, dtype=torch.bool), target)

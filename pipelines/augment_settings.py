@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from medgen.config import Config
-from medgen.synthesis.deform import DeformConfig
+from medgen.synthesis.backends import available, backend_class
+from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.filters import FilterConfig
-from medgen.synthesis.joint import JointConfig
 from medgen.synthesis.value import ValueConfig
 
 from .runfolder import RunConfig
 
 
-class GeneratorsConfig(Config):
-    """Which backends are trained, and how; null leaves one out.
-
-    Attributes:
-        deform: Learned deformation of the labelled scans.
-        joint: Generative model of image and labels.
-    """
-
-    deform: DeformConfig | None = DeformConfig()
-    joint: JointConfig | None = JointConfig()
+class Generators(Config):
+    """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Backends in use, in the order they are trained."""
-        return tuple(name for name in ("deform", "joint") if getattr(self, name) is not None)
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    def of(self, name: str) -> BackendConfig:
+        """Settings of a backend in use."""
+        settings: BackendConfig = getattr(self, name)
+        return settings
+
+
+# One field per backend that exists, so that a misspelt key is refused with a hint like any other.
+if TYPE_CHECKING:
+    GeneratorsConfig = Generators
+else:
+    GeneratorsConfig = create_model(
+        "GeneratorsConfig",
+        __base__=Generators,
+        **{name: (backend_class(name).Config | None, None) for name in available()},
+    )
 
 
 class AugmentRunConfig(RunConfig):
@@ -58,7 +66,7 @@ class AugmentRunConfig(RunConfig):
     test: float = Field(default=0.5, gt=0, lt=1)
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
-    generators: GeneratorsConfig = GeneratorsConfig()
+    generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"deform": {}}))
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
@@ -67,7 +75,7 @@ class AugmentRunConfig(RunConfig):
     @model_validator(mode="after")
     def _consistent(self) -> AugmentRunConfig:
         if not self.generators.names:
-            raise ValueError("generators: expected at least one of deform and joint")
+            raise ValueError(f"generators: expected settings for at least one of {', '.join(available())}")
         for arm in self.value.arms:
             source = arm.removeprefix("standard+")
             if source != arm and source not in ("synthetic", *self.generators.names):

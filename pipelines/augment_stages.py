@@ -7,26 +7,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from medgen import tracking
 from medgen.cases import Manifest
-from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
 from medgen.files import sha256_json, write_csv
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
+from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
-from medgen.synthesis.deform import Deform
 from medgen.synthesis.export import export_pool
 from medgen.synthesis.filters import Filter
-from medgen.synthesis.joint import JointBackend
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
 from medgen.synthesis.value import Material, Row, TestSet, run_study
 
-from .augment_settings import AugmentRunConfig, GeneratorsConfig
+from .augment_settings import AugmentRunConfig
 from .progress import bars
 from .runfolder import RunFolder
 
@@ -53,7 +50,7 @@ class Prepared:
         ]
         others = [replace(dataset, labels=None) for dataset in unlabelled if len(dataset)]
         hashes = {case.id: dict(case.sha256) for case in self.manifest}
-        return Sources(labelled, _joined(others), self.labels, hashes)
+        return Sources(labelled, join(others) if others else None, self.labels, hashes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +129,7 @@ def generate(
                 log=stage.log_metrics,
                 tick=partial(tick, f"{name}{suffix}: registering"),
             )
-            backends.append(_fit(config.generators, name, sources, context))
+            backends.append(backend_class(name).fit(sources, config.generators.of(name), context))
             stage.set_tags({"medgen.generator.sha256": backends[-1].sha256})
     with track.stage(f"filter{suffix}") as stage, bars(progress) as tick:
         filters = Filter.fit(
@@ -156,14 +153,6 @@ def generate(
     if not suffix:
         write_csv(folder.out / "rejections.csv", _rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
     return Generated(sources, tuple(backends), filters, pool)
-
-
-def _fit(generators: GeneratorsConfig, name: str, sources: Sources, context: FitContext) -> Backend:
-    if name == "deform" and generators.deform is not None:
-        return Deform.fit(sources, generators.deform, context)
-    if name == "joint" and generators.joint is not None:
-        return JointBackend.fit(sources, generators.joint, context)
-    raise ValueError(f"no settings for the generator {name!r}")
 
 
 def study(
@@ -273,14 +262,3 @@ def _rejections(pool: Pool) -> list[dict[str, Any]]:
         }
         for candidate in pool.rejected()
     ]
-
-
-def _joined(parts: list[Dataset]) -> Dataset | None:
-    if not parts:
-        return None
-    return Dataset(
-        ids=tuple(name for part in parts for name in part.ids),
-        subjects=tuple(name for part in parts for name in part.subjects),
-        images=torch.cat([part.images for part in parts]),
-        foregrounds=torch.cat([part.foregrounds for part in parts]),
-    )

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.config import Config
+from medgen.dataset import Dataset, join
 from medgen.errors import AuditError, DataError
 
 if TYPE_CHECKING:
-    from medgen.dataset import Dataset
     from medgen.preprocess import Preprocess
 
 Log = Callable[[dict[str, float], int], None]
@@ -31,9 +31,12 @@ class Sources:
         unlabelled: Training scans of other subjects, used without labels; None if there are none.
         labels: Label numbers in use, without 0, ascending.
         hashes: SHA-256 of each case's files, by case id, for the provenance record.
+        consensus: Those of the unlabelled scans that could be labelled credibly from the labelled ones, with these
+            labels and a confidence per voxel (:mod:`medgen.synthesis.consensus`); None if there are none.
 
     Raises:
-        DataError: If ``labelled`` has no labels, a label occurs in no scan, or ``unlabelled`` carries labels.
+        DataError: If ``labelled`` has no labels, a label occurs in no scan, ``unlabelled`` carries labels, or
+            ``consensus`` lacks labels or confidence or holds a case that is not among the unlabelled ones.
         AuditError: If a subject is in both parts.
     """
 
@@ -41,6 +44,7 @@ class Sources:
     unlabelled: Dataset | None
     labels: tuple[int, ...]
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    consensus: Dataset | None = None
 
     def __post_init__(self) -> None:
         if self.labelled.labels is None or not len(self.labelled):
@@ -57,6 +61,18 @@ class Sources:
             both = set(self.labelled.subjects) & set(self.unlabelled.subjects)
             if both:
                 raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")
+        if self.consensus is not None:
+            known = set() if self.unlabelled is None else set(self.unlabelled.ids)
+            strangers = sorted(set(self.consensus.ids) - known)
+            if strangers:
+                raise DataError(f"consensus labels for {strangers[0]!r}, which is not an unlabelled training case")
+            if self.consensus.labels is None or self.consensus.confidence is None:
+                raise DataError("consensus scans need labels and a confidence per voxel")
+
+    @property
+    def pairs(self) -> Dataset:
+        """Every scan with labels: the labelled ones (confidence 1), then those with consensus labels."""
+        return self.labelled if self.consensus is None else join([self.labelled, self.consensus])
 
     @property
     def subjects(self) -> frozenset[str]:
@@ -101,18 +117,35 @@ class Backend(ABC):
     Attributes:
         name: Name in configurations and provenance records.
         derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
+        Config: Class of its settings.
     """
 
     name: ClassVar[str]
     derived: ClassVar[bool]
+    Config: ClassVar[type[BackendConfig]]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, sources: Sources, config: Any, context: FitContext) -> Backend:
+        """Learn from the sources, labelled and unlabelled, by the settings of the backend's ``Config``."""
 
     @abstractmethod
     def sample(self, seed: int) -> Synthetic:
         """The scan of this seed; equal seeds give equal scans."""
 
+    @classmethod
+    @abstractmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether a folder holds a saved backend of this kind, complete or not."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, device: str = "auto") -> Backend:
+        """Read what :meth:`save` wrote; raises ArtifactError if it is incomplete or altered."""
+
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write all that :func:`medgen.synthesis.load_backend` needs, as data with hashes."""
+        """Write all that :meth:`load` needs, as data with hashes."""
 
     @property
     @abstractmethod
@@ -151,15 +184,15 @@ class FitContext:
 
 
 def guard(parents: Collection[str], sources: Sources) -> None:
-    """Refuse a scan whose parents are not all among the labelled training cases.
+    """Refuse a scan whose parents are not all among the training cases.
 
     Raises:
         AuditError: Naming the case.
     """
-    strangers = sorted(set(parents) - set(sources.labelled.ids))
+    strangers = sorted(set(parents) - set(sources.ids))
     if strangers:
         raise AuditError(
-            f"synthetic scan with the parent {strangers[0]!r}, which is not a labelled training case: "
+            f"synthetic scan with the parent {strangers[0]!r}, which is not a training case: "
             "held-out data would leak into training; the scan is refused"
         )
 

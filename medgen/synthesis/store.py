@@ -82,3 +82,12 @@ def load_stored(folder: Path) -> Stored:
     except (SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"{folder / ARRAYS}: cannot be read ({error})") from None
     return Stored(str(record["kind"]), arrays, record["meta"])
+
+
+def stored_kind(folder: Path) -> str | None:
+    """Name of the backend that a folder's record names; None if there is no readable record."""
+    try:
+        record = read_json(folder / RECORD)
+    except (DataError, OSError):
+        return None
+    return str(record.get("kind")) if isinstance(record, dict) and record.get("format") == _FORMAT else None

@@ -14,9 +14,9 @@ from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
 from medgen.synthesis import Backend, load_backend
+from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
+from medgen.synthesis.backends.joint import JointBackend, JointConfig
 from medgen.synthesis.base import FitContext, Sources, guard, guard_split
-from medgen.synthesis.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
-from medgen.synthesis.joint import JointBackend, JointConfig
 from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
 
 from .conftest import blobs
@@ -152,8 +152,20 @@ def test_sources_refuse_leaks(sources: Sources) -> None:
         Sources(sources.labelled, None, (1, 9))
     with pytest.raises(AuditError, match="held out"):
         guard_split(sources, ["subject-u-1"])
-    with pytest.raises(AuditError, match="'u-1'"):
-        guard(["u-1"], sources)
+    guard(["a-1", "u-1"], sources)
+    with pytest.raises(AuditError, match="'x-1'"):
+        guard(["x-1"], sources)
+    guessed = blobs(4, 1, "u")
+    trusted = replace(guessed, confidence=torch.full_like(guessed.foregrounds, 200, dtype=torch.uint8))
+    with pytest.raises(DataError, match="confidence per voxel"):
+        replace(sources, consensus=guessed)
+    with pytest.raises(DataError, match="'x-0', which is not an unlabelled"):
+        replace(sources, consensus=replace(trusted, ids=("x-0", "x-1", "x-2", "x-3")))
+    pairs = replace(sources, consensus=trusted).pairs
+    assert pairs.ids[:6] == sources.labelled.ids
+    assert pairs.confidence is not None
+    assert pairs.confidence[:6].unique().tolist() == [255]
+    assert pairs.confidence[6:].unique().tolist() == [200]
 
 
 def test_joint_history_is_kept(context: FitContext, sources: Sources) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from medgen.artifact import TrainedModel
+from medgen.artifact import MANIFEST, TrainedModel
 from medgen.augmentation import AugmentConfig
 from medgen.errors import ArtifactError, DataError
 from medgen.models import ModelConfig, build, parse_settings
@@ -42,6 +42,7 @@ class JointBackend(Backend):
 
     name: ClassVar[str] = "joint"
     derived: ClassVar[bool] = False
+    Config: ClassVar[type[BackendConfig]] = JointConfig
 
     def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:
         if len(trained.models) != 1 or not isinstance(trained.models[0], Joint):
@@ -90,6 +91,11 @@ class JointBackend(Backend):
         }
         trained = TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)
         return cls(trained, result.history)._on(device_of(context.device))
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """By the artifact's manifest, without a record of another kind beside it."""
+        return (folder / MANIFEST).is_file()
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> JointBackend:

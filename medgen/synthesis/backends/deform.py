@@ -24,7 +24,7 @@ from medgen.errors import DataError
 from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
-from medgen.synthesis.store import Stored, load_stored
+from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.synthesis.svf import RegistrationConfig, register
 from medgen.training import device_of
 
@@ -62,6 +62,7 @@ class Deform(Backend):
 
     name: ClassVar[str] = "deform"
     derived: ClassVar[bool] = True
+    Config: ClassVar[type[BackendConfig]] = DeformConfig
 
     def __init__(self, stored: Stored, device: str = "auto") -> None:
         if stored.kind != self.name:
@@ -114,6 +115,11 @@ class Deform(Backend):
             "contains_patient_scans": True,
         }
         return cls(Stored(cls.name, arrays, meta), context.device)
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """By the kind in the folder's record."""
+        return stored_kind(folder) == cls.name
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Deform:

@@ -1,0 +1,55 @@
+"""Ways of making labelled scans: one file each, found by file name, imported only when asked for.
+
+To add a backend, put ``<name>.py`` here with one final :class:`~medgen.synthesis.base.Backend` whose ``name`` is the
+file's name and whose ``Config`` holds its settings. Configurations then take it under ``generators.<name>``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+from medgen.errors import ArtifactError, ConfigError
+from medgen.synthesis.base import Backend
+
+__all__ = ["available", "backend_class", "load_backend"]
+
+
+def available() -> list[str]:
+    """Names of all backends."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class of a backend; only its module is imported.
+
+    Raises:
+        ConfigError: If there is no such backend; the message lists the known ones.
+    """
+    if name not in available():
+        raise ConfigError(f"generators: expected one of {', '.join(available())}, found {name!r}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    for candidate in vars(module).values():
+        if inspect.isclass(candidate) and issubclass(candidate, Backend) and getattr(candidate, "name", "") == name:
+            return candidate
+    raise ConfigError(f"{module.__name__}: holds no backend of the name {name!r}")
+
+
+def load_backend(folder: str | Path, device: str = "auto") -> Backend:
+    """Read a trained generator of any kind.
+
+    Args:
+        folder: ``model/<backend>`` of a run.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+
+    Raises:
+        ArtifactError: If the folder holds no generator, or one that is incomplete or altered.
+    """
+    folder = Path(folder)
+    for name in available():
+        kind = backend_class(name)
+        if kind.recognises(folder):
+            return kind.load(folder, device)
+    raise ArtifactError(f"{folder}: holds no generator; expected the model/<backend> folder of an augment run")
