@@ -134,7 +134,7 @@ def test_bad_settings_are_refused_by_name(cohort: Path, tmp_path: Path) -> None:
     base = {"data": str(cohort), "out": str(tmp_path / "out")}
     for extra, text in (
         ({"generators": {"deform": None, "joint": None}}, "at least one"),
-        ({"generators": {"joint": None}, "value": {"arms": ["real", "standard+joint"]}}, "not configured"),
+        ({"generators": {"deform": {}}, "value": {"arms": ["real", "standard+joint"]}}, "not configured"),
         ({"labelled_subjects": 4, "value": {"subjects": [8]}}, "at most labelled_subjects"),
         ({"generatorz": {}}, "unknown key"),
     ):

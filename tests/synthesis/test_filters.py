@@ -136,6 +136,18 @@ class _Broken(Backend):
             raise DataError("no such scan")
         return scan(seed % 3, seed=seed)
 
+    @classmethod
+    def fit(cls, sources: Sources, config: object, context: object) -> Backend:
+        raise NotImplementedError
+
+    @classmethod
+    def recognises(cls, folder: object) -> bool:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: object, device: str = "auto") -> Backend:
+        raise NotImplementedError
+
     def save(self, folder: object) -> None:
         raise NotImplementedError
 
