@@ -149,14 +149,21 @@ class Decoder(nn.Module):
     """Mirror of :class:`Encoder`: a vector to (b, out, i, j, k), with optional noise at every level."""
 
     def __init__(
-        self, code: int, widths: Sequence[int], blocks: int, narrow: int, size: Sequence[int], out: int
+        self,
+        code: int,
+        widths: Sequence[int],
+        blocks: int,
+        narrow: int,
+        size: Sequence[int],
+        out: int,
+        noise: bool = True,
     ) -> None:
         super().__init__()
         self.size = (narrow, *size)
         self.vector = nn.Linear(code, narrow * size[0] * size[1] * size[2])
         self.widen = Pointwise(narrow, widths[-1])
         down = list(reversed(widths))
-        levels = [[ResBlock(width, noise=True) for _ in range(blocks)] for width in down]
+        levels = [[ResBlock(width, noise) for _ in range(blocks)] for width in down]
         self.levels = nn.ModuleList(nn.ModuleList(level) for level in levels)
         ups = [Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
         self.norm = ChannelNorm(widths[0])
