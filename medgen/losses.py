@@ -67,7 +67,7 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 def nonsaturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """½ (E softplus(−D(x)) + E softplus(D(G(z)))): half the cross-entropy of real against fake (Goodfellow et al. 2014)."""
+    """½ (E softplus(−D(x)) + E softplus(D(G(z)))): half the cross-entropy of real and fake (Goodfellow et al. 2014)."""
     return 0.5 * (functional.softplus(-real.float()).mean() + functional.softplus(fake.float()).mean())
 
 

@@ -117,8 +117,8 @@ def generate(
     guard_split(sources, parts.test.subjects)
     backends: list[Backend] = []
     for name in config.generators.names:
-        # The training loop of joint shows its own bar.
-        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and name != "joint") as tick:
+        # The training loops of joint and spade show their own bars.
+        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and name not in ("joint", "spade")) as tick:
             context = FitContext(
                 preprocess=prepared.preprocess,
                 seed=derive(config.seed, "generator", name),
@@ -131,6 +131,7 @@ def generate(
             )
             backends.append(backend_class(name).fit(sources, config.generators.of(name), context))
             stage.set_tags({"medgen.generator.sha256": backends[-1].sha256})
+            stage.set_tags({f"medgen.alarm.{alarm.name}": alarm.message for alarm in backends[-1].alarms})
     with track.stage(f"filter{suffix}") as stage, bars(progress) as tick:
         filters = Filter.fit(
             sources,

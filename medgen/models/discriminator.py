@@ -1,4 +1,4 @@
-"""The second player of the GAN families: PatchGANs on several scales, adaptive augmentation, and both players' terms."""
+"""The second player of the GANs: PatchGANs on several scales, adaptive augmentation, and both players' terms."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class GanSettings(ModelConfig):
 
     Attributes:
         discriminator_widths: Channels per level of the discriminator, multiples of 16.
-        discriminator_scales: Discriminators; each after the first sees the scans at half the resolution of the one before
-            (Wang et al. 2018).
+        discriminator_scales: Discriminators; each after the first sees the scans at half the resolution of the one
+            before (Wang et al. 2018).
         gan: Loss of the two players: ``hinge`` or ``nonsaturating``.
         adversarial: Weight of that loss on samples.
         feature_matching: Weight of the distance between discriminator features of scan and reconstruction.
@@ -80,10 +80,10 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], scales: int = 1) -> None:
         super().__init__()
         self.factor = 2 ** (len(widths) + scales - 1)
-        layers: list[nn.Module] = [spectral_norm(nn.Conv3d(8 * channels, widths[0], 3, padding=1))]
+        layers: list[nn.Module] = [spectral_norm(blocks.Conv3(8 * channels, widths[0]))]
         for below, width in itertools.pairwise(widths):
             layers.append(spectral_norm(nn.Conv3d(below, width, 2, stride=2)))
-            layers.append(spectral_norm(nn.Conv3d(width, width, 3, padding=1)))
+            layers.append(spectral_norm(blocks.Conv3(width, width)))
         self.layers = nn.ModuleList(layers)
         self.logits = spectral_norm(blocks.Pointwise(widths[-1], 1))
         self.coarser = PatchDiscriminator(channels, widths, scales - 1) if scales > 1 else None

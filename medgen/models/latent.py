@@ -238,7 +238,7 @@ class LatentModel(GenerativeModel, ABC):
 
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:
-        """Fit the Gaussian that samples are drawn from to the aggregated posterior, see :func:`aggregated_posterior`."""
+        """Fit the Gaussian that samples are drawn from: the :func:`aggregated_posterior` of the training scans."""
         codes = [self.encode(dataset.batch([n]).to(self.latent_mean.device).image) for n in range(len(dataset))]
         mean, factor = aggregated_posterior(torch.cat([mean for mean, _ in codes]), torch.cat([v for _, v in codes]))
         self.latent_mean.copy_(mean)

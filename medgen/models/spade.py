@@ -73,7 +73,7 @@ class Modulation(nn.Module):
 
     def __init__(self, channels: int, maps: int, hidden: int) -> None:
         super().__init__()
-        self.shared = nn.Conv3d(maps, hidden, 3, padding=1)
+        self.shared = blocks.Conv3(maps, hidden)
         self.gain = blocks.Pointwise(hidden, channels)
         self.bias = blocks.Pointwise(hidden, channels)
 
@@ -90,7 +90,7 @@ class SpadeBlock(nn.Module):
     def __init__(self, channels: int, maps: int, hidden: int) -> None:
         super().__init__()
         self.norm = Modulation(channels, maps, hidden)
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv = blocks.Conv3(channels, channels)
         self.mix = blocks.Pointwise(channels, channels)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
@@ -107,7 +107,8 @@ class SpadeBlock(nn.Module):
 class SpadeDecoder(nn.Module):
     """A style code and a label map to an image, coarse to fine; the label map modulates every level.
 
-    Label maps keep their full resolution: the finest level gets its 2 × 2 × 2 neighbours as channels, coarser ones means.
+    Label maps keep their full resolution: the finest level gets its 2 × 2 × 2 neighbours as channels, the
+    coarser ones means.
     """
 
     def __init__(self, settings: SpadeSettings, size: Sequence[int]) -> None:
@@ -124,7 +125,7 @@ class SpadeDecoder(nn.Module):
         self.styles = nn.ModuleList(nn.Linear(settings.style, 2 * width) for width in down)
         ups = [blocks.Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
         self.norm = Modulation(widths[0], 8 * classes, hidden)
-        self.head = nn.Conv3d(widths[0], 8 * settings.in_channels, 3, padding=1)
+        self.head = blocks.Conv3(widths[0], 8 * settings.in_channels)
         for up in ups:
             blocks.smooth_start(up)
         self.ups = nn.ModuleList(ups)
@@ -226,7 +227,7 @@ class Spade(ScanModel):
         return [torch.randn((n, *shape), generator=generator, device=device).to(self.mean.device) for shape in shapes]
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
-        """Reconstruction, adversarial, feature and consistency terms for the generator; its own for the discriminator."""
+        """Reconstruction, adversarial, feature and consistency terms, or those of the discriminator."""
         labels = self._labels(batch)
         return self._discriminator_loss(batch, labels) if phase == "discriminator" else self._loss(batch, labels)
 

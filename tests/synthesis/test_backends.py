@@ -16,6 +16,7 @@ from medgen.metrics.segmentation import dice
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
+from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.base import FitContext, Sources, guard, guard_split
 from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
 
@@ -26,12 +27,21 @@ JOINT = {
     "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
     "training": {"steps": 3, "batch_size": 2, "log_every": 1},
 }
+SPADE = {
+    "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
+    "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    "model": {"widths": (16, 32), "style": 4, "narrow": 4, "hidden": 8, "discriminator_widths": (16, 16)},
+    "training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    "segmenter": {"channels": (8, 16), "steps": 3, "batch_size": 2},
+}
 
 
-@pytest.fixture(scope="module", params=["deform", "joint"])
+@pytest.fixture(scope="module", params=["deform", "joint", "spade"])
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
     if request.param == "deform":
         return Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    if request.param == "spade":
+        return SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
     return JointBackend.fit(sources, JointConfig.model_validate(JOINT), context)
 
 
