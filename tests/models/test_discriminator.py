@@ -1,4 +1,4 @@
-"""The second player against closed forms: losses, spectral norm, the rule of adaptive augmentation, paired transforms."""
+"""The second player against closed forms: losses, spectral norm, the rule and the moves of adaptive augmentation."""
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
@@ -186,3 +188,51 @@ def test_joint_history_is_kept(context: FitContext, sources: Sources) -> None:
     )
     assert [entry["step"] for entry in made.history] == [1, 2, 3]
     assert logged
+
+
+@pytest.mark.parametrize("name", ["joint", "spade"])
+def test_gans_learn_from_consensus_labels_and_several_channels(
+    name: str, context: FitContext, sources: Sources, tmp_path: Path
+) -> None:
+    def doubled(data: Dataset, **changes: Any) -> Dataset:
+        return replace(data, images=torch.cat([data.images, 1.5 - data.images], dim=1), **changes)
+
+    guessed = blobs(4, 1, "u")
+    assert sources.unlabelled is not None
+    both = Sources(
+        doubled(sources.labelled),
+        doubled(sources.unlabelled),
+        (1, 4),
+        consensus=doubled(guessed, confidence=torch.full_like(guessed.foregrounds, 128, dtype=torch.uint8)),
+    )
+    logged: list[str] = []
+    told = replace(context, log=lambda values, step: logged.extend(values))
+    made: Backend
+    if name == "spade":
+        # Alarms that every short training raises, to see that they are kept.
+        touchy = {"patience": 1, "warmup": 0.0, "diversity": 0.99, "accuracy": 0.51}
+        made = SpadeBackend.fit(both, SpadeConfig.model_validate({**SPADE, "alarms": touchy}), told)
+        assert "mask/loss" in logged
+        assert "generator/consistency" in logged
+        assert made.alarms
+        assert {f"alarm/{alarm.name}" for alarm in made.alarms} <= set(logged)
+        assert made.sample(0).facts["alarms"] == [alarm.name for alarm in made.alarms]
+    else:
+        made = JointBackend.fit(both, JointConfig.model_validate(JOINT), told)
+        assert "discriminator/augmented" in logged
+    made.save(tmp_path / name)
+    loaded = load_backend(tmp_path / name, "cpu")
+    assert list(loaded.alarms) == list(made.alarms)
+    assert loaded.sample(1).image.shape == (2, *sources.labelled.shape)
+
+
+def test_parts_of_different_trainings_are_refused(context: FitContext, sources: Sources, tmp_path: Path) -> None:
+    one = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
+    other = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), replace(context, seed=1))
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    assert one.sha256 != other.sha256
+    shutil.rmtree(tmp_path / "one" / "image")
+    shutil.copytree(tmp_path / "other" / "image", tmp_path / "one" / "image")
+    with pytest.raises(ArtifactError, match="another training"):
+        load_backend(tmp_path / "one", "cpu")
