@@ -23,9 +23,9 @@ from torch.nn import functional
 from medgen.errors import DataError
 from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
 from medgen.seeds import numpy_rng, torch_rng
+from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.synthesis.store import Stored, load_stored, stored_kind
-from medgen.synthesis.svf import RegistrationConfig, register
 from medgen.training import device_of
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
