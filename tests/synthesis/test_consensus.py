@@ -26,7 +26,7 @@ CONFIG = ConsensusConfig(
 
 @pytest.fixture(scope="module")
 def found(sources: Sources) -> Consensus:
-    return label(sources, CONFIG, seed=0, device="cpu")
+    return label_unlabelled(sources, CONFIG, seed=0, device="cpu")
 
 
 def test_labels_are_close_to_the_hidden_ones(found: Consensus) -> None:
@@ -69,7 +69,8 @@ def test_scans_without_the_organ_are_left_out(sources: Sources) -> None:
 
 
 def test_a_second_round_learns_from_the_first(sources: Sources, found: Consensus) -> None:
-    second = label_unlabelled(sources, CONFIG.model_copy(update={"rounds": 2, "p_unlabelled": 1.0}), seed=0, device="cpu")
+    twice = CONFIG.model_copy(update={"rounds": 2, "p_unlabelled": 1.0})
+    second = label_unlabelled(sources, twice, seed=0, device="cpu")
     assert second.agreement != found.agreement
     assert second.scans is not None
 
