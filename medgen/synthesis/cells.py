@@ -1,4 +1,4 @@
-"""One cell of a value study (arm, number of subjects, seed): what it trains on, how it is tested, and several at once."""
+"""One cell of a value study (arm, number of subjects, seed): what it trains on, how it is tested, several at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from medgen.files import sha256_json
 from medgen.metrics.segmentation import dice, hd95, nsd
 from medgen.ordinary import Recipe, Setting, recipe
 from medgen.preprocess import Preprocess
+from medgen.processes import run_in_processes
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, train_segmenter
 from medgen.synthesis.arms import Arm
-from medgen.synthesis.processes import run_in_processes
 from medgen.synthesis.sampling import SyntheticSet
 from medgen.synthesis.tables import TEST, VALIDATION, Row
 from medgen.training import device_of
@@ -148,17 +148,15 @@ class Study:
         seed = derive(self.seed, "value", cell.seed)
         start = time.perf_counter()
         with _threads(config.threads):
-            if arm.ordinary is None and pool is not None:
-                train, mixed, how = pool, None, Recipe(config.augment)
-            else:
-                train, mixed, how = material.real, pool, self._recipe(arm, seed)
+            # Generated scans alone take the place of the real ones.
+            alone = pool if arm.ordinary is None else None
             segmenter = train_segmenter(
-                train,
+                material.real if alone is None else alone,
                 config.segmenter,
                 seed,
                 labels=self.labels,
-                recipe=how,
-                synthetic=mixed,
+                recipe=Recipe(config.augment) if arm.ordinary is None else self._recipe(arm.ordinary, seed),
+                synthetic=pool if alone is None else None,
                 p_synthetic=config.p_synthetic,
                 device=self.device,
             )
@@ -172,7 +170,7 @@ class Study:
                     rows += [{**common, "part": part, **row, **extra} for row in found]
         return rows
 
-    def _recipe(self, arm: Arm, seed: int) -> Recipe:
+    def _recipe(self, ordinary: str, seed: int) -> Recipe:
         material, config = self.material, self.config
         setting = Setting(
             real=material.real,
@@ -184,7 +182,7 @@ class Study:
             device=self.device,
             memo=self.memo,
         )
-        return recipe(arm.ordinary or "", setting)
+        return recipe(ordinary, setting)
 
 
 def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, list[Row]]]:

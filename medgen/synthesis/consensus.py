@@ -25,7 +25,8 @@ from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive
-from medgen.segmentation import LabelledImages, SegmenterConfig, train_segmenter
+from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def equivalent(sizes: Sequence[int], values: Sequence[float] | NDArray[np.float6
     >>> equivalent([5, 20], [0.8, 0.9], 0.85), equivalent([5, 20], [0.8, 0.9], 0.95)
     (10.0, inf)
     """
-    if len(sizes) != len(values) or not sizes or any(b <= a for a, b in zip(sizes, sizes[1:], strict=False)):
+    if len(sizes) != len(values) or not sizes or any(b <= a for a, b in pairwise(sizes)):
         raise DataError(f"expected ascending sizes with a value each, found {list(sizes)} and {len(values)} values")
     rising = isotonic_regression(np.asarray(values, dtype=np.float64)).x
     if target < rising[0]:

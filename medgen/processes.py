@@ -42,10 +42,12 @@ def run_in_processes(
     try:
         for _ in range(min(workers, len(tasks))):
             own, other = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(other, content), daemon=True)
+            process = spawn.Process(target=_serve, args=(other,), daemon=True)
             process.start()
             other.close()
             running[own] = (process, None)
+        for own in running:
+            own.send_bytes(content)
             _give(own, running, left)
         while any(task is not None for _, task in running.values()):
             for connection in wait(list(running)):
@@ -79,17 +81,18 @@ def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | No
         connection.send(task)
 
 
-def _serve(connection: Connection, content: bytes) -> None:
-    """The life of a process: tasks come in, (result, None) or (None, error) goes out."""
+def _serve(connection: Connection) -> None:
+    """The life of a process: the function and tasks come in, (result, None) or (None, error) goes out."""
     # Ctrl-C reaches the whole group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    function = pickle.loads(content)
+    function = pickle.loads(connection.recv_bytes())
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
+        answer: tuple[Any, Exception | None]
         try:
             answer = (function(task), None)
         except Exception as error:
