@@ -53,7 +53,7 @@ class ValueConfig(Config):
     segmenter: SegmenterConfig = SegmenterConfig()
     augment: AugmentConfig = AugmentConfig()
     p_synthetic: Annotated[float, Field(ge=0, le=1)] = 0.5
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    bootstrap: Annotated[int, Field(ge=100)] = 5000
     tolerance_mm: Annotated[float, Field(gt=0)] = 1.0
     threads: Annotated[int, Field(ge=1)] = 1
 
