@@ -52,7 +52,7 @@ class LabelledRunConfig(RunConfig):
         max_side: Most voxels along an axis where the recipe chooses.
         test: Share of the labelled subjects that is held out for the value study.
         validation: Share of the labelled subjects that is held out to choose the backend that the verdict speaks for;
-            rounded, so that cohorts below five have none. Without it the first synthetic arm speaks.
+            rounded, so that cohorts of up to five have none. Without it the first synthetic arm speaks.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
