@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
+from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.synthesis.store import Stored, load_stored, stored_kind
@@ -160,7 +160,9 @@ class Deform(Backend):
         shape = tuple(image.shape[2:])
         control = approach * arrays["ways"][parent] + torch.tensordot(anatomy, arrays["anatomy"], dims=1)
         displacement, smallest, shrunk = self._field(control[None].to(self._device), shape)
-        moved = warp(image.to(self._device), displacement)
+        # What is anatomy is decided by linear interpolation, which cannot overshoot; its values by cubic.
+        inside = warp(image.to(self._device), displacement) > 0
+        moved = warp_cubic(image.to(self._device), displacement).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
         points = control_shape(shape, config.appearance_spacing)
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
