@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.errors import DataError
-from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
+from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
@@ -209,20 +209,6 @@ def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], li
         fixed += [int(target) for target in order[:each]]
         moving += [row] * min(each, len(others))
     return moving, fixed
-
-
-def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
-    """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
-
-    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
-    """
-    values = torch.unique(labels)
-    shares = torch.cat([warp((labels == value).float(), displacement, padding="zeros") for value in values], dim=1)
-    # Outside of the grid there is background.
-    background = values == 0
-    if bool(background.any()):
-        shares[:, background] += 1 - shares.sum(dim=1, keepdim=True)
-    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
 
 
 def _labels(sources: Sources) -> Tensor:
