@@ -113,6 +113,28 @@ def warp_cubic(image: Tensor, displacement: Tensor) -> Tensor:
     return torch.from_numpy(result).to(image.device, image.dtype)
 
 
+def warp_shares(labels: Tensor, displacement: Tensor, values: Sequence[int]) -> Tensor:
+    """Share of each label number at every voxel of labels (b, 1, i, j, k) pulled back: (b, len(values), i, j, k).
+
+    Outside of the grid there is background, if 0 is among the values.
+    """
+    shares = torch.cat([warp((labels == value).float(), displacement, padding="zeros") for value in values], dim=1)
+    background = torch.tensor([value == 0 for value in values], device=shares.device)
+    if bool(background.any()):
+        shares[:, background] += 1 - shares.sum(dim=1, keepdim=True)
+    return shares
+
+
+def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
+    """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
+
+    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
+    """
+    values = torch.unique(labels)
+    shares = warp_shares(labels, displacement, values.tolist())
+    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
+
+
 def exponentiate(velocity: Tensor, steps: int = 6) -> Tensor:
     """Displacement of the flow of a stationary velocity field at time one, by scaling and squaring.
 

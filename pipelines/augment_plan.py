@@ -11,8 +11,8 @@ from medgen.dataset import Dataset
 from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
 from medgen.segmentation import train_segmenter
+from medgen.svf import register
 from medgen.synthesis.backends.joint import joint_settings
-from medgen.synthesis.svf import register
 
 from .augment_settings import AugmentRunConfig
 from .augment_stages import split

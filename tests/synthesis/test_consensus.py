@@ -11,10 +11,10 @@ import torch
 from medgen.augmentation import AugmentConfig
 from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation import SegmenterConfig
+from medgen.svf import RegistrationConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import FitContext, Sources
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
-from medgen.synthesis.svf import RegistrationConfig
 
 from .conftest import blobs
 
