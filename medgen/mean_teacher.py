@@ -33,8 +33,8 @@ class MeanTeacher:
         decay = ema_decay(step, self._config.decay)
         for mine, new in zip(self.network.parameters(), student.parameters(), strict=True):
             mine.lerp_(new, 1 - decay)
-        for mine, new in zip(self.network.buffers(), student.buffers(), strict=True):
-            mine.copy_(new)
+        for kept, current in zip(self.network.buffers(), student.buffers(), strict=True):
+            kept.copy_(current)
 
     def loss(
         self,

@@ -126,6 +126,7 @@ def generate(
             config.consensus,
             seed=derive(config.seed, "consensus"),
             device=config.device,
+            store=folder.checkpoints / f"consensus{suffix}",
             tick=partial(tick, f"labelling unlabelled scans{suffix}"),
         )
         sources = replace(sources, consensus=consensus.scans)

@@ -27,7 +27,8 @@ class Setting:
             to all arms and repetitions of one number of subjects; what depends on the seed is kept by seed.
 
     Raises:
-        DataError: If ``real`` lacks labels, or ``unlabelled`` carries some or is on another grid.
+        DataError: If ``real`` lacks labels, ``unlabelled`` carries some or is on another grid, or ``memo`` comes from
+            other scans.
         AuditError: If a subject is in both parts.
     """
 
@@ -43,6 +44,16 @@ class Setting:
     def __post_init__(self) -> None:
         if self.real.labels is None or not len(self.real):
             raise DataError(f"ordinary arms need training scans with masks, found {len(self.real)} without")
+        self._check_unlabelled()
+        # Pseudo-labels of a larger training part would leak its masks into a smaller one.
+        parts = [self.real] + ([] if self.unlabelled is None else [self.unlabelled])
+        scans = (self.labels, [(part.ids, float(part.images.double().sum())) for part in parts])
+        if self.memo.setdefault("scans", scans) != scans:
+            raise DataError(
+                "the memo holds work on other scans or labels; pass a new dictionary for every training part"
+            )
+
+    def _check_unlabelled(self) -> None:
         if self.unlabelled is None:
             return
         if self.unlabelled.labels is not None:
