@@ -97,6 +97,9 @@ class Synthetic:
         seed: Makes it again.
         parents: Ids of the training cases it was derived from directly; empty if it was drawn from a model only.
         facts: Further plain data for the provenance record.
+        region: Where the scan may differ from its first parent, (i, j, k) bool; None for everywhere. Outside of it
+            the scan is the parent's, voxel for voxel.
+        made: Labels that were drawn inside ``region``; the others are the parent's own.
     """
 
     image: NDArray[np.float32]
@@ -105,6 +108,8 @@ class Synthetic:
     seed: int
     parents: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    region: NDArray[np.bool_] | None = None
+    made: tuple[int, ...] = ()
 
 
 class BackendConfig(Config):
