@@ -12,13 +12,14 @@ from medgen.dataset import Dataset
 from medgen.synthesis.lesions import foreground_box
 
 _TOUCHING = np.ones((3, 3, 3))
-# Limits beyond which a statistic speaks for focal disease; three of the five have to.
-_COMPONENTS = 1.5
-_SHARE = 0.03
-_VARIATION = 0.6
-_POSITION = 0.1
+# Of 137 structures in twelve brains none varies in place by more than 0.04 of the brain's size; stroke lesions do by
+# 0.09. Lesions on both sides may have a constant centroid, but then they are many.
+_POSITION = 0.06
+_COMPONENTS = 2.5
+# Small organs vary in size too, but not in place.
+_VARIATION = 0.5
 _PRESENCE = 0.95
-_VOTES = 3
+_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,11 @@ class LabelFacts:
     parts: int
 
     @property
-    def votes(self) -> tuple[str, ...]:
-        """What speaks for focal disease, each with its number."""
-        found = []
-        if self.presence < _PRESENCE:
-            found.append(f"in {self.presence:.0%} of the scans")
-        if self.components > _COMPONENTS:
-            found.append(f"{self.components:.1f} components per scan")
-        if self.share < _SHARE:
-            found.append(f"{self.share:.2%} of the foreground")
-        if self.variation > _VARIATION:
-            found.append(f"volume varies by {self.variation:.0%}")
-        if self.position > _POSITION:
-            found.append(f"centroid varies by {self.position:.2f} of the foreground's size")
-        return tuple(found)
-
-    @property
     def focal(self) -> bool:
-        """Whether at least three of the five statistics speak for focal disease."""
-        return len(self.votes) >= _VOTES
+        """Whether neither its place nor its size or presence is constant, and it is not most of the scan."""
+        elsewhere = self.position > _POSITION or self.components > _COMPONENTS
+        varies = self.variation > _VARIATION or self.presence < _PRESENCE
+        return elsewhere and varies and self.share < _SHARE
 
     @property
     def sentence(self) -> str:
