@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 from medgen import tracking
 from medgen.cases import Manifest, write_splits
+from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.value import Row
 from medgen.synthesis.verdict import Comparison, Summary, compare, summarise
 
-from .augment_plan import plan
+from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import Generated, export, generate, prepare, split, study, write_value
@@ -56,6 +59,13 @@ def _tracked(
         prepared = prepare(config, manifest, parts, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    with track.stage("plan") as stage:
+        made = decide(config, prepared, parts)
+        config = made.config
+        write_json(folder.out / "plan.json", made.record())
+        stage.set_tags({"medgen.generators": ", ".join(made.routing.backends)})
+        if progress:
+            print("\n".join(made.lines), file=sys.stderr)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
@@ -83,6 +93,7 @@ def _tracked(
         summaries=tuple(summaries),
         comparisons=tuple(comparisons),
         study=config.value if config.value.enabled else None,
+        plan=made,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
@@ -92,7 +103,7 @@ def _tracked(
     for comparison in comparisons[:1]:
         track.set_tags({"medgen.verdict": comparison.word})
         track.log_metrics({"value.dice_difference": comparison.difference.estimate})
-    for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv"):
+    for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
     if generated.pool.accepted():

@@ -24,6 +24,7 @@ from medgen.synthesis.value import ValueConfig
 from medgen.synthesis.verdict import Comparison, Summary
 from medgen.volume import Grid, Volume
 
+from .augment_plan import Plan
 from .runfolder import RunFolder
 
 _KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
@@ -56,6 +57,7 @@ class Results:
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
     study: ValueConfig | None
+    plan: Plan
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -88,6 +90,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
         "verdict": word,
         "sentence": sentence,
         "generators": generators,
+        "plan": results.plan.record(),
         "filter": {
             "agreement_bound": results.filters.agreement_bound,
             "copy_bound": results.filters.copy_bound,
@@ -121,6 +124,7 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
     kind: Any = _KINDS.get(word, "neutral")
     report.verdict(sentence, kind)
     _cohort(report, results)
+    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in results.plan.routing.reasons))
     report.section("Training")
     histories = {item.name: item.history for item in results.backends if item.history}
     if histories:

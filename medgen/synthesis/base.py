@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medgen.config import Config
 from medgen.dataset import Dataset, join
 from medgen.errors import AuditError, DataError
+from medgen.synthesis.estimates import Estimate, Outline, config_estimate
 
 if TYPE_CHECKING:
     from medgen.preprocess import Preprocess
@@ -123,11 +124,28 @@ class Backend(ABC):
         name: Name in configurations and provenance records.
         derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
         Config: Class of its settings.
+        families: Model family of each group of network settings, for networks that the training loop trains; a group
+            that is not there has the backend's own name as its family.
     """
 
     name: ClassVar[str]
     derived: ClassVar[bool]
     Config: ClassVar[type[BackendConfig]]
+    families: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def estimate(cls, config: Any, outline: Outline, device: str) -> Estimate:
+        """What :meth:`fit` and :meth:`sample` will cost, measured on a few small steps.
+
+        The default serves every backend whose settings are named as
+        :func:`~medgen.synthesis.estimates.config_estimate` says.
+
+        Args:
+            config: Settings, of the backend's ``Config``.
+            outline: The cohort.
+            device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        """
+        return config_estimate(cls.name, cls.families, config, outline, device)
 
     @classmethod
     @abstractmethod

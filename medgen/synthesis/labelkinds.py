@@ -36,6 +36,7 @@ class LabelFacts:
             the axes.
         scans: Scans that have it.
         parts: Components in all scans together.
+        extent: 90th percentile of the components' bounding boxes, voxels along i, j, k.
     """
 
     label: int
@@ -46,6 +47,7 @@ class LabelFacts:
     position: float
     scans: int
     parts: int
+    extent: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def focal(self) -> bool:
@@ -81,7 +83,7 @@ def focal_labels(data: Dataset, labels: Sequence[int]) -> tuple[int, ...]:
 
 
 def _facts(data: Dataset, label: int) -> LabelFacts:
-    volumes, shares, places, counts = [], [], [], []
+    volumes, shares, places, counts, extents = [], [], [], [], []
     for row in range(len(data)):
         mask = np.zeros(data.shape, dtype=bool) if data.labels is None else data.labels[row, 0].numpy() == label
         if not mask.any():
@@ -92,10 +94,13 @@ def _facts(data: Dataset, label: int) -> LabelFacts:
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
         # Single voxels at a border are resampling, not structure; the largest part always counts.
         counts.append(max(int((sizes >= 4).sum()), 1))
+        boxes = ndimage.find_objects(parts)
+        extents += [[side.stop - side.start for side in box] for box, n in zip(boxes, sizes, strict=True) if n >= 4]
         volumes.append(float(mask.sum()))
         shares.append(float(mask.sum()) / max(float(foreground.sum()), 1.0))
         places.append((np.array(ndimage.center_of_mass(mask)) - low) / np.maximum(high - low, 1))
     number = len(volumes)
+    i, j, k = (int(n) for n in np.percentile(extents, 90, axis=0)) if extents else (0, 0, 0)
     return LabelFacts(
         label=int(label),
         presence=number / max(len(data), 1),
@@ -105,4 +110,5 @@ def _facts(data: Dataset, label: int) -> LabelFacts:
         position=float(np.sqrt(np.var(places, axis=0, ddof=1).mean())) if number > 1 else 0.0,
         scans=number,
         parts=int(sum(counts)),
+        extent=(i, j, k),
     )

@@ -101,11 +101,15 @@ def foreground_box(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDA
 
 
 def crop_shape(lesions: Sequence[Lesion], context: int, shape: Shape, largest: int) -> Shape:
-    """Crop that holds nine of ten lesions with ``context`` voxels on each side: at least 16 and at most the grid."""
+    """Crop that holds nine of ten lesions along every axis, see :func:`crop_for`."""
     extents = np.array([lesion.labels.shape for lesion in lesions])
-    wanted = np.ceil(np.percentile(extents, 90, axis=0)).astype(int) + 2 * context
+    return crop_for(np.ceil(np.percentile(extents, 90, axis=0)).astype(int).tolist(), context, shape, largest)
+
+
+def crop_for(extent: Sequence[int], context: int, shape: Shape, largest: int) -> Shape:
+    """Crop for lesions of an extent, with ``context`` voxels on each side: at least 16, at most the grid."""
     # Networks halve the resolution three times at most: multiples of 8 need no padding.
-    sizes = [min(max(16, 8 * math.ceil(n / 8)), largest, s) for n, s in zip(wanted, shape, strict=True)]
+    sizes = [min(max(16, 8 * math.ceil((n + 2 * context) / 8)), largest, s) for n, s in zip(extent, shape, strict=True)]
     return _shape(np.array(sizes))
 
 

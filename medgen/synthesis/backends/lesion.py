@@ -26,8 +26,9 @@ from medgen.models.vaegan import VaeGan
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis import lesions
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.estimates import Estimate, Outline, network_estimate
 from medgen.synthesis.lesionbank import Bank, LesionConfig, build_bank, conditional_style
-from medgen.synthesis.lesiontraining import train_inpainting, train_shapes
+from medgen.synthesis.lesiontraining import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 
@@ -46,6 +47,7 @@ class LesionBackend(Backend):
     name: ClassVar[str] = "lesion"
     derived: ClassVar[bool] = True
     Config: ClassVar[type[BackendConfig]] = LesionConfig
+    families: ClassVar[Mapping[str, str]] = {"shapes": VaeGan.family, "inpaint": Inpaint.family}
 
     def __init__(
         self,
@@ -96,6 +98,24 @@ class LesionBackend(Backend):
         }
         stored = Stored(cls.name, bank.arrays, meta)
         return cls(stored, inpaint, shapes, context.device, [*shape_history, *history])
+
+    @classmethod
+    def estimate(cls, config: LesionConfig, outline: Outline, device: str) -> Estimate:
+        """Of both networks, on a crop as large as the label statistics say (of the largest size without them)."""
+        facts = [item for item in outline.facts if item.label in (config.lesion_labels or (item.label,))]
+        facts = facts if config.lesion_labels else [item for item in facts if item.focal] or facts
+        labels = len(config.lesion_labels or facts or outline.labels)
+        largest = (config.largest_crop,) * 3
+        extent = tuple(max(item.extent[axis] for item in facts) for axis in range(3)) if facts else largest
+        crop = lesions.crop_for(extent, config.context, outline.shape, config.largest_crop)
+        settings = inpaint_settings(config, crop, outline.channels, labels)
+        total = network_estimate(f"{cls.name}, inpaint", settings, config.inpaint_training, device, labels)
+        if not facts or sum(item.parts for item in facts) >= config.shapes_from:
+            forms = shape_settings(config, crop, labels)
+            total += network_estimate(f"{cls.name}, shapes", forms, config.shapes_training, device)
+        hosts = float(outline.cohort_bytes)
+        # A sample has up to so many lesions.
+        return Estimate(total.seconds, total.bytes + hosts, total.lines, total.sample_seconds * config.most)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
