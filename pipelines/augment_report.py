@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -75,6 +75,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "accepted": len(accepted),
             "rejected": len(rejected),
             "acceptance": len(accepted) / max(len(accepted) + len(rejected), 1),
+            "alarms": [asdict(alarm) for alarm in backend.alarms],
         }
     word, sentence = results.verdict
     return {
@@ -98,6 +99,7 @@ def printed(results: Results) -> list[str]:
     for backend in results.backends:
         accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+        lines += [f"{backend.name}: ALARM at step {alarm.step}: {alarm.message}" for alarm in backend.alarms]
     if results.study is not None:
         lines += study_lines(results.study)
     return [*lines, results.verdict[1]]
@@ -120,6 +122,8 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
     for backend in results.backends:
         if not backend.history:
             report.text(f"**{backend.name}** is fitted by registration, not step by step.")
+        for alarm in backend.alarms:
+            report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")
     _samples(report, results, folder, seed)
     _filter(report, results)
     if results.study is not None:

@@ -149,6 +149,7 @@ def generate(
             )
             backends.append(backend_class(name).fit(sources, config.generators.of(name), context))
             stage.set_tags({"medgen.generator.sha256": backends[-1].sha256})
+            stage.set_tags({f"medgen.alarm.{alarm.name}": alarm.message for alarm in backends[-1].alarms})
     with track.stage(f"filter{suffix}") as stage, bars(progress) as tick:
         filters = Filter.fit(
             sources,
