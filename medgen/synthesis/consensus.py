@@ -29,7 +29,8 @@ from medgen.errors import ArtifactError
 from medgen.files import sha256_json
 from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive
-from medgen.segmentation import LabelledImages, SegmenterConfig, train_segmenter
+from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 
