@@ -92,6 +92,27 @@ def warp(
     return result.to(image.dtype)
 
 
+def warp_cubic(image: Tensor, displacement: Tensor) -> Tensor:
+    """As :func:`warp` with ``bilinear`` and zeros outside, but by cubic B-splines, which keep texture sharp.
+
+    Linear interpolation between voxels is a blur that a segmenter, or a metric, learns to see. Runs on the CPU
+    (torch has no cubic interpolation of volumes) and overshoots at edges: clamp the result where that matters.
+
+    Args:
+        image: (b, c, i, j, k), floating point.
+        displacement: (b, 3, i, j, k) in voxels.
+
+    Returns:
+        (b, c, i, j, k), on the image's device.
+    """
+    position = (identity(image.shape[2:]) + displacement.detach().cpu()).double().numpy()
+    result = np.empty(image.shape, dtype=np.float32)
+    for row, channels in enumerate(image.detach().cpu().float().numpy()):
+        for channel, values in enumerate(channels):
+            result[row, channel] = ndimage.map_coordinates(values, position[row], order=3, mode="constant")
+    return torch.from_numpy(result).to(image.device, image.dtype)
+
+
 def warp_shares(labels: Tensor, displacement: Tensor, values: Sequence[int]) -> Tensor:
     """Share of each label number at every voxel of labels (b, 1, i, j, k) pulled back: (b, len(values), i, j, k).
 
@@ -112,27 +133,6 @@ def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
     values = torch.unique(labels)
     shares = warp_shares(labels, displacement, values.tolist())
     return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
-
-
-def warp_cubic(image: Tensor, displacement: Tensor) -> Tensor:
-    """As :func:`warp` with ``bilinear`` and zeros outside, but by cubic B-splines, which keep texture sharp.
-
-    Linear interpolation between voxels is a blur that a segmenter, or a metric, learns to see. Runs on the CPU
-    (torch has no cubic interpolation of volumes) and overshoots at edges: clamp the result where that matters.
-
-    Args:
-        image: (b, c, i, j, k), floating point.
-        displacement: (b, 3, i, j, k) in voxels.
-
-    Returns:
-        (b, c, i, j, k), on the image's device.
-    """
-    position = (identity(image.shape[2:]) + displacement.detach().cpu()).double().numpy()
-    result = np.empty(image.shape, dtype=np.float32)
-    for row, channels in enumerate(image.detach().cpu().float().numpy()):
-        for channel, values in enumerate(channels):
-            result[row, channel] = ndimage.map_coordinates(values, position[row], order=3, mode="constant")
-    return torch.from_numpy(result).to(image.device, image.dtype)
 
 
 def exponentiate(velocity: Tensor, steps: int = 6) -> Tensor:
