@@ -61,7 +61,7 @@ def _label(setting: Setting, atlases: int) -> Pool:
 def vote_weights(moved: Tensor, fixed: Tensor, radius: int = 2, chunk: int = 65536) -> Tensor:
     """Weight of each atlas at every voxel by joint label fusion.
 
-    Wang et al., "Multi-atlas segmentation with joint label fusion", IEEE TPAMI 2013, equations 9 to 13: with
+    Wang et al., "Multi-atlas segmentation with joint label fusion", IEEE TPAMI 2013: with
     M(m, n) = (Σ |I − Iₘ| |I − Iₙ|)² over a patch, the expected joint error of atlases m and n, the weights
     w = (M + α)⁻¹ 1 / 1ᵀ (M + α)⁻¹ 1 minimise the expected error of the vote and count atlases that err together less.
     α is a tenth of the mean of M's diagonal. Negative weights are set to zero, so that votes stay shares.

@@ -183,15 +183,21 @@ def test_background_clusters_are_ordered_by_brightness() -> None:
     assert painter.numbers.tolist() == [0, 7, 0, 0, 0]
 
 
-def test_teachers_leave_doubtful_voxels_out() -> None:
+def test_teachers_average_and_leave_doubtful_voxels_out() -> None:
     class Fixed(torch.nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            # Logits ±x: the probability of the winner is above 0.75 where |2 x| > log 3.
-            return torch.cat([-image, image], dim=1)
+        def __init__(self, sharpness: float) -> None:
+            super().__init__()
+            self.sharpness = sharpness
 
-    teacher = Segmenter(Fixed(), (0, 9), precision_of("32", device_of("cpu")))
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            # The second class has the probability sigmoid(2 · sharpness · x).
+            return torch.cat([-image, image], dim=1) * self.sharpness
+
+    precision = precision_of("32", device_of("cpu"))
+    teachers = [Segmenter(Fixed(sharpness), (0, 9), precision) for sharpness in (1.0, 3.0)]
     image = torch.linspace(-2, 2, 64).reshape(1, 1, 4, 4, 4)
-    pool = labelled_by(teacher, image, 0.75)
+    pool = labelled_by(teachers, image, 0.75)
     assert torch.equal(pool.labels, torch.where(image > 0, 9, 0).to(torch.uint8))
-    expected = (2 * image).abs() >= torch.log(torch.tensor(3.0))
+    second = (torch.sigmoid(2 * image) + torch.sigmoid(6 * image)) / 2
+    expected = torch.maximum(second, 1 - second) >= 0.75
     assert torch.equal(pool.confidence, expected.to(torch.uint8) * 255)

@@ -26,8 +26,8 @@ NEEDS_UNLABELLED = False
 class CarveMix:
     """A region around a label of another element of the batch, image and labels, replaces the same place.
 
-    Zhang et al., "CarveMix: a simple data augmentation method for brain lesion segmentation", MICCAI 2021, equations
-    1 to 6: with D the signed distance of the label's boundary (negative inside), the region is D ≤ λ, and λ comes with
+    Zhang et al., "CarveMix: a simple data augmentation method for brain lesion segmentation", MICCAI 2021:
+    with D the signed distance of the label's boundary (negative inside), the region is D ≤ λ, and λ comes with
     equal chance from U(−|min D| / 2, 0) and U(0, |min D|). The label is drawn from those that the other element has;
     all labels inside of the region are pasted.
 

@@ -22,7 +22,7 @@ NEEDS_UNLABELLED = False
 class CutMix:
     """A box of another element of the batch, image and labels, replaces the same box of an element.
 
-    Yun et al., "CutMix: regularization strategy to train strong classifiers", ICCV 2019, equations 1 and 2 with cubes
+    Yun et al., "CutMix: regularization strategy to train strong classifiers", ICCV 2019, with cubes
     for squares: λ ~ Beta(α, α), each edge of the box is (1 − λ)^(1/3) of the scan's, its centre uniform, what sticks
     out is cut off. Labels are per voxel here, so they are pasted, not averaged.
 

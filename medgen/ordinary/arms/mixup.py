@@ -22,7 +22,7 @@ NEEDS_UNLABELLED = False
 class MixUp:
     """Each element becomes λ · itself + (1 − λ) · another element of the batch, and so do its labels.
 
-    Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, equation 1, with λ ~ Beta(α, α) per element.
+    Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, with λ ~ Beta(α, α) per element.
 
     Attributes:
         classes: Number of classes, background included.

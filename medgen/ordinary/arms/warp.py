@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.fields import warp, warp_labels
+from medgen.fields import warp_cubic, warp_labels
 from medgen.ordinary.base import Setting
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, thinned, velocities
 from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
@@ -46,12 +46,13 @@ class Warps:
     device: torch.device
 
     def draw(self, count: int, generator: torch.Generator) -> LabelledBatch:
-        """Warped scans, each by a registration drawn with replacement; intensities stay in the scan's range."""
+        """Warped scans, each by a registration drawn with replacement; intensities stay in the scans' range."""
         picks = torch.randint(len(self.moving), (count,), generator=generator)
         rows = torch.tensor(self.moving)[picks]
         field = displacements(self.control[picks].to(self.device), self.images.shape[2:])
         image, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        return LabelledBatch(warp(image, field), warp_labels(labels, field))
+        moved = warp_cubic(image, field).clamp(float(self.images.min()), float(self.images.max()))
+        return LabelledBatch(moved, warp_labels(labels, field))
 
 
 def recipe(setting: Setting) -> Recipe:
