@@ -114,8 +114,8 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
         figure = learning_curve(*curve, xlabel="real labelled subjects", ylabel="mean Dice", title="Learning curve")
         write_bytes(folder.figures / "learning-curve.png", png(figure))
         caption = (
-            f"Dice over the number of real subjects, with 95 % intervals over seeds and {where}. Most of their width is "
-            "the difference between test subjects, which all arms share; the paired differences below leave it out."
+            f"Dice over the number of real subjects, with 95 % intervals over seeds and {where}. Most of their width "
+            "is the difference between test subjects, which all arms share; the paired differences below leave it out."
         )
         report.figure(figure, caption, "Learning curves of the ordinary arms and of the chosen synthetic arm")
     for worth in judged.worths:
