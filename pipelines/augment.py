@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 from medgen import tracking
 from medgen.cases import Manifest, write_splits
+from medgen.files import write_json
 from medgen.layouts import load_cohort
 
-from .augment_plan import plan
+from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import Generated, export, generate, prepare, split
@@ -54,6 +57,13 @@ def _tracked(
         prepared = prepare(config, manifest, parts, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    with track.stage("plan") as stage:
+        made = decide(config, prepared, parts)
+        config = made.config
+        write_json(folder.out / "plan.json", made.record())
+        stage.set_tags({"medgen.generators": ", ".join(made.routing.backends)})
+        if progress:
+            print("\n".join(made.lines), file=sys.stderr)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
@@ -76,6 +86,7 @@ def _tracked(
         filters=generated.filters,
         pool=generated.pool,
         study=measured,
+        plan=made,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
@@ -84,7 +95,7 @@ def _tracked(
     track.log_metrics({f"accepted.{name}": len(generated.pool.accepted(name)) for name in config.generators.names})
     if measured is not None:
         track_verdict(track, measured)
-    for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv"):
+    for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
     if generated.pool.accepted():

@@ -21,6 +21,7 @@ from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.volume import Grid, Volume
 
+from .augment_plan import Plan
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .runfolder import RunFolder
 
@@ -47,6 +48,7 @@ class Results:
     filters: Filter
     pool: Pool
     study: StudyResults | None
+    plan: Plan
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -79,6 +81,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
         "verdict": word,
         "sentence": sentence,
         "generators": generators,
+        "plan": results.plan.record(),
         "filter": {
             "agreement_bound": results.filters.agreement_bound,
             "copy_bound": results.filters.copy_bound,
@@ -107,6 +110,7 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
     kind: Any = KINDS.get(word, "neutral")
     report.verdict(sentence, kind)
     _cohort(report, results)
+    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in results.plan.routing.reasons))
     report.section("Training")
     histories = {item.name: item.history for item in results.backends if item.history}
     if histories:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
 from medgen.synthesis.arms import Arm
@@ -20,12 +20,25 @@ from .runfolder import RunConfig
 
 
 class Generators(Config):
-    """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out."""
+    """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out.
+
+    Attributes:
+        auto: Let :mod:`medgen.synthesis.router` choose; settings given here are used for those it chooses.
+    """
+
+    auto: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Backends in use, in the order they are trained."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
+        """Backends in use, in the order they are trained; none before the router has chosen."""
+        if self.auto:
+            return ()
+        return tuple(name for name in type(self).model_fields if name != "auto" and getattr(self, name) is not None)
+
+    def chosen(self, names: Sequence[str]) -> Generators:
+        """These backends, with the settings given or the default ones."""
+        given = {name: getattr(self, name) for name in names}
+        return type(self).model_validate({name: {} if own is None else own for name, own in given.items()})
 
     def of(self, name: str) -> BackendConfig:
         """Settings of a backend in use."""
@@ -94,7 +107,8 @@ class AugmentRunConfig(LabelledRunConfig):
     Attributes:
         modality: For the card of the synthetic cohort.
         consensus: How unlabelled scans get labels, so that generators can learn from them.
-        generators: Backends.
+        generators: Backends with their settings, or ``auto``: chosen by the cohort and the machine.
+        check_resources: Refuse a run that will not fit into memory or on the disk by its estimate.
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
@@ -103,14 +117,29 @@ class AugmentRunConfig(LabelledRunConfig):
     out: Path = Path("runs/augment")
     modality: str = "MR"
     consensus: ConsensusConfig = ConsensusConfig()
-    generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"deform": {}}))
+    generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"auto": True}))
+    check_resources: bool = True
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
 
+    @field_validator("generators", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return {"auto": True} if value == "auto" else value
+
     @model_validator(mode="after")
     def _consistent(self) -> AugmentRunConfig:
-        if not self.generators.names:
-            raise ValueError(f"generators: expected settings for at least one of {', '.join(available())}")
-        self.check_sources(self.generators.names, "generator")
+        if not self.generators.auto:
+            self.check_arms()
         return self
+
+    def check_arms(self) -> None:
+        """Every arm of the study has its generator.
+
+        Raises:
+            ValueError: Naming the arm.
+        """
+        if not self.generators.names:
+            raise ValueError(f"generators: expected auto, or settings for at least one of {', '.join(available())}")
+        self.check_sources(self.generators.names, "generator")

@@ -134,8 +134,9 @@ def generate(
         stage.log_metrics({"labelled": kept, "left_out": len(consensus.left_out)})
     backends: list[Backend] = []
     for name in config.generators.names:
-        # The training loop of joint shows its own bar.
-        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and name != "joint") as tick:
+        # The training loop of networks shows its own bar.
+        own = bool(backend_class(name).families)
+        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and not own) as tick:
             context = FitContext(
                 preprocess=prepared.preprocess,
                 seed=derive(config.seed, "generator", name),

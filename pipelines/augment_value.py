@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from medgen import tracking
 from medgen.cases import Manifest, write_splits
-from medgen.dataset import Dataset
+from medgen.costs import describe_memory
 from medgen.errors import ConfigError
 from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
 from medgen.report.html import Report
-from medgen.segmentation import train_segmenter
 from medgen.synthesis.arms import SYNTHETIC, Arm
+from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.foreign import Foreign, guard_labels, read_foreign, read_run, together
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.value import Material, Row
@@ -29,7 +27,6 @@ from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, prepare, split
 from .augment_study import judged, run_cells, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
-from .planning import describe_memory, minutes
 from .runfolder import RunFolder, RunSummary, open_run
 
 
@@ -213,38 +210,26 @@ def plan(config: ValueRunConfig) -> list[str]:
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)
-    shape, labels = preprocess.shape, range(1, (len(manifest.labels) or 1) + 1)
+    shape, labels = preprocess.shape, tuple(range(1, (len(manifest.labels) or 1) + 1))
+    outline = Outline(shape, channels, labels, len(parts.labelled), len(parts.unlabelled))
     found = ", ".join(f"{len(part.subjects)} {name}" for name, part in parts.named().items())
     return [
         f"cohort: subjects: {found}",
         f"grid: {' x '.join(map(str, shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",
         describe_memory((channels + 1) * len(manifest) * math.prod(shape)),
-        study_plan(config, channels, shape, labels),
+        *study_estimate(config, outline).lines,
         f"output: {config.out}",
     ]
 
 
-def study_plan(config: LabelledRunConfig, channels: int, shape: tuple[int, int, int], labels: Sequence[int]) -> str:
-    """Number of cells of a study and the time of their trainings, measured on a few steps."""
+def study_cells(config: LabelledRunConfig) -> int:
+    """Segmenters that a study trains."""
     value = config.value
-    numbers = len(value.subjects or (0,))
     ordinary = sum(Arm.parse(name).source is None for name in value.arms)
     extra = len(set(value.real_only) - set(value.subjects))
-    cells = (numbers * len(value.arms) + extra * ordinary) * value.seeds
-    image = torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(0))
-    target = (image[:, :1] * (len(labels) + 1)).floor().to(torch.uint8)
-    data = Dataset(("a", "b"), ("a", "b"), image, torch.ones_like(target, dtype=torch.bool), target)
-    seconds = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(value.threads)
-    try:
-        for steps in (2, 2, 8):
-            short = value.segmenter.model_copy(update={"steps": steps})
-            start = time.perf_counter()
-            train_segmenter(data, short, 0, labels=labels, augmentation=value.augment, device=config.device)
-            seconds.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    # Of a longer training less a shorter one, which leaves the start-up out.
-    total = max(seconds[2] - seconds[1], 0.0) / 6 * value.segmenter.steps * cells
-    return f"value study: {cells} segmenters, about {minutes(total)} of computing, {config.workers} at once on a CPU"
+    return (len(value.subjects or (0,)) * len(value.arms) + extra * ordinary) * value.seeds
+
+
+def study_estimate(config: LabelledRunConfig, outline: Outline) -> Estimate:
+    """What the study takes in computing time, measured on a few steps; ``workers`` cells share it on a CPU."""
+    return segmenter_estimate("value study", config.value.segmenter, outline, config.device, study_cells(config))

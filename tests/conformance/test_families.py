@@ -21,6 +21,7 @@ from medgen.models.base import (
     HasLatent,
     HasLikelihood,
     HasVoxelLikelihood,
+    Inpaints,
     Reconstructs,
 )
 from medgen.precision import bf16_works
@@ -82,6 +83,11 @@ def answers(model, data):
         said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
     if isinstance(model, Denoises):
         said["denoise"] = model.denoise(x)
+    if isinstance(model, Inpaints):
+        hole = torch.zeros_like(x[:, :1])
+        hole[..., 4:9, 6:12, 4:9] = 1
+        style = torch.full((len(x), model.settings.n_labels + 1, 2 * x.shape[1]), 0.1)
+        said["inpaint"] = model.inpaint(x, hole, (x[:, :1] > 0.5).long(), style)
     return said
 
 

@@ -10,6 +10,8 @@ fitting each other.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
@@ -21,12 +23,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from medgen.costs import minutes, stand_in
 from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 
@@ -118,6 +122,29 @@ class Deform(Backend):
             "contains_patient_scans": True,
         }
         return cls(Stored(cls.name, arrays, meta), context.device)
+
+    @classmethod
+    def estimate(cls, config: DeformConfig, outline: Outline, device: str) -> Estimate:
+        """Of the registrations, from two iterations of two small pairs, and of moving one scan."""
+        where, small = device_of(device), stand_in(outline.shape)
+        ratio = outline.voxels / math.prod(small)
+        image = torch.rand(2, outline.channels, *small, generator=torch.Generator().manual_seed(0)).to(where)
+        short = config.registration.model_copy(update={"iterations": 2})
+        register(image, image.flip(0), short)
+        start = time.perf_counter()
+        control = register(image, image.flip(0), short)
+        each = (time.perf_counter() - start) / 2 / 2 * config.registration.iterations * ratio
+        start = time.perf_counter()
+        warp(image[:1], exponentiate(expand(control[:1], small)))
+        sample = (time.perf_counter() - start) * ratio
+        points = math.prod(control_shape(outline.shape, config.registration.spacing))
+        # All velocities twice; the squarings of a batch of pairs at half resolution, kept for the backward pass.
+        batch = min(config.pairs, 8 if where.type == "cpu" else 64)
+        kept = batch * outline.voxels / 8 * (12 * config.registration.squarings + 20 * outline.channels)
+        memory = 4.0 * (2 * 3 * points * config.pairs + kept) + outline.cohort_bytes
+        seconds = each * config.pairs
+        line = f"deform: {config.pairs} registrations, about {minutes(seconds)}, {memory / 2**20:.0f} MiB"
+        return Estimate(seconds, memory, (line,), sample)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
