@@ -64,7 +64,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def finished(cohort: Path, elsewhere: Path, runs: Path) -> tuple[Path, tuple[str, ...]]:
     out = runs / "value"
-    arms = "value.arms=[real, standard, standard+gan, real+gan, synthetic]"
+    arms = "value.arms=[standard, real+gan, synthetic]"
     summary = augment_value.run(config(cohort, out, f"synthetic.gan={elsewhere}", arms))
     assert summary.exit_code == 0, summary.lines
     return out, summary.lines
@@ -76,10 +76,9 @@ def test_outputs_and_cells(finished: tuple[Path, tuple[str, ...]]) -> None:
     names += ["value.csv", "value_cases.csv", "figures/learning-curve.png", "figures/differences.png"]
     assert [name for name in names if not (out / name).is_file()] == []
     cells = {(row["arm"], int(row["subjects"]), row["seed"]) for row in rows(out / "value.csv")}
-    synthetic = ("standard+gan", "real+gan", "synthetic")
-    expected = {(arm, n, seed) for arm in ("real", "standard", *synthetic) for n in (2, 3) for seed in "01"}
+    expected = {(arm, n, seed) for arm in ("standard", "real+gan", "synthetic") for n in (2, 3) for seed in "01"}
     # At the further number of subjects only ordinary arms are run.
-    assert cells == expected | {(arm, 4, seed) for arm in ("real", "standard") for seed in "01"}
+    assert cells == expected | {("standard", 4, seed) for seed in "01"}
     assert {row["part"] for row in rows(out / "value.csv")} == {"test", "validation"}
     held_out = {(row["subject"], row["part"]) for row in rows(out / "splits.csv")}
     assert {(row["subject"], row["part"]) for row in rows(out / "value_cases.csv")} <= held_out
@@ -97,9 +96,9 @@ def test_outputs_and_cells(finished: tuple[Path, tuple[str, ...]]) -> None:
 def test_every_cell_is_a_child_run(finished: tuple[Path, tuple[str, ...]]) -> None:
     entries = [json.loads(line) for line in (finished[0] / "journal.jsonl").read_text().splitlines()]
     started = {entry["name"]: entry for entry in entries if entry["kind"] == "start"}
-    cell = started["standard+gan-n2-seed1"]
+    cell = started["real+gan-n2-seed1"]
     assert cell["parent"] == started["value"]["run"]
-    assert sum("-seed" in name for name in started) == 2 * (5 * 2 + 2)
+    assert sum("-seed" in name for name in started) == 2 * (3 * 2 + 1)
     (measured,) = [entry for entry in entries if entry["run"] == cell["run"] and entry["kind"] == "metrics"]
     assert {"dice", "hd95_mm", "nsd", "seconds"} == set(measured["values"])
 
