@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.metrics.segmentation import dice
+from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
@@ -40,6 +40,8 @@ class FilterConfig(Config):
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
+        visible: Least mean change where a lesion was drawn into a scan, in standard deviations of the scan's
+            intensities; that scan is the parent, elsewhere unchanged, so ``identity`` says nothing of it.
     """
 
     auditor: SegmenterConfig = SegmenterConfig(steps=250)
@@ -50,6 +52,7 @@ class FilterConfig(Config):
     copy_quantile: Probability = 0.999
     copy_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     identity: Probability = 0.2
+    visible: Annotated[float, Field(ge=0)] = 0.2
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,11 @@ class Filter:
         require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
         for label, bounds in self.bounds.items():
             mask = synthetic.labels == label
+            if synthetic.region is not None:
+                # What the parent brought is real: only what was drawn is judged.
+                mask = mask & synthetic.region
+                if label not in synthetic.made or not mask.any():
+                    continue
             measured = _measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
@@ -213,19 +221,40 @@ class Filter:
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
                 text = f"centroid of label {label}, voxels from the real mean"
                 require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
+        if synthetic.region is not None:
+            change = self._change(synthetic)
+            require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
         nearest = self._copies(synthetic, derived, require)
         return Verdict(not reasons, scores, reasons, nearest)
 
     def _agreement(self, synthetic: Synthetic) -> float:
         """Dice between the labels and what auditors see that have not been trained on a parent."""
-        subject = dict(zip(self.sources.labelled.ids, self.sources.labelled.subjects, strict=True))
-        known = {subject[parent] for parent in synthetic.parents}
+        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
+        # Where only a region was drawn, further parents lent the form of a label, not an image.
+        parents = synthetic.parents if synthetic.region is None else synthetic.parents[:1]
+        known = {subject[parent] for parent in parents}
         values = []
         for segmenter, trained_on in self.auditors:
             if not known & trained_on:
                 predicted = segmenter.predict(torch.from_numpy(synthetic.image)[None])[0, 0].numpy()
                 values.append(mean_dice(predicted, synthetic.labels, self.sources.labels))
         return float(np.mean(values)) if values else math.nan
+
+    def _change(self, synthetic: Synthetic) -> float:
+        """Mean absolute difference to the first parent at the drawn labels, in sd of its intensities; NaN if none."""
+        if not synthetic.parents or synthetic.region is None:
+            return math.nan
+        drawn = np.isin(synthetic.labels, synthetic.made) & synthetic.region
+        if not drawn.any():
+            return math.nan
+        row = self.sources.ids.index(synthetic.parents[0])
+        count = len(self.sources.labelled)
+        others = self.sources.unlabelled
+        image = self.sources.labelled.images[row] if row < count or others is None else others.images[row - count]
+        parent = image.numpy()
+        difference = np.abs(synthetic.image - parent)[:, drawn].mean(axis=1)
+        # The clearest channel: a lesion need not show in all of them.
+        return float((difference / parent.std(axis=(1, 2, 3)).clip(1e-6)).max())
 
     def _copies(
         self, synthetic: Synthetic, derived: bool, require: Callable[[str, float, float, float, str], None]
@@ -238,15 +267,10 @@ class Filter:
             ("copy", ~related, self.copy_bound),
             ("identity", related, self.identity_bound),
         ):
-            if bool(rows.any()):
+            if bool(rows.any()) and not (name == "identity" and synthetic.region is not None):
                 row = int(torch.where(rows, values, -2.0).argmax())
                 require(name, float(values[row]), -math.inf, bound, f"correlation with {self.sources.ids[row]}")
         return self.sources.ids[int(values.argmax())]
-
-
-def mean_dice(prediction: NDArray[np.integer], truth: NDArray[np.integer], labels: Sequence[int]) -> float:
-    """Mean over labels of the Dice overlap of two label maps (i, j, k)."""
-    return float(np.mean([dice(prediction, truth, label) for label in labels]))
 
 
 def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:

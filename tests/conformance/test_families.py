@@ -22,6 +22,7 @@ from medgen.models.base import (
     HasLatent,
     HasLikelihood,
     HasVoxelLikelihood,
+    Inpaints,
     PaintsLabels,
     Reconstructs,
 )
@@ -84,6 +85,11 @@ def answers(model, data):
         said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
     if isinstance(model, Denoises):
         said["denoise"] = model.denoise(x)
+    if isinstance(model, Inpaints):
+        hole = torch.zeros_like(x[:, :1])
+        hole[..., 4:9, 6:12, 4:9] = 1
+        style = torch.full((len(x), model.settings.n_labels + 1, 2 * x.shape[1]), 0.1)
+        said["inpaint"] = model.inpaint(x, hole, (x[:, :1] > 0.5).long(), style)
     if isinstance(model, PaintsLabels):
         labels = torch.zeros_like(x[:, :1], dtype=torch.long) if data.labels is None else data.labels.long()
         said["paint"] = model.paint(labels, model.encode_style(x)[0]).detach()

@@ -15,12 +15,14 @@ from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
+from medgen.svf import RegistrationConfig, bending, local_correlation, register
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
+from medgen.synthesis.backends.lesion import LesionBackend
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.base import FitContext, Sources, guard, guard_split
-from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
+from medgen.synthesis.lesionbank import LesionConfig
 
 from .conftest import blobs
 
@@ -38,10 +40,24 @@ SPADE = {
 }
 
 
-@pytest.fixture(scope="module", params=["deform", "joint", "spade"])
+LESION = {
+    "lesion_labels": [4],
+    "shapes_from": 3,
+    "variants": 2,
+    "shapes": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
+    "shapes_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+    "inpaint": {"widths": (16, 32), "discriminator_widths": (16, 16), "margin": 1},
+    "inpaint_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+    "overlap": True,
+}
+
+
+@pytest.fixture(scope="module", params=["deform", "joint", "lesion", "spade"])
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
     if request.param == "deform":
         return Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    if request.param == "lesion":
+        return LesionBackend.fit(sources, LesionConfig.model_validate(LESION), context)
     if request.param == "spade":
         return SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
     return JointBackend.fit(sources, JointConfig.model_validate(JOINT), context)

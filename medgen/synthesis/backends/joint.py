@@ -52,6 +52,7 @@ class JointBackend(Backend):
     name: ClassVar[str] = "joint"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = JointConfig
+    families: ClassVar[Mapping[str, str]] = {"model": Joint.family}
 
     def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:
         if len(trained.models) != 1 or not isinstance(trained.models[0], Joint):

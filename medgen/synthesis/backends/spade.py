@@ -90,6 +90,7 @@ class SpadeBackend(Backend):
     name: ClassVar[str] = "spade"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = SpadeConfig
+    families: ClassVar[Mapping[str, str]] = {"mask": MaskVae.family, "model": Spade.family}
 
     def __init__(
         self, mask: TrainedModel, image: TrainedModel, stored: Stored, history: Sequence[Mapping[str, float]] = ()
