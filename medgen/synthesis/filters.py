@@ -242,8 +242,10 @@ class Filter:
 
     def _change(self, synthetic: Synthetic) -> float:
         """Mean absolute difference to the first parent at the drawn labels, in sd of its intensities; NaN if none."""
+        if synthetic.region is None or not synthetic.parents:
+            return math.nan
         drawn = np.isin(synthetic.labels, synthetic.made) & synthetic.region
-        if not synthetic.parents or not drawn.any():
+        if not drawn.any():
             return math.nan
         row = self.sources.ids.index(synthetic.parents[0])
         count = len(self.sources.labelled)
