@@ -14,6 +14,7 @@ from medgen.segmentation import train_segmenter
 from medgen.synthesis.backends.joint import joint_settings
 from medgen.synthesis.svf import register
 
+from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import split
 from .planning import describe_memory, describe_training, estimate_training, minutes
@@ -22,6 +23,7 @@ from .planning import describe_memory, describe_training, estimate_training, min
 def plan(config: AugmentRunConfig) -> list[str]:
     """What a run would do, and what it would cost: the lines of ``--dry-run``."""
     manifest = load_cohort(config.data, config.cohort)
+    manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)

@@ -48,7 +48,11 @@ class AugmentRunConfig(RunConfig):
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
         max_side: Most voxels along an axis where the recipe chooses.
         modality: For the card of the synthetic cohort.
+        labels: Label numbers to use, the others count as background; empty for all that the cohort declares.
         test: Share of the labelled subjects that is held out for the value study.
+        folds: Hold out one of this many equal parts of the labelled subjects instead of the share ``test``: one run
+            per fold gives generators that have not seen the fold's subjects.
+        fold: Which of them, from 0; runs with the same seed have the same folds.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
@@ -63,7 +67,10 @@ class AugmentRunConfig(RunConfig):
     preprocess: dict[str, Any] = Field(default_factory=dict)
     max_side: int = Field(default=64, ge=16)
     modality: str = "MR"
+    labels: tuple[int, ...] = ()
     test: float = Field(default=0.5, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
     generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"deform": {}}))
@@ -80,6 +87,8 @@ class AugmentRunConfig(RunConfig):
             source = arm.removeprefix("standard+")
             if source != arm and source not in ("synthetic", *self.generators.names):
                 raise ValueError(f"value.arms: {arm!r} needs the generator {source!r}, which is not configured")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold: expected a number below folds ({self.folds}), found {self.fold}")
         most = self.labelled_subjects
         if most is not None and any(number > most for number in self.value.subjects):
             raise ValueError(f"value.subjects: expected at most labelled_subjects ({most})")

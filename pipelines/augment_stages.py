@@ -71,6 +71,7 @@ def split(config: AugmentRunConfig, manifest: Manifest) -> Parts:
         labelled_subjects=config.labelled_subjects,
         unlabelled_cases=config.unlabelled_cases,
         seed=derive(config.seed, "split"),
+        fold=None if config.folds is None else (config.fold, config.folds),
     )
 
 
@@ -232,8 +233,15 @@ def write_value(folder: RunFolder, rows: list[Row]) -> None:
     write_csv(folder.out / "value.csv", summary, columns)
 
 
-def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, folder: RunFolder, cohort: str) -> None:
-    """Write ``synthetic/``, unless no scan was accepted."""
+def export(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    generated: Generated,
+    folder: RunFolder,
+    cohort: str,
+    original: Mapping[int, int],
+) -> None:
+    """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label."""
     if not generated.pool.accepted():
         return
     names = {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}
@@ -244,6 +252,7 @@ def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, f
         sources=generated.sources,
         backends=generated.backends,
         label_names=names,
+        original_labels=original,
         seed=config.seed,
         config_sha256=sha256_json(config.model_dump(mode="json")),
         cohort=cohort,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from medgen.cases import Case, Manifest, split_subjects
+from medgen.cases import Case, Manifest, kfold_subjects, split_subjects
 from medgen.errors import DataError
 from medgen.seeds import derive
 
@@ -36,7 +36,13 @@ class Parts:
 
 
 def divide(
-    manifest: Manifest, *, test: float, labelled_subjects: int | None, unlabelled_cases: int | None, seed: int
+    manifest: Manifest,
+    *,
+    test: float,
+    labelled_subjects: int | None,
+    unlabelled_cases: int | None,
+    seed: int,
+    fold: tuple[int, int] | None = None,
 ) -> Parts:
     """Split a cohort.
 
@@ -47,6 +53,7 @@ def divide(
             subjects count as unlabelled: their masks are never read.
         unlabelled_cases: Most unlabelled cases; None for all, 0 for none.
         seed: Of the run.
+        fold: (k, n) holds out the k-th of n folds instead of the share ``test``; equal seeds give equal folds.
 
     Raises:
         DataError: If there are too few subjects with masks.
@@ -54,9 +61,18 @@ def divide(
     with_masks = manifest.labelled()
     if not len(with_masks):
         raise DataError(f"{manifest.name}: no case has a mask; augmentation by synthesis needs labelled scans")
-    split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
-    held_out = set(split["test"].subjects)
-    order = ordered(split["train"], seed)
+    if len(with_masks.subjects) < 3:
+        raise DataError(
+            f"{manifest.name}: {len(with_masks.subjects)} labelled subjects; expected at least 3, two to learn from "
+            "and one held out for testing; add labelled subjects"
+        )
+    if fold is None:
+        split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
+        train, held_out_part = split["train"], split["test"]
+    else:
+        train, held_out_part = kfold_subjects(with_masks, fold[1], seed)[fold[0]]
+    held_out = set(held_out_part.subjects)
+    order = ordered(train, seed)
     wanted = len(order) if labelled_subjects is None else labelled_subjects
     if wanted > len(order) or wanted < 2:
         raise DataError(
@@ -68,11 +84,11 @@ def divide(
         replace(case, mask=None) for case in manifest if case.subject not in kept and case.subject not in held_out
     ]
     others.sort(key=lambda case: (derive(seed, "unlabelled", case.id), case.id))
-    cases = [case for name in order[:wanted] for case in split["train"] if case.subject == name]
+    cases = [case for name in order[:wanted] for case in train if case.subject == name]
     return Parts(
         labelled=_with(manifest, cases),
         unlabelled=_with(manifest, others if unlabelled_cases is None else others[:unlabelled_cases]),
-        test=split["test"],
+        test=held_out_part,
     )
 
 
