@@ -21,7 +21,7 @@ from medgen.synthesis.export import export_pool
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
-from medgen.synthesis.value import Material, Row, TestSet, run_study
+from medgen.synthesis.value import Material, Row, TestSet, ValueConfig, run_study
 
 from .augment_settings import AugmentRunConfig
 from .progress import bars
@@ -138,6 +138,7 @@ def generate(
             config.filter,
             seed=derive(config.seed, "filter"),
             device=config.device,
+            spacing=prepared.preprocess.spacing,
             tick=partial(tick, f"auditors{suffix}"),
         )
         stage.log_metrics({"agreement_bound": filters.agreement_bound, "copy_bound": filters.copy_bound})
@@ -192,7 +193,7 @@ def study(
             stage.log_metrics({f"{name}.{metric}": value for metric, value in means.items()}, finished)
 
         return run_study(
-            config.value,
+            spaced(config.value, prepared.preprocess),
             materials,
             TestSet(test, truth, prepared.preprocess),
             prepared.labels,
@@ -201,6 +202,14 @@ def study(
             store=folder.checkpoints / "value",
             done=done,
         )
+
+
+def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
+    """The study with an ordinary augmentation that knows the voxel size, unless the configuration says another one."""
+    if "spacing" in study.augment.model_fields_set:
+        return study
+    augment = study.augment.model_copy(update={"spacing": preprocess.spacing})
+    return study.model_copy(update={"augment": augment})
 
 
 def write_value(folder: RunFolder, rows: list[Row]) -> None:

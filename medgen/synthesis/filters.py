@@ -121,6 +121,7 @@ class Filter:
         *,
         seed: int,
         device: str = "auto",
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         tick: Callable[[int, int], None] | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
@@ -130,6 +131,7 @@ class Filter:
             config: Settings.
             seed: Of folds and training.
             device: ``auto``, ``cpu`` or ``cuda[:N]``.
+            spacing: Voxel size along i, j, k, for the auditors' augmentation.
             tick: Called with (trainings done, 2).
 
         Raises:
@@ -146,7 +148,7 @@ class Filter:
                 config.auditor,
                 derive(seed, "auditor", number),
                 labels=sources.labels,
-                augmentation=AugmentConfig(),
+                augmentation=AugmentConfig(spacing=spacing),
                 device=device,
             )
             auditors.append((segmenter, frozenset(real.subjects) - held_out))
