@@ -42,7 +42,9 @@ def write_thick_slices() -> Callable[..., Path]:
     grid = Grid(shape, np.diag([*spacing, 1.0]))
     points = (np.indices(shape).reshape(3, -1).T - (np.array(shape) - 1) / 2) * spacing
 
-    def write(folder: Path, n: int = 8, labels: Sequence[int] = (2, 7, 30), channels: int = 1) -> Path:
+    def write(
+        folder: Path, n: int = 8, labels: Sequence[int] = (2, 7, 30), channels: int = 1, prefix: str = "case"
+    ) -> Path:
         for number in range(n):
             rng = np.random.default_rng(number)
             centre, radii = rng.normal(0, 1.5, 3), np.array([15.0, 18.0, 22.0]) * rng.uniform(0.9, 1.1, 3)
@@ -52,8 +54,8 @@ def write_thick_slices() -> Callable[..., Path]:
                 mask[inside] = label
                 image[:, inside] += 150
             for channel, data in enumerate(image.astype(np.float32)):
-                io.write(Volume(data[None], grid), folder / "imagesTr" / f"case{number}_{channel:04d}.nii.gz")
-            io.write(Volume(mask.astype(np.int16)[None], grid), folder / "labelsTr" / f"case{number}.nii.gz")
+                io.write(Volume(data[None], grid), folder / "imagesTr" / f"{prefix}{number}_{channel:04d}.nii.gz")
+            io.write(Volume(mask.astype(np.int16)[None], grid), folder / "labelsTr" / f"{prefix}{number}.nii.gz")
         declared = {"background": 0, **{f"part {label}": label for label in labels}}
         names = {str(channel): "MR" for channel in range(channels)}
         description = {"name": "thick", "channel_names": names, "labels": declared, "file_ending": ".nii.gz"}
