@@ -45,7 +45,7 @@ class RandSyntheticd(Mixing, RandomizableTransform, MapTransform):
     Raises:
         DataError: If there are not two keys, ``prob`` is no probability, or the source cannot give what is needed.
         AuditError: If the generators learnt from a case of ``validation``; on a call, if the case that comes in was
-            held out for testing in the run that made the scans: this transform is for training only.
+            held out in the run that made the scans: this transform is for training only.
     """
 
     backend = MapTransform.backend

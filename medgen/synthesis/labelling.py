@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from medgen.cases import Case, Manifest
 from medgen.errors import DataError
@@ -137,10 +137,11 @@ def check_masks(
         FaultyDataError: Naming every mask that is on another grid, fractional, negative, undeclared, empty or has
             voxels to ignore, every scan with an unusual number of channels, and every label that no training mask has.
     """
-    cases = [*parts.labelled, *parts.test]
+    everything = [case for part in fields(parts) for case in getattr(parts, part.name)]
+    cases = [case for case in everything if case.mask is not None]
     ignored = {number for number, name in declared.items() if name.lower() == IGNORE}
     faults: list[Fault] = []
-    channels: list[tuple[Case, int]] = [(case, _channels(case, None)) for case in parts.unlabelled]
+    channels: list[tuple[Case, int]] = [(case, _channels(case, None)) for case in everything if case.mask is None]
     trained: set[int] = set()
     learners, count = set(parts.labelled.subjects), 0
     with ThreadPoolExecutor(max(workers, 1)) as pool:

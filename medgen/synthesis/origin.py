@@ -10,7 +10,8 @@ from medgen.errors import AuditError, DataError
 from medgen.layouts import read_table
 
 SPLITS = "splits.csv"
-TEST = "test"
+# Parts whose scans generators see; all others are held out.
+_LEARNT = ("labelled", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Origin:
 
     Attributes:
         source: The file that says so.
-        part: Part (``labelled``, ``unlabelled``, ``test``) of each case.
+        part: Part (``labelled``, ``unlabelled``, ``test``, ...) of each case.
         subject: Subject of each case.
     """
 
@@ -30,12 +31,12 @@ class Origin:
     @property
     def learnt(self) -> frozenset[str]:
         """Cases and subjects that the generators learnt from, labelled or not."""
-        return self._names(case for case, part in self.part.items() if part != TEST)
+        return self._names(case for case, part in self.part.items() if part in _LEARNT)
 
     @property
     def held_out(self) -> frozenset[str]:
-        """Cases and subjects that were held out."""
-        return self._names(case for case, part in self.part.items() if part == TEST)
+        """Cases and subjects that were held out, for validation or test."""
+        return self._names(case for case, part in self.part.items() if part not in _LEARNT)
 
     def _names(self, cases: Iterable[str]) -> frozenset[str]:
         return frozenset(name for case in cases for name in (case, self.subject[case]))
@@ -48,7 +49,7 @@ class Origin:
         """
         if shared := sorted(self.held_out & set(names)):
             raise AuditError(
-                f"{shared[0]!r} is held out for testing in {self.source}, but is in the data set that synthetic scans "
+                f"{shared[0]!r} is held out in {self.source}, but is in the data set that synthetic scans "
                 f"are mixed into ({len(shared)} such); mix them into training scans only, never into validation or test"
             )
 

@@ -24,7 +24,6 @@ from medgen.synthesis import (
     match_intensities,
 )
 from medgen.synthesis.backends.deform import Deform, DeformConfig
-from medgen.synthesis.svf import RegistrationConfig
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_thick_slices: Callable[.
     folder = tmp_path_factory.mktemp("runs") / "augment"
     write_thick_slices(folder / "synthetic", n=5, prefix="syn-")
     write_thick_slices(folder / "real", n=4)
-    split = [(f"case{n}", f"s{n}", part) for n, part in enumerate(["labelled", "unlabelled", "test", "test"])]
+    split = [(f"case{n}", f"s{n}", part) for n, part in enumerate(["labelled", "unlabelled", "validation", "test"])]
     rows = [dict(zip(("case", "subject", "part"), row, strict=True)) for row in split]
     files.write_csv(folder / "splits.csv", rows, ("case", "subject", "part"))
     return folder
@@ -172,7 +171,7 @@ def test_a_stream_is_mixed_too(run: Path) -> None:
 
 def test_validation_is_guarded_in_both_directions(run: Path, tmp_path: Path) -> None:
     synthetic = SyntheticDataset(run / "synthetic", as_real)
-    with pytest.raises(AuditError, match=r"'case2' is held out for testing .*training scans only"):
+    with pytest.raises(AuditError, match=r"'case2' is held out .*training scans only"):
         MixedDataset(Real(), synthetic, ids=["case0", "case2"])
     records = [{"image": f"somewhere/case{n}_0000.nii.gz", "label": f"masks/case{n}.nii.gz"} for n in (0, 3)]
     with pytest.raises(AuditError, match="'case3'"):
@@ -202,7 +201,7 @@ def test_intensities_take_the_scale_of_the_other_scan() -> None:
 
 
 def test_live_samples_are_the_generators_own(run: Path, sources: Sources, context: FitContext) -> None:
-    settings = DeformConfig(pairs=6, registration=RegistrationConfig(spacing=6, iterations=2, window=5))
+    settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
     backend = Deform.fit(sources, settings, context)
     backend.save(run / "model" / "deform")
     live = LiveDataset(run / "model" / "deform", seed=5)
