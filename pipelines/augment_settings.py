@@ -10,6 +10,7 @@ from pydantic import Field, create_model, model_validator
 from medgen.config import Config
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
+from medgen.synthesis.consensus import ConsensusConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.value import ValueConfig
 
@@ -56,6 +57,7 @@ class AugmentRunConfig(RunConfig):
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
+        consensus: How unlabelled scans get labels, so that generators can learn from them.
         generators: Backends.
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
@@ -73,6 +75,7 @@ class AugmentRunConfig(RunConfig):
     fold: int = Field(default=0, ge=0)
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
+    consensus: ConsensusConfig = ConsensusConfig()
     generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"deform": {}}))
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)

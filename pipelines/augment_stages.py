@@ -17,6 +17,7 @@ from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
+from medgen.synthesis.consensus import Consensus, label_unlabelled
 from medgen.synthesis.export import export_pool
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts, divide
@@ -58,6 +59,7 @@ class Generated:
     """Trained generators, their judge, and what they made."""
 
     sources: Sources
+    consensus: Consensus
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
@@ -116,6 +118,17 @@ def generate(
     """Train every backend on the sources of these parts, fit the filter, sample."""
     sources = prepared.sources(parts)
     guard_split(sources, parts.test.subjects)
+    with track.stage(f"consensus{suffix}") as stage, bars(progress) as tick:
+        consensus = label_unlabelled(
+            sources,
+            config.consensus,
+            seed=derive(config.seed, "consensus"),
+            device=config.device,
+            tick=partial(tick, f"labelling unlabelled scans{suffix}"),
+        )
+        sources = replace(sources, consensus=consensus.scans)
+        kept = 0 if consensus.scans is None else len(consensus.scans)
+        stage.log_metrics({"labelled": kept, "left_out": len(consensus.left_out)})
     backends: list[Backend] = []
     for name in config.generators.names:
         # The training loop of joint shows its own bar.
@@ -154,7 +167,7 @@ def generate(
         stage.log_metrics({"accepted": len(pool.accepted()), "rejected": len(pool.rejected())})
     if not suffix:
         write_csv(folder.out / "rejections.csv", _rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
-    return Generated(sources, tuple(backends), filters, pool)
+    return Generated(sources, consensus, tuple(backends), filters, pool)
 
 
 def study(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.metrics.segmentation import dice
+from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
@@ -220,7 +220,7 @@ class Filter:
 
     def _agreement(self, synthetic: Synthetic) -> float:
         """Dice between the labels and what auditors see that have not been trained on a parent."""
-        subject = dict(zip(self.sources.labelled.ids, self.sources.labelled.subjects, strict=True))
+        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
         known = {subject[parent] for parent in synthetic.parents}
         values = []
         for segmenter, trained_on in self.auditors:
@@ -244,11 +244,6 @@ class Filter:
                 row = int(torch.where(rows, values, -2.0).argmax())
                 require(name, float(values[row]), -math.inf, bound, f"correlation with {self.sources.ids[row]}")
         return self.sources.ids[int(values.argmax())]
-
-
-def mean_dice(prediction: NDArray[np.integer], truth: NDArray[np.integer], labels: Sequence[int]) -> float:
-    """Mean over labels of the Dice overlap of two label maps (i, j, k)."""
-    return float(np.mean([dice(prediction, truth, label) for label in labels]))
 
 
 def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:

@@ -1,6 +1,7 @@
 """Labelled scans by learned deformation: anatomy from registrations, appearance from low-frequency intensity changes.
 
-Every labelled scan is registered to other training scans, labelled or not (Zhao et al., "Data augmentation using
+Every scan that has labels, its own or inferred ones (:mod:`medgen.synthesis.consensus`), is registered to other
+training scans, labelled or not (Zhao et al., "Data augmentation using
 learned transformations for one-shot medical image segmentation", CVPR 2019; Ding et al., 2021). The stationary
 velocities are split into each scan's way to the average anatomy and the variation around it, which is a Gaussian on
 principal components; exponentials of such sums are diffeomorphisms, so image and labels, warped by one field, keep
@@ -20,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
 from medgen.seeds import numpy_rng, torch_rng
@@ -36,7 +38,7 @@ class DeformConfig(BackendConfig):
     """Settings of the deformation backend.
 
     Attributes:
-        pairs: Registrations in all, spread evenly over the labelled scans.
+        pairs: Registrations in all, spread evenly over the scans that have labels; at least one for each.
         registration: How two scans are aligned.
         variance: Share of the velocities' variance that the principal components keep.
         strength: Factor on the components' standard deviations; 1 is the variation seen in training.
@@ -58,7 +60,7 @@ class DeformConfig(BackendConfig):
 
 @final
 class Deform(Backend):
-    """The trained backend: labelled scans, their ways to the average anatomy, and two Gaussian models."""
+    """The trained backend: scans with labels, their ways to the average anatomy, and two Gaussian models."""
 
     name: ClassVar[str] = "deform"
     derived: ClassVar[bool] = True
@@ -79,28 +81,28 @@ class Deform(Backend):
         """Register pairs of training scans and fit the two Gaussian models.
 
         Args:
-            sources: Labelled scans are moved; labelled and unlabelled ones of other subjects are targets.
+            sources: Scans with labels, their own or inferred, are moved; all scans of other subjects are targets.
             config: Settings.
             context: Seed, device and callbacks.
 
         Raises:
             DataError: If there is no pair of different subjects.
         """
-        labelled, device = sources.labelled, device_of(context.device)
-        images = (
-            labelled.images if sources.unlabelled is None else torch.cat([labelled.images, sources.unlabelled.images])
-        )
+        parents, device = sources.pairs, device_of(context.device)
+        targets = parents.images
+        if sources.unlabelled is not None:
+            targets = torch.cat([sources.labelled.images, sources.unlabelled.images])
         moving, fixed = choose_pairs(sources, config.pairs, context.seed)
         settings = config.registration
         velocities = register(
-            images[moving].to(device), images[fixed].to(device), settings, progress=context.tick
+            parents.images[moving].to(device), targets[fixed].to(device), settings, progress=context.tick
         ).cpu()
-        ways, mean_components = _anatomy(velocities, moving, len(labelled), config.variance)
-        changes = _intensity_changes(images, moving, fixed, velocities, config, device)
+        ways, mean_components = _anatomy(velocities, moving, len(parents), config.variance)
+        changes = _intensity_changes(parents.images[moving], targets[fixed], velocities, config, device)
         appearance = _components(changes.flatten(1), config.variance)
         arrays: dict[str, NDArray[Any]] = {
-            "images": labelled.images.numpy(),
-            "labels": _labels(sources).numpy(),
+            "images": parents.images.numpy(),
+            "labels": _labels(parents).numpy(),
             "ways": ways.numpy(),
             "anatomy": mean_components.numpy(),
             "appearance": appearance.numpy(),
@@ -108,7 +110,8 @@ class Deform(Backend):
         }
         meta = {
             "config": config.model_dump(mode="json"),
-            "ids": list(labelled.ids),
+            "ids": list(parents.ids),
+            "inferred_labels": [] if sources.consensus is None else list(sources.consensus.ids),
             "learnt_from": list(sources.ids),
             "pairs": [[int(a), int(b)] for a, b in zip(moving, fixed, strict=True)],
             "preprocess": context.preprocess.model_dump(mode="json"),
@@ -187,25 +190,25 @@ class Deform(Backend):
 
 
 def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], list[int]]:
-    """Rows of moving and fixed scans; labelled scans come first, unlabelled ones after them.
+    """Rows of moving scans in ``sources.pairs``, and of fixed ones among labelled and then unlabelled scans.
 
-    Every labelled scan gets the same number of targets of other subjects, different ones as far as there are.
+    Every scan with labels gets the same number of targets of other subjects, different ones as far as there are.
 
     Raises:
         DataError: If all scans are of one subject.
     """
     subjects = list(sources.labelled.subjects) + list(() if sources.unlabelled is None else sources.unlabelled.subjects)
-    count = len(sources.labelled)
-    each = max(pairs // count, 1)
+    parents = sources.pairs
+    each = max(pairs // len(parents), 1)
     moving: list[int] = []
     fixed: list[int] = []
-    for row in range(count):
-        others = [index for index, subject in enumerate(subjects) if subject != subjects[row]]
+    for row, own in enumerate(parents.subjects):
+        others = [index for index, subject in enumerate(subjects) if subject != own]
         if not others:
             raise DataError(
                 "deformations are learnt between subjects, and the training part has only one; add subjects"
             )
-        order = numpy_rng(seed, "deform", "targets", sources.labelled.ids[row]).permutation(others)
+        order = numpy_rng(seed, "deform", "targets", parents.ids[row]).permutation(others)
         fixed += [int(target) for target in order[:each]]
         moving += [row] * min(each, len(others))
     return moving, fixed
@@ -225,10 +228,10 @@ def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
     return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
 
 
-def _labels(sources: Sources) -> Tensor:
-    if sources.labelled.labels is None:
+def _labels(parents: Dataset) -> Tensor:
+    if parents.labels is None:
         raise DataError("synthesis needs training scans with masks")
-    return sources.labelled.labels
+    return parents.labels
 
 
 def _anatomy(velocities: Tensor, moving: list[int], count: int, variance: float) -> tuple[Tensor, Tensor]:
@@ -262,20 +265,19 @@ def _components(data: Tensor, variance: float) -> Tensor:
 
 
 def _intensity_changes(
-    images: Tensor,
-    moving: list[int],
-    fixed: list[int],
+    moving: Tensor,
+    fixed: Tensor,
     velocities: Tensor,
     config: DeformConfig,
     device: torch.device,
 ) -> Tensor:
     """Low-frequency log-intensity changes between aligned scans, as control points (pairs, c, p, q, r)."""
-    shape = tuple(images.shape[2:])
+    shape = tuple(moving.shape[2:])
     points = control_shape(shape, config.appearance_spacing)
     results = []
-    for row, (source, target) in enumerate(zip(moving, fixed, strict=True)):
+    for row in range(len(moving)):
         displacement = exponentiate(expand(velocities[row][None].to(device), shape))
-        moved, wanted = warp(images[source][None].to(device), displacement), images[target][None].to(device)
+        moved, wanted = warp(moving[row][None].to(device), displacement), fixed[row][None].to(device)
         weight = ((moved > 0) & (wanted > 0)).float()
         ratio = (torch.log(wanted.clamp_min(0) + _FLOOR) - torch.log(moved.clamp_min(0) + _FLOOR)) * weight
         # The outermost control points lie outside of the scan and repeat their neighbours.
