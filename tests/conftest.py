@@ -43,10 +43,15 @@ def write_thick_slices() -> Callable[..., Path]:
     points = (np.indices(shape).reshape(3, -1).T - (np.array(shape) - 1) / 2) * spacing
 
     def write(
-        folder: Path, n: int = 8, labels: Sequence[int] = (2, 7, 30), channels: int = 1, prefix: str = "case"
+        folder: Path,
+        n: int = 8,
+        labels: Sequence[int] = (2, 7, 30),
+        channels: int = 1,
+        prefix: str = "case",
+        seed: int = 0,
     ) -> Path:
         for number in range(n):
-            rng = np.random.default_rng(number)
+            rng = np.random.default_rng([seed, number])
             centre, radii = rng.normal(0, 1.5, 3), np.array([15.0, 18.0, 22.0]) * rng.uniform(0.9, 1.1, 3)
             mask, image = np.zeros(shape, np.int32), rng.normal(300, 10, (channels, *shape))
             for label, size in zip(labels, (1.0, 0.65, 0.35), strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -258,7 +258,7 @@ class MixedDataset(Mixing, Dataset[Any]):
         validation: Collection[str] = (),
     ) -> None:
         super().__init__(p_syn)
-        self._real: Any = real
+        self._real = cast(Sequence[Any], real)
         if not len(self._real) or not len(synthetic):
             raise DataError(f"{len(self._real)} real and {len(synthetic)} synthetic scans; expected some of both")
         check_use(synthetic, ids_of(real) if ids is None else ids, validation)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def folder(tmp_path_factory: pytest.TempPathFactory, write_thick_slices: Callable[..., Path]) -> Path:
     """Runs and scans as the documentation names them."""
     folder = tmp_path_factory.mktemp("work")
-    write_thick_slices(folder / "runs" / "augment" / "synthetic", n=5, prefix="syn-")
+    write_thick_slices(folder / "runs" / "augment" / "synthetic", n=5, prefix="syn-", seed=9)
     write_thick_slices(folder / "scans", n=6)
     rows = [{"case": f"case{n}", "subject": f"s{n}", "part": "test" if n == 5 else "labelled"} for n in range(6)]
     files.write_csv(folder / "runs" / "augment" / "splits.csv", rows, ("case", "subject", "part"))

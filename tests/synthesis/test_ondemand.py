@@ -30,7 +30,7 @@ from medgen.synthesis.backends.deform import Deform, DeformConfig
 def run(tmp_path_factory: pytest.TempPathFactory, write_thick_slices: Callable[..., Path]) -> Path:
     """What matters here of the folder of an augment run: five synthetic scans, and who was held out."""
     folder = tmp_path_factory.mktemp("runs") / "augment"
-    write_thick_slices(folder / "synthetic", n=5, prefix="syn-")
+    write_thick_slices(folder / "synthetic", n=5, prefix="syn-", seed=9)
     write_thick_slices(folder / "real", n=4)
     split = [(f"case{n}", f"s{n}", part) for n, part in enumerate(["labelled", "unlabelled", "validation", "test"])]
     rows = [dict(zip(("case", "subject", "part"), row, strict=True)) for row in split]
