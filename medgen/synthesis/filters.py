@@ -76,12 +76,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _LabelBounds:
-    """Of one label in the real training scans: log volume, component share, centroid."""
+    """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
 
     log_volume: tuple[float, float]
     component: float
     centroid: NDArray[np.float64]
     distance: float
+    optional: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +208,9 @@ class Filter:
             measured = _measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
-            require(f"volume_{label}", voxels, math.exp(low), math.exp(high), f"volume of label {label} in voxels")
+            # What some real scans do not have may be absent here as well.
+            least = 0.0 if bounds.optional and not voxels else math.exp(low)
+            require(f"volume_{label}", voxels, least, math.exp(high), f"volume of label {label} in voxels")
             if voxels:
                 component, centroid = measured
                 text = f"share of the largest component of label {label}"
@@ -301,4 +304,5 @@ def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBoun
         component=max(min(components) - config.component_margin, 0.0),
         centroid=centre,
         distance=config.centroid_factor * farthest + 1.0,
+        optional=count < len(real),
     )

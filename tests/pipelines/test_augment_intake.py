@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines.cli import main
+from medgen.synthesis import SyntheticDataset
 from medgen.volume import Grid, Volume
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny" / "augment.yaml"
@@ -182,7 +184,7 @@ def test_some_labels_of_thick_slices_one_of_them_not_everywhere(
 ) -> None:
     path, mask = mask_of(cohort, 2)
     io.write(mask.with_data(np.where(mask.data == 30, 7, mask.data)), path)
-    settings = ["labels=[2, 30]", "value.enabled=false"]
+    settings = ["labels=[2, 30]", "generators.joint=null", "value.enabled=false"]
     run(cohort, tmp_path / "out", *settings, monkeypatch=monkeypatch, capsys=capsys)
     check_export(tmp_path / "out" / "synthetic", (2, 30), (2, 30))
 
@@ -212,5 +214,13 @@ def test_large_label_numbers_and_partly_annotated_scans_end_to_end(
     assert {part["case1"], part["case5"]} == {"unlabelled"}
     values = rows(out / "value_cases.csv")
     assert {int(row["label"]) for row in values} == {1, 2, 3}
+    # What users do with the run: their own label numbers in their own script, consecutive ones in nnU-Net.
+    numbers = {int(value) for item in SyntheticDataset(out / "synthetic") for value in item["label"].unique()}
+    assert numbers == {0, 2, 7, 1035}
+    command = ["augment", "nnunet", out, "--out", tmp_path / "raw", "--id", 501, "--name", "Thick"]
+    assert medgen(*command, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+    dataset = load_cohort(tmp_path / "raw" / "Dataset501_Thick")
+    assert dataset.labels == {1: "part 2", 2: "part 7", 3: "part 1035"}
+    assert check(dataset.root).faults == []
     # The run's own manifest still describes the files as they are.
     assert tuple(load_cohort(out / "manifest.csv").labels) == (2, 7, 1035)

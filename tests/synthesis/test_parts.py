@@ -65,3 +65,17 @@ def test_impossible_wishes_are_refused() -> None:
         parts(labelled_subjects=13)
     with pytest.raises(DataError, match="no case has a mask"):
         divide(cohort().unlabelled(), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)
+
+
+def test_folds_hold_every_subject_out_once() -> None:
+    folds = [parts(fold=(number, 4), labelled_subjects=None) for number in range(4)]
+    held_out = [subject for fold in folds for subject in fold.test.subjects]
+    assert sorted(held_out) == sorted({case.subject for case in cohort().labelled()})
+    for fold in folds:
+        assert not set(fold.test.subjects) & (set(fold.labelled.subjects) | set(fold.unlabelled.subjects))
+        assert len(fold.labelled.subjects) == 15
+
+
+def test_two_labelled_subjects_are_too_few() -> None:
+    with pytest.raises(DataError, match="2 labelled subjects; expected at least 3"):
+        divide(cohort(2), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)
