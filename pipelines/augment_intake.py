@@ -1,4 +1,4 @@
-"""What an augment run lets in: labels in use, and no mask that is wrong."""
+"""What a run on labelled scans lets in: labels in use, and no mask that is wrong."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import partial
 from medgen.cases import Manifest
 from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
 
-from .augment_settings import AugmentRunConfig
+from .augment_settings import LabelledRunConfig
 from .augment_stages import split
 from .progress import bars
 
 
-def admit(config: AugmentRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
+def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
     """Check every mask that the run will use, before anything is written or trained.
 
     Raises:

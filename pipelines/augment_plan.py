@@ -7,16 +7,15 @@ import time
 
 import torch
 
-from medgen.dataset import Dataset
 from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
-from medgen.segmentation import train_segmenter
+from medgen.svf import register
 from medgen.synthesis.backends.joint import joint_settings
-from medgen.synthesis.svf import register
 
 from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import split
+from .augment_value import study_plan
 from .planning import describe_memory, describe_training, estimate_training, minutes
 
 
@@ -36,7 +35,6 @@ def plan(config: AugmentRunConfig) -> list[str]:
         describe_memory((channels + 1) * len(manifest) * math.prod(shape)),
     ]
     image = torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(0))
-    target = (image[:, :1] * (labels + 1)).floor().to(torch.uint8)
     sizes = len(config.value.subjects or (0,))
     settings = getattr(config.generators, "deform", None)
     if settings is not None:
@@ -52,19 +50,5 @@ def plan(config: AugmentRunConfig) -> list[str]:
         )
         lines.append(describe_training("joint", estimate, sizes))
     if config.value.enabled:
-        data = Dataset(("a", "b"), ("a", "b"), image, torch.ones_like(target, dtype=torch.bool), target)
-        cells = sizes * len(config.value.arms) * config.value.seeds
-        seconds = _segmenter_step(config, data, range(1, labels + 1)) * config.value.segmenter.steps * cells
-        lines.append(f"value study: {cells} segmenters, about {minutes(seconds)}")
+        lines.append(study_plan(config, channels, shape, range(1, labels + 1)))
     return [*lines, f"output: {config.out}"]
-
-
-def _segmenter_step(config: AugmentRunConfig, data: Dataset, labels: range) -> float:
-    """Seconds of one training step: of a longer training less a shorter one, which leaves the start-up out."""
-    seconds = []
-    for steps in (2, 2, 8):
-        short = config.value.segmenter.model_copy(update={"steps": steps})
-        start = time.perf_counter()
-        train_segmenter(data, short, 0, labels=labels, augmentation=config.value.augment, device=config.device)
-        seconds.append(time.perf_counter() - start)
-    return max(seconds[2] - seconds[1], 0.0) / 6

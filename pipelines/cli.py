@@ -12,6 +12,7 @@ import typer
 from medgen.errors import MedgenError
 
 from .cli_anomaly import anomaly_app, bench_app
+from .cli_augment import augment_app
 from .cli_common import (
     HELP,
     AsJson,
@@ -24,11 +25,8 @@ from .cli_common import (
     Resume,
     Seed,
     Workers,
-    bar,
     echo_json,
     finish,
-    group,
-    listed,
     load,
     plan,
 )
@@ -46,9 +44,6 @@ app = typer.Typer(
     add_completion=False,
     epilog="Example: medgen demo --out demo",
 )
-
-
-augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
     app.add_typer(commands)
 
@@ -119,56 +114,6 @@ def train(
     if dry_run:
         plan(pipeline.plan(settings))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
-
-
-@augment_app.command("run", epilog="Example: medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
-def augment_run(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
-    from . import augment as pipeline
-
-    settings = load(pipeline.AugmentRunConfig, "augment", config, overrides, device, seed, workers)
-    if dry_run:
-        plan(pipeline.plan(settings))
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
-
-
-@augment_app.command(
-    "nnunet", epilog="Example: medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart"
-)
-def augment_nnunet(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished augment runs: one, or one per fold.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder nnUNet_raw.")],
-    number: Annotated[int, typer.Option("--id", min=1, max=999, help="Number of the data set.")],
-    name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
-    channels: Annotated[str | None, typer.Option("--channels", help="Channel names, such as CT or T1,T2.")] = None,
-    seed: Seed = None,
-) -> None:
-    """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
-    from medgen.synthesis.nnunet import FOLDS, write_nnunet
-
-    with bar("writing") as tick:
-        made = write_nnunet(
-            runs, out, number=number, name=name, channels=listed(channels or ""), seed=seed or 0, progress=tick
-        )
-    typer.echo(f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases")
-    for index, (train, held_out) in enumerate(made.folds):
-        synthetic = sum(case.startswith("syn-") for case in train)
-        typer.echo(
-            f"fold {index}: {len(train) - synthetic} real and {synthetic} synthetic scans for training, "
-            f"{len(held_out)} real ones for validation"
-        )
-    typer.echo(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into")
-    typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
 
 
 def main() -> None:

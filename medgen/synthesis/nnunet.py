@@ -49,13 +49,23 @@ class _Run:
         return [case for case in self.real if case.mask is not None and self.origin.part.get(case.id) in names]
 
     @property
+    def is_fold(self) -> bool:
+        """Whether the run is one of several."""
+        return bool(self.name)
+
+    @property
     def held_out(self) -> list[Case]:
-        """What a fold validates on: the run's validation part if it has one, else its test part."""
-        return self.part("validation") or self.part("test")
+        """What a fold validates on: the run's test part; of a single run its validation part, if it has one."""
+        return self.part("test") if self.is_fold else self.part("validation") or self.part("test")
+
+    @property
+    def trained(self) -> list[Case]:
+        """Real training cases; in a cross-validation also those on which the run chose its backend."""
+        return self.part("labelled", "validation") if self.is_fold else self.part("labelled")
 
     def new_id(self, case: str) -> str:
         """Id of a synthetic scan in the data set; several runs number their scans alike."""
-        return case if not self.name else f"syn-{self.name}-{case.removeprefix('syn-')}"
+        return case if not self.is_fold else f"syn-{self.name}-{case.removeprefix('syn-')}"
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,10 @@ def write_nnunet(
 ) -> NnunetDataset:
     """Write ``DatasetXXX_Name``: ``imagesTr``, ``labelsTr``, ``dataset.json``, ``splits_final.json``, ``subjects.csv``.
 
-    Each run is one fold: it trains on the run's labelled scans and on synthetic scans, and validates on the subjects
-    that the run held out (its validation part, else its test part). Where a run held out both, test cases go to
-    ``imagesTs`` and ``labelsTs``. Labels are numbered 1 to n in ascending order of their own numbers. The intensities
-    of synthetic scans are matched to a real training scan, their parent where there is one.
+    Each run is one fold: it trains on the run's labelled scans and on synthetic scans, and validates on subjects that
+    the run held out: of several runs each on its test part, a single run on its validation part (its test cases then go
+    to ``imagesTs`` and ``labelsTs``), else on its test part. Labels are numbered 1 to n in ascending order of their own
+    numbers. The intensities of synthetic scans are matched to a real training scan, their parent where there is one.
 
     Args:
         runs: Folders of finished augment runs on one cohort; several ones are the folds of a cross-validation.
@@ -198,7 +208,7 @@ def _fold(run: _Run, runs: Sequence[_Run]) -> tuple[tuple[str, ...], tuple[str, 
     held_out = run.held_out
     names = {name for case in held_out for name in (case.id, case.subject)}
     run.origin.refuse_validation(names)
-    train = [case.id for case in run.part("labelled")]
+    train = [case.id for case in run.trained]
     for other in runs:
         if not other.origin.learnt & names:
             train += [other.new_id(case.id) for case in other.synthetic]

@@ -13,11 +13,11 @@ import torch
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
+from medgen.svf import RegistrationConfig, bending, local_correlation, register
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
 from medgen.synthesis.base import FitContext, Sources, guard, guard_split
-from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
 
 from .conftest import blobs
 

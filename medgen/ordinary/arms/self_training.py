@@ -1,0 +1,61 @@
+"""Self-training: a teacher labels the unlabelled scans, a student learns from both and becomes the teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medgen.errors import DataError
+from medgen.ordinary.base import Setting
+from medgen.seeds import derive
+from medgen.segmentation import Segmenter, train_segmenter
+from medgen.segmentation_recipe import Extra, Pool, Recipe
+
+SOURCE = (
+    "Self-training in two rounds: teachers with standard augmentation label the unlabelled scans, voxels below 0.75 "
+    "are left out, the student is augmented too (noisy student: Xie et al., CVPR 2020)."
+)
+NEEDS_UNLABELLED = True
+
+# One round fewer than published: each costs a whole training.
+_ROUNDS, _THRESHOLD = 2, 0.75
+
+
+def recipe(setting: Setting) -> Recipe:
+    """Standard augmentation of labelled scans and of scans that the last teacher labelled."""
+    return _student(setting, _pool(setting, _ROUNDS))
+
+
+def _pool(setting: Setting, rounds: int) -> Pool:
+    key = f"self-training {rounds} {setting.seed} {setting.labels} {setting.segmenter!r} {setting.augment!r}"
+    if key not in setting.memo:
+        plan = Recipe(setting.augment) if rounds == 1 else _student(setting, _pool(setting, rounds - 1))
+        seed = derive(setting.seed, "self-training", rounds)
+        teacher = train_segmenter(
+            setting.real, setting.segmenter, seed, labels=setting.labels, recipe=plan, device=setting.device
+        )
+        setting.memo[key] = labelled_by(teacher, _images(setting), _THRESHOLD)
+    pool: Pool = setting.memo[key]
+    return pool
+
+
+def labelled_by(teacher: Segmenter, images: Tensor, threshold: float) -> Pool:
+    """A teacher's labels, with confidence 0 where its probability is below the threshold and 1 elsewhere."""
+    labels = torch.zeros((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
+    confidence = torch.zeros_like(labels)
+    numbers = torch.tensor(teacher.classes)
+    for row in range(len(images)):
+        best, winner = teacher.probabilities(images[row : row + 1])[0].max(0)
+        labels[row, 0] = numbers[winner].to(torch.uint8)
+        confidence[row, 0] = (best >= threshold).to(torch.uint8) * 255
+    return Pool(images, labels, confidence)
+
+
+def _student(setting: Setting, pool: Pool) -> Recipe:
+    return Recipe(setting.augment, extra=Extra(pool), facts={"pseudo_labelled": float(len(pool.images))})
+
+
+def _images(setting: Setting) -> Tensor:
+    if setting.unlabelled is None:
+        raise DataError("self-training needs unlabelled scans, and the training part has none")
+    return setting.unlabelled.images
