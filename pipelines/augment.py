@@ -8,7 +8,9 @@ from medgen import tracking
 from medgen.cases import Manifest, write_splits
 from medgen.files import write_json
 from medgen.layouts import load_cohort
+from medgen.synthesis.labelling import Labelling
 
+from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
@@ -32,17 +34,19 @@ def run(
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         settings = config.model_dump(mode="json")
         digest = manifest.digest()
         with tracking.start("augment", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:
-            return _tracked(config, manifest, folder, track, resume=resume, progress=progress)
+            return _tracked(config, manifest, labelling, folder, track, resume=resume, progress=progress)
 
 
 def _tracked(
     config: AugmentRunConfig,
     manifest: Manifest,
+    labelling: Labelling,
     folder: RunFolder,
     track: tracking.Run,
     *,
@@ -50,8 +54,9 @@ def _tracked(
     progress: bool,
 ) -> RunSummary:
     with track.stage("split"):
-        parts = split(config, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
+        manifest = labelling.apply(manifest)
+        parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
         prepared = prepare(config, manifest, parts, progress)
@@ -74,7 +79,7 @@ def _tracked(
             measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
     with track.stage("export"):
-        export(config, prepared, generated, folder, manifest.name)
+        export(config, prepared, generated, folder, manifest.name, labelling.original)
     results = Results(
         manifest=manifest,
         parts=parts,

@@ -25,6 +25,7 @@ from medgen.synthesis.labelkinds import label_facts
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, route
 
+from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
 from .augment_value import study_estimate
@@ -66,6 +67,7 @@ class Plan:
 def plan(config: AugmentRunConfig) -> list[str]:
     """What a run would do, and what it would cost: the lines of ``--dry-run``."""
     manifest = load_cohort(config.data, config.cohort)
+    manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)

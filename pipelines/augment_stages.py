@@ -72,6 +72,7 @@ def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
         labelled_subjects=config.labelled_subjects,
         unlabelled_cases=config.unlabelled_cases,
         seed=derive(config.seed, "split"),
+        fold=None if config.folds is None else (config.fold, config.folds),
         validation=config.validation,
     )
     most, wanted = len(parts.labelled.subjects), max((*config.value.subjects, *config.value.real_only), default=0)
@@ -156,6 +157,7 @@ def generate(
             config.filter,
             seed=derive(config.seed, "filter"),
             device=config.device,
+            spacing=prepared.preprocess.spacing,
             tick=partial(tick, f"auditors{suffix}"),
         )
         stage.log_metrics({"agreement_bound": filters.agreement_bound, "copy_bound": filters.copy_bound})
@@ -174,8 +176,15 @@ def generate(
     return Generated(sources, consensus, tuple(backends), filters, pool)
 
 
-def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, folder: RunFolder, cohort: str) -> None:
-    """Write ``synthetic/``, unless no scan was accepted."""
+def export(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    generated: Generated,
+    folder: RunFolder,
+    cohort: str,
+    original: Mapping[int, int],
+) -> None:
+    """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label."""
     if not generated.pool.accepted():
         return
     names = {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}
@@ -186,6 +195,7 @@ def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, f
         sources=generated.sources,
         backends=generated.backends,
         label_names=names,
+        original_labels=original,
         seed=config.seed,
         config_sha256=sha256_json(config.model_dump(mode="json")),
         cohort=cohort,

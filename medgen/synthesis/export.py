@@ -32,6 +32,7 @@ def export_pool(
     config_sha256: str,
     cohort: str,
     modality: str = "unknown",
+    original_labels: Mapping[int, int] | None = None,
 ) -> list[Path]:
     """Write every accepted scan.
 
@@ -47,6 +48,7 @@ def export_pool(
         config_sha256: Digest of the run's configuration.
         cohort: Name of the cohort that was learnt from.
         modality: For ``dataset.json`` and the card.
+        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
 
     Returns:
         The files written.
@@ -78,6 +80,7 @@ def export_pool(
             "labels": {"background": 0, **{name: value for value, name in sorted(label_names.items())}},
             "numTraining": len(accepted),
             "file_ending": ".nii.gz",
+            "original_labels": {str(label): number for label, number in (original_labels or {}).items()},
         },
     )
     derived = any(by_name[name].derived for name in used)

@@ -79,12 +79,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _LabelBounds:
-    """Of one label in the real training scans: log volume, component share, centroid."""
+    """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
 
     log_volume: tuple[float, float]
     component: float
     centroid: NDArray[np.float64]
     distance: float
+    optional: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,7 @@ class Filter:
         *,
         seed: int,
         device: str = "auto",
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         tick: Callable[[int, int], None] | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
@@ -133,6 +135,7 @@ class Filter:
             config: Settings.
             seed: Of folds and training.
             device: ``auto``, ``cpu`` or ``cuda[:N]``.
+            spacing: Voxel size along i, j, k, for the auditors' augmentation.
             tick: Called with (trainings done, 2).
 
         Raises:
@@ -149,7 +152,7 @@ class Filter:
                 config.auditor,
                 derive(seed, "auditor", number),
                 labels=sources.labels,
-                augmentation=AugmentConfig(),
+                augmentation=AugmentConfig(spacing=spacing),
                 device=device,
             )
             auditors.append((segmenter, frozenset(real.subjects) - held_out))
@@ -213,7 +216,9 @@ class Filter:
             measured = _measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
-            require(f"volume_{label}", voxels, math.exp(low), math.exp(high), f"volume of label {label} in voxels")
+            # What some real scans do not have may be absent here as well.
+            least = 0.0 if bounds.optional and not voxels else math.exp(low)
+            require(f"volume_{label}", voxels, least, math.exp(high), f"volume of label {label} in voxels")
             if voxels:
                 component, centroid = measured
                 text = f"share of the largest component of label {label}"
@@ -328,4 +333,5 @@ def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBoun
         component=max(min(components) - config.component_margin, 0.0),
         centroid=centre,
         distance=config.centroid_factor * farthest + 1.0,
+        optional=count < len(real),
     )
