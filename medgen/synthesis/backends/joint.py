@@ -23,7 +23,7 @@ from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, S
 from medgen.training import TrainingConfig, device_of, fit
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.
-_RECIPE = {"discriminator_scales": 2, "ada_target": 0.6}
+_RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
 # Gentle: what the model sees is what it will make.
 _MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elastic=1.0, intensity=0.0)
 
@@ -40,7 +40,7 @@ class JointConfig(BackendConfig):
     """
 
     model: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig.model_validate({"augment": _MILD}))
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(lr_discriminator=0.3, augment=_MILD))
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     alarms: AlarmConfig = AlarmConfig()
 

@@ -48,7 +48,9 @@ def _mask_training() -> TrainingConfig:
 
 
 def _training() -> TrainingConfig:
-    return TrainingConfig(steps=600, betas=(0.5, 0.99), lr_discriminator=1.0, augment=_MILD)
+    # At 1e-3 the discriminator does not learn to tell blurred scans from sharp ones, at 3e-4 it does
+    # within 30 steps (hippocampus, batches of 4).
+    return TrainingConfig(steps=600, betas=(0.5, 0.99), lr_discriminator=0.3, augment=_MILD)
 
 
 class SpadeConfig(BackendConfig):
