@@ -8,13 +8,13 @@ from medgen import tracking
 from medgen.cases import Manifest, write_splits
 from medgen.files import write_json
 from medgen.layouts import load_cohort
-from medgen.synthesis.value import Row
-from medgen.synthesis.verdict import Comparison, Summary, compare, summarise
 
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import Generated, export, generate, prepare, split, study, write_value
+from .augment_stages import Generated, export, generate, prepare, split
+from .augment_study import judged, study, track_verdict, write_value
+from .augment_value_report import StudyResults
 from .runfolder import RunFolder, RunSummary, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
@@ -52,9 +52,7 @@ def _tracked(
     with track.stage("split"):
         parts = split(config, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
-        write_splits(
-            folder.out / "splits.csv", {"labelled": parts.labelled, "unlabelled": parts.unlabelled, "test": parts.test}
-        )
+        write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
         prepared = prepare(config, manifest, parts, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
@@ -69,14 +67,11 @@ def _tracked(
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
-    rows: list[Row] = []
-    summaries: list[Summary] = []
-    comparisons: list[Comparison] = []
+    measured: StudyResults | None = None
     if config.value.enabled:
         with track.stage("value") as stage:
             rows = study(config, prepared, parts, generated, folder, stage, resume=resume, progress=progress)
-            summaries = summarise(rows, config.seed, config.value.bootstrap)
-            comparisons = compare(rows, config.seed, config.value.bootstrap)
+            measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
     with track.stage("export"):
         export(config, prepared, generated, folder, manifest.name)
@@ -90,9 +85,7 @@ def _tracked(
         backends=generated.backends,
         filters=generated.filters,
         pool=generated.pool,
-        summaries=tuple(summaries),
-        comparisons=tuple(comparisons),
-        study=config.value if config.value.enabled else None,
+        study=measured,
         plan=made,
     )
     with track.stage("report"):
@@ -100,9 +93,8 @@ def _tracked(
         folder.write_metrics(metrics)
         build_report(results, folder, track.id, config.seed).write(folder.report)
     track.log_metrics({f"accepted.{name}": len(generated.pool.accepted(name)) for name in config.generators.names})
-    for comparison in comparisons[:1]:
-        track.set_tags({"medgen.verdict": comparison.word})
-        track.log_metrics({"value.dice_difference": comparison.difference.estimate})
+    if measured is not None:
+        track_verdict(track, measured)
     for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)

@@ -27,6 +27,7 @@ from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, rou
 
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
+from .augment_value import study_estimate
 
 # Labelled scans whose labels are looked at; more would not change what kind of label they are.
 _STUDIED = 24
@@ -140,8 +141,7 @@ def estimates(config: AugmentRunConfig, outline: Outline) -> dict[str, Estimate]
     if sizes > 1:
         result = {name: _repeated(item, sizes) for name, item in result.items()}
     if config.value.enabled:
-        cells = sizes * len(config.value.arms) * config.value.seeds
-        result["value"] = segmenter_estimate("value study", config.value.segmenter, outline, device, cells)
+        result["value"] = study_estimate(config, outline)
     return result
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.synthesis.arms import Arm
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.consensus import ConsensusConfig
@@ -56,40 +57,71 @@ else:
     )
 
 
-class AugmentRunConfig(RunConfig):
-    """One run of the augmentation pipeline.
+class LabelledRunConfig(RunConfig):
+    """What runs on labelled cohorts share: who is in which part, and the common grid.
 
     Attributes:
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
         max_side: Most voxels along an axis where the recipe chooses.
-        modality: For the card of the synthetic cohort.
         test: Share of the labelled subjects that is held out for the value study.
+        validation: Share of the labelled subjects that is held out to choose the backend that the verdict speaks for;
+            rounded, so that cohorts of up to five have none. Without it the first synthetic arm speaks.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
+        value: The value study.
+    """
+
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    max_side: int = Field(default=64, ge=16)
+    test: float = Field(default=0.5, gt=0, lt=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    labelled_subjects: int | None = Field(default=None, ge=2)
+    unlabelled_cases: int | None = Field(default=None, ge=0)
+    value: ValueConfig = ValueConfig()
+
+    @model_validator(mode="after")
+    def _parts(self) -> LabelledRunConfig:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test + validation: expected less than 1, found {self.test + self.validation:g}")
+        most = self.labelled_subjects
+        for key, numbers in (("subjects", self.value.subjects), ("real_only", self.value.real_only)):
+            if most is not None and any(number > most for number in numbers):
+                raise ValueError(f"value.{key}: expected at most labelled_subjects ({most})")
+        return self
+
+    def check_sources(self, known: Sequence[str], what: str) -> None:
+        """Refuse arms that name a pool that is not there.
+
+        Raises:
+            ValueError: Naming the arm.
+        """
+        for arm in map(Arm.parse, self.value.arms):
+            if arm.source is not None and arm.source not in ("", *known):
+                raise ValueError(f"value.arms: {arm.name!r} needs the {what} {arm.source!r}, which is not configured")
+
+
+class AugmentRunConfig(LabelledRunConfig):
+    """One run of the augmentation pipeline.
+
+    Attributes:
+        modality: For the card of the synthetic cohort.
         consensus: How unlabelled scans get labels, so that generators can learn from them.
         generators: Backends with their settings, or ``auto``: chosen by the cohort and the machine.
         check_resources: Refuse a run that will not fit into memory or on the disk by its estimate.
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
-        value: The value study.
     """
 
     out: Path = Path("runs/augment")
-    preprocess: dict[str, Any] = Field(default_factory=dict)
-    max_side: int = Field(default=64, ge=16)
     modality: str = "MR"
-    test: float = Field(default=0.5, gt=0, lt=1)
-    labelled_subjects: int | None = Field(default=None, ge=2)
-    unlabelled_cases: int | None = Field(default=None, ge=0)
     consensus: ConsensusConfig = ConsensusConfig()
     generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"auto": True}))
     check_resources: bool = True
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
-    value: ValueConfig = ValueConfig()
 
     @field_validator("generators", mode="before")
     @classmethod
@@ -100,9 +132,6 @@ class AugmentRunConfig(RunConfig):
     def _consistent(self) -> AugmentRunConfig:
         if not self.generators.auto:
             self.check_arms()
-        most = self.labelled_subjects
-        if most is not None and any(number > most for number in self.value.subjects):
-            raise ValueError(f"value.subjects: expected at most labelled_subjects ({most})")
         return self
 
     def check_arms(self) -> None:
@@ -113,7 +142,4 @@ class AugmentRunConfig(RunConfig):
         """
         if not self.generators.names:
             raise ValueError(f"generators: expected auto, or settings for at least one of {', '.join(available())}")
-        for arm in self.value.arms:
-            source = arm.removeprefix("standard+")
-            if source != arm and source not in ("synthetic", *self.generators.names):
-                raise ValueError(f"value.arms: {arm!r} needs the generator {source!r}, which is not configured")
+        self.check_sources(self.generators.names, "generator")

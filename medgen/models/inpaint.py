@@ -13,8 +13,8 @@ from medgen import losses
 from medgen.dataset import Batch
 from medgen.fields import smooth_noise
 from medgen.models import blocks
-from medgen.models.adversarial import PatchDiscriminator
 from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.discriminator import PatchDiscriminator
 from medgen.models.unet import UNet
 
 
@@ -115,7 +115,7 @@ class Inpaint(ScanModel):
         if phase == "discriminator":
             with torch.no_grad():
                 fake = self._fill(image, hole, labels, style, noise)
-            logits, _ = self.discriminator(torch.cat([real_maps, torch.cat([fake, *seen], dim=1)]))
+            (logits,), _ = self.discriminator(torch.cat([real_maps, torch.cat([fake, *seen], dim=1)]))
             real_logits, fake_logits = logits.split(len(image))
             near = self._patches(hole)
             terms = {"d_real": real_logits[near].mean().detach(), "d_fake": fake_logits[near].mean().detach()}
@@ -127,7 +127,7 @@ class Inpaint(ScanModel):
         with torch.no_grad():
             _, real = self.discriminator(real_maps)
         fakes = torch.cat([torch.cat([plain, *seen], dim=1), torch.cat([noisy, *seen], dim=1)])
-        logits, features = self.discriminator(fakes)
+        (logits,), features = self.discriminator(fakes)
         hinge = losses.hinge_generator(logits[b:][self._patches(hole)])
         matching = losses.feature_matching(real, [maps[:b] for maps in features])
         drawn = measure_style(noisy, hole, labels, settings.n_labels, fill_holes(image, 1 - hole))

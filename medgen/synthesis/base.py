@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medgen.config import Config
 from medgen.dataset import Dataset, join
 from medgen.errors import AuditError, DataError
+from medgen.synthesis.alarms import Alarm
 from medgen.synthesis.estimates import Estimate, Outline, config_estimate
 
 if TYPE_CHECKING:
@@ -179,6 +180,11 @@ class Backend(ABC):
     @abstractmethod
     def history(self) -> Sequence[Mapping[str, float]]:
         """Records of training, each with ``step``; empty if nothing was trained step by step."""
+
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """What went wrong in training, such as mode collapse; kept with the generator."""
+        return ()
 
 
 @dataclass(frozen=True)

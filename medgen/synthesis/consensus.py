@@ -10,8 +10,10 @@ tried as a member and lost: see docs/benchmarks/augment.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,13 +25,18 @@ from torch import Tensor
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
+from medgen.errors import ArtifactError
+from medgen.files import sha256_json
 from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive
-from medgen.segmentation import LabelledImages, SegmenterConfig, train_segmenter
+from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
+from medgen.synthesis.store import Stored, load_stored, stored_kind
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.
 _OUTLIER = 3.0
+_KIND = "consensus"
 
 
 class ConsensusConfig(Config):
@@ -45,7 +52,8 @@ class ConsensusConfig(Config):
 
     members: Annotated[int, Field(ge=0)] = 5
     rounds: Annotated[int, Field(ge=1)] = 1
-    segmenter: SegmenterConfig = SegmenterConfig()
+    # Larger than the usual downstream segmenter: it teaches, and nothing has to be fair about its size.
+    segmenter: SegmenterConfig = SegmenterConfig(residual_units=2)
     augment: AugmentConfig = AugmentConfig()
     p_unlabelled: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -90,6 +98,7 @@ def label_unlabelled(
     *,
     seed: int,
     device: str = "auto",
+    store: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Consensus:
     """Label the unlabelled scans of some sources.
@@ -99,6 +108,7 @@ def label_unlabelled(
         config: Settings.
         seed: Of all trainings.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        store: Folder in which the outcome is kept, so that an interrupted run does not train again; None keeps nothing.
         tick: Called with (trainings done, trainings in all).
 
     Returns:
@@ -111,6 +121,10 @@ def label_unlabelled(
     unlabelled, real = sources.unlabelled, sources.labelled
     if unlabelled is None or config.members == 0:
         return Consensus(None, {}, 0.0)
+    key = _fingerprint(sources, config, seed)
+    kept = None if store is None else _kept(store, key)
+    if kept is not None:
+        return _select(sources, *kept)
     inferred: LabelledImages | None = None
     numbers = torch.tensor((0, *sources.labels), dtype=torch.uint8)
     for turn in range(config.rounds):
@@ -140,19 +154,49 @@ def label_unlabelled(
         name: _agreement([vote[row, 0].numpy() for vote in votes], winner[row, 0].numpy(), len(sources.labels))
         for row, name in enumerate(unlabelled.ids)
     }
+    labels, trusted = numbers[winner], (confidence * 255).round().to(torch.uint8)
+    if store is not None:
+        arrays = {"labels": labels.numpy(), "confidence": trusted.numpy()}
+        Stored(_KIND, arrays, {"key": key, "agreement": agreement}).save(store)
+    return _select(sources, labels, trusted, agreement)
+
+
+def _select(sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float]) -> Consensus:
+    """Leave out scans on which members agree much less than usual, or that lack what every labelled scan has."""
+    if sources.unlabelled is None or sources.labelled.labels is None:
+        raise AssertionError("sources have unlabelled scans, and labels")
     bound = _bound(np.array(list(agreement.values())))
-    labels = numbers[winner]
-    always = [value for value in sources.labels if real.labels is not None and bool(_has(real.labels, value).all())]
+    always = [value for value in sources.labels if bool(_has(sources.labelled.labels, value).all())]
     kept = [
         name
-        for row, name in enumerate(unlabelled.ids)
+        for row, name in enumerate(sources.unlabelled.ids)
         if agreement[name] >= bound and all(bool((labels[row] == value).any()) for value in always)
     ]
     if not kept:
         return Consensus(None, agreement, bound)
-    trusted = (confidence * 255).round().to(torch.uint8)
-    scans = replace(unlabelled, labels=labels, confidence=trusted).subset(kept)
-    return Consensus(scans, agreement, bound)
+    return Consensus(replace(sources.unlabelled, labels=labels, confidence=trusted).subset(kept), agreement, bound)
+
+
+def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
+    digest = hashlib.sha256()
+    for part in (sources.labelled, sources.unlabelled):
+        if part is not None:
+            digest.update(part.images.numpy().tobytes())
+            digest.update(b"" if part.labels is None else part.labels.numpy().tobytes())
+    return sha256_json([config.model_dump(mode="json"), list(sources.ids), sources.labels, seed, digest.hexdigest()])
+
+
+def _kept(store: Path, key: str) -> tuple[Tensor, Tensor, dict[str, float]] | None:
+    if stored_kind(store) != _KIND:
+        return None
+    try:
+        stored = load_stored(store)
+    except ArtifactError:
+        return None
+    if stored.meta.get("key") != key:
+        return None
+    labels, trusted = (torch.from_numpy(np.array(stored.arrays[name])) for name in ("labels", "confidence"))
+    return labels, trusted, dict(stored.meta["agreement"])
 
 
 def _agreement(votes: list[NDArray[np.uint8]], winner: NDArray[np.int64], classes: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ import torch
 from medgen.augmentation import AugmentConfig
 from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation import SegmenterConfig
+from medgen.svf import RegistrationConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import FitContext, Sources
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
-from medgen.synthesis.svf import RegistrationConfig
 
 from .conftest import blobs
 
@@ -73,6 +74,23 @@ def test_a_second_round_learns_from_the_first(sources: Sources, found: Consensus
     second = label_unlabelled(sources, twice, seed=0, device="cpu")
     assert second.agreement != found.agreement
     assert second.scans is not None
+
+
+def test_an_interrupted_run_does_not_train_again(sources: Sources, found: Consensus, tmp_path: Path) -> None:
+    quick = CONFIG.model_copy(update={"members": 1, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 5})})
+    calls: list[int] = []
+    for config, seed, trained in ((quick, 0, 1), (quick, 0, 0), (quick, 1, 1), (quick, 1, 0)):
+        calls.clear()
+        made = label_unlabelled(sources, config, seed=seed, store=tmp_path, tick=lambda done, of: calls.append(done))
+        assert len(calls) == trained
+        again = label_unlabelled(sources, config, seed=seed)
+        assert made.agreement == again.agreement
+        if made.scans is not None and again.scans is not None:
+            assert torch.equal(made.scans.labels, again.scans.labels)  # type: ignore[arg-type]
+    (tmp_path / "arrays.safetensors").write_bytes(b"broken")
+    calls.clear()
+    label_unlabelled(sources, quick, seed=1, store=tmp_path, tick=lambda done, of: calls.append(done))
+    assert calls == [1]
 
 
 def test_nothing_to_label(sources: Sources) -> None:

@@ -26,12 +26,12 @@ from torch.nn import functional
 from medgen.costs import minutes, stand_in
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
+from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
+from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.store import Stored, load_stored, stored_kind
-from medgen.synthesis.svf import RegistrationConfig, register
 from medgen.training import device_of
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
@@ -187,7 +187,9 @@ class Deform(Backend):
         shape = tuple(image.shape[2:])
         control = approach * arrays["ways"][parent] + torch.tensordot(anatomy, arrays["anatomy"], dims=1)
         displacement, smallest, shrunk = self._field(control[None].to(self._device), shape)
-        moved = warp(image.to(self._device), displacement)
+        # What is anatomy is decided by linear interpolation, which cannot overshoot; its values by cubic.
+        inside = warp(image.to(self._device), displacement) > 0
+        moved = warp_cubic(image.to(self._device), displacement).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
         points = control_shape(shape, config.appearance_spacing)
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
@@ -239,20 +241,6 @@ def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], li
         fixed += [int(target) for target in order[:each]]
         moving += [row] * min(each, len(others))
     return moving, fixed
-
-
-def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
-    """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
-
-    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
-    """
-    values = torch.unique(labels)
-    shares = torch.cat([warp((labels == value).float(), displacement, padding="zeros") for value in values], dim=1)
-    # Outside of the grid there is background.
-    background = values == 0
-    if bool(background.any()):
-        shares[:, background] += 1 - shares.sum(dim=1, keepdim=True)
-    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
 
 
 def _labels(parents: Dataset) -> Tensor:
