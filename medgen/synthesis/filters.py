@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
+from torch import Tensor
 
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
@@ -21,7 +22,7 @@ from medgen.metrics.segmentation import dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
-from medgen.synthesis.copies import Gallery
+from medgen.synthesis.copies import CopyBounds, Gallery, calibrate
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,8 +36,8 @@ class FilterConfig(Config):
         volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie.
         component_margin: How much smaller the largest component's share of a label may be than in any real scan.
         centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
-        copy_quantile: Quantile of the real scans' correlation with their nearest other subject.
-        copy_margin: Added to that correlation.
+        copy_false_alarms: Share of other people's scans that may be taken for copies, see
+            :func:`medgen.synthesis.copies.calibrate`.
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
@@ -47,8 +48,7 @@ class FilterConfig(Config):
     volume_sd: Annotated[float, Field(gt=0)] = 3.0
     component_margin: Probability = 0.1
     centroid_factor: Annotated[float, Field(ge=1)] = 1.5
-    copy_quantile: Probability = 0.999
-    copy_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     identity: Probability = 0.2
 
 
@@ -75,6 +75,31 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How much a scan resembles a training case.
+
+    Attributes:
+        check: ``copy`` (towards strangers) or ``identity`` (of a deformed scan towards its parent's subject).
+        value: Largest likeness, see :class:`medgen.synthesis.copies.Gallery`.
+        bound: What it may be at most.
+        case: The training case.
+    """
+
+    check: str
+    value: float
+    bound: float
+    case: str
+
+    @property
+    def copied(self) -> bool:
+        """Whether it counts as a copy; also where value or bound is not a number."""
+        return not self.value <= self.bound
+
+    def __str__(self) -> str:
+        return f"memorised: r = {self.value:.3f} with case {self.case}, expected at most {self.bound:.3f}"
+
+
+@dataclass(frozen=True)
 class _LabelBounds:
     """Of one label in the real training scans: log volume, component share, centroid."""
 
@@ -94,7 +119,7 @@ class Filter:
         auditors: Segmenter and the subjects it was trained on, two of them.
         agreement: Out-of-fold Dice of each real scan, by case id.
         agreement_bound: What a synthetic scan must reach.
-        copy_bound: Correlation with a real scan above which a scan counts as a copy.
+        copies: From which likeness to a real scan on a scan counts as a copy; the audit uses the same bounds.
         bounds: Per label.
         gallery: All training scans, labelled and not.
     """
@@ -104,14 +129,19 @@ class Filter:
     auditors: tuple[tuple[Segmenter, frozenset[str]], ...]
     agreement: Mapping[str, float]
     agreement_bound: float
-    copy_bound: float
+    copies: CopyBounds
     bounds: Mapping[int, _LabelBounds]
     gallery: Gallery = field(repr=False)
 
     @property
+    def copy_bound(self) -> float:
+        """Likeness to a real scan above which a scan counts as a copy."""
+        return self.copies.copy
+
+    @property
     def identity_bound(self) -> float:
-        """Largest correlation of a deformed scan with the scans of its parent's subject."""
-        return 1 - self.config.identity * (1 - self.copy_bound)
+        """Largest likeness of a deformed scan with the scans of its parent's subject."""
+        return self.copies.identity
 
     @classmethod
     def fit(
@@ -163,7 +193,7 @@ class Filter:
             auditors=tuple(auditors),
             agreement=agreement,
             agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
-            copy_bound=gallery.between_subjects(config.copy_quantile) + config.copy_margin,
+            copies=calibrate(gallery.between_subjects(), config.copy_false_alarms, config.identity),
             bounds={label: _label_bounds(real, label, config) for label in sources.labels},
             gallery=gallery,
         )
@@ -213,7 +243,11 @@ class Filter:
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
                 text = f"centroid of label {label}, voxels from the real mean"
                 require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
-        nearest = self._copies(synthetic, derived, require)
+        nearest, likenesses = self.likeness(synthetic, derived=derived)
+        for item in likenesses:
+            scores[item.check] = item.value
+            if item.copied:
+                reasons[item.check] = str(item)
         return Verdict(not reasons, scores, reasons, nearest)
 
     def _agreement(self, synthetic: Synthetic) -> float:
@@ -227,21 +261,31 @@ class Filter:
                 values.append(mean_dice(predicted, synthetic.labels, self.sources.labels))
         return float(np.mean(values)) if values else math.nan
 
-    def _copies(
-        self, synthetic: Synthetic, derived: bool, require: Callable[[str, float, float, float, str], None]
-    ) -> str:
+    def training_images(self) -> Tensor:
+        """All training scans, (n, c, i, j, k), in the gallery's order."""
+        return _images(self.sources)
+
+    def likeness(self, synthetic: Synthetic, *, derived: bool) -> tuple[str, list[Likeness]]:
+        """How much a scan resembles the training scans: the copy check of filter and audit.
+
+        Args:
+            synthetic: The scan.
+            derived: Whether it is a transformed real scan; its parents' subjects are then held to ``identity`` only.
+
+        Returns:
+            The training case it resembles most, and the largest likeness towards strangers and, for derived scans,
+            towards the parents' subjects, each with its bound.
+        """
         values = self.gallery.correlations(torch.from_numpy(synthetic.image))
-        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
+        subject = dict(zip(self.gallery.ids, self.gallery.subjects, strict=True))
         kin = {subject[parent] for parent in synthetic.parents} if derived else set()
         related = torch.tensor([owner in kin for owner in self.gallery.subjects])
-        for name, rows, bound in (
-            ("copy", ~related, self.copy_bound),
-            ("identity", related, self.identity_bound),
-        ):
+        found = []
+        for name, rows, bound in (("copy", ~related, self.copy_bound), ("identity", related, self.identity_bound)):
             if bool(rows.any()):
                 row = int(torch.where(rows, values, -2.0).argmax())
-                require(name, float(values[row]), -math.inf, bound, f"correlation with {self.sources.ids[row]}")
-        return self.sources.ids[int(values.argmax())]
+                found.append(Likeness(name, float(values[row]), bound, self.gallery.ids[row]))
+        return self.gallery.ids[int(values.argmax())], found
 
 
 def mean_dice(prediction: NDArray[np.integer], truth: NDArray[np.integer], labels: Sequence[int]) -> float:
@@ -260,10 +304,15 @@ def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
 
 
 def _gallery(sources: Sources) -> Gallery:
+    more = () if sources.unlabelled is None else sources.unlabelled.subjects
+    return Gallery(_images(sources), sources.ids, (*sources.labelled.subjects, *more))
+
+
+def _images(sources: Sources) -> Tensor:
+    """All training scans in the order of ``sources.ids``."""
     if sources.unlabelled is None:
-        return Gallery(sources.labelled.images, sources.ids, sources.labelled.subjects)
-    images = torch.cat([sources.labelled.images, sources.unlabelled.images])
-    return Gallery(images, sources.ids, (*sources.labelled.subjects, *sources.unlabelled.subjects))
+        return sources.labelled.images
+    return torch.cat([sources.labelled.images, sources.unlabelled.images])
 
 
 def _truth(real: Dataset, row: int) -> NDArray[np.uint8]:
