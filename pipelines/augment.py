@@ -8,10 +8,11 @@ from medgen.layouts import load_cohort
 from medgen.synthesis.value import Row
 from medgen.synthesis.verdict import Comparison, Summary, compare, summarise
 
+from .augment_audit import audit_stage
 from .augment_plan import plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import Generated, export, generate, prepare, split, study, write_value
+from .augment_stages import export, generate, prepare, split, study, write_value
 from .runfolder import RunFolder, RunSummary, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
@@ -23,7 +24,7 @@ def run(
     """Run the whole pipeline; see the module.
 
     Returns:
-        Exit code 1 if scans could not be prepared or no synthetic scan was accepted.
+        Exit code 1 if scans could not be prepared or no synthetic scan was exported.
 
     Raises:
         MedgenError: If configuration, data or training are at fault.
@@ -59,6 +60,8 @@ def _tracked(
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
+    with track.stage("audit") as stage:
+        generated, audit = audit_stage(config, prepared, generated, folder, stage, manifest.name, progress=progress)
     rows: list[Row] = []
     summaries: list[Summary] = []
     comparisons: list[Comparison] = []
@@ -69,7 +72,7 @@ def _tracked(
             comparisons = compare(rows, config.seed, config.value.bootstrap)
         write_value(folder, rows)
     with track.stage("export"):
-        export(config, prepared, generated, folder, manifest.name)
+        refused = export(config, prepared, parts, generated, audit, folder, manifest.name)
     results = Results(
         manifest=manifest,
         parts=parts,
@@ -80,6 +83,8 @@ def _tracked(
         backends=generated.backends,
         filters=generated.filters,
         pool=generated.pool,
+        audit=audit,
+        refused=refused,
         summaries=tuple(summaries),
         comparisons=tuple(comparisons),
         study=config.value if config.value.enabled else None,
@@ -95,15 +100,17 @@ def _tracked(
     for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
-    if generated.pool.accepted():
+    exported = (folder.synthetic / "card.md").is_file()
+    if exported:
         track.log_file(folder.synthetic / "card.md", "synthetic")
         track.log_file(folder.synthetic / "dataset.json", "synthetic")
-    lines = [*printed(results), *_places(folder, generated, track)]
-    return RunSummary(folder.out, 1 if prepared.failures or not generated.pool.accepted() else 0, tuple(lines))
+    lines = [*printed(results), *_places(folder, refused, exported, track)]
+    return RunSummary(folder.out, 1 if prepared.failures or not exported else 0, tuple(lines))
 
 
-def _places(folder: RunFolder, generated: Generated, track: tracking.Run) -> list[str]:
-    cohort = folder.synthetic if generated.pool.accepted() else "none: no scan passed the filter, see rejections.csv"
+def _places(folder: RunFolder, refused: str, exported: bool, track: tracking.Run) -> list[str]:
+    nothing = refused or "no scan passed the filter, see rejections.csv"
+    cohort = folder.synthetic if exported else f"none: {nothing}"
     return [
         f"synthetic cohort: {cohort}",
         f"generators:       {folder.model}",

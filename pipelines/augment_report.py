@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Report, fmt, png
 from medgen.report.mosaic import sample_pairs
 from medgen.seeds import numpy_rng
+from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend, Sources
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
@@ -24,6 +26,7 @@ from medgen.synthesis.value import ValueConfig
 from medgen.synthesis.verdict import Comparison, Summary
 from medgen.volume import Grid, Volume
 
+from .augment_sections_audit import audit_section, printed_audit
 from .runfolder import RunFolder
 
 _KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
@@ -33,8 +36,8 @@ LIMITS = """
 - The best ordinary arm is chosen on the test subjects, which favours the ordinary arm.
 - Generators see the same labelled subjects as the segmenter, and unlabelled images where the cohort has them. \
 Ordinary methods that also use unlabelled images are not among the arms.
-- The copy check looks for scans that resemble a training scan more than people resemble each other. It does not prove \
-that nothing about a patient can be inferred.
+- The audit looks for copies and for signs of membership. It does not prove that nothing about a patient can be \
+inferred.
 - Deformed scans are patients' scans in another shape: internal use only.
 - Synthetic scans are for training, never for testing, and nothing here is for clinical use.
 """
@@ -53,6 +56,8 @@ class Results:
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
+    audit: Audit
+    refused: str
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
     study: ValueConfig | None
@@ -94,6 +99,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "identity_bound": results.filters.identity_bound,
             "real_agreement": dict(results.filters.agreement),
         },
+        "audit": {**results.audit.summary(), "export_refused": results.refused},
         "value": [asdict(summary) for summary in results.summaries],
         "comparisons": [{**asdict(item), "sentence": item.sentence} for item in results.comparisons],
     }
@@ -105,6 +111,7 @@ def printed(results: Results) -> list[str]:
     for backend in results.backends:
         accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+    lines += printed_audit(results.audit)
     if results.summaries:
         columns, rows = _value_rows(results)
         widths = [max(len(str(row[k])) for row in [columns, *rows]) for k in range(len(columns))]
@@ -132,6 +139,7 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
             report.text(f"**{backend.name}** is fitted by registration, not step by step.")
     _samples(report, results, folder, seed)
     _filter(report, results)
+    audit_section(report, results.audit, results.pool, partial(_beside, results), folder, results.refused)
     if results.study is not None:
         _value(report, results, results.study)
     report.section("Limits", LIMITS)
@@ -177,15 +185,20 @@ def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> 
             title=f"{backend.name}: synthetic scans and their nearest real ones",
         )
         write_bytes(folder.figures / f"samples-{backend.name}.png", png(figure))
-        caption = f"{backend.name}. r is the normalised cross-correlation at half resolution, the largest over shifts."
+        caption = f"{backend.name}. r is the likeness of the copy check, 1 for a copy."
         report.figure(figure, caption, f"Samples of {backend.name} beside real scans")
 
 
 def _pair(results: Results, candidate: Candidate) -> tuple[Volume, Volume, Volume, Volume | None]:
+    return _beside(results, candidate, candidate.verdict.nearest)
+
+
+def _beside(results: Results, candidate: Candidate, name: str) -> tuple[Volume, Volume, Volume, Volume | None]:
+    """Image of a candidate and of a training case, and the labels of both where known."""
     synthetic = candidate.synthetic
     if synthetic is None:
         raise ValueError("an accepted candidate has a scan")
-    name, sources, grid = candidate.verdict.nearest, results.sources, results.grid
+    sources, grid = results.sources, results.grid
     image, labels = Volume(synthetic.image, grid), Volume(synthetic.labels[None], grid)
     if name in sources.labelled.ids or sources.unlabelled is None:
         row = sources.labelled.ids.index(name)

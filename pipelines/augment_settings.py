@@ -11,6 +11,7 @@ from medgen.config import Config
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.filters import FilterConfig
+from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value import ValueConfig
 
 from .runfolder import RunConfig
@@ -56,6 +57,7 @@ class AugmentRunConfig(RunConfig):
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
+        audit: The memorisation audit, without which nothing is exported.
         value: The value study.
     """
 
@@ -70,6 +72,7 @@ class AugmentRunConfig(RunConfig):
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
+    audit: AuditConfig = AuditConfig()
     value: ValueConfig = ValueConfig()
 
     @model_validator(mode="after")

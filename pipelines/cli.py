@@ -12,6 +12,7 @@ import typer
 from medgen.errors import MedgenError
 
 from .cli_anomaly import anomaly_app, bench_app
+from .cli_augment_sample import register as register_sample
 from .cli_common import (
     HELP,
     AsJson,
@@ -47,6 +48,7 @@ app = typer.Typer(
 
 
 augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
+register_sample(augment_app)
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
     app.add_typer(commands)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
@@ -60,7 +61,7 @@ class _Lattice:
     def offsets(self) -> list[tuple[int, int, int]]:
         reach, step = max(REACH, self.factor), max(1, self.factor // 2)
         axes = [range(-reach, reach + 1, step) if free else (0,) for free in self.margin]
-        return list(itertools.product(*axes))
+        return [(i, j, k) for i, j, k in itertools.product(*axes)]
 
     def cut(self, averaged: Tensor, offset: Sequence[int]) -> Tensor:
         """Blocks (n, blocks, channels · voxels) of running means (n, c, i, j, k), displaced by an offset."""
@@ -174,37 +175,48 @@ class CopyBounds:
         if self.promised:
             return f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): false alarms of 5 % or fewer"
         return (
-            f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): with fewer than {_ENOUGH} subjects the rate "
-            "of false alarms rests on a normal law of atanh(r) and cannot be promised"
+            f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): with fewer than {_ENOUGH} subjects a rate "
+            "of false alarms cannot be promised"
         )
 
 
-def calibrate(between: Mapping[str, float], false_alarms: float, identity: float) -> CopyBounds:
-    """Bounds from how alike different people are at their most alike.
+def calibrate(
+    between: Mapping[str, float], planted: Sequence[float], false_alarms: float, identity: float
+) -> CopyBounds:
+    """Bounds from how alike different people are at their most alike, and how alike copies are at their least.
 
     The bound is the upper prediction limit for one more subject, atanh(r) taken as normal:
-    mean + t(1 − α; s − 1) · sd · √(1 + 1/s). Few subjects thus give a high bound instead of a false promise.
+    mean + t(1 − α; s − 1) · sd · √(1 + 1/s). With few subjects that limit is far above everybody, and then the middle
+    between the most alike people and the least alike planted copy is the bound, if that is lower.
 
     Args:
         between: Largest likeness with another subject, by subject (:meth:`Gallery.between_subjects`).
+        planted: Likeness of planted copies with the scans they were made from (:func:`.planted.likenesses`).
         false_alarms: α, the wanted share of other people's scans above the bound.
         identity: The bound towards the own parent lies this share of (1 − copy bound) below 1.
 
     Returns:
-        The bounds; NaN, which nothing passes, with fewer than three subjects.
+        The bounds; NaN, which nothing passes, with fewer than three subjects or without planted copies.
     """
-    values = np.arctanh(np.clip(list(between.values()), -0.999999, 0.999999))
-    count = len(values)
-    if count < 3:
+    people, copies = (_fisher(values) for values in (list(between.values()), planted))
+    count = len(people)
+    if count < 3 or not len(copies):
         return CopyBounds(math.nan, math.nan, math.nan, math.nan, count)
     # Subjects that are all equally alike would make every difference a copy.
-    spread = max(float(values.std(ddof=1)), 0.01)
-    limit = float(values.mean() + stats.t.ppf(1 - false_alarms, count - 1) * spread * math.sqrt(1 + 1 / count))
-    bound = math.tanh(max(limit, float(values.max())))
+    spread = max(float(people.std(ddof=1)), 0.01)
+    limit = float(people.mean() + stats.t.ppf(1 - false_alarms, count - 1) * spread * math.sqrt(1 + 1 / count))
+    highest = float(people.max())
+    middle = (highest + float(copies.min())) / 2
+    bound = math.tanh(max(highest, min(limit, middle)))
     return CopyBounds(
         copy=bound,
         identity=1 - identity * (1 - bound),
-        typical=float(np.tanh(np.median(values))),
-        highest=float(np.tanh(values.max())),
+        typical=math.tanh(float(np.median(people))),
+        highest=math.tanh(highest),
         subjects=count,
     )
+
+
+def _fisher(likenesses: Sequence[float]) -> NDArray[np.float64]:
+    """Fisher's transform, which makes the spread of a correlation nearly independent of its size."""
+    return np.arctanh(np.clip(np.asarray(likenesses, dtype=np.float64), -0.999999, 0.999999))

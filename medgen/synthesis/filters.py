@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
 from medgen.synthesis.copies import CopyBounds, Gallery, calibrate
+from medgen.synthesis.planted import chosen, likenesses
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,6 +39,8 @@ class FilterConfig(Config):
         centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
         copy_false_alarms: Share of other people's scans that may be taken for copies, see
             :func:`medgen.synthesis.copies.calibrate`.
+        planted: Training scans that are copied, each in every way of :data:`medgen.synthesis.planted.KINDS`, to see how
+            alike a copy is at its least.
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
@@ -49,6 +52,7 @@ class FilterConfig(Config):
     component_margin: Probability = 0.1
     centroid_factor: Annotated[float, Field(ge=1)] = 1.5
     copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
+    planted: Annotated[int, Field(ge=1)] = 12
     identity: Probability = 0.2
 
 
@@ -100,13 +104,23 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class _LabelBounds:
+class LabelBounds:
     """Of one label in the real training scans: log volume, component share, centroid."""
 
     log_volume: tuple[float, float]
     component: float
     centroid: NDArray[np.float64]
     distance: float
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**vars(self), "log_volume": list(self.log_volume), "centroid": self.centroid.tolist()}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
+        """From :meth:`plain`."""
+        low, high = data["log_volume"]
+        return cls((low, high), data["component"], np.array(data["centroid"]), data["distance"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +144,7 @@ class Filter:
     agreement: Mapping[str, float]
     agreement_bound: float
     copies: CopyBounds
-    bounds: Mapping[int, _LabelBounds]
+    bounds: Mapping[int, LabelBounds]
     gallery: Gallery = field(repr=False)
 
     @property
@@ -193,7 +207,7 @@ class Filter:
             auditors=tuple(auditors),
             agreement=agreement,
             agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
-            copies=calibrate(gallery.between_subjects(), config.copy_false_alarms, config.identity),
+            copies=_copy_bounds(gallery, sources, config, seed),
             bounds={label: _label_bounds(real, label, config) for label in sources.labels},
             gallery=gallery,
         )
@@ -308,6 +322,12 @@ def _gallery(sources: Sources) -> Gallery:
     return Gallery(_images(sources), sources.ids, (*sources.labelled.subjects, *more))
 
 
+def _copy_bounds(gallery: Gallery, sources: Sources, config: FilterConfig, seed: int) -> CopyBounds:
+    seed = derive(seed, "copies")
+    planted = likenesses(gallery, _images(sources), chosen(len(gallery.ids), config.planted, seed), seed)
+    return calibrate(gallery.between_subjects(), planted, config.copy_false_alarms, config.identity)
+
+
 def _images(sources: Sources) -> Tensor:
     """All training scans in the order of ``sources.ids``."""
     if sources.unlabelled is None:
@@ -331,7 +351,7 @@ def _measure(mask: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
     return float(sizes.max() / sizes.sum()), np.array(ndimage.center_of_mass(mask))
 
 
-def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBounds:
+def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> LabelBounds:
     volumes, components, centroids = [], [], []
     for row in range(len(real)):
         mask = _truth(real, row) == label
@@ -348,7 +368,7 @@ def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBoun
     low, high = min(mean - reach, *volumes), max(mean + reach, *volumes)
     centre = np.mean(centroids, axis=0)
     farthest = float(np.linalg.norm(np.array(centroids) - centre, axis=1).max())
-    return _LabelBounds(
+    return LabelBounds(
         log_volume=(low - 1e-9, high + 1e-9),
         component=max(min(components) - config.component_margin, 0.0),
         centroid=centre,

@@ -10,30 +10,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import binomial_interval
-from medgen.metrics.interval import Interval
-from medgen.seeds import derive, numpy_rng
+from medgen.seeds import derive
+from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
+from medgen.synthesis.auditor_features import auditor_features
 from medgen.synthesis.base import Backend
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.membership import Table, by_subject, nearer_to_training, neighbour_ratio, separation
-from medgen.synthesis.planted import KINDS, plant
-from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.planted import KINDS, chosen, plant
+from medgen.synthesis.sampling import Pool
 
-SHARE = "share"
-INTERNAL = "internal use only"
-NOT_AUDITED = "not audited"
 # The copies that the membership attack must recognise: noise leaves a copy recognisable but not identical.
 _ATTACKED = "noise"
 
@@ -54,127 +52,6 @@ class AuditConfig(Config):
     false_alarms: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     attack: Annotated[float, Field(gt=0.5, le=1)] = 0.95
     bootstrap: Annotated[int, Field(ge=100)] = 1000
-
-
-@dataclass(frozen=True)
-class Control:
-    """A test of the audit itself, on the run's own data.
-
-    Attributes:
-        name: What was planted or tried.
-        kind: ``positive`` (must fire) or ``negative`` (must not).
-        interval: Share flagged, or area under the ROC curve of the attack.
-        expected: In words.
-        passed: Whether it came out as expected.
-    """
-
-    name: str
-    kind: str
-    interval: Interval
-    expected: str
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Check:
-    """One number about a backend's scans.
-
-    Attributes:
-        name: What was measured.
-        interval: With its interval.
-        expected: Of a generator that has memorised nothing.
-        suspicious: Whether the whole interval lies above ``expected``.
-        words: The finding in words.
-    """
-
-    name: str
-    interval: Interval
-    expected: float
-    suspicious: bool
-    words: str
-
-
-@dataclass(frozen=True)
-class BackendAudit:
-    """What was found about one backend.
-
-    Attributes:
-        backend: Its name.
-        generator_sha256: Digest of the generator that was audited.
-        derived: Whether its scans are transformed patient scans.
-        scans: Number of accepted scans that were audited, flagged ones included.
-        checks: The numbers; empty if there was no scan or no held-out scan to compare with.
-        flagged: Id of each accepted scan that counts as a copy → the reason.
-        likeness: Id of each accepted scan → its largest likeness to a training scan.
-        nearest: Id of each accepted scan → the training case it resembles most.
-        stamp: ``share``, ``internal use only`` or ``not audited``.
-        reason: Why.
-    """
-
-    backend: str
-    generator_sha256: str
-    derived: bool
-    scans: int
-    checks: tuple[Check, ...]
-    flagged: Mapping[str, str]
-    likeness: Mapping[str, float]
-    nearest: Mapping[str, str]
-    stamp: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The whole audit.
-
-    Attributes:
-        controls: Tests of the audit itself.
-        backends: By name.
-        bounds: From which likeness on a scan counts as a copy.
-        training: Numbers of training subjects and scans.
-        held_out: Numbers of held-out subjects and scans.
-        problems: Why the audit is not valid; empty if it is.
-    """
-
-    controls: tuple[Control, ...]
-    backends: Mapping[str, BackendAudit]
-    bounds: CopyBounds
-    training: tuple[int, int]
-    held_out: tuple[int, int]
-    problems: tuple[str, ...]
-
-    @property
-    def valid(self) -> bool:
-        """Whether the positive controls fired and the negative one did not."""
-        return not self.problems
-
-    @property
-    def flagged(self) -> dict[str, str]:
-        """Id → reason, of every accepted scan that counts as a copy."""
-        return {name: reason for item in self.backends.values() for name, reason in item.flagged.items()}
-
-    def stamp(self, backend: str) -> str:
-        """Of a backend; ``not audited`` for one that the audit has not seen."""
-        return self.backends[backend].stamp if backend in self.backends else NOT_AUDITED
-
-    def clean(self, pool: Pool) -> Pool:
-        """The pool without copies: flagged scans are rejected, with the reason."""
-        flagged = self.flagged
-        return Pool(
-            tuple(_rejected(item, flagged[item.id]) if item.id in flagged else item for item in pool.candidates)
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Every number as plain data, for ``metrics.json`` and the record of the cohort."""
-        return {
-            "valid": self.valid,
-            "problems": list(self.problems),
-            "bounds": {**asdict(self.bounds), "promised": self.bounds.promised, "text": str(self.bounds)},
-            "training": {"subjects": self.training[0], "scans": self.training[1]},
-            "held_out": {"subjects": self.held_out[0], "scans": self.held_out[1]},
-            "controls": [asdict(item) for item in self.controls],
-            "backends": {name: asdict(item) for name, item in sorted(self.backends.items())},
-        }
 
 
 def audit_pool(
@@ -203,7 +80,8 @@ def audit_pool(
     """
     gallery = filters.gallery
     others = None if held_out is None or not len(held_out) else _reference(held_out, gallery)
-    rows = numpy_rng(seed, "audit", "planted").permutation(len(gallery.ids))[: config.planted]
+    # Another seed than the filter's: the copies that the bound was set by do not test it.
+    rows = chosen(len(gallery.ids), config.planted, derive(seed, "audit"))
     counts = [len(pool.accepted(backend.name)) for backend in backends]
     progress = _Progress(tick, sum(counts) + len(rows) * len(KINDS) + (0 if held_out is None else len(held_out)))
     controls = [*_planted(filters, rows, others, config, seed, progress)]
@@ -445,34 +323,3 @@ def _space(
 def _distance(likeness: Table, space: str) -> Table:
     """Euclidean distances: of unit vectors for correlations, else likenesses are negative distances already."""
     return np.sqrt(np.maximum(2 * (1 - likeness), 0)) if space == "image" else -likeness
-
-
-@torch.no_grad()
-def auditor_features(filters: Filter, images: Tensor, batch: int = 8) -> Tensor:
-    """Mean activations of the auditors' deepest convolution, (n, features), of images (n, c, i, j, k)."""
-    columns = []
-    for segmenter, _ in filters.auditors:
-        kept: list[Tensor] = []
-        handles = [
-            module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-            for module in segmenter.network.modules()
-            if isinstance(module, nn.Conv3d)
-        ]
-        try:
-            parts = []
-            for start in range(0, len(images), batch):
-                kept.clear()
-                segmenter.probabilities(images[start : start + batch])
-                # The deepest layer has the fewest voxels; of several, the last.
-                deepest = min(reversed(kept), key=lambda output: output[0, 0].numel())
-                parts.append(deepest.float().mean(dim=(2, 3, 4)).cpu())
-            columns.append(torch.cat(parts))
-        finally:
-            for handle in handles:
-                handle.remove()
-    return torch.cat(columns, dim=1)
-
-
-def _rejected(candidate: Candidate, reason: str) -> Candidate:
-    verdict = replace(candidate.verdict, accepted=False, reasons={**candidate.verdict.reasons, "memorised": reason})
-    return replace(candidate, id=f"rejected-{candidate.backend}-{candidate.id}", verdict=verdict)

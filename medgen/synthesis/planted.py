@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from medgen.fields import smooth_noise, warp
-from medgen.seeds import numpy_rng, torch_rng
+from medgen.seeds import derive, numpy_rng, torch_rng
+from medgen.synthesis.copies import Gallery
 
 KINDS: Mapping[str, str] = {
     "exact": "the scan itself",
@@ -58,3 +59,25 @@ def plant(image: Tensor, kind: str, seed: int) -> Tensor:
         field = 0.5 * smooth_noise(1, 3, image.shape[1:], _SPACING, torch_rng(seed, "planted", kind))
         return warp(image[None], field, padding="border")[0]
     raise KeyError(kind)
+
+
+def chosen(count: int, most: int, seed: int) -> list[int]:
+    """At most ``most`` of ``count`` rows, drawn without replacement."""
+    return [int(row) for row in numpy_rng(seed, "planted", "chosen").permutation(count)[:most]]
+
+
+def likenesses(gallery: Gallery, images: Tensor, rows: Sequence[int], seed: int) -> list[float]:
+    """Likeness of a planted copy of every kind of each chosen scan with the scan it was made from.
+
+    Args:
+        gallery: Of ``images``.
+        images: (n, c, i, j, k).
+        rows: Scans to copy.
+        seed: Of the changes.
+    """
+    values = []
+    for row in rows:
+        for kind in KINDS:
+            copied = plant(images[row], kind, derive(seed, gallery.ids[row]))
+            values.append(float(gallery.correlations(copied)[row]))
+    return values
