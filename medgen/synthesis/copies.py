@@ -30,53 +30,50 @@ _FLIPS = tuple(axes for n in range(4) for axes in itertools.combinations((2, 3, 
 
 @dataclass(frozen=True)
 class _Lattice:
-    """How a grid is cut into blocks.
+    """How a grid is cut into blocks, along i, j and k.
 
     Attributes:
-        factor: Voxels that are averaged along each axis.
+        factor: Voxels that are averaged; anisotropic grids are averaged along their long axes only.
         margin: Voxels left free at each border, so that every shift compares the same number of them.
-        blocks: Number of blocks along i, j, k.
+        blocks: Number of blocks.
         sides: Side of a block in averaged voxels.
     """
 
-    factor: int
+    factor: tuple[int, int, int]
     margin: tuple[int, int, int]
     blocks: tuple[int, int, int]
     sides: tuple[int, int, int]
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> _Lattice:
-        factor = max(1, -(-max(shape) // _LONGEST))
-        reach = max(REACH, factor)
-        margin, blocks, sides = [], [], []
+        axes = []
         for size in shape:
+            factor = max(1, -(-size // _LONGEST))
+            reach = max(REACH, factor)
             free = reach if size > 4 * reach else 0
-            inner = max((size - 2 * free) // factor, 1)
+            inner = (size - 2 * free) // factor
             count = max(inner // _BLOCK, 1)
-            margin.append(free)
-            blocks.append(count)
-            sides.append(inner // count)
-        return cls(factor, *(tuple(values) for values in (margin, blocks, sides)))  # type: ignore[arg-type]
+            axes.append((factor, free, count, inner // count))
+        return cls(*zip(*axes, strict=True))
 
     def offsets(self) -> list[tuple[int, int, int]]:
-        reach, step = max(REACH, self.factor), max(1, self.factor // 2)
-        axes = [range(-reach, reach + 1, step) if free else (0,) for free in self.margin]
+        axes = [
+            range(-max(REACH, factor), max(REACH, factor) + 1, max(1, factor // 2)) if free else (0,)
+            for factor, free in zip(self.factor, self.margin, strict=True)
+        ]
         return [(i, j, k) for i, j, k in itertools.product(*axes)]
 
     def cut(self, averaged: Tensor, offset: Sequence[int]) -> Tensor:
         """Blocks (n, blocks, channels · voxels) of running means (n, c, i, j, k), displaced by an offset."""
-        part = averaged
-        for axis, (step, free, count, side) in enumerate(
-            zip(offset, self.margin, self.blocks, self.sides, strict=True), start=2
-        ):
-            inner = averaged.shape[axis] + self.factor - 1 - 2 * free
+        window = [slice(None), slice(None)]
+        parts = zip(offset, averaged.shape[2:], self.factor, self.margin, self.blocks, self.sides, strict=True)
+        for step, size, factor, free, count, side in parts:
             # What no block covers is left out evenly on both sides, so that mirror images compare the same voxels.
-            start = free + (inner - count * side * self.factor) // 2 + step
-            rows = start + self.factor * torch.arange(count * side)
-            part = part.index_select(axis, rows.clamp(0, averaged.shape[axis] - 1))
+            start = free + (size + factor - 1 - 2 * free - count * side * factor) // 2 + step
+            window.append(slice(start, start + factor * (count * side - 1) + 1, factor))
         (a, b, c), (i, j, k) = self.blocks, self.sides
-        n, channels = part.shape[:2]
-        part = part.reshape(n, channels, a, i, b, j, c, k).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        n, channels = averaged.shape[:2]
+        part = averaged[tuple(window)].reshape(n, channels, a, i, b, j, c, k).permute(0, 2, 4, 6, 1, 3, 5, 7)
         return part.reshape(n, a * b * c, -1)
 
 
@@ -139,8 +136,8 @@ class Gallery:
     def _average(self, images: Tensor) -> Tensor:
         # At half precision, as scans are kept, so that a gallery that was saved and read gives the same numbers.
         values = images.detach().cpu().half().float().numpy()
-        sigma = _COARSE * self._lattice.factor
-        coarse = ndimage.gaussian_filter(values, (0, 0, sigma, sigma, sigma), mode="nearest")
+        sigma = [_COARSE * factor for factor in self._lattice.factor]
+        coarse = ndimage.gaussian_filter(values, (0, 0, *sigma), mode="nearest")
         return functional.avg_pool3d(torch.from_numpy(values - coarse), self._lattice.factor, stride=1)
 
 
