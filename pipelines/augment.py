@@ -10,11 +10,12 @@ from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling
 
+from .augment_audit import audit_stage
 from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import Generated, export, generate, prepare, split
+from .augment_stages import export, generate, prepare, split
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
 from .runfolder import RunFolder, RunSummary, open_run
@@ -28,7 +29,7 @@ def run(
     """Run the whole pipeline; see the module.
 
     Returns:
-        Exit code 1 if scans could not be prepared or no synthetic scan was accepted.
+        Exit code 1 if scans could not be prepared or no synthetic scan was exported.
 
     Raises:
         MedgenError: If configuration, data or training are at fault.
@@ -72,6 +73,8 @@ def _tracked(
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
+    with track.stage("audit") as stage:
+        generated, audit = audit_stage(config, prepared, generated, folder, stage, manifest.name, progress=progress)
     measured: StudyResults | None = None
     if config.value.enabled:
         with track.stage("value") as stage:
@@ -79,7 +82,7 @@ def _tracked(
             measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
     with track.stage("export"):
-        export(config, prepared, generated, folder, manifest.name, labelling.original)
+        refused = export(config, prepared, parts, generated, audit, folder, manifest.name, labelling.original)
     results = Results(
         manifest=manifest,
         parts=parts,
@@ -90,6 +93,8 @@ def _tracked(
         backends=generated.backends,
         filters=generated.filters,
         pool=generated.pool,
+        audit=audit,
+        refused=refused,
         study=measured,
         plan=made,
     )
@@ -103,15 +108,17 @@ def _tracked(
     for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
-    if generated.pool.accepted():
+    exported = (folder.synthetic / "card.md").is_file()
+    if exported:
         track.log_file(folder.synthetic / "card.md", "synthetic")
         track.log_file(folder.synthetic / "dataset.json", "synthetic")
-    lines = [*printed(results), *_places(folder, generated, track)]
-    return RunSummary(folder.out, 1 if prepared.failures or not generated.pool.accepted() else 0, tuple(lines))
+    lines = [*printed(results), *_places(folder, refused, exported, track)]
+    return RunSummary(folder.out, 1 if prepared.failures or not exported else 0, tuple(lines))
 
 
-def _places(folder: RunFolder, generated: Generated, track: tracking.Run) -> list[str]:
-    cohort = folder.synthetic if generated.pool.accepted() else "none: no scan passed the filter, see rejections.csv"
+def _places(folder: RunFolder, refused: str, exported: bool, track: tracking.Run) -> list[str]:
+    nothing = refused or "no scan passed the filter, see rejections.csv"
+    cohort = folder.synthetic if exported else f"none: {nothing}"
     return [
         f"synthetic cohort: {cohort}",
         f"generators:       {folder.model}",

@@ -14,6 +14,7 @@ from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.consensus import ConsensusConfig
 from medgen.synthesis.filters import FilterConfig
+from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value import ValueConfig
 
 from .runfolder import RunConfig
@@ -121,6 +122,7 @@ class AugmentRunConfig(LabelledRunConfig):
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
+        audit: The memorisation audit, without which nothing is exported.
     """
 
     out: Path = Path("runs/augment")
@@ -131,6 +133,7 @@ class AugmentRunConfig(LabelledRunConfig):
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
+    audit: AuditConfig = AuditConfig()
 
     @field_validator("generators", mode="before")
     @classmethod

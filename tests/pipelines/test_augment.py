@@ -17,6 +17,7 @@ from medgen.cohorts import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import ConfigError, DataError
 from medgen.files import sha256_file
+from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment
 from medgen.synthesis import load_backend
@@ -155,3 +156,45 @@ def test_plan_says_what_it_would_cost(cohort: Path, tmp_path: Path) -> None:
 def test_shipped_configurations_are_valid() -> None:
     for path in sorted((TINY.parents[1] / "augment").glob("*.yaml")):
         assert load_config(augment.AugmentRunConfig, path).generators.names
+
+
+def test_audit_is_reported_with_controls_first(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, lines = finished
+    audit = json.loads((out / "metrics.json").read_text())["audit"]
+    assert {control["kind"] for control in audit["controls"]} == {"positive", "negative"}
+    assert set(audit["backends"]) == {"deform", "joint"}
+    assert audit["backends"]["deform"]["stamp"] == "internal use only"
+    assert any(line.startswith("deform: stamp: internal use only") for line in lines)
+    assert "Memorisation audit" in (out / "report.html").read_text()
+    assert (out / "figures" / "audit-deform.png").is_file()
+    learnt = json.loads((out / "synthetic" / "provenance" / "learnt_from.json").read_text())["cases"]
+    parts = {row["case"]: row["part"] for row in rows(out / "splits.csv")}
+    assert {parts[item["case"]] for item in learnt} == {"labelled", "unlabelled"}
+
+
+def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from medgen.pipelines.cli import app
+
+    out, runner = finished[0], CliRunner()
+    record = sorted((out / "synthetic" / "provenance").glob("syn-*.json"))[0]
+    result = runner.invoke(app, ["audit", "replay", str(record), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == f"{record.stem}: identical"
+    assert runner.invoke(app, ["audit", "leaks", str(out / "synthetic"), str(out / "splits.csv")]).exit_code == 0
+    known = next(row["case"] for row in rows(out / "splits.csv") if row["part"] == "labelled")
+    (tmp_path / "val.txt").write_text(f"{known}\n")
+    result = runner.invoke(app, ["audit", "leaks", str(out / "synthetic"), str(tmp_path / "val.txt")])
+    assert result.exit_code == 2
+    arguments = ["augment", "sample", "--model", str(out / "model" / "deform"), "-n", "2", "--seed", "5", "-q"]
+    result = runner.invoke(app, [*arguments, "--attempts", "20", "--layout", "bids", "--out", str(tmp_path / "more")])
+    assert result.exit_code == 0, result.output
+    checked = check(tmp_path / "more")
+    assert checked.ok
+    assert checked.cases == 2
+    bare = tmp_path / "bare"
+    load_backend(out / "model" / "deform", "cpu").save(bare / "deform")
+    result = runner.invoke(app, ["augment", "sample", "--model", str(bare), "-n", "2", "--out", str(tmp_path / "x")])
+    assert "no filter/" in str(result.exception)
+    assert not (tmp_path / "x").exists()
