@@ -8,6 +8,7 @@ from medgen.layouts import load_cohort
 from medgen.synthesis.value import Row
 from medgen.synthesis.verdict import Comparison, Summary, compare, summarise
 
+from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
 from .augment_plan import plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
@@ -56,9 +57,14 @@ def _tracked(
         prepared = prepare(config, manifest, parts, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    table = read_feature_file(config, prepared)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
+    likeness: FidelityResults | None = None
+    if config.fidelity.enabled:
+        with track.stage("fidelity") as stage:
+            likeness = measure_fidelity(config, prepared, generated, table, folder, stage, progress=progress)
     rows: list[Row] = []
     summaries: list[Summary] = []
     comparisons: list[Comparison] = []
@@ -83,6 +89,7 @@ def _tracked(
         summaries=tuple(summaries),
         comparisons=tuple(comparisons),
         study=config.value if config.value.enabled else None,
+        fidelity=likeness,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
@@ -92,7 +99,7 @@ def _tracked(
     for comparison in comparisons[:1]:
         track.set_tags({"medgen.verdict": comparison.word})
         track.log_metrics({"value.dice_difference": comparison.difference.estimate})
-    for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv"):
+    for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv", "fidelity.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
     if generated.pool.accepted():

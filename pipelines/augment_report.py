@@ -24,6 +24,8 @@ from medgen.synthesis.value import ValueConfig
 from medgen.synthesis.verdict import Comparison, Summary
 from medgen.volume import Grid, Volume
 
+from .augment_fidelity import FidelityResults
+from .augment_sections_fidelity import fidelity_lines, section_fidelity
 from .runfolder import RunFolder
 
 _KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
@@ -56,6 +58,7 @@ class Results:
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
     study: ValueConfig | None
+    fidelity: FidelityResults | None = None
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -94,6 +97,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "identity_bound": results.filters.identity_bound,
             "real_agreement": dict(results.filters.agreement),
         },
+        "fidelity": None if results.fidelity is None else results.fidelity.plain(),
         "value": [asdict(summary) for summary in results.summaries],
         "comparisons": [{**asdict(item), "sentence": item.sentence} for item in results.comparisons],
     }
@@ -105,6 +109,8 @@ def printed(results: Results) -> list[str]:
     for backend in results.backends:
         accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+    if results.fidelity is not None:
+        lines += fidelity_lines(results.fidelity)
     if results.summaries:
         columns, rows = _value_rows(results)
         widths = [max(len(str(row[k])) for row in [columns, *rows]) for k in range(len(columns))]
@@ -132,6 +138,8 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
             report.text(f"**{backend.name}** is fitted by registration, not step by step.")
     _samples(report, results, folder, seed)
     _filter(report, results)
+    if results.fidelity is not None:
+        section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:
         _value(report, results, results.study)
     report.section("Limits", LIMITS)

@@ -10,6 +10,7 @@ from pydantic import Field, create_model, model_validator
 from medgen.config import Config
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
+from medgen.synthesis.fidelity import FidelityConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.value import ValueConfig
 
@@ -57,6 +58,7 @@ class AugmentRunConfig(RunConfig):
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
         value: The value study.
+        fidelity: How synthetic scans are compared with real ones.
     """
 
     out: Path = Path("runs/augment")
@@ -71,6 +73,7 @@ class AugmentRunConfig(RunConfig):
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
     value: ValueConfig = ValueConfig()
+    fidelity: FidelityConfig = FidelityConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> AugmentRunConfig:

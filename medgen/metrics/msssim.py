@@ -20,21 +20,24 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 7, 1.5
 
 
-def levels_of(shape: Sequence[int]) -> int:
-    """How many levels, each of half the resolution, a window still fits into; at most five.
+def window_and_levels(shape: Sequence[int]) -> tuple[int, int]:
+    """Side of the window, and how many levels of half the resolution each (at most five) it still fits into.
+
+    A scan with fewer voxels along an axis gets the largest odd window that fits.
 
     Raises:
-        DataError: If it does not fit into the scan itself.
+        DataError: If a side has fewer than three voxels.
 
-    >>> levels_of((40, 56, 40)), levels_of((160, 192, 160)), levels_of((16, 24, 16))
-    (3, 5, 2)
+    >>> window_and_levels((40, 56, 40)), window_and_levels((160, 192, 160)), window_and_levels((64, 64, 6))
+    ((7, 3), (7, 5), (5, 1))
     """
     smallest, levels = min(shape), 0
-    while levels < len(WEIGHTS) and smallest // 2**levels >= WINDOW:
+    if smallest < 3:
+        raise DataError(f"MS-SSIM needs three voxels along each axis, found shape {tuple(shape)}")
+    window = min(WINDOW, smallest - 1 + smallest % 2)
+    while levels < len(WEIGHTS) and smallest // 2**levels >= window:
         levels += 1
-    if not levels:
-        raise DataError(f"MS-SSIM needs {WINDOW} voxels along each axis, found shape {tuple(shape)}")
-    return levels
+    return window, levels
 
 
 def pairwise_ms_ssim(
@@ -54,14 +57,14 @@ def pairwise_ms_ssim(
 
     Returns:
         (n, n) in [0, 1], symmetric, 1 on the diagonal. Window and number of levels are chosen for small scans
-        (:func:`levels_of`), so values compare within a grid only, not with published ones.
+        (:func:`window_and_levels`), so values compare within a grid only, not with published ones.
 
     Raises:
-        DataError: If a side is shorter than 7 voxels.
+        DataError: If a side has fewer than three voxels.
     """
     from monai.metrics.regression import compute_ms_ssim
 
-    levels = levels_of(images.shape[2:])
+    window, levels = window_and_levels(images.shape[2:])
     weights = [weight / sum(WEIGHTS[:levels]) for weight in WEIGHTS[:levels]]
     result = np.eye(len(images))
     pairs = list(itertools.combinations(range(len(images)), 2))
@@ -72,7 +75,7 @@ def pairwise_ms_ssim(
             y=images[columns].float(),
             spatial_dims=3,
             data_range=data_range,
-            kernel_size=(WINDOW,) * 3,
+            kernel_size=(window,) * 3,
             kernel_sigma=(SIGMA,) * 3,
             weights=weights,
         )
