@@ -125,14 +125,14 @@ class Segmenter:
 
         convolutions = [m for m in self.network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
         hooks = [
-            module.register_forward_hook(lambda _m, _i, output, number=number: keep(number, output.float()))
+            module.register_forward_hook(lambda _m, _i, output, number=number: keep(number, output))
             for number, module in enumerate(convolutions)
         ]
         rows = []
         try:
             for start in range(0, len(images), batch):
-                with self.precision.autocast():
-                    self.network(images[start : start + batch].to(self.precision.device))
+                # In full precision: rounding would be a difference between scans.
+                self.network(images[start : start + batch].to(self.precision.device))
                 rows.append(torch.cat([outputs[number] for number in sorted(outputs)], dim=1).cpu())
         finally:
             for hook in hooks:

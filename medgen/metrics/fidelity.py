@@ -75,7 +75,7 @@ def compare_features(
         groups: Subject of each real scan.
         synthetic: (m, d); each scan counts as an independent draw.
         splits: How many.
-        k: Neighbours of density and coverage; at most half of a half's scans.
+        k: Neighbours of density and coverage; fewer if a half has fewer than 4 k scans (:func:`fitting_k`).
         seed: Of the splits.
 
     Raises:

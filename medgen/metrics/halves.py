@@ -28,6 +28,7 @@ from medgen.seeds import numpy_rng
 Rows = NDArray[np.intp]
 # Two subjects per half are the fewest between which there is a pair of independent scans.
 _FEWEST_SUBJECTS = 4
+_FEWEST_SYNTHETIC = 4
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def subject_splits(groups: Sequence[str], synthetic: int, number: int, seed: int
         seed: Of the draws.
 
     Returns:
-        The splits; none if there are fewer than four real subjects or two synthetic scans.
+        The splits; none if there are fewer than four real subjects or four synthetic scans.
     """
     names = sorted(set(groups))
-    if len(names) < _FEWEST_SUBJECTS or synthetic < 2:
+    if len(names) < _FEWEST_SUBJECTS or synthetic < _FEWEST_SYNTHETIC:
         return []
     rows = {name: [row for row, group in enumerate(groups) if group == name] for name in names}
     middle = (len(names) + 1) // 2

@@ -77,7 +77,8 @@ def read_features(path: str | Path) -> FeatureTable:
 
 def _npz(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # A damaged archive would leave a file that NumPy opens itself open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = set(archive.files)
             if not {"ids", "features"} <= names:
                 raise DataError(f"{path}: expected the arrays 'ids' and 'features', found {', '.join(sorted(names))}")
@@ -115,4 +116,4 @@ def _csv(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         raise DataError(f"{path}: {error} in the row of {ids[-1] if ids else 'the first scan'!r}") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    return ids, np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    return ids, np.array(rows, dtype=np.float64).reshape(len(rows), max(len(heading) - 1, 0))

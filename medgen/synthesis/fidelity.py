@@ -48,13 +48,13 @@ class FidelityConfig(Config):
             of the filter's auditors.
         fewest: Accepted scans that a backend must have to be measured.
         splits: Splits of the real scans by subject.
-        k: Neighbours of density and coverage.
+        k: Neighbours of density and coverage; fewer where there are fewer than 8 k real scans.
         similar: Scans of each set that are compared pair by pair for MS-SSIM; the time grows with the square.
     """
 
     enabled: bool = True
     features: Path | None = None
-    fewest: Annotated[int, Field(ge=2)] = 10
+    fewest: Annotated[int, Field(ge=4)] = 10
     splits: Annotated[int, Field(ge=20)] = 200
     k: Annotated[int, Field(ge=1)] = 5
     similar: Annotated[int, Field(ge=4)] = 24

@@ -44,7 +44,7 @@ def test_splits_are_disjoint_by_subject_and_of_equal_size() -> None:
     # Half of the synthetic scans at most, so that these scatter too.
     assert len(subject_splits(GROUPS, 10, 1, 0)[0].synthetic) == 5
     assert subject_splits(["a", "b", "c"], 6, 30, 0) == []
-    assert subject_splits(GROUPS, 1, 30, 0) == []
+    assert subject_splits(GROUPS, 3, 30, 0) == []
 
 
 def test_samples_of_one_distribution_meet_every_goal() -> None:
