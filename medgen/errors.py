@@ -41,6 +41,10 @@ class TrainingError(MedgenError):
     """Training cannot start or go on: no cases, a loss that is not finite, a checkpoint of another run."""
 
 
+class ResourceError(MedgenError):
+    """A run needs more memory or disk than this machine has free."""
+
+
 class CalibrationError(MedgenError):
     """A calibration target cannot be reached with the number of healthy scans at hand."""
 

@@ -40,6 +40,7 @@ class TrainingConfig(Config):
         steps: Optimiser steps (of every phase).
         batch_size: Cases per step and process.
         lr: Highest learning rate; it rises linearly over ``warmup`` of the steps and then follows a cosine to 0.
+        lr_discriminator: Factor on ``lr`` in a phase named ``discriminator`` (two time-scales, Heusel et al. 2017).
         warmup: Share of the steps.
         betas: Of AdamW.
         weight_decay: Of AdamW.
@@ -58,6 +59,7 @@ class TrainingConfig(Config):
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=4, ge=1)
     lr: float = Field(default=1e-3, gt=0)
+    lr_discriminator: float = Field(default=1.0, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -197,12 +199,14 @@ class Loop:
             average_gradients(ranks, parameters)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf, foreach=True)
             optimiser = self.optimisers[phase]
+            factor = config.lr_discriminator if phase == "discriminator" else 1.0
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, self.step)
+                group["lr"] = learning_rate(config, self.step) * factor
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             prefix = f"{phase}/" if len(self.phases) > 1 else ""
             numbers |= {prefix + name: value.detach() for name, value in {**terms, "gradient": norm}.items()}
+        ranks.average_buffers(self.model.shared_buffers())
         self.pending.append((self.step + 1, mine, numbers))
         if self.live:
             decay = min(config.ema, (1 + self.step) / (10 + self.step))

@@ -66,6 +66,16 @@ def hinge_generator(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
+def nonsaturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """½ (E softplus(−D(x)) + E softplus(D(G(z)))): half the cross-entropy of real and fake (Goodfellow et al. 2014)."""
+    return 0.5 * (functional.softplus(-real.float()).mean() + functional.softplus(fake.float()).mean())
+
+
+def nonsaturating_generator(fake: Tensor) -> Tensor:
+    """E softplus(−D(G(z))) = −E log σ(D(G(z))) (Goodfellow et al. 2014, section 3)."""
+    return functional.softplus(-fake.float()).mean()
+
+
 def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
     """½ E ‖∇ₓ D(x)‖² on real images (Mescheder et al. 2018, equation 9), differentiable; call it in float32.
 
@@ -81,6 +91,29 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Mean over layers of mean |f(x) − f(x̂)|, no gradient through the real side (Salimans 2016, Larsen 2016)."""
     terms = [(b.float() - a.detach().float()).abs().mean() for a, b in zip(real, fake, strict=True)]
     return torch.stack(terms).mean()
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels (b, 1, i, j, k), 0 to ``classes`` − 1, as maps (b, classes, i, j, k) float32 of 0 and 1."""
+    numbers = torch.arange(classes, device=labels.device).view(1, -1, 1, 1, 1)
+    return (labels == numbers).float()
+
+
+def soft_dice(probability: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the classes after the first of 2 Σ w p t / (Σ w p + Σ w t), pooled over the batch (Milletari 2016).
+
+    Args:
+        probability: (b, classes, i, j, k).
+        truth: (b, classes, i, j, k), one-hot.
+        weight: (b, 1, i, j, k), not negative.
+
+    Returns:
+        A scalar; a class that is nowhere counts as 1.
+    """
+    axes = (0, 2, 3, 4)
+    overlap = 2 * (weight * probability * truth).sum(axes) + 1e-5
+    both = (weight * probability).sum(axes) + (weight * truth).sum(axes) + 1e-5
+    return (overlap / both)[1:].mean()
 
 
 def signed_distance(labels: Tensor, n_labels: int, truncation: int) -> Tensor:

@@ -52,6 +52,12 @@ class Ranks:
         """The first process's value, so that all take the same decision."""
         return value if self.count == 1 else float(self.fabric.broadcast(value))
 
+    def average_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Mean of each buffer over all processes, in place."""
+        if self.count > 1:
+            for buffer in buffers:
+                buffer.copy_(torch.as_tensor(self.fabric.all_reduce(buffer, reduce_op="mean")))
+
     def share_weights(self, module: nn.Module) -> None:
         """Give every process the first one's weights and buffers."""
         if self.count == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -15,9 +15,11 @@ from torch.nn import functional
 from medgen.augmentation import AugmentConfig, augment
 from medgen.config import Config
 from medgen.errors import TrainingError
+from medgen.mean_teacher import MeanTeacher
 from medgen.models.blocks import crop_to, pad_to_multiple
 from medgen.precision import Precision, PrecisionName, precision_of
 from medgen.seeds import derive, torch_rng
+from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe
 from medgen.training import device_of
 
 Positive = Annotated[float, Field(gt=0)]
@@ -52,20 +54,6 @@ class SegmenterConfig(Config):
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ValueError("channels: expected at least two positive widths, such as [16, 32, 64]")
         return self
-
-
-class LabelledImages(Protocol):
-    """What a segmenter learns from; :class:`medgen.dataset.Dataset` is one."""
-
-    @property
-    def images(self) -> Tensor:
-        """(n, c, i, j, k) float32."""
-        ...
-
-    @property
-    def labels(self) -> Tensor | None:
-        """(n, 1, i, j, k) label numbers, 0 is background."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +99,17 @@ def train_segmenter(
     augmentation: AugmentConfig | None = None,
     synthetic: LabelledImages | None = None,
     p_synthetic: float = 0.5,
+    recipe: Recipe | None = None,
     device: str = "auto",
     log: Callable[[dict[str, float], int], None] | None = None,
 ) -> Segmenter:
     """Train a segmenter by Dice + cross-entropy for exactly ``config.steps`` steps.
 
-    Every draw is derived from (seed, step): two arms that differ in augmentation or in synthetic scans see the same
-    real scans in the same order.
+    Every draw is derived from (seed, step): two arms that differ in augmentation, recipe or synthetic scans see the
+    same real scans in the same order, and take the same number of optimiser steps.
 
     Args:
-        train: Real scans with labels.
+        train: Real scans with labels; voxels weigh as much as their ``confidence``, if it has one.
         config: Network and training.
         seed: Of initial weights, order and augmentation.
         labels: Label numbers to learn, without 0; others count as background.
@@ -129,6 +118,7 @@ def train_segmenter(
             ``p_synthetic``, annealed linearly to 0 over the last quarter of the steps, so that training ends on real
             scans.
         p_synthetic: See above; 1 trains on synthetic scans until the last quarter.
+        recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.ordinary`.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         log: Called with (numbers, step) every ten steps.
 
@@ -136,37 +126,51 @@ def train_segmenter(
         The segmenter in evaluation mode.
 
     Raises:
-        TrainingError: If there is no scan, scans have no labels, grids differ, or the loss is not finite.
+        TrainingError: If there is no scan, scans have no labels, grids differ, both ``recipe`` and ``augmentation``
+            are given, or the loss is not finite.
     """
-    images, targets, classes = _checked(train, labels, "real")
-    extra = None if synthetic is None else _checked(synthetic, labels, "synthetic")
-    if extra is not None and extra[0].shape[1:] != images.shape[1:]:
-        raise TrainingError(
-            f"synthetic scans of shape {tuple(extra[0].shape[1:])} cannot be mixed with real scans of shape "
-            f"{tuple(images.shape[1:])}; bring them to one grid"
-        )
+    if recipe is not None and augmentation is not None:
+        raise TrainingError("expected either a recipe or an augmentation, found both; the recipe holds its own")
+    recipe = recipe or Recipe(augmentation)
+    real, classes = _checked(train, labels, "real")
+    shape = real.images.shape[1:]
+    made = None if synthetic is None else _checked(synthetic, labels, "synthetic")[0]
+    if made is not None:
+        _same_grid(made.images, shape, "synthetic")
+    if recipe.consistency is not None:
+        _same_grid(recipe.consistency.images, shape, "unlabelled")
     precision = precision_of(config.precision, device_of(device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "segmenter", "weights"))
-        network = UNet(config, images.shape[1], len(classes))
+        network = UNet(config, shape[0], len(classes))
     network.to(precision.device).train()
+    teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
     for step in range(config.steps):
-        image, target = _draw(images, targets, extra, config, seed, step, p_synthetic)
-        if augmentation is not None:
-            generator = torch_rng(seed, "segmenter", "augmentation", step)
-            image, moved = augment(image.to(precision.device), target.to(precision.device), augmentation, generator)
-            target = target if moved is None else moved
+        batch = _draw(real, made, config, seed, step, p_synthetic)
+        batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)
+        if recipe.augmentation is not None:
+            batch = _augmented(batch, recipe.augmentation, torch_rng(seed, "segmenter", "augmentation", step))
+        for number, transform in enumerate(recipe.transforms):
+            batch = transform(batch, torch_rng(seed, "segmenter", "transform", number, step))
         for group in optimiser.param_groups:
             group["lr"] = config.lr * _schedule(step, config.steps)
         with precision.autocast():
-            scores = network(image.to(precision.device))
-        loss = dice_cross_entropy(scores, target.to(precision.device)[:, 0])
+            scores = network(batch.image)
+        soft = batch.target.is_floating_point()
+        loss = dice_cross_entropy(scores, batch.target if soft else batch.target[:, 0], batch.weight)
+        if teacher is not None:
+            stream = torch_rng(seed, "segmenter", "consistency", step)
+            progress = step / config.steps
+            size = config.batch_size
+            loss = loss + teacher.loss(network, size, progress, recipe.augmentation, precision, stream)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimiser.step()
+        if teacher is not None:
+            teacher.update(network, step)
         if (step + 1) % 10 == 0 or step + 1 == config.steps:
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -174,7 +178,9 @@ def train_segmenter(
             history.append((step + 1, value))
             if log is not None:
                 log({"loss": value}, step + 1)
-    return Segmenter(network.eval(), classes, precision, tuple(history))
+    # The averaged weights predict better than the last ones (Tarvainen and Valpola 2017).
+    trained = network if teacher is None else teacher.network
+    return Segmenter(trained.eval(), classes, precision, tuple(history))
 
 
 class UNet(nn.Module):
@@ -211,56 +217,106 @@ class UNet(nn.Module):
         return crop_to(self.body(pad_to_multiple((image - mean) / spread, self.factor)), image.shape[2:])
 
 
-def dice_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
+def dice_cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy plus 1 − soft Dice, the mean over foreground classes, pooled over the batch.
 
-    Pooling over the batch (nnU-Net's "batch Dice") keeps a class that one scan lacks from counting as a miss.
+    Pooling over the batch (nnU-Net's "batch Dice") keeps a class that one scan lacks from counting as a miss. For
+    shares instead of indices the product in the Dice becomes a minimum, so that a perfect answer, and no other, still
+    reaches 1 (Wang et al., "Dice semimetric losses: optimizing the Dice score with soft labels", MICCAI 2023); for
+    shares of 0 and 1 the two are the same.
 
     Args:
         scores: (b, classes, i, j, k), before the softmax.
-        target: (b, i, j, k) class indices.
+        target: (b, i, j, k) class indices, or (b, classes, i, j, k) shares, floating point.
+        weight: (b, 1, i, j, k) weight of each voxel in both terms; None for 1.
 
     Returns:
         A scalar, float32.
     """
-    scores, target = scores.float(), target.long()
+    scores = scores.float()
     probability = scores.softmax(dim=1)
-    truth = functional.one_hot(target, scores.shape[1]).movedim(-1, 1).to(probability.dtype)
     axes = (0, 2, 3, 4)
-    overlap = 2 * (probability * truth).sum(axes) + 1e-5
+    if target.is_floating_point():
+        truth = target.to(probability.dtype)
+        common = torch.minimum(probability, truth)
+    else:
+        target = target.long()
+        truth = functional.one_hot(target, scores.shape[1]).movedim(-1, 1).to(probability.dtype)
+        common = probability * truth
+    if weight is None:
+        entropy = functional.cross_entropy(scores, target)
+    else:
+        each = functional.cross_entropy(scores, target, reduction="none")
+        entropy = (each * weight[:, 0]).sum() / weight.sum().clamp_min(1e-6)
+        common, probability, truth = common * weight, probability * weight, truth * weight
+    overlap = 2 * common.sum(axes) + 1e-5
     dice = overlap / (probability.sum(axes) + truth.sum(axes) + 1e-5)
-    return functional.cross_entropy(scores, target) + 1 - dice[1:].mean()
+    return entropy + 1 - dice[1:].mean()
 
 
-def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[Pool, tuple[int, ...]]:
     if not labels or 0 in labels or len(set(labels)) != len(labels):
         raise TrainingError(f"expected different label numbers without 0 to segment, found {list(labels)}")
     if len(data.images) == 0 or data.labels is None:
         raise TrainingError(f"the segmenter needs {kind} scans with labels, found {len(data.images)} without")
-    target = torch.zeros(data.labels.shape, dtype=torch.uint8)
+    classes = (0, *(int(label) for label in labels))
+    confidence: Tensor | None = getattr(data, "confidence", None)
+    return Pool(data.images, _indices(data.labels, labels), confidence), classes
+
+
+def _indices(numbers: Tensor, labels: Sequence[int]) -> Tensor:
+    """Class indices, uint8, of label numbers; numbers that are not to be learnt become 0."""
+    target = torch.zeros(numbers.shape, dtype=torch.uint8, device=numbers.device)
     for index, label in enumerate(labels, start=1):
-        target[data.labels == label] = index
-    return data.images, target, (0, *(int(label) for label in labels))
+        target[numbers == label] = index
+    return target
+
+
+def _same_grid(images: Tensor, shape: torch.Size, kind: str) -> None:
+    if images.shape[1:] != shape:
+        raise TrainingError(
+            f"{kind} scans of shape {tuple(images.shape[1:])} cannot be mixed with real scans of shape "
+            f"{tuple(shape)}; bring them to one grid"
+        )
 
 
 def _draw(
-    images: Tensor,
-    targets: Tensor,
-    extra: tuple[Tensor, Tensor, tuple[int, ...]] | None,
-    config: SegmenterConfig,
-    seed: int,
-    step: int,
-    p_synthetic: float,
-) -> tuple[Tensor, Tensor]:
+    real: Pool, made: Pool | None, config: SegmenterConfig, seed: int, step: int, p_synthetic: float
+) -> LabelledBatch:
     generator = torch_rng(seed, "segmenter", "order", step)
-    rows = torch.randint(len(images), (config.batch_size,), generator=generator)
-    image, target = images[rows], targets[rows]
-    if extra is not None:
-        probability = p_synthetic * synthetic_share(step / config.steps)
-        chosen = torch.rand(config.batch_size, generator=generator) < probability
-        others = torch.randint(len(extra[0]), (config.batch_size,), generator=generator)[chosen]
-        image[chosen], target[chosen] = extra[0][others], extra[1][others]
-    return image, target
+    batch = real.draw(config.batch_size, generator)
+    if made is None:
+        return batch
+    probability = p_synthetic * synthetic_share(step / config.steps)
+    chosen = torch.rand(config.batch_size, generator=generator) < probability
+    return batch.replaced(chosen, made.draw(config.batch_size, generator).at(chosen))
+
+
+def _with_extra(
+    batch: LabelledBatch, recipe: Recipe, labels: Sequence[int], seed: int, step: int, steps: int
+) -> LabelledBatch:
+    if recipe.extra is None:
+        return batch
+    # A stream of its own: the real scans stay the ones that every other arm sees.
+    generator = torch_rng(seed, "segmenter", "extra", step)
+    probability = recipe.extra.probability * (synthetic_share(step / steps) if recipe.extra.annealed else 1.0)
+    chosen = torch.rand(len(batch.image), generator=generator) < probability
+    if not bool(chosen.any()):
+        return batch
+    made = recipe.extra.source.draw(int(chosen.sum()), generator)
+    _same_grid(made.image, batch.image.shape[1:], "further")
+    return batch.replaced(chosen, LabelledBatch(made.image, _indices(made.target, labels), made.weight))
+
+
+def _augmented(batch: LabelledBatch, config: AugmentConfig, generator: torch.Generator) -> LabelledBatch:
+    if batch.weight is None:
+        image, target = augment(batch.image, batch.target, config, generator)
+        return LabelledBatch(image, batch.target if target is None else target)
+    # What comes from outside the grid is certainly background: doubt, not trust, is 0 there.
+    doubt = ((1 - batch.weight) * 255).round().to(batch.target.dtype)
+    image, both = augment(batch.image, torch.cat([batch.target, doubt], dim=1), config, generator)
+    both = torch.cat([batch.target, doubt], dim=1) if both is None else both
+    return LabelledBatch(image, both[:, :1], 1 - both[:, 1:].float() / 255)
 
 
 def synthetic_share(progress: float) -> float:

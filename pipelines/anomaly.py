@@ -24,6 +24,7 @@ from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
 from medgen.config import Config
+from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.files import write_csv
 from medgen.layouts import load_cohort
@@ -40,7 +41,6 @@ from .anomaly_score import score
 from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
-from .planning import describe_memory, describe_training, estimate_training
 from .progress import Tick, bars
 from .runfolder import RunConfig, RunFolder, RunSummary, open_run
 
@@ -181,7 +181,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
     trainings = []
     for own in config.models.values():
         settings = settings_for(own.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
-        estimate = estimate_training(settings, own.training, config.device, getattr(settings, "n_labels", 0))
+        estimate = training_cost(settings, own.training, config.device, getattr(settings, "n_labels", 0))
         trainings.append(describe_training(settings.family, estimate, config.anomaly.folds))
     copies = 1 + config.evaluation.per_scan
     return [

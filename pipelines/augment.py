@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 from medgen import tracking
 from medgen.cases import Manifest, write_splits
+from medgen.files import write_json
 from medgen.layouts import load_cohort
-from medgen.synthesis.value import Row
-from medgen.synthesis.verdict import Comparison, Summary, compare, summarise
+from medgen.synthesis.labelling import Labelling
 
 from .augment_audit import audit_stage
-from .augment_plan import plan
+from .augment_intake import admit
+from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import export, generate, prepare, split, study, write_value
+from .augment_stages import export, generate, prepare, split
+from .augment_study import judged, study, track_verdict, write_value
+from .augment_value_report import StudyResults
 from .runfolder import RunFolder, RunSummary, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
@@ -30,17 +35,19 @@ def run(
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         settings = config.model_dump(mode="json")
         digest = manifest.digest()
         with tracking.start("augment", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:
-            return _tracked(config, manifest, folder, track, resume=resume, progress=progress)
+            return _tracked(config, manifest, labelling, folder, track, resume=resume, progress=progress)
 
 
 def _tracked(
     config: AugmentRunConfig,
     manifest: Manifest,
+    labelling: Labelling,
     folder: RunFolder,
     track: tracking.Run,
     *,
@@ -48,31 +55,36 @@ def _tracked(
     progress: bool,
 ) -> RunSummary:
     with track.stage("split"):
-        parts = split(config, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
-        write_splits(
-            folder.out / "splits.csv", {"labelled": parts.labelled, "unlabelled": parts.unlabelled, "test": parts.test}
-        )
+        manifest = labelling.apply(manifest)
+        parts = split(config, manifest)
+        write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
         prepared = prepare(config, manifest, parts, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    with track.stage("plan") as stage:
+        made = decide(config, prepared, parts)
+        config = made.config
+        write_json(folder.out / "plan.json", made.record())
+        stage.set_tags({"medgen.generators": ", ".join(made.routing.backends)})
+        if progress:
+            print("\n".join(made.lines), file=sys.stderr)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
     with track.stage("audit") as stage:
-        generated, audit = audit_stage(config, prepared, generated, folder, stage, manifest.name, progress=progress)
-    rows: list[Row] = []
-    summaries: list[Summary] = []
-    comparisons: list[Comparison] = []
+        generated, audit = audit_stage(
+            config, prepared, generated, folder, stage, manifest.name, labelling.original, progress=progress
+        )
+    measured: StudyResults | None = None
     if config.value.enabled:
         with track.stage("value") as stage:
             rows = study(config, prepared, parts, generated, folder, stage, resume=resume, progress=progress)
-            summaries = summarise(rows, config.seed, config.value.bootstrap)
-            comparisons = compare(rows, config.seed, config.value.bootstrap)
+            measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
     with track.stage("export"):
-        refused = export(config, prepared, parts, generated, audit, folder, manifest.name)
+        refused = export(config, prepared, parts, generated, audit, folder, manifest.name, labelling.original)
     results = Results(
         manifest=manifest,
         parts=parts,
@@ -85,19 +97,17 @@ def _tracked(
         pool=generated.pool,
         audit=audit,
         refused=refused,
-        summaries=tuple(summaries),
-        comparisons=tuple(comparisons),
-        study=config.value if config.value.enabled else None,
+        study=measured,
+        plan=made,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
         folder.write_metrics(metrics)
         build_report(results, folder, track.id, config.seed).write(folder.report)
     track.log_metrics({f"accepted.{name}": len(generated.pool.accepted(name)) for name in config.generators.names})
-    for comparison in comparisons[:1]:
-        track.set_tags({"medgen.verdict": comparison.word})
-        track.log_metrics({"value.dice_difference": comparison.difference.estimate})
-    for name in ("report.html", "metrics.json", "manifest.csv", "splits.csv", "value.csv"):
+    if measured is not None:
+        track_verdict(track, measured)
+    for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
     exported = (folder.synthetic / "card.md").is_file()

@@ -12,9 +12,8 @@ import torch
 from medgen.cases import Manifest
 from medgen.dataset import Dataset, Failure
 from medgen.files import write_bytes
-from medgen.metrics.bootstrap import Interval
-from medgen.report.curves import interval_plot, training_curves
-from medgen.report.html import Report, fmt, png
+from medgen.report.curves import training_curves
+from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.seeds import numpy_rng
 from medgen.synthesis.audit_results import Audit
@@ -22,20 +21,15 @@ from medgen.synthesis.base import Backend, Sources
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
-from medgen.synthesis.value import ValueConfig
-from medgen.synthesis.verdict import Comparison, Summary
 from medgen.volume import Grid, Volume
 
+from .augment_plan import Plan
 from .augment_sections_audit import audit_section, printed_audit
+from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .runfolder import RunFolder
 
-_KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
 _SHOWN = 4
-LIMITS = """
-- The verdict holds for this cohort, this segmenter, this number of real subjects and this number of steps.
-- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm.
-- Generators see the same labelled subjects as the segmenter, and unlabelled images where the cohort has them. \
-Ordinary methods that also use unlabelled images are not among the arms.
+LIMITS = f"""{STUDY_LIMITS.rstrip()}
 - The audit looks for copies and for signs of membership. It does not prove that nothing about a patient can be \
 inferred.
 - Deformed scans are patients' scans in another shape: internal use only.
@@ -58,9 +52,8 @@ class Results:
     pool: Pool
     audit: Audit
     refused: str
-    summaries: tuple[Summary, ...]
-    comparisons: tuple[Comparison, ...]
-    study: ValueConfig | None
+    study: StudyResults | None
+    plan: Plan
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -70,8 +63,8 @@ class Results:
     @property
     def verdict(self) -> tuple[str, str]:
         """The word and the sentence."""
-        if self.comparisons:
-            return self.comparisons[0].word, self.comparisons[0].sentence
+        if self.study is not None and self.study.judgement.word is not None:
+            return self.study.judgement.word, self.study.judgement.sentence
         if self.study is None:
             return "NOT MEASURED", "NOT MEASURED: the value study was left out; nothing says that these scans help."
         return "NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter."
@@ -87,12 +80,14 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "accepted": len(accepted),
             "rejected": len(rejected),
             "acceptance": len(accepted) / max(len(accepted) + len(rejected), 1),
+            "alarms": [asdict(alarm) for alarm in backend.alarms],
         }
     word, sentence = results.verdict
     return {
         "verdict": word,
         "sentence": sentence,
         "generators": generators,
+        "plan": results.plan.record(),
         "filter": {
             "agreement_bound": results.filters.agreement_bound,
             "copy_bound": results.filters.copy_bound,
@@ -100,8 +95,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "real_agreement": dict(results.filters.agreement),
         },
         "audit": {**results.audit.summary(), "export_refused": results.refused},
-        "value": [asdict(summary) for summary in results.summaries],
-        "comparisons": [{**asdict(item), "sentence": item.sentence} for item in results.comparisons],
+        **({} if results.study is None else study_metrics(results.study)),
     }
 
 
@@ -111,23 +105,21 @@ def printed(results: Results) -> list[str]:
     for backend in results.backends:
         accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+        lines += [f"{backend.name}: ALARM at step {alarm.step}: {alarm.message}" for alarm in backend.alarms]
     lines += printed_audit(results.audit)
-    if results.summaries:
-        columns, rows = _value_rows(results)
-        widths = [max(len(str(row[k])) for row in [columns, *rows]) for k in range(len(columns))]
-        for row in [columns, *rows]:
-            lines.append("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    lines += [item.sentence for item in results.comparisons] or [results.verdict[1]]
-    return lines
+    if results.study is not None:
+        lines += study_lines(results.study)
+    return [*lines, results.verdict[1]]
 
 
 def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) -> Report:
     """The HTML report; pictures of samples are also written to ``figures/``."""
     report = Report("Labelled synthesis", results.manifest.name, run_id)
     word, sentence = results.verdict
-    kind: Any = _KINDS.get(word, "neutral")
+    kind: Any = KINDS.get(word, "neutral")
     report.verdict(sentence, kind)
     _cohort(report, results)
+    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in results.plan.routing.reasons))
     report.section("Training")
     histories = {item.name: item.history for item in results.backends if item.history}
     if histories:
@@ -137,11 +129,13 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
     for backend in results.backends:
         if not backend.history:
             report.text(f"**{backend.name}** is fitted by registration, not step by step.")
+        for alarm in backend.alarms:
+            report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")
     _samples(report, results, folder, seed)
     _filter(report, results)
     audit_section(report, results.audit, results.pool, partial(_beside, results), folder, results.refused)
     if results.study is not None:
-        _value(report, results, results.study)
+        study_section(report, results.study, folder)
     report.section("Limits", LIMITS)
     return report
 
@@ -150,7 +144,7 @@ def _cohort(report: Report, results: Results) -> None:
     report.section("Cohort")
     parts = results.parts
     rows = []
-    for name, part in (("labelled", parts.labelled), ("unlabelled", parts.unlabelled), ("test", parts.test)):
+    for name, part in parts.named().items():
         prepared = results.prepared.get(name)
         rows.append((name, len(part.subjects), len(part), 0 if prepared is None else len(prepared)))
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
@@ -253,47 +247,3 @@ def _check(name: str, labels: Mapping[int, str]) -> str:
     """The name of a check, with the label's name instead of its number."""
     kind, _, number = name.partition("_")
     return f"{kind} of {labels[int(number)]}" if number else kind
-
-
-def _value_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    names = results.label_names
-    columns = ["arm", "real subjects", "Dice", *(f"Dice {name}" for name in names.values()), "HD95 mm", "NSD"]
-    table: dict[tuple[str, int], dict[tuple[str, int | None], Interval]] = {}
-    for item in results.summaries:
-        table.setdefault((item.arm, item.subjects), {})[(item.metric, item.label)] = item.interval
-    rows = []
-    for (arm, subjects), cells in table.items():
-        keys: list[tuple[str, int | None]] = [("dice", None), *(("dice", label) for label in names)]
-        keys += [("hd95_mm", None), ("nsd", None)]
-        rows.append([arm, str(subjects), *(fmt(cells[key]) for key in keys)])
-    return columns, rows
-
-
-def _value(report: Report, results: Results, study: ValueConfig) -> None:
-    report.section(
-        "Value study",
-        f"The same U-Net, {study.segmenter.steps} steps of {study.segmenter.batch_size} scans and {study.seeds} seeds "
-        "for every arm, tested in native space on subjects that nothing was trained on.",
-    )
-    if not results.summaries:
-        report.text("No arm was run.")
-        return
-    columns, rows = _value_rows(results)
-    units = len(results.parts.test.subjects)
-    caption = (
-        f"Mean [95 % interval] over seeds and {units} test subjects, both resampled. Dice is the mean over labels."
-    )
-    report.table(columns, rows, caption)
-    if results.comparisons:
-        report.figure(
-            interval_plot(
-                [f"{item.arm} - {item.ordinary}, {item.subjects} subjects" for item in results.comparisons],
-                [item.difference for item in results.comparisons],
-                "difference of mean Dice",
-                reference=0.0,
-            ),
-            "Synthetic arms against the best ordinary arm, paired; intervals corrected for their number (Bonferroni).",
-            "Differences of mean Dice with intervals",
-        )
-        for item in results.comparisons:
-            report.text(item.sentence)

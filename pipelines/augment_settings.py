@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.synthesis.arms import Arm
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
+from medgen.synthesis.consensus import ConsensusConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value import ValueConfig
@@ -18,12 +21,25 @@ from .runfolder import RunConfig
 
 
 class Generators(Config):
-    """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out."""
+    """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out.
+
+    Attributes:
+        auto: Let :mod:`medgen.synthesis.router` choose; settings given here are used for those it chooses.
+    """
+
+    auto: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Backends in use, in the order they are trained."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
+        """Backends in use, in the order they are trained; none before the router has chosen."""
+        if self.auto:
+            return ()
+        return tuple(name for name in type(self).model_fields if name != "auto" and getattr(self, name) is not None)
+
+    def chosen(self, names: Sequence[str]) -> Generators:
+        """These backends, with the settings given or the default ones."""
+        given = {name: getattr(self, name) for name in names}
+        return type(self).model_validate({name: {} if own is None else own for name, own in given.items()})
 
     def of(self, name: str) -> BackendConfig:
         """Settings of a backend in use."""
@@ -42,48 +58,100 @@ else:
     )
 
 
-class AugmentRunConfig(RunConfig):
-    """One run of the augmentation pipeline.
+class LabelledRunConfig(RunConfig):
+    """What runs on labelled cohorts share: who is in which part, and the common grid.
 
     Attributes:
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
         max_side: Most voxels along an axis where the recipe chooses.
-        modality: For the card of the synthetic cohort.
+        labels: Label numbers to use, the others count as background; empty for all that the cohort declares.
         test: Share of the labelled subjects that is held out for the value study.
+        folds: Hold out one of this many equal parts of the labelled subjects instead of the share ``test``: one run
+            per fold gives generators that have not seen the fold's subjects.
+        fold: Which of them, from 0; runs with the same seed have the same folds.
+        validation: Share of the labelled subjects that is held out to choose the backend that the verdict speaks for;
+            rounded, so that cohorts of up to five have none. Without it the first synthetic arm speaks.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
-        generators: Backends.
+        value: The value study.
+    """
+
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    max_side: int = Field(default=64, ge=16)
+    labels: tuple[int, ...] = ()
+    test: float = Field(default=0.5, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    labelled_subjects: int | None = Field(default=None, ge=2)
+    unlabelled_cases: int | None = Field(default=None, ge=0)
+    value: ValueConfig = ValueConfig()
+
+    @model_validator(mode="after")
+    def _parts(self) -> LabelledRunConfig:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test + validation: expected less than 1, found {self.test + self.validation:g}")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold: expected a number below folds ({self.folds}), found {self.fold}")
+        most = self.labelled_subjects
+        for key, numbers in (("subjects", self.value.subjects), ("real_only", self.value.real_only)):
+            if most is not None and any(number > most for number in numbers):
+                raise ValueError(f"value.{key}: expected at most labelled_subjects ({most})")
+        return self
+
+    def check_sources(self, known: Sequence[str], what: str) -> None:
+        """Refuse arms that name a pool that is not there.
+
+        Raises:
+            ValueError: Naming the arm.
+        """
+        for arm in map(Arm.parse, self.value.arms):
+            if arm.source is not None and arm.source not in ("", *known):
+                raise ValueError(f"value.arms: {arm.name!r} needs the {what} {arm.source!r}, which is not configured")
+
+
+class AugmentRunConfig(LabelledRunConfig):
+    """One run of the augmentation pipeline.
+
+    Attributes:
+        modality: For the card of the synthetic cohort.
+        consensus: How unlabelled scans get labels, so that generators can learn from them.
+        generators: Backends with their settings, or ``auto``: chosen by the cohort and the machine.
+        check_resources: Refuse a run that will not fit into memory or on the disk by its estimate.
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
         audit: The memorisation audit, without which nothing is exported.
-        value: The value study.
     """
 
     out: Path = Path("runs/augment")
-    preprocess: dict[str, Any] = Field(default_factory=dict)
-    max_side: int = Field(default=64, ge=16)
     modality: str = "MR"
-    test: float = Field(default=0.5, gt=0, lt=1)
-    labelled_subjects: int | None = Field(default=None, ge=2)
-    unlabelled_cases: int | None = Field(default=None, ge=0)
-    generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"deform": {}}))
+    consensus: ConsensusConfig = ConsensusConfig()
+    generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"auto": True}))
+    check_resources: bool = True
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
     audit: AuditConfig = AuditConfig()
-    value: ValueConfig = ValueConfig()
+
+    @field_validator("generators", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return {"auto": True} if value == "auto" else value
 
     @model_validator(mode="after")
     def _consistent(self) -> AugmentRunConfig:
-        if not self.generators.names:
-            raise ValueError(f"generators: expected settings for at least one of {', '.join(available())}")
-        for arm in self.value.arms:
-            source = arm.removeprefix("standard+")
-            if source != arm and source not in ("synthetic", *self.generators.names):
-                raise ValueError(f"value.arms: {arm!r} needs the generator {source!r}, which is not configured")
-        most = self.labelled_subjects
-        if most is not None and any(number > most for number in self.value.subjects):
-            raise ValueError(f"value.subjects: expected at most labelled_subjects ({most})")
+        if not self.generators.auto:
+            self.check_arms()
         return self
+
+    def check_arms(self) -> None:
+        """Every arm of the study has its generator.
+
+        Raises:
+            ValueError: Naming the arm.
+        """
+        if not self.generators.names:
+            raise ValueError(f"generators: expected auto, or settings for at least one of {', '.join(available())}")
+        self.check_sources(self.generators.names, "generator")

@@ -18,13 +18,13 @@ from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
+from medgen.synthesis.consensus import Consensus, label_unlabelled
 from medgen.synthesis.export import ExportRefused, export_pool
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
-from medgen.synthesis.value import Material, Row, TestSet, run_study
 
-from .augment_settings import AugmentRunConfig
+from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .progress import bars
 from .runfolder import RunFolder
 
@@ -59,23 +59,30 @@ class Generated:
     """Trained generators, their judge, and what they made."""
 
     sources: Sources
+    consensus: Consensus
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
 
 
-def split(config: AugmentRunConfig, manifest: Manifest) -> Parts:
-    """Labelled, unlabelled and test subjects of the run."""
-    return divide(
+def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
+    """Labelled, unlabelled, validation and test subjects of the run."""
+    parts = divide(
         manifest,
         test=config.test,
         labelled_subjects=config.labelled_subjects,
         unlabelled_cases=config.unlabelled_cases,
         seed=derive(config.seed, "split"),
+        fold=None if config.folds is None else (config.fold, config.folds),
+        validation=config.validation,
     )
+    most, wanted = len(parts.labelled.subjects), max((*config.value.subjects, *config.value.real_only), default=0)
+    if config.value.enabled and wanted > most:
+        raise DataError(f"value.subjects: {wanted} labelled subjects wanted, {most} are there; expected 2 to {most}")
+    return parts
 
 
-def prepare(config: AugmentRunConfig, manifest: Manifest, parts: Parts, progress: bool) -> Prepared:
+def prepare(config: LabelledRunConfig, manifest: Manifest, parts: Parts, progress: bool) -> Prepared:
     """Choose the recipe (and build the template) from training scans, then bring every scan to the model grid."""
     # The recipe and the template come from training scans only.
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
@@ -88,8 +95,7 @@ def prepare(config: AugmentRunConfig, manifest: Manifest, parts: Parts, progress
             )
     data: dict[str, Dataset] = {}
     failures: list[Failure] = []
-    members = {"labelled": parts.labelled, "unlabelled": parts.unlabelled, "test": parts.test}
-    for name, part in members.items():
+    for name, part in parts.named().items():
         if len(part):
             with bars(progress) as tick:
                 shown = partial(tick, f"preparing {name} scans")
@@ -115,11 +121,24 @@ def generate(
 ) -> Generated:
     """Train every backend on the sources of these parts, fit the filter, sample."""
     sources = prepared.sources(parts)
-    guard_split(sources, parts.test.subjects)
+    guard_split(sources, parts.held_out)
+    with track.stage(f"consensus{suffix}") as stage, bars(progress) as tick:
+        consensus = label_unlabelled(
+            sources,
+            config.consensus,
+            seed=derive(config.seed, "consensus"),
+            device=config.device,
+            store=folder.checkpoints / f"consensus{suffix}",
+            tick=partial(tick, f"labelling unlabelled scans{suffix}"),
+        )
+        sources = replace(sources, consensus=consensus.scans)
+        kept = 0 if consensus.scans is None else len(consensus.scans)
+        stage.log_metrics({"labelled": kept, "left_out": len(consensus.left_out)})
     backends: list[Backend] = []
     for name in config.generators.names:
-        # The training loop of joint shows its own bar.
-        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and name != "joint") as tick:
+        # The training loop of networks shows its own bar.
+        own = bool(backend_class(name).families)
+        with track.stage(f"train-{name}{suffix}") as stage, bars(progress and not own) as tick:
             context = FitContext(
                 preprocess=prepared.preprocess,
                 seed=derive(config.seed, "generator", name),
@@ -132,12 +151,14 @@ def generate(
             )
             backends.append(backend_class(name).fit(sources, config.generators.of(name), context))
             stage.set_tags({"medgen.generator.sha256": backends[-1].sha256})
+            stage.set_tags({f"medgen.alarm.{alarm.name}": alarm.message for alarm in backends[-1].alarms})
     with track.stage(f"filter{suffix}") as stage, bars(progress) as tick:
         filters = Filter.fit(
             sources,
             config.filter,
             seed=derive(config.seed, "filter"),
             device=config.device,
+            spacing=prepared.preprocess.spacing,
             tick=partial(tick, f"auditors{suffix}"),
         )
         stage.log_metrics({"agreement_bound": filters.agreement_bound, "copy_bound": filters.copy_bound})
@@ -153,84 +174,7 @@ def generate(
         stage.log_metrics({"accepted": len(pool.accepted()), "rejected": len(pool.rejected())})
     if not suffix:
         write_rejections(folder, pool)
-    return Generated(sources, tuple(backends), filters, pool)
-
-
-def study(
-    config: AugmentRunConfig,
-    prepared: Prepared,
-    parts: Parts,
-    generated: Generated,
-    folder: RunFolder,
-    stage: tracking.Run,
-    *,
-    resume: bool,
-    progress: bool,
-) -> list[Row]:
-    """The value study: one row per arm, number of subjects, seed, test case and label."""
-    everyone = len(parts.labelled.subjects)
-    materials = []
-    for number in config.value.subjects or (everyone,):
-        made = generated
-        if number != everyone:
-            # A generator that has seen more subjects than the segmenter would bring their labels in by the back door.
-            fewer = parts.fewer(number)
-            made = generate(config, prepared, fewer, folder, stage, f"-n{number}", resume=resume, progress=progress)
-        pools = {name: made.pool.training_set(name or None) for name in ("", *config.generators.names)}
-        materials.append(Material(number, made.sources.labelled, pools))
-    test = prepared.data["test"]
-    masks = {case.id: case.read_mask() for case in parts.test if case.id in {*test.ids}}
-    truth = tuple(mask for name in test.ids if (mask := masks[name]) is not None)
-    cells = len(materials) * len(config.value.arms) * config.value.seeds
-    with bars(progress) as tick:
-        finished = 0
-
-        def done(name: str, means: Mapping[str, float]) -> None:
-            nonlocal finished
-            finished += 1
-            tick("value study", finished, cells)
-            stage.log_metrics({f"{name}.{metric}": value for metric, value in means.items()}, finished)
-
-        return run_study(
-            config.value,
-            materials,
-            TestSet(test, truth, prepared.preprocess),
-            prepared.labels,
-            seed=derive(config.seed, "study"),
-            device=config.device,
-            store=folder.checkpoints / "value",
-            done=done,
-        )
-
-
-def write_value(folder: RunFolder, rows: list[Row]) -> None:
-    """Write ``value.csv``, one row per cell and label (and their mean), and ``value_cases.csv``, one per test case."""
-    keys = [
-        "arm",
-        "subjects",
-        "seed",
-        "case",
-        "subject",
-        "label",
-        "dice",
-        "hd95_mm",
-        "nsd",
-        "synthetic_scans",
-        "seconds",
-    ]
-    write_csv(folder.out / "value_cases.csv", rows, keys)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        for label in (row["label"], "mean"):
-            groups.setdefault((row["arm"], row["subjects"], row["seed"], label), []).append(row)
-    summary = []
-    for (arm, subjects, seed, label), members in groups.items():
-        means = {name: sum(row[name] for row in members) / len(members) for name in ("dice", "hd95_mm", "nsd")}
-        shared = {name: members[0][name] for name in ("synthetic_scans", "seconds")}
-        cell = {"arm": arm, "subjects": subjects, "seed": seed, "label": label, **means, **shared}
-        summary.append({**cell, "test_cases": len({row["case"] for row in members})})
-    columns = ["arm", "subjects", "seed", "label", "dice", "hd95_mm", "nsd", "test_cases", "synthetic_scans", "seconds"]
-    write_csv(folder.out / "value.csv", summary, columns)
+    return Generated(sources, consensus, tuple(backends), filters, pool)
 
 
 def export(
@@ -241,6 +185,7 @@ def export(
     audit: Audit,
     folder: RunFolder,
     cohort: str,
+    original: Mapping[int, int],
 ) -> str:
     """Write ``synthetic/``, unless no scan was accepted.
 
@@ -258,11 +203,12 @@ def export(
             sources=generated.sources,
             backends=generated.backends,
             label_names=label_names(prepared),
+            original_labels=original,
             seed=config.seed,
             config_sha256=sha256_json(config.model_dump(mode="json")),
             cohort=cohort,
             modality=config.modality,
-            held_out=parts.test.subjects,
+            held_out=parts.held_out,
         )
     except ExportRefused as error:
         return str(error).removeprefix(f"{folder.synthetic}: ")

@@ -12,6 +12,7 @@ import typer
 from medgen.errors import MedgenError
 
 from .cli_anomaly import anomaly_app, bench_app
+from .cli_augment import augment_app
 from .cli_augment_sample import register as register_sample
 from .cli_common import (
     HELP,
@@ -27,7 +28,6 @@ from .cli_common import (
     Workers,
     echo_json,
     finish,
-    group,
     load,
     plan,
 )
@@ -45,9 +45,6 @@ app = typer.Typer(
     add_completion=False,
     epilog="Example: medgen demo --out demo",
 )
-
-
-augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
 register_sample(augment_app)
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
     app.add_typer(commands)
@@ -116,27 +113,6 @@ def train(
     from . import train as pipeline
 
     settings = load(pipeline.TrainRunConfig, "train", config, overrides, device, seed, workers)
-    if dry_run:
-        plan(pipeline.plan(settings))
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
-
-
-@augment_app.command("run", epilog="Example: medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
-def augment_run(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
-    from . import augment as pipeline
-
-    settings = load(pipeline.AugmentRunConfig, "augment", config, overrides, device, seed, workers)
     if dry_run:
         plan(pipeline.plan(settings))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))

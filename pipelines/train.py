@@ -12,6 +12,7 @@ from pydantic import Field
 from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.cases import Manifest, split_subjects, write_splits
+from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.layouts import load_cohort
@@ -25,7 +26,6 @@ from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
 from medgen.volume import Volume
 
-from .planning import describe_memory, describe_training, estimate_training
 from .runfolder import RunConfig, RunFolder, RunSummary, open_run
 
 
@@ -84,7 +84,7 @@ def plan(config: TrainRunConfig) -> list[str]:
     channels = len(first.read_image().data)
     settings = _settings(config, channels, labels)
     voxels = math.prod(config.preprocess.shape)
-    estimate = estimate_training(settings, config.training, config.device, getattr(settings, "n_labels", 0))
+    estimate = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
     return [
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
         f"grid: {' x '.join(map(str, config.preprocess.shape))} voxels of {config.preprocess.spacing} mm",

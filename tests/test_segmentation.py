@@ -16,6 +16,7 @@ from medgen.errors import ConfigError, TrainingError
 from medgen.metrics.segmentation import dice
 from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
+from medgen.segmentation_recipe import Extra, LabelledBatch, Pool, Recipe
 
 SHAPE = (13, 16, 10)
 TINY = SegmenterConfig(channels=(8, 16), steps=150, batch_size=2, lr=2e-2, precision="32")
@@ -101,6 +102,80 @@ def test_loss_of_a_perfect_answer_is_zero_and_of_a_uniform_one_is_known() -> Non
     assert float(dice_cross_entropy(uniform, target)) == pytest.approx(expected, abs=1e-4)
 
 
+def test_soft_targets_generalise_indices_and_are_best_met_exactly() -> None:
+    generator = torch_rng(1)
+    scores = torch.randn(2, 3, 4, 5, 6, generator=generator)
+    target = torch.randint(0, 3, (2, 4, 5, 6), generator=generator)
+    hard = functional.one_hot(target, 3).movedim(-1, 1).float()
+    assert float(dice_cross_entropy(scores, hard)) == pytest.approx(float(dice_cross_entropy(scores, target)), abs=1e-5)
+    # λ on two classes: cross-entropy is at its entropy and the Dice term at 0 only where the answer is λ.
+    share = torch.rand(2, 1, 4, 5, 6, generator=generator).clamp(0.05, 0.95)
+    soft = torch.cat([1 - share, share], dim=1)
+    entropy = float(-(soft * soft.log()).sum(1).mean())
+    logits = soft.log()
+    assert float(dice_cross_entropy(logits, soft)) == pytest.approx(entropy, abs=1e-4)
+    for sharper in (0.5, 2.0):
+        assert float(dice_cross_entropy(sharper * logits, soft)) > entropy + 1e-3
+
+
+def test_weights_decide_which_voxels_count() -> None:
+    generator = torch_rng(2)
+    scores = torch.randn(2, 3, 4, 4, 6, generator=generator)
+    target = torch.randint(0, 3, (2, 4, 4, 6), generator=generator)
+    weight = torch.zeros(2, 1, 4, 4, 6)
+    weight[..., :3] = 1
+    part = dice_cross_entropy(scores[..., :3], target[..., :3])
+    assert float(dice_cross_entropy(scores, target, weight)) == pytest.approx(float(part), abs=1e-5)
+    ones = dice_cross_entropy(scores, target, torch.ones_like(weight))
+    assert float(ones) == pytest.approx(float(dice_cross_entropy(scores, target)), abs=1e-5)
+
+
+def test_a_recipe_of_an_augmentation_is_that_augmentation() -> None:
+    short = TINY.model_copy(update={"steps": 4})
+    image = scans(1, seed=3).images
+    options = {"labels": [3, 7], "synthetic": scans(3, seed=2)}
+    plain = train_segmenter(scans(4), short, 0, augmentation=AugmentConfig(), **options)
+    same = train_segmenter(scans(4), short, 0, recipe=Recipe(AugmentConfig()), **options)
+    assert torch.equal(plain.probabilities(image), same.probabilities(image))
+    with pytest.raises(TrainingError, match="found both"):
+        train_segmenter(scans(4), short, 0, labels=[3], augmentation=AugmentConfig(), recipe=Recipe())
+
+
+def test_further_scans_come_with_their_probability_and_confidence() -> None:
+    seen: list[LabelledBatch] = []
+
+    def record(batch: LabelledBatch, generator: torch.Generator) -> LabelledBatch:
+        seen.append(batch)
+        return batch
+
+    steps, real, other = 60, scans(4), scans(3, seed=2)
+    assert other.labels is not None
+    doubt = torch.where(other.labels > 0, 51, 255).to(torch.uint8)
+    pool = Pool(other.images + 100, other.labels, doubt)
+    config = TINY.model_copy(update={"steps": steps, "batch_size": 4, "channels": (2, 4)})
+    plan = Recipe(AugmentConfig(intensity=0), (record,), Extra(pool, 0.5))
+    train_segmenter(real, config, 0, labels=[3, 7], recipe=plan)
+    further = torch.stack([batch.image.amax((1, 2, 3, 4)) > 50 for batch in seen]).float()
+    assert float(further[:45].mean()) == pytest.approx(0.5, abs=0.12)
+    assert float(further[57:].mean()) < 0.2
+    for batch, chosen in zip(seen, further, strict=True):
+        if bool(chosen.any()):
+            assert batch.weight is not None
+            weight = batch.weight[chosen.bool()]
+            inside = batch.target[chosen.bool()] > 0
+            # Doubt moves with the labels; what comes from outside is trusted, and so are real scans.
+            assert torch.allclose(weight[inside], torch.tensor(0.2), atol=1e-6)
+            assert (weight[~inside] == 1).all()
+            assert (batch.weight[~chosen.bool()] == 1).all()
+    # Further scans leave the real ones as they were.
+    alone: list[LabelledBatch] = []
+    plan = Recipe(AugmentConfig(intensity=0), (lambda batch, _: (alone.append(batch), batch)[1],))
+    train_segmenter(real, config.model_copy(update={"steps": 3}), 0, labels=[3, 7], recipe=plan)
+    for mixed, only, chosen in zip(seen[:3], alone, further[:3], strict=True):
+        kept = ~chosen.bool()
+        assert torch.equal(mixed.image[kept], only.image[kept])
+
+
 def test_any_shape_goes_through_a_deep_network() -> None:
     network = UNet(SegmenterConfig(channels=(4, 4, 8, 8)), in_channels=2, n_classes=3)
     assert network(torch.rand(1, 2, 9, 15, 11)).shape == (1, 3, 9, 15, 11)
@@ -114,5 +189,7 @@ def test_bad_input_is_refused_by_name() -> None:
     small = Scans(torch.rand(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8, dtype=torch.uint8))
     with pytest.raises(TrainingError, match="one grid"):
         train_segmenter(scans(2), TINY, 0, labels=[3], synthetic=small)
+    with pytest.raises(TrainingError, match=r"expected a probability of further scans in \[0, 1\]"):
+        Recipe(extra=Extra(Pool(small.images, torch.zeros(1, 1, 8, 8, 8)), 1.5))
     with pytest.raises(ConfigError, match="at least two positive widths"):
         parse_config(SegmenterConfig, {"channels": [16]}, source="test")

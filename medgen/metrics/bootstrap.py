@@ -24,11 +24,13 @@ __all__ = [
     "binomial_interval",
     "bootstrap",
     "hierarchical_bootstrap",
+    "hierarchical_draws",
     "holm",
     "paired_bootstrap",
     "pooled_ap_bootstrap",
     "pooled_ap_paired",
     "sign_flip_p",
+    "tail_p",
 ]
 
 Unit = TypeVar("Unit")
@@ -119,15 +121,50 @@ def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, leve
     Raises:
         DataError: If the table is not 2D, empty, or has values that are not finite.
     """
-    table = _finite(np.asarray(values, dtype=np.float64))
-    if table.ndim != 2:
-        raise DataError(f"expected a table of (seeds, subjects), found shape {table.shape}")
-    _require(table.size)
-    rows, columns = table.shape
+    table = np.asarray(values, dtype=np.float64)
+    (draws,) = hierarchical_draws([table], n, seed)
+    return percentile_interval(float(table.mean()), draws, table.shape[1], level)
+
+
+def hierarchical_draws(tables: Sequence[ArrayLike], n: int = 2000, seed: int = 0) -> NDArray[np.float64]:
+    """Resampled means of several tables, every resample drawing the same seeds and subjects in all of them.
+
+    Args:
+        tables: (seeds, subjects) each, finite, all of one shape and with rows and columns that belong together.
+        n: Resamples.
+        seed: Of the resampling.
+
+    Returns:
+        (tables, n) means, see :func:`hierarchical_bootstrap`.
+
+    Raises:
+        DataError: If a table is not 2D, empty, or has values that are not finite, or shapes differ.
+    """
+    arrays = [_finite(np.asarray(table, dtype=np.float64)) for table in tables]
+    shape = arrays[0].shape if arrays else ()
+    if any(array.ndim != 2 or array.shape != shape for array in arrays):
+        raise DataError(f"expected tables of (seeds, subjects), found shapes {[array.shape for array in arrays]}")
+    _require(arrays[0].size if arrays else 0)
+    rows, columns = arrays[0].shape
     seeds = subject_weights(rows, n, seed, "seeds") / rows
     subjects = subject_weights(columns, n, seed) / columns
-    draws = np.einsum("ns,su,nu->n", seeds, table, subjects, optimize=True)
-    return percentile_interval(float(table.mean()), draws, columns, level)
+    means = [np.einsum("ns,su,nu->n", seeds, array, subjects, optimize=True) for array in arrays]
+    return np.stack(means)
+
+
+def tail_p(draws: ArrayLike) -> float:
+    """Two-sided p-value of "the mean is zero" from bootstrap draws of the mean: the percentile interval, inverted.
+
+    Twice the smaller tail beyond zero, the observed data counted as one draw so that it is never zero (Davison and
+    Hinkley 1997, section 4.2).
+
+    >>> tail_p([0.2] * 99), tail_p([-0.1, 0.1, 0.2])
+    (0.02, 1.0)
+    """
+    values = _finite(np.asarray(draws, dtype=np.float64).ravel())
+    _require(values.size)
+    below, above = int((values <= 0).sum()), int((values >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (values.size + 1))
 
 
 def sign_flip_p(differences: ArrayLike, n: int = 10_000, seed: int = 0) -> float:

@@ -7,7 +7,7 @@ finite value, so that a missed structure counts in a mean instead of dropping ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ def dice(pred: NDArray[Any], truth: NDArray[Any], label: int = 1) -> float:
     p, t = _masks(pred, truth, label)
     size = int(p.sum()) + int(t.sum())
     return 2 * int((p & t).sum()) / size if size else 1.0
+
+
+def mean_dice(pred: NDArray[Any], truth: NDArray[Any], labels: Iterable[int]) -> float:
+    """Mean over labels of :func:`dice` of two label maps of the same shape."""
+    return float(np.mean([dice(pred, truth, label) for label in labels]))
 
 
 def hd95(pred: NDArray[Any], truth: NDArray[Any], label: int, spacing: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator
@@ -69,6 +69,10 @@ class ScanModel(nn.Module, ABC):
         ``"monitor"``, where present, is what validation looks at instead of ``"loss"`` (an adversarial loss says
         nothing about progress). Randomness comes from torch's global generator, which the loop seeds.
         """
+
+    def shared_buffers(self) -> Sequence[Tensor]:
+        """Buffers that training adapts to the scans at hand, so that processes have to average them; mostly none."""
+        return ()
 
     def initialize(self, dataset: Dataset) -> None:
         """Called once before the first step with the training cases; must be deterministic."""
@@ -159,9 +163,43 @@ class Discriminates(Reconstructs, Protocol):
 
 
 @runtime_checkable
+class DrawsLabels(Protocol):
+    """A model that makes new label maps."""
+
+    def sample_labels(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Label maps (n, 1, i, j, k) int64 with 0 as background; equal generators, equal maps."""
+        ...
+
+
+@runtime_checkable
+class PaintsLabels(Protocol):
+    """A model that makes scans for given label maps."""
+
+    def paint(self, labels: Tensor, style: Tensor, noise: list[Tensor] | None = None) -> Tensor:
+        """Images (b, c, i, j, k) for labels (b, 1, i, j, k) and style codes (b, d); deterministic without noise."""
+        ...
+
+    def encode_style(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the style code of images (b, c, i, j, k), (b, d) each."""
+        ...
+
+
+@runtime_checkable
 class Denoises(Protocol):
     """A model that removes what it takes for noise: what it has not seen in healthy scans."""
 
     def denoise(self, x: Tensor) -> Tensor:
         """The scan without it, (b, c, i, j, k), in model intensities; deterministic."""
+        ...
+
+
+@runtime_checkable
+class Inpaints(Protocol):
+    """A model that fills holes in scans."""
+
+    def inpaint(self, x: Tensor, hole: Tensor, labels: Tensor, style: Tensor, generator: Generator | None) -> Tensor:
+        """The scan (b, c, i, j, k) with the hole (b, 1, i, j, k) filled; equal generators, equal fillings.
+
+        ``labels`` (b, 1, i, j, k) int64 say what to draw, ``style`` (b, n_labels + 1, 2c) with which contrast.
+        """
         ...

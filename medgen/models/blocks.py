@@ -87,6 +87,23 @@ class ChannelNorm(nn.Module):
         return y.movedim(-1, 1)
 
 
+class Conv3(nn.Conv3d):
+    """A 3³ convolution that keeps the shape.
+
+    oneDNN's bfloat16 gradient of the weights is uninitialised memory where the first axis has two voxels (torch 2.13,
+    every such shape tried): there the input gets one more voxel of the zero padding, and the output loses it again.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(channels, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, channels, i, j, k) to (b, out, i, j, k)."""
+        if x.shape[2] != 2:
+            return super().forward(x)
+        return super().forward(functional.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :2]
+
+
 class Pointwise(nn.Linear):
     """A 1³ convolution as a matrix product on the innermost channels.
 
@@ -107,7 +124,7 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, noise: bool = False) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv = Conv3(channels, channels)
         self.mix = Pointwise(channels, channels)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
@@ -128,7 +145,7 @@ class Encoder(nn.Module):
         self, channels: int, widths: Sequence[int], blocks: int, narrow: int, size: Sequence[int], out: int
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv3d(8 * channels, widths[0], 3, padding=1)
+        self.stem = Conv3(8 * channels, widths[0])
         levels: list[nn.Module] = []
         for below, width in zip([None, *widths], widths, strict=False):
             if below is not None:
@@ -149,18 +166,25 @@ class Decoder(nn.Module):
     """Mirror of :class:`Encoder`: a vector to (b, out, i, j, k), with optional noise at every level."""
 
     def __init__(
-        self, code: int, widths: Sequence[int], blocks: int, narrow: int, size: Sequence[int], out: int
+        self,
+        code: int,
+        widths: Sequence[int],
+        blocks: int,
+        narrow: int,
+        size: Sequence[int],
+        out: int,
+        noise: bool = True,
     ) -> None:
         super().__init__()
         self.size = (narrow, *size)
         self.vector = nn.Linear(code, narrow * size[0] * size[1] * size[2])
         self.widen = Pointwise(narrow, widths[-1])
         down = list(reversed(widths))
-        levels = [[ResBlock(width, noise=True) for _ in range(blocks)] for width in down]
+        levels = [[ResBlock(width, noise) for _ in range(blocks)] for width in down]
         self.levels = nn.ModuleList(nn.ModuleList(level) for level in levels)
         ups = [Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
         self.norm = ChannelNorm(widths[0])
-        self.head = nn.Conv3d(widths[0], 8 * out, 3, padding=1)
+        self.head = Conv3(widths[0], 8 * out)
         for up in ups:
             smooth_start(up)
         self.ups = nn.ModuleList(ups)

@@ -39,7 +39,8 @@ class Joint(AdversarialModel):
     The code is inferred from the image alone. That still bounds log p(x, y) from below, it lets the encoder serve
     scans without labels, and it makes :meth:`reconstruct` and the likelihoods those of the image. y has a Gaussian
     likelihood with one learned variance per label (Rybkin et al. 2021); the discriminator sees image and maps
-    together, so that they have to fit each other.
+    together, so that they have to fit each other. Voxels count in the label likelihood as much as their label can be
+    trusted.
     """
 
     family: ClassVar[str] = "joint"
@@ -68,7 +69,8 @@ class Joint(AdversarialModel):
         terms = self.negative_elbo(batch, mean, logvar, decoded)
         distance = self._distance(batch)
         spread = self.label_logvar.clamp(-6, 3).view(1, -1, 1, 1, 1)
-        nll = losses.gaussian_nll(distance, decoded.extra, spread).mean()
+        trust = torch.ones_like(distance[:, :1]) if batch.confidence is None else batch.confidence
+        nll = losses.weighted_mean(losses.gaussian_nll(distance, decoded.extra, spread), trust)
         terms["loss"] = terms["loss"] + self.settings.label_weight * nll
         predicted = losses.labels_from_distance(decoded.extra.detach())
         agreement = (predicted == batch.labels[:, 0])[predicted > 0] if batch.labels is not None else predicted

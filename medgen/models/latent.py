@@ -238,21 +238,11 @@ class LatentModel(GenerativeModel, ABC):
 
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:
-        """Fit the Gaussian that samples are drawn from to the aggregated posterior.
-
-        Its covariance is that of the posterior means, shrunk, plus their mean variance. The prior N(0, I) puts mass
-        where no training scan lies; the aggregated posterior does not (Tomczak and Welling 2018). Shrinkage after
-        Ledoit and Wolf (2004), since there are often fewer scans than dimensions.
-        """
-        from sklearn.covariance import LedoitWolf
-
+        """Fit the Gaussian that samples are drawn from: the :func:`aggregated_posterior` of the training scans."""
         codes = [self.encode(dataset.batch([n]).to(self.latent_mean.device).image) for n in range(len(dataset))]
-        means = torch.cat([mean for mean, _ in codes]).double().cpu().numpy()
-        variance = torch.cat([logvar for _, logvar in codes]).double().exp().mean(0).cpu().numpy()
-        spread = LedoitWolf().fit(means).covariance_ if len(means) > 1 else np.zeros((len(variance),) * 2)
-        factor = np.linalg.cholesky(spread + np.diag(variance))
-        self.latent_mean.copy_(torch.from_numpy(means.mean(0)))
-        self.latent_factor.copy_(torch.from_numpy(factor))
+        mean, factor = aggregated_posterior(torch.cat([mean for mean, _ in codes]), torch.cat([v for _, v in codes]))
+        self.latent_mean.copy_(mean)
+        self.latent_factor.copy_(factor)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
@@ -269,6 +259,26 @@ class LatentModel(GenerativeModel, ABC):
     def sampling_noise(self, n: int, generator: Generator | None) -> list[Tensor] | None:
         """Noise maps that samples get; none unless a family trains its decoder with them."""
         return None
+
+
+def aggregated_posterior(means: Tensor, logvars: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and Cholesky factor (d, d), float32, of the Gaussian nearest to all scans' posteriors together.
+
+    Its covariance is that of the posterior means, shrunk, plus their mean variance. The prior N(0, I) puts mass
+    where no training scan lies; the aggregated posterior does not (Tomczak and Welling 2018). Shrinkage after
+    Ledoit and Wolf (2004), since there are often fewer scans than dimensions.
+
+    Args:
+        means: (n, d).
+        logvars: (n, d).
+    """
+    from sklearn.covariance import LedoitWolf
+
+    codes = means.double().cpu().numpy()
+    variance = logvars.double().exp().mean(0).cpu().numpy()
+    spread = LedoitWolf().fit(codes).covariance_ if len(codes) > 1 else np.zeros((len(variance),) * 2)
+    factor = np.linalg.cholesky(spread + np.diag(variance))
+    return torch.from_numpy(codes.mean(0)).float(), torch.from_numpy(factor).float()
 
 
 def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], depth: int, out: int, scale: float = 1.0) -> None:
         super().__init__()
         self.factor = 2 ** len(widths)
-        self.stem = nn.Conv3d(8 * channels, widths[0], 3, padding=1)
+        self.stem = blocks.Conv3(8 * channels, widths[0])
         self.down = nn.ModuleList(_level(width, depth) for width in widths)
         self.narrower = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         pairs = list(itertools.pairwise(reversed(widths)))
@@ -36,7 +36,7 @@ class UNet(nn.Module):
         self.join = nn.ModuleList(blocks.Pointwise(2 * b, b) for _, b in pairs)
         self.up = nn.ModuleList(_level(b, depth) for _, b in pairs)
         self.norm = blocks.ChannelNorm(widths[0])
-        self.head = nn.Conv3d(widths[0], 8 * out, 3, padding=1)
+        self.head = blocks.Conv3(widths[0], 8 * out)
         blocks.smooth_start(self.head, scale)
 
     def forward(self, x: Tensor) -> Tensor:

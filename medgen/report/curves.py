@@ -137,7 +137,7 @@ def interval_plot(
 
 def learning_curve(
     sizes: Sequence[float],
-    series: Mapping[str, Sequence[HasInterval]],
+    series: Mapping[str, Sequence[HasInterval | None]],
     xlabel: str = "training subjects",
     ylabel: str = "",
     title: str = "",
@@ -146,7 +146,7 @@ def learning_curve(
 
     Args:
         sizes: Numbers of subjects, shared by all arms; drawn on a log axis.
-        series: Arm → one interval per size.
+        series: Arm → one interval per size; None where the arm was not measured.
         xlabel: Text below.
         ylabel: Text at the left.
         title: One line above.
@@ -160,9 +160,10 @@ def learning_curve(
         if len(intervals) != len(sizes):
             raise ValueError(f"arm {name!r}: expected {len(sizes)} intervals, found {len(intervals)}")
         # Side by side, so that intervals of several arms at one size stay readable.
-        x = [size * 1.025 ** (index - (len(series) - 1) / 2) for size in sizes]
-        middle = np.array([item.estimate for item in intervals], dtype=np.float64)
-        ends = np.array([[item.low, item.high] for item in intervals], dtype=np.float64)
+        measured = [(size, item) for size, item in zip(sizes, intervals, strict=True) if item is not None]
+        x = [size * 1.025 ** (index - (len(series) - 1) / 2) for size, _ in measured]
+        middle = np.array([item.estimate for _, item in measured], dtype=np.float64)
+        ends = np.array([[item.low, item.high] for _, item in measured], dtype=np.float64).reshape(-1, 2)
         error = np.abs(np.where(np.isfinite(ends), ends, middle[:, None]) - middle[:, None]).T
         colour = _COLOURS[index % len(_COLOURS)]
         axes.errorbar(x, middle, yerr=error, color=colour, marker="o", ms=4, lw=1.5, capsize=3, label=name)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from medgen.config import Config
 from medgen.dataset import Dataset, join
 from medgen.errors import AuditError, DataError
+from medgen.synthesis.alarms import Alarm
+from medgen.synthesis.estimates import Estimate, Outline, config_estimate
 
 if TYPE_CHECKING:
     from medgen.preprocess import Preprocess
@@ -97,6 +99,9 @@ class Synthetic:
         seed: Makes it again.
         parents: Ids of the training cases it was derived from directly; empty if it was drawn from a model only.
         facts: Further plain data for the provenance record.
+        region: Where the scan may differ from its first parent, (i, j, k) bool; None for everywhere. Outside of it
+            the scan is the parent's, voxel for voxel.
+        made: Labels that were drawn inside ``region``; the others are the parent's own.
     """
 
     image: NDArray[np.float32]
@@ -105,6 +110,8 @@ class Synthetic:
     seed: int
     parents: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    region: NDArray[np.bool_] | None = None
+    made: tuple[int, ...] = ()
 
 
 class BackendConfig(Config):
@@ -118,11 +125,28 @@ class Backend(ABC):
         name: Name in configurations and provenance records.
         derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
         Config: Class of its settings.
+        families: Model family of each group of network settings, for networks that the training loop trains; a group
+            that is not there has the backend's own name as its family.
     """
 
     name: ClassVar[str]
     derived: ClassVar[bool]
     Config: ClassVar[type[BackendConfig]]
+    families: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def estimate(cls, config: Any, outline: Outline, device: str) -> Estimate:
+        """What :meth:`fit` and :meth:`sample` will cost, measured on a few small steps.
+
+        The default serves every backend whose settings are named as
+        :func:`~medgen.synthesis.estimates.config_estimate` says.
+
+        Args:
+            config: Settings, of the backend's ``Config``.
+            outline: The cohort.
+            device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        """
+        return config_estimate(cls.name, cls.families, config, outline, device)
 
     @classmethod
     @abstractmethod
@@ -156,6 +180,11 @@ class Backend(ABC):
     @abstractmethod
     def history(self) -> Sequence[Mapping[str, float]]:
         """Records of training, each with ``step``; empty if nothing was trained step by step."""
+
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """What went wrong in training, such as mode collapse; kept with the generator."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def export_pool(
     modality: str = "unknown",
     layout: Layout = "nnunet",
     held_out: Collection[str] = (),
+    original_labels: Mapping[int, int] | None = None,
 ) -> list[Path]:
     """Write every accepted scan that was audited and is no copy.
 
@@ -52,6 +53,7 @@ def export_pool(
         modality: For the describing files and the card.
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
+        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
 
     Returns:
         The files written.
@@ -94,7 +96,7 @@ def export_pool(
     used = sorted({candidate.backend for candidate in accepted})
     stamp = SHARE if all(audit.stamp(name) == SHARE for name in used) else INTERNAL
     scans = tuple((item.id, item.backend, audit.stamp(item.backend)) for item in accepted)
-    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans)
+    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {})
     written += describe(out, layout, about)
     files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
     files.write_json(out / FOLDER / AUDIT, audit.summary())

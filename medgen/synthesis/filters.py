@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -18,11 +18,11 @@ from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.metrics.segmentation import dice
+from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
-from medgen.synthesis.copies import CopyBounds, Gallery, calibrate
+from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
 from medgen.synthesis.planted import chosen, likenesses
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -44,6 +44,8 @@ class FilterConfig(Config):
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
+        visible: Least mean change where a lesion was drawn into a scan, in standard deviations of the scan's
+            intensities; that scan is the parent, elsewhere unchanged, so ``identity`` says nothing of it.
     """
 
     auditor: SegmenterConfig = SegmenterConfig(steps=250)
@@ -54,6 +56,7 @@ class FilterConfig(Config):
     copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     planted: Annotated[int, Field(ge=1)] = 12
     identity: Probability = 0.2
+    visible: Annotated[float, Field(ge=0)] = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,38 +82,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How much a scan resembles a training case.
-
-    Attributes:
-        check: ``copy`` (towards strangers) or ``identity`` (of a deformed scan towards its parent's subject).
-        value: Largest likeness, see :class:`medgen.synthesis.copies.Gallery`.
-        bound: What it may be at most.
-        case: The training case.
-    """
-
-    check: str
-    value: float
-    bound: float
-    case: str
-
-    @property
-    def copied(self) -> bool:
-        """Whether it counts as a copy; also where value or bound is not a number."""
-        return not self.value <= self.bound
-
-    def __str__(self) -> str:
-        return f"memorised: r = {self.value:.3f} with case {self.case}, expected at most {self.bound:.3f}"
-
-
-@dataclass(frozen=True)
 class LabelBounds:
-    """Of one label in the real training scans: log volume, component share, centroid."""
+    """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
 
     log_volume: tuple[float, float]
     component: float
     centroid: NDArray[np.float64]
     distance: float
+    optional: bool
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -120,7 +99,7 @@ class LabelBounds:
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
         """From :meth:`plain`."""
         low, high = data["log_volume"]
-        return cls((low, high), data["component"], np.array(data["centroid"]), data["distance"])
+        return cls(**{**data, "log_volume": (low, high), "centroid": np.array(data["centroid"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +144,7 @@ class Filter:
         *,
         seed: int,
         device: str = "auto",
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         tick: Callable[[int, int], None] | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
@@ -174,6 +154,7 @@ class Filter:
             config: Settings.
             seed: Of folds and training.
             device: ``auto``, ``cpu`` or ``cuda[:N]``.
+            spacing: Voxel size along i, j, k, for the auditors' augmentation.
             tick: Called with (trainings done, 2).
 
         Raises:
@@ -190,7 +171,7 @@ class Filter:
                 config.auditor,
                 derive(seed, "auditor", number),
                 labels=sources.labels,
-                augmentation=AugmentConfig(),
+                augmentation=AugmentConfig(spacing=spacing),
                 device=device,
             )
             auditors.append((segmenter, frozenset(real.subjects) - held_out))
@@ -246,10 +227,17 @@ class Filter:
         require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
         for label, bounds in self.bounds.items():
             mask = synthetic.labels == label
+            if synthetic.region is not None:
+                # What the parent brought is real: only what was drawn is judged.
+                mask = mask & synthetic.region
+                if label not in synthetic.made or not mask.any():
+                    continue
             measured = _measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
-            require(f"volume_{label}", voxels, math.exp(low), math.exp(high), f"volume of label {label} in voxels")
+            # What some real scans do not have may be absent here as well.
+            least = 0.0 if bounds.optional and not voxels else math.exp(low)
+            require(f"volume_{label}", voxels, least, math.exp(high), f"volume of label {label} in voxels")
             if voxels:
                 component, centroid = measured
                 text = f"share of the largest component of label {label}"
@@ -257,6 +245,9 @@ class Filter:
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
                 text = f"centroid of label {label}, voxels from the real mean"
                 require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
+        if synthetic.region is not None:
+            change = self._change(synthetic)
+            require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
         nearest, likenesses = self.likeness(synthetic, derived=derived)
         for item in likenesses:
             scores[item.check] = item.value
@@ -266,14 +257,32 @@ class Filter:
 
     def _agreement(self, synthetic: Synthetic) -> float:
         """Dice between the labels and what auditors see that have not been trained on a parent."""
-        subject = dict(zip(self.sources.labelled.ids, self.sources.labelled.subjects, strict=True))
-        known = {subject[parent] for parent in synthetic.parents}
+        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
+        # Where only a region was drawn, further parents lent the form of a label, not an image.
+        parents = synthetic.parents if synthetic.region is None else synthetic.parents[:1]
+        known = {subject[parent] for parent in parents}
         values = []
         for segmenter, trained_on in self.auditors:
             if not known & trained_on:
                 predicted = segmenter.predict(torch.from_numpy(synthetic.image)[None])[0, 0].numpy()
                 values.append(mean_dice(predicted, synthetic.labels, self.sources.labels))
         return float(np.mean(values)) if values else math.nan
+
+    def _change(self, synthetic: Synthetic) -> float:
+        """Mean absolute difference to the first parent at the drawn labels, in sd of its intensities; NaN if none."""
+        if not synthetic.parents or synthetic.region is None:
+            return math.nan
+        drawn = np.isin(synthetic.labels, synthetic.made) & synthetic.region
+        if not drawn.any():
+            return math.nan
+        row = self.sources.ids.index(synthetic.parents[0])
+        count = len(self.sources.labelled)
+        others = self.sources.unlabelled
+        image = self.sources.labelled.images[row] if row < count or others is None else others.images[row - count]
+        parent = image.numpy()
+        difference = np.abs(synthetic.image - parent)[:, drawn].mean(axis=1)
+        # The clearest channel: a lesion need not show in all of them.
+        return float((difference / parent.std(axis=(1, 2, 3)).clip(1e-6)).max())
 
     def training_images(self) -> Tensor:
         """All training scans, (n, c, i, j, k), in the gallery's order."""
@@ -296,15 +305,11 @@ class Filter:
         related = torch.tensor([owner in kin for owner in self.gallery.subjects])
         found = []
         for name, rows, bound in (("copy", ~related, self.copy_bound), ("identity", related, self.identity_bound)):
-            if bool(rows.any()):
+            # Where only a region was drawn, the scan is its parent elsewhere, and says so.
+            if bool(rows.any()) and not (name == "identity" and synthetic.region is not None):
                 row = int(torch.where(rows, values, -2.0).argmax())
                 found.append(Likeness(name, float(values[row]), bound, self.gallery.ids[row]))
         return self.gallery.ids[int(values.argmax())], found
-
-
-def mean_dice(prediction: NDArray[np.integer], truth: NDArray[np.integer], labels: Sequence[int]) -> float:
-    """Mean over labels of the Dice overlap of two label maps (i, j, k)."""
-    return float(np.mean([dice(prediction, truth, label) for label in labels]))
 
 
 def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
@@ -373,4 +378,5 @@ def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> LabelBound
         component=max(min(components) - config.component_margin, 0.0),
         centroid=centre,
         distance=config.centroid_factor * farthest + 1.0,
+        optional=count < len(real),
     )

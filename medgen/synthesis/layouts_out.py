@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +31,7 @@ class About:
         stamp: Of the cohort as a whole.
         backends: What made it.
         scans: (id, backend, stamp) of every scan.
+        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
     """
 
     name: str
@@ -40,6 +41,7 @@ class About:
     stamp: str
     backends: tuple[str, ...]
     scans: tuple[tuple[str, str, str], ...]
+    original_labels: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
@@ -108,6 +110,7 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
             "test": [],
         }
     content["medgen"] = {"synthetic": True, "stamp": about.stamp, "version": medgen.__version__}
+    content["original_labels"] = {str(label): number for label, number in about.original_labels.items()}
     files.write_json(out / "dataset.json", content)
     return [out / "dataset.json"]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from medgen.cases import Case, Manifest, split_subjects
+from medgen.cases import Case, Manifest, kfold_subjects, split_subjects
 from medgen.errors import DataError
 from medgen.seeds import derive
 
@@ -17,12 +18,24 @@ class Parts:
     Attributes:
         labelled: Training cases with masks.
         unlabelled: Training cases of further subjects; their masks, where there are any, have been taken away.
-        test: Held-out cases with masks.
+        test: Held-out cases with masks, for the proof.
+        validation: Held-out cases with masks of further subjects, on which choices are made; may be empty.
     """
 
     labelled: Manifest
     unlabelled: Manifest
     test: Manifest
+    validation: Manifest = field(default_factory=lambda: Manifest("validation", Path(), ()))
+
+    @property
+    def held_out(self) -> list[str]:
+        """Subjects that nothing may learn from."""
+        return [*self.test.subjects, *self.validation.subjects]
+
+    def named(self) -> dict[str, Manifest]:
+        """The parts by name, without empty validation."""
+        parts = {"labelled": self.labelled, "unlabelled": self.unlabelled}
+        return parts | ({"validation": self.validation} if len(self.validation) else {}) | {"test": self.test}
 
     def fewer(self, subjects: int) -> Parts:
         """The same with the first ``subjects`` labelled subjects only; the others' images become unlabelled."""
@@ -32,11 +45,19 @@ class Parts:
             labelled=_with(self.labelled, [case for case in self.labelled if case.subject in kept]),
             unlabelled=replace(self.unlabelled, cases=(*rest, *self.unlabelled.cases)),
             test=self.test,
+            validation=self.validation,
         )
 
 
 def divide(
-    manifest: Manifest, *, test: float, labelled_subjects: int | None, unlabelled_cases: int | None, seed: int
+    manifest: Manifest,
+    *,
+    test: float,
+    labelled_subjects: int | None,
+    unlabelled_cases: int | None,
+    seed: int,
+    validation: float = 0.0,
+    fold: tuple[int, int] | None = None,
 ) -> Parts:
     """Split a cohort.
 
@@ -47,6 +68,10 @@ def divide(
             subjects count as unlabelled: their masks are never read.
         unlabelled_cases: Most unlabelled cases; None for all, 0 for none.
         seed: Of the run.
+        validation: Share of the subjects with masks that is held out for choices, rounded. They are the last ones in
+            the order in which subjects become labelled, so that the test part and the first labelled subjects do not
+            depend on it.
+        fold: (k, n) holds out the k-th of n folds instead of the share ``test``; equal seeds give equal folds.
 
     Raises:
         DataError: If there are too few subjects with masks.
@@ -54,25 +79,39 @@ def divide(
     with_masks = manifest.labelled()
     if not len(with_masks):
         raise DataError(f"{manifest.name}: no case has a mask; augmentation by synthesis needs labelled scans")
-    split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
-    held_out = set(split["test"].subjects)
-    order = ordered(split["train"], seed)
+    if len(with_masks.subjects) < 3:
+        raise DataError(
+            f"{manifest.name}: {len(with_masks.subjects)} labelled subjects; expected at least 3, two to learn from "
+            "and one held out for testing; add labelled subjects"
+        )
+    if fold is None:
+        split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
+        train, tested = split["train"], split["test"]
+    else:
+        train, tested = kfold_subjects(with_masks, fold[1], seed)[fold[0]]
+    held_out = set(tested.subjects)
+    order = ordered(train, seed)
+    choosing = round(validation * len(with_masks.subjects))
+    order, last = order[: len(order) - choosing], order[len(order) - choosing :]
     wanted = len(order) if labelled_subjects is None else labelled_subjects
     if wanted > len(order) or wanted < 2:
         raise DataError(
             f"{manifest.name}: {wanted} labelled training subjects wanted, {len(order)} are there after "
-            f"{len(held_out)} were held out for testing; expected 2 to {len(order)}: change labelled_subjects or test"
+            f"{len(held_out)} were held out for testing and {choosing} for validation; expected 2 to {len(order)}: "
+            "change labelled_subjects, test or validation"
         )
+    held_out |= set(last)
     kept = set(order[:wanted])
     others = [
         replace(case, mask=None) for case in manifest if case.subject not in kept and case.subject not in held_out
     ]
     others.sort(key=lambda case: (derive(seed, "unlabelled", case.id), case.id))
-    cases = [case for name in order[:wanted] for case in split["train"] if case.subject == name]
+    cases = [case for name in order[:wanted] for case in train if case.subject == name]
     return Parts(
         labelled=_with(manifest, cases),
         unlabelled=_with(manifest, others if unlabelled_cases is None else others[:unlabelled_cases]),
-        test=split["test"],
+        test=tested,
+        validation=_with(manifest, [case for case in train if case.subject in set(last)]),
     )
 
 

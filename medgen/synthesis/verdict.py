@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, hierarchical_bootstrap
-from medgen.synthesis.value import METRICS, REAL, STANDARD, Row
+from medgen.metrics.bootstrap import Interval, hierarchical_bootstrap, hierarchical_draws, holm, tail_p
+from medgen.metrics.interval import percentile_interval
+from medgen.ordinary import available, needs_unlabelled
+from medgen.synthesis.arms import STANDARD, Arm
+from medgen.synthesis.tables import METRICS, TEST, VALIDATION, Row, by_arm, of_part, table
+from medgen.synthesis.worth import Worth, best_over_sizes, worth
 
 Word = Literal["USE", "HARMFUL", "NO EVIDENCE"]
+Role = Literal["verdict", "other", "same scans", "standard"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One arm of a study.
+    """One arm of a study, on the test subjects.
 
     Attributes:
         arm: Name.
@@ -36,54 +38,192 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which synthetic arm speaks for one number of real subjects.
+
+    Attributes:
+        subjects: Number of real labelled subjects.
+        arm: The arm.
+        on: ``validation``, or ``order`` (the first one) where there are no validation subjects.
+        scores: Mean validation Dice of every synthetic arm; empty without validation subjects.
+    """
+
+    subjects: int
+    arm: str
+    on: Literal["validation", "order"]
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """A synthetic arm against the best ordinary one.
+    """A synthetic arm against an ordinary one, on the test subjects.
 
     Attributes:
         arm: The synthetic arm.
-        ordinary: The ordinary arm with the highest mean Dice on the same test subjects, which favours that arm.
+        ordinary: The ordinary arm.
         subjects: Number of real labelled subjects.
-        difference: Mean Dice difference over seeds and test subjects, paired, with its interval; the level is
-            raised for the number of comparisons (Bonferroni).
-        word: The verdict.
+        role: ``verdict``: the chosen synthetic arm against the ordinary arm with the highest mean Dice on the same
+            test subjects, which favours the ordinary arm. ``other``: another synthetic arm against it.
+            ``same scans``: the chosen arm against the best of the ordinary arms that learnt from the same unlabelled
+            scans, ``standard``: against standard augmentation, where these are not the best one.
+        difference: Mean Dice difference over seeds and test subjects, paired, with its interval at the stated level,
+            not adjusted for the number of comparisons.
+        p: Two-sided p-value from the same resamples.
+        p_holm: Adjusted by Holm's procedure: the comparisons of the role ``verdict`` among themselves, all others
+            among themselves.
+        word: What ``p_holm`` and the sign of the difference say.
     """
 
     arm: str
     ordinary: str
     subjects: int
+    role: Role
     difference: Interval
+    p: float
+    p_holm: float
     word: Word
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The result in words."""
         d = self.difference
-        size = f"mean Dice {d.estimate:+.4f} [{d.low:+.4f}, {d.high:+.4f}] ({d.level:.1%} interval)"
-        against = f"against {self.ordinary} with {self.subjects} real subjects"
+        size = f"mean Dice {d.estimate:+.4f} [{d.low:+.4f}, {d.high:+.4f}] ({d.level:.0%} interval"
+        which = {
+            "verdict": "the best ordinary arm",
+            "other": "the best ordinary arm",
+            "same scans": "the best ordinary arm that saw the same unlabelled scans",
+            "standard": "standard augmentation",
+        }[self.role]
         meaning = {
             "USE": "the synthetic scans helped",
             "HARMFUL": "the synthetic scans made segmentation worse; do not train with them",
             "NO EVIDENCE": "the difference may be chance; there is no evidence that the synthetic scans help",
         }[self.word]
-        return f"{self.word}: {self.arm}, {size} {against}: {meaning}."
+        named = which if self.role == "standard" else f"{self.ordinary}, {which},"
+        return (
+            f"{self.word}: {self.arm}, {size}; p = {self.p_holm:.3g} after Holm) against {named} with "
+            f"{self.subjects} real subjects: {meaning}."
+        )
 
 
-def summarise(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Summary]:
-    """Mean and interval of every metric, for every arm, number of subjects and label."""
+@dataclass(frozen=True)
+class Judgement:
+    """All that a study says.
+
+    Attributes:
+        summaries: Mean and interval per arm, number of subjects, label and metric.
+        choices: The synthetic arm that speaks, per number of subjects; empty without synthetic arms.
+        best: Number of subjects → ordinary arm with the highest mean test Dice.
+        comparisons: Those of the role ``verdict`` first, by number of subjects.
+        worths: Of the chosen arms, on the curves of ``standard`` and of the best ordinary arm.
+    """
+
+    summaries: tuple[Summary, ...]
+    choices: tuple[Choice, ...]
+    best: dict[int, str]
+    comparisons: tuple[Comparison, ...]
+    worths: tuple[Worth, ...]
+
+    @property
+    def verdicts(self) -> tuple[Comparison, ...]:
+        """The comparisons that decide, one per number of subjects."""
+        return tuple(item for item in self.comparisons if item.role == "verdict")
+
+    @property
+    def word(self) -> Word | None:
+        """HARMFUL if any number of subjects says so, else USE if any does; None without synthetic arms."""
+        words = {item.word for item in self.verdicts}
+        order: tuple[Word, ...] = ("HARMFUL", "USE", "NO EVIDENCE")
+        return next((word for word in order if word in words), None)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, over all numbers of subjects; empty without synthetic arms."""
+        verdicts = self.verdicts
+        if len(verdicts) == 1:
+            return verdicts[0].sentence
+        parts = []
+        for word in ("HARMFUL", "USE", "NO EVIDENCE"):
+            numbers = [str(item.subjects) for item in verdicts if item.word == word]
+            if numbers:
+                parts.append(f"{word} with {listed(numbers)}")
+        return f"{'; '.join(parts)} real subjects, against the best ordinary arm of each." if parts else ""
+
+
+def judge(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -> Judgement:
+    """Everything that is said about a study.
+
+    Args:
+        rows: Of :func:`medgen.synthesis.value.run_study`.
+        seed: Of the resampling.
+        bootstrap: Resamples.
+        level: Confidence level.
+    """
+    choices = choose(rows)
+    test = of_part(rows, TEST)
+    worths = []
+    for choice in choices:
+        references = list(dict.fromkeys(name for name in (STANDARD, _steady(test)) if name is not None))
+        found = [worth(test, choice.arm, choice.subjects, name, seed, bootstrap, level) for name in references]
+        worths += [item for item in found if item is not None]
+    return Judgement(
+        summaries=tuple(summarise(rows, seed, bootstrap, level)),
+        choices=tuple(choices),
+        best=best_ordinary(rows),
+        comparisons=tuple(compare(rows, seed, bootstrap, level)),
+        worths=tuple(worths),
+    )
+
+
+def summarise(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -> list[Summary]:
+    """Mean and interval of every metric on the test subjects, for every arm, number of subjects and label."""
     summaries = []
-    for subjects in _ordered(row["subjects"] for row in rows):
-        for arm in _ordered(row["arm"] for row in rows if row["subjects"] == subjects):
-            own = [row for row in rows if row["arm"] == arm and row["subjects"] == subjects]
+    for subjects, arms in by_arm(of_part(rows, TEST)).items():
+        for arm, own in arms.items():
             for label in (None, *sorted({row["label"] for row in own})):
+                chosen = [row for row in own if label in (None, row["label"])]
                 for metric in METRICS:
-                    table = _table([row for row in own if label in (None, row["label"])], metric)
-                    interval = hierarchical_bootstrap(table, n=bootstrap, seed=seed)
-                    summaries.append(Summary(arm, int(subjects), metric, label, interval))
+                    interval = hierarchical_bootstrap(table(chosen, metric), n=bootstrap, seed=seed, level=level)
+                    summaries.append(Summary(arm, subjects, metric, label, interval))
     return summaries
 
 
+def choose(rows: Sequence[Row]) -> list[Choice]:
+    """The synthetic arm with the highest mean validation Dice, for every number of subjects; test rows are not read.
+
+    Without validation rows the first synthetic arm is taken, which is a choice made before anything was measured.
+    """
+    validation = by_arm(of_part(rows, VALIDATION))
+    choices = []
+    for subjects, arms in by_arm(rows).items():
+        synthetic = [arm for arm in arms if Arm.parse(arm).source is not None]
+        if not synthetic:
+            continue
+        measured = validation.get(subjects, {})
+        scores = {arm: float(table(measured[arm], "dice").mean()) for arm in synthetic if arm in measured}
+        if scores:
+            choices.append(Choice(subjects, max(scores, key=scores.__getitem__), "validation", scores))
+        else:
+            choices.append(Choice(subjects, synthetic[0], "order", {}))
+    return choices
+
+
+def best_ordinary(rows: Sequence[Row]) -> dict[int, str]:
+    """Number of subjects → ordinary arm with the highest mean Dice on the test subjects.
+
+    It is taken on the test subjects themselves, which favours it: the largest of several noisy means is too large on
+    average, and a synthetic arm has to beat that.
+    """
+    best = {}
+    for subjects, arms in by_arm(of_part(rows, TEST)).items():
+        means = {arm: float(table(own, "dice").mean()) for arm, own in arms.items() if Arm.parse(arm).source is None}
+        if means:
+            best[subjects] = max(means, key=means.__getitem__)
+    return best
+
+
 def compare(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -> list[Comparison]:
-    """Every synthetic arm against the best ordinary arm with the same real subjects.
+    """Synthetic arms against ordinary arms with the same real subjects; see :class:`Comparison` for which.
 
     Seeds and test subjects are both resampled, in pairs: arms share seeds' streams and test scans.
 
@@ -91,56 +231,79 @@ def compare(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95)
         rows: Of :func:`medgen.synthesis.value.run_study`.
         seed: Of the resampling.
         bootstrap: Resamples.
-        level: Confidence level of all comparisons together.
+        level: Confidence level of each interval, and of each family of words.
 
     Returns:
-        In the order of the arms; empty if there is no synthetic arm.
+        Those of the role ``verdict`` first, by number of subjects; empty if there is no synthetic arm.
+
+    Raises:
+        DataError: If a synthetic arm has no ordinary arm to be compared with, or the study is incomplete.
     """
-    pairs = []
-    for subjects in _ordered(row["subjects"] for row in rows):
-        own = [row for row in rows if row["subjects"] == subjects]
-        arms = _ordered(row["arm"] for row in own)
-        tables = {arm: _table([row for row in own if row["arm"] == arm], "dice") for arm in arms}
-        ordinary = [arm for arm in arms if arm in (REAL, STANDARD)]
-        if not ordinary:
+    best = best_ordinary(rows)
+    groups = by_arm(of_part(rows, TEST))
+    pairs: list[tuple[Role, int, str, str]] = []
+    for choice in choose(rows):
+        subjects, arms = choice.subjects, groups[choice.subjects]
+        if subjects not in best:
             raise DataError("the study has no ordinary arm to compare with; add standard to value.arms")
-        best = max(ordinary, key=lambda arm: float(tables[arm].mean()))
-        pairs += [(arm, best, int(subjects), tables[arm] - tables[best]) for arm in arms if arm not in ordinary]
-    each = 1 - (1 - level) / max(len(pairs), 1)
+        top = best[subjects]
+        pairs.append(("verdict", subjects, choice.arm, top))
+        others = [arm for arm in arms if Arm.parse(arm).source is not None and arm != choice.arm]
+        pairs += [("other", subjects, arm, top) for arm in others]
+        means = {arm: float(table(own, "dice").mean()) for arm, own in arms.items() if _same_scans(arm)}
+        if means and (rival := max(means, key=means.__getitem__)) != top:
+            pairs.append(("same scans", subjects, choice.arm, rival))
+        if STANDARD in arms and top != STANDARD:
+            pairs.append(("standard", subjects, choice.arm, STANDARD))
+    measured = []
+    for role, subjects, arm, ordinary in pairs:
+        first, second = (table(groups[subjects][name], "dice") for name in (arm, ordinary))
+        if first.shape != second.shape:
+            raise DataError(f"the study is incomplete: {arm} and {ordinary} were not run with the same seeds")
+        draws = hierarchical_draws([first - second], bootstrap, seed)[0]
+        interval = percentile_interval(float((first - second).mean()), draws, first.shape[1], level)
+        measured.append((role, subjects, arm, ordinary, interval, tail_p(draws)))
     results = []
-    for arm, best, number, difference in pairs:
-        interval = hierarchical_bootstrap(difference, n=bootstrap, seed=seed, level=each)
-        results.append(Comparison(arm, best, number, interval, word(interval)))
+    for deciding in (True, False):
+        family = [item for item in measured if (item[0] == "verdict") == deciding]
+        adjusted = holm([item[-1] for item in family]) if family else []
+        for (role, subjects, arm, ordinary, interval, p), p_holm in zip(family, adjusted, strict=True):
+            said = word(interval.estimate, p_holm, 1 - level)
+            results.append(Comparison(arm, ordinary, subjects, role, interval, p, p_holm, said))
     return results
 
 
-def word(interval: Interval) -> Word:
-    """USE if the whole interval is above zero, HARMFUL if it is below, else NO EVIDENCE.
+def word(difference: float, p: float, alpha: float = 0.05) -> Word:
+    """USE or HARMFUL, by the sign of the difference, if the p-value is at most ``alpha``, else NO EVIDENCE.
 
-    >>> word(Interval(0.01, 0.002, 0.02, n=40)), word(Interval(0.01, -0.002, 0.02, n=40))
-    ('USE', 'NO EVIDENCE')
+    >>> word(0.01, 0.004), word(0.01, 0.2), word(-0.01, 0.004)
+    ('USE', 'NO EVIDENCE', 'HARMFUL')
     """
-    if interval.low > 0:
-        return "USE"
-    return "HARMFUL" if interval.high < 0 else "NO EVIDENCE"
+    if p > alpha + 1e-12:
+        return "NO EVIDENCE"
+    return "USE" if difference > 0 else "HARMFUL"
 
 
-def _table(rows: Sequence[Row], metric: str) -> NDArray[np.float64]:
-    """Values as (seeds, subjects): the mean over a subject's scans and labels."""
-    seeds, subjects = sorted({row["seed"] for row in rows}), sorted({row["subject"] for row in rows})
-    sums = np.zeros((len(seeds), len(subjects)))
-    counts = np.zeros_like(sums)
-    places = {name: index for index, name in enumerate(subjects)}
-    for row in rows:
-        cell = (seeds.index(row["seed"]), places[row["subject"]])
-        sums[cell] += row[metric]
-        counts[cell] += 1
-    if (counts == 0).any():
-        raise DataError("the study is incomplete: an arm lacks a test subject for a seed")
-    table: NDArray[np.float64] = sums / counts
-    return table
+def listed(names: Sequence[str]) -> str:
+    """Names as they stand in a sentence.
+
+    >>> listed(["5", "10", "20"]), listed(["5"])
+    ('5, 10 and 20', '5')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _ordered(values: Iterable[Any]) -> list[Any]:
-    """Distinct values in the order of their first occurrence."""
-    return list(dict.fromkeys(values))
+def _same_scans(arm: str) -> bool:
+    parsed = Arm.parse(arm)
+    known = parsed.source is None and parsed.ordinary in available()
+    return known and parsed.ordinary is not None and needs_unlabelled(parsed.ordinary)
+
+
+def _steady(rows: Sequence[Row]) -> str | None:
+    """The best ordinary arm over all numbers of subjects."""
+    means: dict[str, dict[int, float]] = {}
+    for subjects, arms in by_arm(rows).items():
+        for arm, own in arms.items():
+            if Arm.parse(arm).source is None:
+                means.setdefault(arm, {})[subjects] = float(table(own, "dice").mean())
+    return best_over_sizes(means)

@@ -16,11 +16,14 @@ from medgen.models import available, build, family_class
 from medgen.models.base import (
     Denoises,
     Discriminates,
+    DrawsLabels,
     GenerativeModel,
     HasDecoder,
     HasLatent,
     HasLikelihood,
     HasVoxelLikelihood,
+    Inpaints,
+    PaintsLabels,
     Reconstructs,
 )
 from medgen.precision import bf16_works
@@ -82,11 +85,19 @@ def answers(model, data):
         said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
     if isinstance(model, Denoises):
         said["denoise"] = model.denoise(x)
+    if isinstance(model, Inpaints):
+        hole = torch.zeros_like(x[:, :1])
+        hole[..., 4:9, 6:12, 4:9] = 1
+        style = torch.full((len(x), model.settings.n_labels + 1, 2 * x.shape[1]), 0.1)
+        said["inpaint"] = model.inpaint(x, hole, (x[:, :1] > 0.5).long(), style)
+    if isinstance(model, PaintsLabels):
+        labels = torch.zeros_like(x[:, :1], dtype=torch.long) if data.labels is None else data.labels.long()
+        said["paint"] = model.paint(labels, model.encode_style(x)[0]).detach()
     return said
 
 
 def test_every_family_offers_something(model):
-    assert isinstance(model, GenerativeModel) or answers(model.eval(), dataset())
+    assert isinstance(model, GenerativeModel | DrawsLabels) or answers(model.eval(), dataset())
 
 
 def test_settings_travel_as_plain_data(model):
@@ -204,6 +215,30 @@ def test_a_discriminator_tells_nothing_from_itself(family):
     x = dataset().images
     assert (model.discriminator_distance(x, x) == 0).all()
     assert (model.discriminator_distance(x, x + 0.5).mean((1, 2, 3, 4)) > 0).all()
+
+
+@pytest.mark.parametrize("family", offering(DrawsLabels))
+def test_drawn_labels_are_labels_and_follow_the_generator(family):
+    model = tiny(family)
+    fit(model, dataset(), TRAINING, seed=0, device="cpu")
+    first, again = model.sample_labels(3, gen(1)), model.sample_labels(3, gen(1))
+    assert first.shape == (3, 1, *SHAPE)
+    assert first.dtype == torch.int64
+    assert torch.equal(first, again)
+    assert not torch.equal(first, model.sample_labels(3, gen(2)))
+    assert 0 <= int(first.min()) <= int(first.max()) <= model.settings.n_labels
+
+
+@pytest.mark.parametrize("family", offering(PaintsLabels))
+def test_painted_scans_follow_labels_and_style(family):
+    model = tiny(family)
+    data = dataset()
+    fit(model, data, TRAINING, seed=0, device="cpu")
+    labels, style = data.labels.long(), model.encode_style(data.images)[0].detach()
+    with torch.no_grad():
+        first = model.paint(labels, style)
+        assert not torch.equal(first, model.paint(labels.roll(1, 0), style))
+        assert not torch.equal(first, model.paint(labels, style.roll(1, 0)))
 
 
 def test_scans_do_not_see_each_other(model):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from medgen.models import blocks
+from medgen.precision import bf16_works
 
 
 def test_space_to_depth_is_undone():
@@ -52,3 +53,17 @@ def test_a_smooth_start_has_no_checkerboard():
     blocks.smooth_start(layer)
     y = blocks.depth_to_space(layer(torch.randn(1, 4, 2, 2, 2)))
     assert torch.equal(y[..., ::2, ::2, ::2], y[..., 1::2, 1::2, 1::2])
+
+
+@pytest.mark.skipif(not bf16_works("cpu"), reason="bfloat16 gives wrong numbers on this processor")
+@pytest.mark.parametrize("size", [(1, 4, 4), (2, 2, 2), (2, 5, 4), (3, 2, 2)])
+def test_gradients_of_convolutions_on_few_voxels_are_right_in_bfloat16(size):
+    torch.manual_seed(0)
+    layer = blocks.Conv3(16, 16)
+    x = torch.randn(2, 16, *size)
+    wanted = torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    found = torch.autograd.grad(y.float().square().sum(), layer.weight)[0]
+    assert y.shape == x.shape
+    assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()

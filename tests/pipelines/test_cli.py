@@ -65,6 +65,7 @@ def test_help_imports_nothing_heavy():
         (["anomaly", "run", "simulated", "trainning.steps=3"], ["trainning"]),
         (["anomaly", "run", "simulated", "data=absent-folder"], ["absent-folder"]),
         (["augment", "run", "simulated", "joint.steps"], ["joint.steps", "key=value"]),
+        (["augment", "value", "default", "data=absent-folder"], ["absent-folder"]),
         (["train", "vae", "data=absent", "model.family=diffusion"], ["diffusion", "vae"]),
         (["anomaly", "score", "absent.nii.gz", "--model", "absent", "--out", "x"], ["absent"]),
         (["anomaly", "evaluate", "absent", "masks"], ["absent", "no such folder"]),

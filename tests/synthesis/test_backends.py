@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
+from medgen.svf import RegistrationConfig, bending, local_correlation, register
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
+from medgen.synthesis.backends.lesion import LesionBackend
+from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.base import FitContext, Sources, guard, guard_split
-from medgen.synthesis.svf import RegistrationConfig, bending, local_correlation, register
+from medgen.synthesis.lesionbank import LesionConfig
 
 from .conftest import blobs
 
@@ -26,12 +31,35 @@ JOINT = {
     "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
     "training": {"steps": 3, "batch_size": 2, "log_every": 1},
 }
+SPADE = {
+    "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
+    "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    "model": {"widths": (16, 32), "style": 4, "narrow": 4, "hidden": 8, "discriminator_widths": (16, 16)},
+    "training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    "segmenter": {"channels": (8, 16), "steps": 3, "batch_size": 2},
+}
 
 
-@pytest.fixture(scope="module", params=["deform", "joint"])
+LESION = {
+    "lesion_labels": [4],
+    "shapes_from": 3,
+    "variants": 2,
+    "shapes": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
+    "shapes_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+    "inpaint": {"widths": (16, 32), "discriminator_widths": (16, 16), "margin": 1},
+    "inpaint_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+    "overlap": True,
+}
+
+
+@pytest.fixture(scope="module", params=["deform", "joint", "lesion", "spade"])
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
     if request.param == "deform":
         return Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    if request.param == "lesion":
+        return LesionBackend.fit(sources, LesionConfig.model_validate(LESION), context)
+    if request.param == "spade":
+        return SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
     return JointBackend.fit(sources, JointConfig.model_validate(JOINT), context)
 
 
@@ -176,3 +204,51 @@ def test_joint_history_is_kept(context: FitContext, sources: Sources) -> None:
     )
     assert [entry["step"] for entry in made.history] == [1, 2, 3]
     assert logged
+
+
+@pytest.mark.parametrize("name", ["joint", "spade"])
+def test_gans_learn_from_consensus_labels_and_several_channels(
+    name: str, context: FitContext, sources: Sources, tmp_path: Path
+) -> None:
+    def doubled(data: Dataset, **changes: Any) -> Dataset:
+        return replace(data, images=torch.cat([data.images, 1.5 - data.images], dim=1), **changes)
+
+    guessed = blobs(4, 1, "u")
+    assert sources.unlabelled is not None
+    both = Sources(
+        doubled(sources.labelled),
+        doubled(sources.unlabelled),
+        (1, 4),
+        consensus=doubled(guessed, confidence=torch.full_like(guessed.foregrounds, 128, dtype=torch.uint8)),
+    )
+    logged: list[str] = []
+    told = replace(context, log=lambda values, step: logged.extend(values))
+    made: Backend
+    if name == "spade":
+        # Alarms that every short training raises, to see that they are kept.
+        touchy = {"patience": 1, "warmup": 0.0, "diversity": 0.99, "accuracy": 0.51}
+        made = SpadeBackend.fit(both, SpadeConfig.model_validate({**SPADE, "alarms": touchy}), told)
+        assert "mask/loss" in logged
+        assert "generator/consistency" in logged
+        assert made.alarms
+        assert {f"alarm/{alarm.name}" for alarm in made.alarms} <= set(logged)
+        assert made.sample(0).facts["alarms"] == [alarm.name for alarm in made.alarms]
+    else:
+        made = JointBackend.fit(both, JointConfig.model_validate(JOINT), told)
+        assert "discriminator/augmented" in logged
+    made.save(tmp_path / name)
+    loaded = load_backend(tmp_path / name, "cpu")
+    assert list(loaded.alarms) == list(made.alarms)
+    assert loaded.sample(1).image.shape == (2, *sources.labelled.shape)
+
+
+def test_parts_of_different_trainings_are_refused(context: FitContext, sources: Sources, tmp_path: Path) -> None:
+    one = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
+    other = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), replace(context, seed=1))
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    assert one.sha256 != other.sha256
+    shutil.rmtree(tmp_path / "one" / "image")
+    shutil.copytree(tmp_path / "other" / "image", tmp_path / "one" / "image")
+    with pytest.raises(ArtifactError, match="another training"):
+        load_backend(tmp_path / "one", "cpu")

@@ -46,6 +46,17 @@ def test_good_scans_pass(filters: Filter) -> None:
     assert {"agreement", "volume_1", "component_4", "centroid_4", "copy"} <= set(verdicts[0].scores)
 
 
+def test_a_label_that_some_real_scans_lack_may_be_absent(filters: Filter, sources: Sources) -> None:
+    assert sources.labelled.labels is not None
+    labels = sources.labelled.labels.clone()
+    labels[2][labels[2] == 4] = 1
+    partly = replace(sources, labelled=replace(sources.labelled, labels=labels))
+    without = scan(labels=np.minimum(scan().labels, 1))
+    quick = CONFIG.model_copy(update={"auditor": CONFIG.auditor.model_copy(update={"steps": 2})})
+    assert "volume_4" not in Filter.fit(partly, quick, seed=0, device="cpu").check(without, derived=False).reasons
+    assert "volume_4" in filters.check(without, derived=False).reasons
+
+
 def test_reference_is_out_of_fold(filters: Filter, sources: Sources) -> None:
     (_, first), (_, second) = filters.auditors
     assert not first & second

@@ -65,3 +65,35 @@ def test_impossible_wishes_are_refused() -> None:
         parts(labelled_subjects=13)
     with pytest.raises(DataError, match="no case has a mask"):
         divide(cohort().unlabelled(), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)
+
+
+def test_validation_takes_the_last_subjects_and_changes_nobody_else() -> None:
+    without, made = parts(labelled_subjects=4), parts(labelled_subjects=4, validation=0.2)
+    assert made.test == without.test
+    assert made.labelled == without.labelled
+    assert len(made.validation.subjects) == 4
+    assert set(made.validation.subjects) == set(parts(labelled_subjects=None).labelled.subjects) - set(
+        parts(labelled_subjects=None, validation=0.2).labelled.subjects
+    )
+    assert not set(made.validation.subjects) & {*made.labelled.subjects, *made.unlabelled.subjects}
+    assert all(case.mask is not None for case in made.validation)
+    assert made.fewer(2).validation == made.validation
+    assert sorted(made.held_out) == sorted([*made.test.subjects, *made.validation.subjects])
+    assert list(made.named()) == ["labelled", "unlabelled", "validation", "test"]
+    assert list(without.named()) == ["labelled", "unlabelled", "test"]
+    with pytest.raises(DataError, match="4 for validation; expected 2 to 8"):
+        parts(labelled_subjects=9, validation=0.2)
+
+
+def test_folds_hold_every_subject_out_once() -> None:
+    folds = [parts(fold=(number, 4), labelled_subjects=None) for number in range(4)]
+    held_out = [subject for fold in folds for subject in fold.test.subjects]
+    assert sorted(held_out) == sorted({case.subject for case in cohort().labelled()})
+    for fold in folds:
+        assert not set(fold.test.subjects) & (set(fold.labelled.subjects) | set(fold.unlabelled.subjects))
+        assert len(fold.labelled.subjects) == 15
+
+
+def test_two_labelled_subjects_are_too_few() -> None:
+    with pytest.raises(DataError, match="2 labelled subjects; expected at least 3"):
+        divide(cohort(2), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)

@@ -1,21 +1,21 @@
-"""The value study: arms, equal conditions, resuming, and verdicts on made-up results."""
+"""The value study: arms, equal conditions, parts, resuming, processes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medgen.config import parse_config
 from medgen.dataset import Dataset
-from medgen.errors import ConfigError, DataError
+from medgen.errors import AuditError, ConfigError, DataError
 from medgen.prepared import Prepared
 from medgen.preprocess import Preprocess
 from medgen.segmentation import SegmenterConfig
+from medgen.synthesis.cells import Cell, Study
 from medgen.synthesis.sampling import SyntheticSet
-from medgen.synthesis.value import METRICS, Material, Row, TestSet, ValueConfig, run_study
-from medgen.synthesis.verdict import compare, summarise
+from medgen.synthesis.value import Material, TestSet, ValueConfig, run_study
 from medgen.volume import Volume
 
 from .conftest import SHAPE, blobs
@@ -24,10 +24,9 @@ SEGMENTER = SegmenterConfig(channels=(8, 16), steps=30, batch_size=2, lr=1e-2, p
 CONFIG = ValueConfig(seeds=2, segmenter=SEGMENTER, bootstrap=200)
 
 
-@pytest.fixture(scope="module")
-def test_set() -> TestSet:
+def held_out(seed: int, prefix: str) -> TestSet:
     recipe = Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))
-    data = blobs(3, 5, "t")
+    data = blobs(3, seed, prefix)
     assert data.labels is not None
     grid = recipe.canonical()
     prepared = tuple(
@@ -36,6 +35,11 @@ def test_set() -> TestSet:
     )
     with_grids = Dataset(data.ids, data.subjects, data.images, data.foregrounds, data.labels, prepared)
     return TestSet(with_grids, tuple(Volume(mask.numpy(), grid) for mask in data.labels), recipe)
+
+
+@pytest.fixture(scope="module")
+def test_set() -> TestSet:
+    return held_out(5, "t")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ def test_every_arm_gets_the_same_training(test_set: TestSet, material: Material,
     arms = {row["arm"] for row in rows}
     assert arms == {"real", "standard", "standard+synthetic", "synthetic"}  # nothing of joint was accepted
     assert len(rows) == 4 * 2 * 3 * 2
+    assert {row["part"] for row in rows} == {"test"}
     assert len(names) == 8
     assert all(0 <= row["dice"] <= 1 and row["hd95_mm"] >= 0 for row in rows)
     assert max(row["dice"] for row in rows) > 0.3
@@ -71,8 +76,13 @@ def test_every_arm_gets_the_same_training(test_set: TestSet, material: Material,
 
 def test_shared_subjects_are_refused(test_set: TestSet) -> None:
     leaking = Material(3, blobs(3, 5, "t"), {})
-    with pytest.raises(DataError, match="in training and in the test part"):
+    with pytest.raises(AuditError, match="in the training and in the test part"):
         run_study(CONFIG, [leaking], test_set, [1, 4], seed=0)
+    lent = Material(3, blobs(3, 0, "a"), {}, blobs(3, 6, "v", labelled=False))
+    with pytest.raises(AuditError, match="in the unlabelled and in the validation part"):
+        run_study(CONFIG, [lent], test_set, [1, 4], validation=held_out(6, "v"), seed=0)
+    with pytest.raises(AuditError, match="in the validation and in the test part"):
+        run_study(CONFIG, [Material(3, blobs(3, 0, "a"), {})], test_set, [1, 4], validation=held_out(7, "t"), seed=0)
 
 
 def test_config_checks_arms() -> None:
@@ -80,46 +90,52 @@ def test_config_checks_arms() -> None:
     for data, text in (
         ({"arms": ["real", "magic"]}, "unknown arm"),
         ({"arms": ["standard+deform"]}, "ordinary arm"),
+        ({"arms": ["magic+deform", "real"]}, "unknown arm"),
+        ({"arms": ["standard+", "real"]}, "names no backend"),
         ({"arms": ["real", "real"]}, "every arm once"),
     ):
         with pytest.raises(ConfigError, match=text):
             parse_config(ValueConfig, data, source="test")
 
 
-def made_up(gain: float, seeds: int = 3, subjects: int = 30) -> list[Row]:
-    """Dice of three arms; synthetic differs from standard by ``gain`` plus noise."""
-    rng = np.random.default_rng(0)
-    base = 0.8 + 0.05 * rng.standard_normal(subjects)
-    rows = []
-    for arm, shift in (("real", -0.1), ("standard", 0.0), ("standard+synthetic", gain)):
-        for seed in range(seeds):
-            for subject in range(subjects):
-                for label in (1, 2):
-                    dice = base[subject] + shift + 0.002 * rng.standard_normal()
-                    values = dict(zip(METRICS, (dice, 1.0, 0.9), strict=True))
-                    row = {"arm": arm, "subjects": 10, "seed": seed, "case": f"c{subject}", "subject": f"s{subject}"}
-                    rows.append({**row, "label": label, **values})
-    return rows
+def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material: Material, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"arms": ("standard", "real+deform"), "seeds": 1})
+    names: list[str] = []
+    options = {"validation": held_out(8, "v"), "seed": 3, "device": "cpu", "done": lambda name, _: names.append(name)}
+    alone = run_study(config, [material], test_set, [1, 4], **options)
+    together = run_study(config, [material], test_set, [1, 4], workers=2, store=tmp_path, **options)
+    for row in (*alone, *together):
+        del row["seconds"]
+    assert alone == together
+    assert len(alone) == 2 * 2 * 3 * 2
+    assert sorted(names[2:]) == sorted(names[:2])
+    assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(0.02, "USE"), (-0.02, "HARMFUL"), (0.0, "NO EVIDENCE")])
-def test_verdicts(gain: float, expected: str) -> None:
-    (comparison,) = compare(made_up(gain), seed=0, bootstrap=500)
-    assert comparison.word == expected
-    assert comparison.ordinary == "standard"
-    assert comparison.sentence.startswith(expected)
-    assert comparison.difference.estimate == pytest.approx(gain, abs=0.002)
+def test_a_kept_cell_counts_only_for_the_same_content(test_set: TestSet, material: Material) -> None:
+    def key(own: Material, arm: str = "standard+deform", number: int = 0, **changes: object) -> str:
+        config = CONFIG.model_copy(update=changes)
+        return Study(config, own, test_set, None, (1, 4), 0, "cpu").fingerprint(Cell(arm, number))
+
+    pool = material.pools["deform"]
+    assert pool is not None
+    moved = SyntheticSet(pool.images.flip(0), pool.labels)  # equal sums, other pairs
+    others = [
+        key(replace(material, pools={**material.pools, "deform": moved})),
+        key(replace(material, real=blobs(4, 1, "a"))),
+        key(replace(material, unlabelled=blobs(2, 1, "u", labelled=False))),
+        key(material, number=1),
+        key(material, "standard+synthetic"),
+        key(material, p_synthetic=0.4),
+        key(material, threads=2),
+    ]
+    assert len({key(material), *others}) == 8
+    assert key(material) == key(replace(material, pools={**material.pools, "": moved}), bootstrap=300)
 
 
-def test_summaries_cover_arms_labels_and_metrics() -> None:
-    summaries = summarise(made_up(0.0), seed=0, bootstrap=200)
-    assert len(summaries) == 3 * 3 * 3
-    standard = next(s for s in summaries if (s.arm, s.metric, s.label) == ("standard", "dice", None))
-    assert standard.interval.low < standard.interval.estimate < standard.interval.high
-    assert standard.interval.n == 30
-
-
-def test_holes_in_the_table_are_refused() -> None:
-    rows = made_up(0.0)
-    with pytest.raises(DataError, match="incomplete"):
-        summarise([row for row in rows if not (row["seed"] == 1 and row["subject"] == "s3")], 0, 100)
+def test_arms_that_need_unlabelled_scans_are_refused_without_any(
+    test_set: TestSet, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medgen.synthesis.value.needs_unlabelled", lambda name: name == "real")
+    with pytest.raises(DataError, match="'real' learns from unlabelled scans"):
+        run_study(CONFIG, [material], test_set, [1, 4], seed=0)

@@ -1,6 +1,7 @@
 """Labelled scans by learned deformation: anatomy from registrations, appearance from low-frequency intensity changes.
 
-Every labelled scan is registered to other training scans, labelled or not (Zhao et al., "Data augmentation using
+Every scan that has labels, its own or inferred ones (:mod:`medgen.synthesis.consensus`), is registered to other
+training scans, labelled or not (Zhao et al., "Data augmentation using
 learned transformations for one-shot medical image segmentation", CVPR 2019; Ding et al., 2021). The stationary
 velocities are split into each scan's way to the average anatomy and the variation around it, which is a Gaussian on
 principal components; exponentials of such sums are diffeomorphisms, so image and labels, warped by one field, keep
@@ -9,6 +10,8 @@ fitting each other.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
@@ -20,12 +23,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from medgen.costs import minutes, stand_in
+from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp
+from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
+from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.store import Stored, load_stored, stored_kind
-from medgen.synthesis.svf import RegistrationConfig, register
 from medgen.training import device_of
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
@@ -36,7 +42,7 @@ class DeformConfig(BackendConfig):
     """Settings of the deformation backend.
 
     Attributes:
-        pairs: Registrations in all, spread evenly over the labelled scans.
+        pairs: Registrations in all, spread evenly over the scans that have labels; at least one for each.
         registration: How two scans are aligned.
         variance: Share of the velocities' variance that the principal components keep.
         strength: Factor on the components' standard deviations; 1 is the variation seen in training.
@@ -58,7 +64,7 @@ class DeformConfig(BackendConfig):
 
 @final
 class Deform(Backend):
-    """The trained backend: labelled scans, their ways to the average anatomy, and two Gaussian models."""
+    """The trained backend: scans with labels, their ways to the average anatomy, and two Gaussian models."""
 
     name: ClassVar[str] = "deform"
     derived: ClassVar[bool] = True
@@ -79,28 +85,28 @@ class Deform(Backend):
         """Register pairs of training scans and fit the two Gaussian models.
 
         Args:
-            sources: Labelled scans are moved; labelled and unlabelled ones of other subjects are targets.
+            sources: Scans with labels, their own or inferred, are moved; all scans of other subjects are targets.
             config: Settings.
             context: Seed, device and callbacks.
 
         Raises:
             DataError: If there is no pair of different subjects.
         """
-        labelled, device = sources.labelled, device_of(context.device)
-        images = (
-            labelled.images if sources.unlabelled is None else torch.cat([labelled.images, sources.unlabelled.images])
-        )
+        parents, device = sources.pairs, device_of(context.device)
+        targets = parents.images
+        if sources.unlabelled is not None:
+            targets = torch.cat([sources.labelled.images, sources.unlabelled.images])
         moving, fixed = choose_pairs(sources, config.pairs, context.seed)
         settings = config.registration
         velocities = register(
-            images[moving].to(device), images[fixed].to(device), settings, progress=context.tick
+            parents.images[moving].to(device), targets[fixed].to(device), settings, progress=context.tick
         ).cpu()
-        ways, mean_components = _anatomy(velocities, moving, len(labelled), config.variance)
-        changes = _intensity_changes(images, moving, fixed, velocities, config, device)
+        ways, mean_components = _anatomy(velocities, moving, len(parents), config.variance)
+        changes = _intensity_changes(parents.images[moving], targets[fixed], velocities, config, device)
         appearance = _components(changes.flatten(1), config.variance)
         arrays: dict[str, NDArray[Any]] = {
-            "images": labelled.images.numpy(),
-            "labels": _labels(sources).numpy(),
+            "images": parents.images.numpy(),
+            "labels": _labels(parents).numpy(),
             "ways": ways.numpy(),
             "anatomy": mean_components.numpy(),
             "appearance": appearance.numpy(),
@@ -108,13 +114,37 @@ class Deform(Backend):
         }
         meta = {
             "config": config.model_dump(mode="json"),
-            "ids": list(labelled.ids),
+            "ids": list(parents.ids),
+            "inferred_labels": [] if sources.consensus is None else list(sources.consensus.ids),
             "learnt_from": list(sources.ids),
             "pairs": [[int(a), int(b)] for a, b in zip(moving, fixed, strict=True)],
             "preprocess": context.preprocess.model_dump(mode="json"),
             "contains_patient_scans": True,
         }
         return cls(Stored(cls.name, arrays, meta), context.device)
+
+    @classmethod
+    def estimate(cls, config: DeformConfig, outline: Outline, device: str) -> Estimate:
+        """Of the registrations, from two iterations of two small pairs, and of moving one scan."""
+        where, small = device_of(device), stand_in(outline.shape)
+        ratio = outline.voxels / math.prod(small)
+        image = torch.rand(2, outline.channels, *small, generator=torch.Generator().manual_seed(0)).to(where)
+        short = config.registration.model_copy(update={"iterations": 2})
+        register(image, image.flip(0), short)
+        start = time.perf_counter()
+        control = register(image, image.flip(0), short)
+        each = (time.perf_counter() - start) / 2 / 2 * config.registration.iterations * ratio
+        start = time.perf_counter()
+        warp(image[:1], exponentiate(expand(control[:1], small)))
+        sample = (time.perf_counter() - start) * ratio
+        points = math.prod(control_shape(outline.shape, config.registration.spacing))
+        # All velocities twice; the squarings of a batch of pairs at half resolution, kept for the backward pass.
+        batch = min(config.pairs, 8 if where.type == "cpu" else 64)
+        kept = batch * outline.voxels / 8 * (12 * config.registration.squarings + 20 * outline.channels)
+        memory = 4.0 * (2 * 3 * points * config.pairs + kept) + outline.cohort_bytes
+        seconds = each * config.pairs
+        line = f"deform: {config.pairs} registrations, about {minutes(seconds)}, {memory / 2**20:.0f} MiB"
+        return Estimate(seconds, memory, (line,), sample)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -157,7 +187,9 @@ class Deform(Backend):
         shape = tuple(image.shape[2:])
         control = approach * arrays["ways"][parent] + torch.tensordot(anatomy, arrays["anatomy"], dims=1)
         displacement, smallest, shrunk = self._field(control[None].to(self._device), shape)
-        moved = warp(image.to(self._device), displacement)
+        # What is anatomy is decided by linear interpolation, which cannot overshoot; its values by cubic.
+        inside = warp(image.to(self._device), displacement) > 0
+        moved = warp_cubic(image.to(self._device), displacement).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
         points = control_shape(shape, config.appearance_spacing)
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
@@ -187,48 +219,34 @@ class Deform(Backend):
 
 
 def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], list[int]]:
-    """Rows of moving and fixed scans; labelled scans come first, unlabelled ones after them.
+    """Rows of moving scans in ``sources.pairs``, and of fixed ones among labelled and then unlabelled scans.
 
-    Every labelled scan gets the same number of targets of other subjects, different ones as far as there are.
+    Every scan with labels gets the same number of targets of other subjects, different ones as far as there are.
 
     Raises:
         DataError: If all scans are of one subject.
     """
     subjects = list(sources.labelled.subjects) + list(() if sources.unlabelled is None else sources.unlabelled.subjects)
-    count = len(sources.labelled)
-    each = max(pairs // count, 1)
+    parents = sources.pairs
+    each = max(pairs // len(parents), 1)
     moving: list[int] = []
     fixed: list[int] = []
-    for row in range(count):
-        others = [index for index, subject in enumerate(subjects) if subject != subjects[row]]
+    for row, own in enumerate(parents.subjects):
+        others = [index for index, subject in enumerate(subjects) if subject != own]
         if not others:
             raise DataError(
                 "deformations are learnt between subjects, and the training part has only one; add subjects"
             )
-        order = numpy_rng(seed, "deform", "targets", sources.labelled.ids[row]).permutation(others)
+        order = numpy_rng(seed, "deform", "targets", parents.ids[row]).permutation(others)
         fixed += [int(target) for target in order[:each]]
         moving += [row] * min(each, len(others))
     return moving, fixed
 
 
-def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
-    """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
-
-    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
-    """
-    values = torch.unique(labels)
-    shares = torch.cat([warp((labels == value).float(), displacement, padding="zeros") for value in values], dim=1)
-    # Outside of the grid there is background.
-    background = values == 0
-    if bool(background.any()):
-        shares[:, background] += 1 - shares.sum(dim=1, keepdim=True)
-    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
-
-
-def _labels(sources: Sources) -> Tensor:
-    if sources.labelled.labels is None:
+def _labels(parents: Dataset) -> Tensor:
+    if parents.labels is None:
         raise DataError("synthesis needs training scans with masks")
-    return sources.labelled.labels
+    return parents.labels
 
 
 def _anatomy(velocities: Tensor, moving: list[int], count: int, variance: float) -> tuple[Tensor, Tensor]:
@@ -262,20 +280,19 @@ def _components(data: Tensor, variance: float) -> Tensor:
 
 
 def _intensity_changes(
-    images: Tensor,
-    moving: list[int],
-    fixed: list[int],
+    moving: Tensor,
+    fixed: Tensor,
     velocities: Tensor,
     config: DeformConfig,
     device: torch.device,
 ) -> Tensor:
     """Low-frequency log-intensity changes between aligned scans, as control points (pairs, c, p, q, r)."""
-    shape = tuple(images.shape[2:])
+    shape = tuple(moving.shape[2:])
     points = control_shape(shape, config.appearance_spacing)
     results = []
-    for row, (source, target) in enumerate(zip(moving, fixed, strict=True)):
+    for row in range(len(moving)):
         displacement = exponentiate(expand(velocities[row][None].to(device), shape))
-        moved, wanted = warp(images[source][None].to(device), displacement), images[target][None].to(device)
+        moved, wanted = warp(moving[row][None].to(device), displacement), fixed[row][None].to(device)
         weight = ((moved > 0) & (wanted > 0)).float()
         ratio = (torch.log(wanted.clamp_min(0) + _FLOOR) - torch.log(moved.clamp_min(0) + _FLOOR)) * weight
         # The outermost control points lie outside of the scan and repeat their neighbours.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -13,13 +13,17 @@ from pydantic import Field
 
 from medgen.artifact import MANIFEST, TrainedModel
 from medgen.augmentation import AugmentConfig
-from medgen.errors import ArtifactError, DataError
+from medgen.errors import ArtifactError
 from medgen.models import ModelConfig, build, parse_settings
 from medgen.models.joint import Joint
 from medgen.seeds import derive, torch_rng
+from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
+from medgen.synthesis.balance import balanced_pairs
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.training import TrainingConfig, device_of, fit
 
+# The recipe of the spade backend; the family's own defaults are those of anomaly detection.
+_RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
 # Gentle: what the model sees is what it will make.
 _MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elastic=1.0, intensity=0.0)
 
@@ -29,11 +33,16 @@ class JointConfig(BackendConfig):
 
     Attributes:
         model: Settings of the family ``joint``; ``shape``, ``in_channels`` and ``n_labels`` are filled in.
+            Other than in ``medgen train``, two discriminator scales and adaptive augmentation are the default.
         training: How it is trained.
+        labelled_share: Share of labelled scans among those drawn for training, where there are consensus labels too.
+        alarms: When training raises an alarm.
     """
 
     model: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig.model_validate({"augment": _MILD}))
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(lr_discriminator=0.3, augment=_MILD))
+    labelled_share: float = Field(default=0.4, ge=0, lt=1)
+    alarms: AlarmConfig = AlarmConfig()
 
 
 @final
@@ -43,6 +52,7 @@ class JointBackend(Backend):
     name: ClassVar[str] = "joint"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = JointConfig
+    families: ClassVar[Mapping[str, str]] = {"model": Joint.family}
 
     def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:
         if len(trained.models) != 1 or not isinstance(trained.models[0], Joint):
@@ -53,41 +63,39 @@ class JointBackend(Backend):
         self._high = float(trained.meta["highest_intensity"])
         self._history = tuple(history)
         self._sha256 = trained.sha256
+        self._alarms = tuple(Alarm(**entry) for entry in trained.meta.get("alarms", ()))
 
     @classmethod
     def fit(cls, sources: Sources, config: JointConfig, context: FitContext) -> JointBackend:
-        """Train the joint model on the labelled scans (its loss needs labels, so unlabelled ones are not used).
+        """Train the joint model on labelled scans, and on unlabelled ones with consensus labels by their confidence.
 
         Raises:
             ConfigError: If a model setting is wrong.
             TrainingError: As :func:`medgen.training.fit`.
         """
-        train = sources.labelled
+        train = balanced_pairs(sources, config.labelled_share)
         settings = joint_settings(config, train.channels, train.shape, len(sources.labels))
-        if train.labels is None:
-            raise DataError("synthesis needs training scans with masks")
-        numbered = torch.zeros_like(train.labels)
-        for index, label in enumerate(sources.labels, start=1):
-            numbered[train.labels == label] = index
         model = build(settings, seed=derive(context.seed, "joint", "weights"))
         result = fit(
             model,
-            replace(train, labels=numbered),
+            train,
             config.training,
             seed=derive(context.seed, "joint"),
             device=context.device,
             out=context.out,
             resume=context.resume,
-            log=context.log,
+            log=Watch(config.training.steps, context.log, config.alarms),
             title="joint",
             progress=context.progress,
         )
+        raised = alarms(result.history, config.training.steps, config.alarms)
         meta = {
             "kind": "synthesis",
             "labels": list(sources.labels),
-            "learnt_from": list(train.ids),
+            "learnt_from": list(sources.pairs.ids),
             "highest_intensity": float(train.images.max()),
             "steps": result.steps,
+            "alarms": [asdict(alarm) for alarm in raised],
         }
         trained = TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)
         return cls(trained, result.history)._on(device_of(context.device))
@@ -116,6 +124,11 @@ class JointBackend(Backend):
         """Records of training; empty after loading."""
         return self._history
 
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """What went wrong in training; kept with the weights."""
+        return self._alarms
+
     def sample(self, seed: int) -> Synthetic:
         """Image and labels decoded from one code of the aggregated posterior."""
         image, labels = self._model.sample_labelled(1, torch_rng(seed, "joint", "sample"))
@@ -125,6 +138,7 @@ class JointBackend(Backend):
             labels=numbered.numpy(),
             backend=self.name,
             seed=seed,
+            facts={"alarms": [alarm.name for alarm in self._alarms]} if self._alarms else {},
         )
 
     def _on(self, device: torch.device) -> JointBackend:
@@ -139,4 +153,4 @@ def joint_settings(config: JointConfig, channels: int, shape: tuple[int, int, in
         ConfigError: If a model setting is unknown or wrong.
     """
     known = {"family": Joint.family, "in_channels": channels, "shape": shape, "n_labels": labels}
-    return parse_settings({**config.model, **known})
+    return parse_settings({**_RECIPE, **config.model, **known})

@@ -94,8 +94,10 @@ def local_correlation(first: Tensor, second: Tensor, window: int) -> Tensor:
     def mean(value: Tensor) -> Tensor:
         # One axis after the other: 3 · window instead of window³ additions per voxel.
         for axis in range(3):
+            # A scan of few slices holds only a smaller window: the largest odd one.
+            edge = min(window, (value.shape[2 + axis] - 1) // 2 * 2 + 1)
             size, pad = [1, 1, 1], [0, 0, 0]
-            size[axis], pad[axis] = window, window // 2
+            size[axis], pad[axis] = edge, edge // 2
             value = functional.avg_pool3d(value, size, stride=1, padding=pad, count_include_pad=False)
         return value
 

@@ -1,0 +1,213 @@
+"""What a training will cost, measured on two steps of a small stand-in before anything is started."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medgen.dataset import Batch
+from medgen.environment import available_memory
+from medgen.models import ModelConfig, ScanModel, build
+from medgen.precision import precision_of
+from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy
+from medgen.training import TrainingConfig, device_of
+
+_MIB = 1 << 20
+# Voxels of a stand-in: large enough that the time per voxel is that of the real thing, small enough for any machine.
+_STAND_IN = 48**3
+_FLOAT = 4
+# Weights, gradients, two moments of Adam, moving average.
+_COPIES = 5
+# Gradients of activations and work space of convolutions, on top of the activations that the backward pass keeps.
+_WORKSPACE = 1.5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training one network.
+
+    Attributes:
+        parameters: Trainable parameters.
+        seconds: For all optimiser steps.
+        bytes: Most memory that the training takes, on the device it runs on, beside the cohort.
+        step_seconds: For one step.
+    """
+
+    parameters: int
+    seconds: float
+    bytes: float
+    step_seconds: float
+
+    @property
+    def mebibytes(self) -> float:
+        """Memory in MiB."""
+        return self.bytes / _MIB
+
+
+def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, n_labels: int = 0) -> Cost:
+    """Cost of a training: two full steps on random data, the second one timed.
+
+    Large volumes and batches are not tried out: a stand-in of at most 48³ voxels and two scans is measured, and what it
+    takes is scaled by the number of voxels, which convolutional networks follow. Memory is counted, not observed: what
+    the backward pass keeps, with room for work space, and the copies of the weights.
+
+    Args:
+        settings: The model as the run would build it.
+        training: Steps and batch size.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        n_labels: Labels of the random label map; 0 for image-only families.
+    """
+    where = device_of(device)
+    precision = precision_of(training.precision, where)
+    small = settings.model_copy(update={"shape": stand_in(settings.shape)})
+    batch = min(training.batch_size, 2)
+    model = build(small, seed=0).train()
+    precision.place(model)
+    shape = (batch, small.in_channels, *small.shape)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(shape, generator=generator)
+    foreground = torch.ones((batch, 1, *small.shape))
+    labels = torch.randint(0, n_labels + 1, foreground.shape, generator=generator) if n_labels else None
+    data = Batch(image, foreground, labels, progress=0.5).to(where)
+
+    def step() -> float:
+        kept = 0.0
+        for phase, parameters in model.phases().items():
+            counter = _Kept(parameters)
+            with precision.autocast(), torch.autograd.graph.saved_tensors_hooks(counter, _unchanged):
+                loss = model.loss(phase, data)["loss"]
+            torch.autograd.backward(loss, inputs=parameters)
+            kept = max(kept, counter.total)
+        return kept
+
+    seconds, kept = _timed(step, where)
+    ratio = training.batch_size * math.prod(settings.shape) / (batch * math.prod(small.shape))
+    parameters = parameters_of(settings, model)
+    return Cost(
+        parameters=parameters,
+        seconds=seconds * ratio * training.steps,
+        bytes=_COPIES * _FLOAT * parameters + _WORKSPACE * kept * ratio,
+        step_seconds=seconds * ratio,
+    )
+
+
+def segmenter_cost(
+    config: SegmenterConfig, channels: int, classes: int, shape: Sequence[int], device: str = "auto"
+) -> Cost:
+    """Cost of training one segmenter, measured as in :func:`training_cost`."""
+    where = device_of(device)
+    precision = precision_of(config.precision, where)
+    small, batch = stand_in(shape), min(config.batch_size, 2)
+    with torch.random.fork_rng(devices=[]):
+        network = UNet(config, channels, classes).to(where).train()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((batch, channels, *small), generator=generator).to(where)
+    target = torch.randint(0, classes, (batch, *small), generator=generator).to(where)
+    own = list(network.parameters())
+
+    def step() -> float:
+        counter = _Kept(own)
+        with torch.autograd.graph.saved_tensors_hooks(counter, _unchanged):
+            with precision.autocast():
+                scores = network(image)
+            loss = dice_cross_entropy(scores, target)
+        torch.autograd.backward(loss, inputs=own)
+        return counter.total
+
+    seconds, kept = _timed(step, where)
+    ratio = config.batch_size * math.prod(shape) / (batch * math.prod(small))
+    parameters = sum(parameter.numel() for parameter in own)
+    memory = (_COPIES - 1) * _FLOAT * parameters + _WORKSPACE * kept * ratio
+    return Cost(parameters, seconds * ratio * config.steps, memory, seconds * ratio)
+
+
+def stand_in(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape itself if it is small, else one of about the same proportions and at most 48³ voxels.
+
+    >>> stand_in((40, 56, 40)), stand_in((256, 256, 128))
+    ((40, 56, 40), (56, 56, 32))
+    """
+    i, j, k = (int(n) for n in shape)
+    factor = (_STAND_IN / (i * j * k)) ** (1 / 3)
+    if factor >= 1:
+        return i, j, k
+    small = [min(n, max(16, 8 * int(n * factor / 8))) for n in (i, j, k)]
+    return small[0], small[1], small[2]
+
+
+def parameters_of(settings: ModelConfig, like: ScanModel | None = None) -> int:
+    """Number of parameters of a model, without memory for them.
+
+    Args:
+        settings: The model.
+        like: What to count where a family cannot be built without memory.
+    """
+    try:
+        with torch.device("meta"):
+            model: ScanModel = build(settings, seed=0)
+    except (RuntimeError, NotImplementedError, TypeError):
+        model = build(settings, seed=0) if like is None else like
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def describe_training(name: str, cost: Cost, trainings: int = 1) -> str:
+    """One line of a plan."""
+    times = f"{trainings} trainings" if trainings > 1 else "1 training"
+    return (
+        f"{name}: {times} of {cost.parameters / 1e6:.2f} M parameters, about "
+        f"{minutes(trainings * cost.seconds)}, {cost.mebibytes:.0f} MiB"
+    )
+
+
+def describe_memory(values: int) -> str:
+    """Line for a cohort of ``values`` float32 numbers kept in memory, beside what this machine has free."""
+    free = 1024 * available_memory()
+    return f"cohort in memory: {values * _FLOAT / _MIB:.0f} MiB (free on this machine: {free:.0f} MiB)"
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it.
+
+    >>> minutes(12.1), minutes(600)
+    ('13 s', '10 min')
+    """
+    return f"{math.ceil(seconds)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class _Kept:
+    """Counts what autograd keeps for the backward pass, every memory block once, parameters not at all."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        self.total = 0.0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.total += storage.nbytes()
+        return tensor
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _timed(step: Callable[[], float], device: torch.device) -> tuple[float, float]:
+    """Seconds of the second of two steps, and what they return; random streams are left as they were."""
+    seconds = kept = 0.0
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(0)
+        for _ in range(2):
+            start = time.perf_counter()
+            kept = step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - start
+    return seconds, kept

@@ -1,0 +1,68 @@
+"""What every ordinary arm starts from: the scans that generators may use too, and the settings shared by all arms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from medgen.augmentation import AugmentConfig
+from medgen.dataset import Dataset
+from medgen.errors import AuditError, DataError
+from medgen.segmentation import SegmenterConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Everything that an ordinary arm may use: exactly the scans that generators may use.
+
+    Attributes:
+        real: Labelled training scans.
+        unlabelled: Training scans of other subjects, without labels; None if there are none.
+        labels: Label numbers to segment, without 0.
+        segmenter: Network and training; teachers are trained the same way.
+        augment: The standard augmentation.
+        seed: Of shared work: teachers, choice of registrations.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        memo: Finished shared work (registrations, pseudo-labels, teachers) by what it depends on. Pass one dictionary
+            to all arms and repetitions of one number of subjects; what depends on the seed is kept by seed.
+
+    Raises:
+        DataError: If ``real`` lacks labels, ``unlabelled`` carries some or is on another grid, or ``memo`` comes from
+            other scans.
+        AuditError: If a subject is in both parts.
+    """
+
+    real: Dataset
+    unlabelled: Dataset | None
+    labels: tuple[int, ...]
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+    device: str = "auto"
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.real.labels is None or not len(self.real):
+            raise DataError(f"ordinary arms need training scans with masks, found {len(self.real)} without")
+        self._check_unlabelled()
+        # Pseudo-labels of a larger training part would leak its masks into a smaller one.
+        parts = [self.real] + ([] if self.unlabelled is None else [self.unlabelled])
+        scans = (self.labels, [(part.ids, float(part.images.double().sum())) for part in parts])
+        if self.memo.setdefault("scans", scans) != scans:
+            raise DataError(
+                "the memo holds work on other scans or labels; pass a new dictionary for every training part"
+            )
+
+    def _check_unlabelled(self) -> None:
+        if self.unlabelled is None:
+            return
+        if self.unlabelled.labels is not None:
+            raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
+        if self.unlabelled.images.shape[1:] != self.real.images.shape[1:]:
+            raise DataError(
+                f"unlabelled scans of shape {tuple(self.unlabelled.images.shape[1:])} beside labelled ones of shape "
+                f"{tuple(self.real.images.shape[1:])}; prepare them with one recipe"
+            )
+        both = set(self.real.subjects) & set(self.unlabelled.subjects)
+        if both:
+            raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")

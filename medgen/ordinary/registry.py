@@ -1,0 +1,68 @@
+"""Ordinary arms by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from medgen.errors import ConfigError, DataError
+from medgen.ordinary import arms
+from medgen.ordinary.base import Setting
+from medgen.segmentation_recipe import Recipe
+
+
+class ArmModule(Protocol):
+    """What a file in :mod:`medgen.ordinary.arms` holds."""
+
+    SOURCE: str
+    NEEDS_UNLABELLED: bool
+
+    def recipe(self, setting: Setting) -> Recipe:
+        """How a segmenter is trained in this arm."""
+        ...
+
+
+def available() -> list[str]:
+    """Names of all ordinary arms, ``real`` and ``standard`` first.
+
+    >>> available()[:2]
+    ['real', 'standard']
+    """
+    names = sorted(module.name for module in pkgutil.iter_modules(arms.__path__))
+    return sorted(names, key=lambda name: {"real": 0, "standard": 1}.get(name, 2))
+
+
+def needs_unlabelled(name: str) -> bool:
+    """Whether an arm cannot do without unlabelled scans."""
+    return _module(name).NEEDS_UNLABELLED
+
+
+def describe(name: str) -> str:
+    """What an arm does and where it was published, one sentence."""
+    return _module(name).SOURCE
+
+
+def recipe(name: str, setting: Setting) -> Recipe:
+    """How a segmenter is trained in an arm.
+
+    Teachers and registrations that the arm needs are computed here and kept in ``setting.memo``.
+
+    Args:
+        name: One of :func:`available`.
+        setting: Scans and shared settings.
+
+    Raises:
+        ConfigError: If there is no such arm, or a package that it needs is not installed.
+        DataError: If it needs unlabelled scans and there are none.
+    """
+    module = _module(name)
+    if module.NEEDS_UNLABELLED and (setting.unlabelled is None or not len(setting.unlabelled)):
+        raise DataError(f"the arm {name!r} learns from unlabelled scans, and the training part has none; leave it out")
+    return module.recipe(setting)
+
+
+def _module(name: str) -> ArmModule:
+    if name not in available():
+        raise ConfigError(f"ordinary arms: expected one of {', '.join(available())}, found {name!r}")
+    return cast(ArmModule, importlib.import_module(f"{arms.__name__}.{name}"))

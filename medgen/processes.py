@@ -1,0 +1,115 @@
+"""Long tasks in several processes that end with their parent, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from medgen.errors import TrainingError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def run_in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, Result]]:
+    """Call a function for every task, in fresh processes, and yield results in the order in which they are finished.
+
+    Processes are spawned, since a forked one inherits the locks of threads that it lacks. They are ended when the
+    generator is closed or an exception passes through it, and end by themselves when this process is killed.
+
+    Args:
+        function: Can be pickled, with all that it is bound to; each process gets one copy of it.
+        tasks: Can be pickled.
+        workers: Number of processes.
+
+    Raises:
+        TrainingError: If a process dies, for example for want of memory.
+        Exception: What ``function`` raises.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    # As bytes: torch would hand tensors over in shared memory, of which containers have little.
+    content = pickle.dumps(function)
+    running: dict[Connection, tuple[Any, Task | None]] = {}
+    left = list(reversed(tasks))
+    try:
+        for _ in range(min(workers, len(tasks))):
+            own, other = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(other,), daemon=True)
+            process.start()
+            other.close()
+            running[own] = (process, None)
+        for own in running:
+            own.send_bytes(content)
+            _give(own, running, left)
+        while any(task is not None for _, task in running.values()):
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                process, task = running[connection]
+                try:
+                    result, error = connection.recv()
+                except (EOFError, ConnectionError):
+                    process.join(5)
+                    raise TrainingError(
+                        f"a worker process ended early (exit code {process.exitcode}), often for want of memory; use "
+                        "fewer workers, and --resume to go on"
+                    ) from None
+                if error is not None:
+                    raise error
+                _give(connection, running, left)
+                if task is not None:
+                    yield task, result
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for connection, (process, _) in running.items():
+            process.join()
+            connection.close()
+
+
+def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | None]], left: list[Task]) -> None:
+    task = left.pop() if left else None
+    running[connection] = (running[connection][0], task)
+    if task is not None:
+        connection.send(task)
+
+
+def _serve(connection: Connection) -> None:
+    """The life of a process: the function and tasks come in, (result, None) or (None, error) goes out."""
+    # Ctrl-C reaches the whole group; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    function = pickle.loads(connection.recv_bytes())
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = (function(task), None)
+        except Exception as error:
+            answer = (None, _portable(error))
+        connection.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,173 @@
+"""Alarms of adversarial training: mode collapse, divergence, and a discriminator that has won, from the numbers logged.
+
+A GAN's losses do not say whether its samples are any good. What tells is the diversity of a batch of samples beside
+that of real scans, the discriminator's accuracy, the probability of its adaptive augmentation, whether scans still
+come back from their own codes, and the size of the gradients.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from pydantic import Field
+
+from medgen.config import Config
+
+logger = logging.getLogger(__name__)
+
+COLLAPSE = "mode_collapse"
+DIVERGENCE = "divergence"
+OVERPOWERED = "discriminator_wins"
+SATURATED = "augmentation_saturated"
+
+Record = Mapping[str, float]
+
+
+class AlarmConfig(Config):
+    """When an alarm is raised.
+
+    Attributes:
+        patience: Records in a row that must be bad.
+        warmup: Share of the training at whose end watching begins.
+        diversity: Mode collapse: samples of a batch differ by less than this share of what real scans differ by.
+        accuracy: Overpowered discriminator: it is right more often than this.
+        augmented: Saturated: discriminator augmentation is at least this probable and still not enough.
+        rise: Divergence: the reconstruction error is more than this many times its lowest value.
+        gradient: Divergence: the generator's gradient norm is more than this many times its median so far.
+    """
+
+    patience: int = Field(default=5, ge=1)
+    warmup: float = Field(default=0.3, ge=0, lt=1)
+    diversity: float = Field(default=0.35, gt=0, lt=1)
+    accuracy: float = Field(default=0.97, gt=0.5, lt=1)
+    augmented: float = Field(default=0.79, gt=0, le=1)
+    rise: float = Field(default=2.0, gt=1)
+    gradient: float = Field(default=50.0, gt=1)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A named event of a training.
+
+    Attributes:
+        name: ``mode_collapse``, ``divergence``, ``discriminator_wins`` or ``augmentation_saturated``.
+        step: At which it was raised.
+        message: What was seen, and what to do.
+    """
+
+    name: str
+    step: int
+    message: str
+
+
+def alarms(history: Sequence[Record], steps: int, config: AlarmConfig | None = None) -> tuple[Alarm, ...]:
+    """The alarms that a history gives cause for, each once, in the order in which they would have been raised.
+
+    Args:
+        history: Records as the training loop logs them: ``step`` and numbers such as ``generator/diversity``,
+            ``generator/monitor``, ``generator/gradient``, ``discriminator/accuracy`` and ``discriminator/augmented``.
+            What is not logged raises no alarm.
+        steps: Steps of the whole training.
+        config: Limits; the defaults if absent.
+    """
+    config = config or AlarmConfig()
+    checks = {
+        COLLAPSE: _collapse(history, config),
+        DIVERGENCE: _divergence(history, config),
+        OVERPOWERED: _overpowered(history, config),
+        SATURATED: _saturated(history, config),
+    }
+    raised = []
+    for name, (bad, text) in checks.items():
+        begin = 0 if name == DIVERGENCE else config.warmup * steps
+        run = 0
+        for record, wrong in zip(history, bad, strict=True):
+            run = run + 1 if wrong and record["step"] > begin else 0
+            if run >= config.patience or (wrong and not _finite(record)):
+                raised.append(Alarm(name, int(record["step"]), text))
+                break
+    return tuple(sorted(raised, key=lambda alarm: alarm.step))
+
+
+@dataclass
+class Watch:
+    """A logger that passes numbers on and raises alarms while a training runs.
+
+    Attributes:
+        steps: Steps of the whole training.
+        log: Where numbers go, and ``alarm/<name>`` = 1 at the step of an alarm; None is nowhere.
+        config: Limits.
+        seen: Records so far.
+        raised: Names of the alarms so far.
+    """
+
+    steps: int
+    log: Callable[[dict[str, float], int], None] | None = None
+    config: AlarmConfig = field(default_factory=AlarmConfig)
+    seen: list[dict[str, float]] = field(default_factory=list)
+    raised: set[str] = field(default_factory=set)
+
+    def __call__(self, numbers: dict[str, float], step: int) -> None:
+        """Take the numbers of a step."""
+        self.seen.append({"step": step, **numbers})
+        if self.log is not None:
+            self.log(numbers, step)
+        for alarm in alarms(self.seen, self.steps, self.config):
+            if alarm.name not in self.raised:
+                self.raised.add(alarm.name)
+                logger.warning("step %d: %s", alarm.step, alarm.message)
+                if self.log is not None:
+                    self.log({f"alarm/{alarm.name}": 1.0}, step)
+
+
+def _collapse(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
+    bad = [record.get("generator/diversity", 1.0) < config.diversity for record in history]
+    return bad, (
+        f"mode collapse: samples of a batch differed by less than {config.diversity:g} of what real scans differ by; "
+        "lower training.lr or the adversarial weight, or raise r1"
+    )
+
+
+def _divergence(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
+    lowest, norms, bad = math.inf, list[float](), list[bool]()
+    for record in history:
+        error, norm = record.get("generator/monitor", 0.0), record.get("generator/gradient", 0.0)
+        # Errors may be negative (likelihoods); a factor says nothing then.
+        risen = 0 < config.rise * lowest < error
+        burst = len(norms) >= config.patience and norm > config.gradient * median(norms)
+        bad.append(risen or burst or not _finite(record))
+        lowest = min(lowest, error) if "generator/monitor" in record else lowest
+        norms.append(norm)
+    return bad, (
+        f"divergence: numbers were not finite, the reconstruction error rose above {config.rise:g} times its lowest "
+        f"value, or the gradient above {config.gradient:g} times its median; lower training.lr, do not use these scans"
+    )
+
+
+def _overpowered(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
+    # With adaptive augmentation a good discriminator is made worse first; only where that is used up has it won.
+    bad = [
+        record.get("discriminator/accuracy", 0.0) > config.accuracy
+        and record.get("discriminator/augmented", 1.0) >= config.augmented
+        for record in history
+    ]
+    return bad, (
+        f"the discriminator has won: it was right in more than {config.accuracy:.0%} of its patches, and teaches the "
+        "generator little; lower training.lr_discriminator or discriminator_widths, or raise r1"
+    )
+
+
+def _saturated(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
+    bad = [record.get("discriminator/augmented", 0.0) >= config.augmented for record in history]
+    return bad, (
+        "adaptive augmentation is saturated: the discriminator knows the training scans by heart in spite of it; "
+        "samples may be distorted as augmented scans are; use more scans or a smaller discriminator"
+    )
+
+
+def _finite(record: Record) -> bool:
+    return all(math.isfinite(value) for value in record.values())

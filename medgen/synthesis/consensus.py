@@ -1,0 +1,213 @@
+"""Labels for unlabelled scans: what several segmenters, trained on the labelled scans, agree on.
+
+Clinics have many more scans than masks. A generator that knows only the masks knows five anatomies; one that may also
+use these scans knows all of them. Members differ by initial weights, order and augmentation (deep ensembles:
+Lakshminarayanan et al., NeurIPS 2017); the mean of their probabilities is better than any one of them, and where they
+differ is where it is likely wrong. Further rounds train members on the labels of the round before, as in
+self-training with noisy students (Xie et al., CVPR 2020). Registration of the labelled scans (multi-atlas fusion) was
+tried as a member and lost: see docs/benchmarks/augment.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from medgen.augmentation import AugmentConfig
+from medgen.config import Config
+from medgen.dataset import Dataset
+from medgen.errors import ArtifactError
+from medgen.files import sha256_json
+from medgen.metrics.segmentation import mean_dice
+from medgen.seeds import derive
+from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation_recipe import LabelledImages
+from medgen.synthesis.base import Sources
+from medgen.synthesis.store import Stored, load_stored, stored_kind
+
+# A scan is set aside when its members agree this many robust standard deviations less than on the median scan.
+_OUTLIER = 3.0
+_KIND = "consensus"
+
+
+class ConsensusConfig(Config):
+    """How unlabelled scans get labels.
+
+    Attributes:
+        members: Segmenters per round; 0 leaves unlabelled scans without labels.
+        rounds: 1 trains members on labelled scans only; each further round also on the labels of the one before.
+        segmenter: Network and training of a member.
+        augment: Augmentation in training.
+        p_unlabelled: In later rounds, the probability that an element of a batch is a scan with inferred labels.
+    """
+
+    members: Annotated[int, Field(ge=0)] = 5
+    rounds: Annotated[int, Field(ge=1)] = 1
+    # Larger than the usual downstream segmenter: it teaches, and nothing has to be fair about its size.
+    segmenter: SegmenterConfig = SegmenterConfig(residual_units=2)
+    augment: AugmentConfig = AugmentConfig()
+    p_unlabelled: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @property
+    def trainings(self) -> int:
+        """Segmenters trained in all."""
+        return self.members * self.rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """The outcome of :func:`label_unlabelled`.
+
+    Attributes:
+        scans: Unlabelled scans with credible labels and a confidence per voxel; None if there are none.
+        agreement: Mean Dice of the members with their consensus, by case id, of every unlabelled scan.
+        bound: Scans that agree less are left out.
+    """
+
+    scans: Dataset | None
+    agreement: Mapping[str, float]
+    bound: float
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Unlabelled scans whose labels are not credible."""
+        kept = () if self.scans is None else self.scans.ids
+        return tuple(name for name in self.agreement if name not in kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Scans with labels, as :func:`medgen.segmentation.train_segmenter` takes them."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def label_unlabelled(
+    sources: Sources,
+    config: ConsensusConfig,
+    *,
+    seed: int,
+    device: str = "auto",
+    store: Path | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> Consensus:
+    """Label the unlabelled scans of some sources.
+
+    Args:
+        sources: Labelled scans teach; unlabelled ones are labelled. Nothing held out.
+        config: Settings.
+        seed: Of all trainings.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        store: Folder in which the outcome is kept, so that an interrupted run does not train again; None keeps nothing.
+        tick: Called with (trainings done, trainings in all).
+
+    Returns:
+        Labels, voxel confidence (the members' mean probability of the label) and agreement. Scans that lack a label
+        which every labelled scan has, or on which members agree much less than usual, are left out.
+
+    Raises:
+        TrainingError: As :func:`medgen.segmentation.train_segmenter`.
+    """
+    unlabelled, real = sources.unlabelled, sources.labelled
+    if unlabelled is None or config.members == 0:
+        return Consensus(None, {}, 0.0)
+    key = _fingerprint(sources, config, seed)
+    kept = None if store is None else _kept(store, key)
+    if kept is not None:
+        return _select(sources, *kept)
+    inferred: LabelledImages | None = None
+    numbers = torch.tensor((0, *sources.labels), dtype=torch.uint8)
+    for turn in range(config.rounds):
+        votes: list[Tensor] = []
+        total: Tensor | None = None
+        for member in range(config.members):
+            segmenter = train_segmenter(
+                real,
+                config.segmenter,
+                derive(seed, "consensus", turn, member),
+                labels=sources.labels,
+                augmentation=config.augment,
+                synthetic=inferred,
+                p_synthetic=config.p_unlabelled,
+                device=device,
+            )
+            probability = segmenter.probabilities(unlabelled.images)
+            votes.append(probability.argmax(dim=1, keepdim=True).to(torch.uint8))
+            total = probability if total is None else total + probability
+            if tick is not None:
+                tick(turn * config.members + member + 1, config.trainings)
+        if total is None:
+            raise AssertionError("at least one member voted")
+        confidence, winner = (total / config.members).max(dim=1, keepdim=True)
+        inferred = _Pairs(unlabelled.images, numbers[winner])
+    agreement = {
+        name: _agreement([vote[row, 0].numpy() for vote in votes], winner[row, 0].numpy(), len(sources.labels))
+        for row, name in enumerate(unlabelled.ids)
+    }
+    labels, trusted = numbers[winner], (confidence * 255).round().to(torch.uint8)
+    if store is not None:
+        arrays = {"labels": labels.numpy(), "confidence": trusted.numpy()}
+        Stored(_KIND, arrays, {"key": key, "agreement": agreement}).save(store)
+    return _select(sources, labels, trusted, agreement)
+
+
+def _select(sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float]) -> Consensus:
+    """Leave out scans on which members agree much less than usual, or that lack what every labelled scan has."""
+    if sources.unlabelled is None or sources.labelled.labels is None:
+        raise AssertionError("sources have unlabelled scans, and labels")
+    bound = _bound(np.array(list(agreement.values())))
+    always = [value for value in sources.labels if bool(_has(sources.labelled.labels, value).all())]
+    kept = [
+        name
+        for row, name in enumerate(sources.unlabelled.ids)
+        if agreement[name] >= bound and all(bool((labels[row] == value).any()) for value in always)
+    ]
+    if not kept:
+        return Consensus(None, agreement, bound)
+    return Consensus(replace(sources.unlabelled, labels=labels, confidence=trusted).subset(kept), agreement, bound)
+
+
+def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
+    digest = hashlib.sha256()
+    for part in (sources.labelled, sources.unlabelled):
+        if part is not None:
+            digest.update(part.images.numpy().tobytes())
+            digest.update(b"" if part.labels is None else part.labels.numpy().tobytes())
+    return sha256_json([config.model_dump(mode="json"), list(sources.ids), sources.labels, seed, digest.hexdigest()])
+
+
+def _kept(store: Path, key: str) -> tuple[Tensor, Tensor, dict[str, float]] | None:
+    if stored_kind(store) != _KIND:
+        return None
+    try:
+        stored = load_stored(store)
+    except ArtifactError:
+        return None
+    if stored.meta.get("key") != key:
+        return None
+    labels, trusted = (torch.from_numpy(np.array(stored.arrays[name])) for name in ("labels", "confidence"))
+    return labels, trusted, dict(stored.meta["agreement"])
+
+
+def _agreement(votes: list[NDArray[np.uint8]], winner: NDArray[np.int64], classes: int) -> float:
+    return float(np.mean([mean_dice(vote, winner, range(1, classes + 1)) for vote in votes]))
+
+
+def _bound(values: NDArray[np.float64]) -> float:
+    """Median less three robust standard deviations (median absolute deviation times 1.4826)."""
+    middle = float(np.median(values))
+    return middle - _OUTLIER * 1.4826 * float(np.median(np.abs(values - middle))) - 1e-9
+
+
+def _has(labels: Tensor, value: int) -> Tensor:
+    return (labels == value).flatten(1).any(dim=1)

@@ -1,0 +1,99 @@
+"""The commands of ``medgen augment``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import (
+    ConfigArgument,
+    Device,
+    DryRun,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Resume,
+    Seed,
+    Workers,
+    bar,
+    finish,
+    group,
+    listed,
+    load,
+    plan,
+)
+
+augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
+
+
+@augment_app.command("run", epilog="Example: medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
+def augment_run(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    device: Device = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
+    from . import augment as pipeline
+
+    settings = load(pipeline.AugmentRunConfig, "augment", config, overrides, device, seed, workers)
+    if dry_run:
+        plan(pipeline.plan(settings))
+    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+
+
+@augment_app.command("value", epilog="Example: medgen augment value default data=my-scans synthetic.other=their-scans")
+def augment_value(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    device: Device = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
+    from . import augment_value as pipeline
+
+    settings = load(pipeline.ValueRunConfig, "value", config, overrides, device, seed, workers)
+    if dry_run:
+        plan(pipeline.plan(settings))
+    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+
+
+@augment_app.command(
+    "nnunet", epilog="Example: medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart"
+)
+def augment_nnunet(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished augment runs: one, or one per fold.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder nnUNet_raw.")],
+    number: Annotated[int, typer.Option("--id", min=1, max=999, help="Number of the data set.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
+    channels: Annotated[str | None, typer.Option("--channels", help="Channel names, such as CT or T1,T2.")] = None,
+    seed: Seed = None,
+) -> None:
+    """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
+    from medgen.synthesis.nnunet import FOLDS, write_nnunet
+
+    with bar("writing") as tick:
+        made = write_nnunet(
+            runs, out, number=number, name=name, channels=listed(channels or ""), seed=seed or 0, progress=tick
+        )
+    typer.echo(f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases")
+    for index, (train, held_out) in enumerate(made.folds):
+        synthetic = sum(case.startswith("syn-") for case in train)
+        typer.echo(
+            f"fold {index}: {len(train) - synthetic} real and {synthetic} synthetic scans for training, "
+            f"{len(held_out)} real ones for validation"
+        )
+    typer.echo(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into")
+    typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")

@@ -1,0 +1,110 @@
+"""Unlabelled scans get labels that several segmenters agree on, and only those that are credible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from medgen.augmentation import AugmentConfig
+from medgen.metrics.segmentation import mean_dice
+from medgen.segmentation import SegmenterConfig
+from medgen.svf import RegistrationConfig
+from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
+
+from .conftest import blobs
+
+CONFIG = ConsensusConfig(
+    members=3,
+    segmenter=SegmenterConfig(channels=(8, 16), steps=60, batch_size=2, lr=0.02),
+    augment=AugmentConfig(rotate_degrees=5, translate=1, intensity=0.1),
+)
+
+
+@pytest.fixture(scope="module")
+def found(sources: Sources) -> Consensus:
+    return label_unlabelled(sources, CONFIG, seed=0, device="cpu")
+
+
+def test_labels_are_close_to_the_hidden_ones(found: Consensus) -> None:
+    truth = blobs(4, 1, "u")
+    assert found.scans is not None
+    assert found.scans.labels is not None
+    assert truth.labels is not None
+    assert set(found.scans.ids) | set(found.left_out) == set(truth.ids)
+    for row, name in enumerate(found.scans.ids):
+        hidden = truth.labels[truth.ids.index(name), 0].numpy()
+        assert mean_dice(found.scans.labels[row, 0].numpy(), hidden, (1, 4)) > 0.8
+    confidence = found.scans.confidence
+    assert confidence is not None
+    # Three classes: the winner has at least a third of the probability, and the middle of a structure nearly all.
+    assert int(confidence.min()) >= 255 // 3 - 1
+    assert float((confidence > 240).float().mean()) > 0.5
+
+
+def test_equal_seeds_give_equal_labels_and_others_differ(found: Consensus, sources: Sources) -> None:
+    again = label_unlabelled(sources, CONFIG, seed=0, device="cpu")
+    other = label_unlabelled(sources, CONFIG, seed=1, device="cpu")
+    assert found.scans is not None
+    assert again.scans is not None
+    assert other.scans is not None
+    assert torch.equal(again.scans.confidence, found.scans.confidence)  # type: ignore[arg-type]
+    assert not torch.equal(other.scans.confidence, found.scans.confidence)  # type: ignore[arg-type]
+
+
+def test_scans_without_the_organ_are_left_out(sources: Sources) -> None:
+    strange = blobs(4, 1, "u", labelled=False)
+    images = strange.images.clone()
+    images[2] = 0.1 * torch.rand(images[2].shape, generator=torch.Generator().manual_seed(0))
+    ticks: list[tuple[int, int]] = []
+    spoilt = replace(sources, unlabelled=replace(strange, images=images))
+    found = label_unlabelled(spoilt, CONFIG, seed=0, device="cpu", tick=lambda done, of: ticks.append((done, of)))
+    assert "u-2" in found.left_out
+    assert found.scans is not None
+    assert len(found.scans) >= 2
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_second_round_learns_from_the_first(sources: Sources, found: Consensus) -> None:
+    twice = CONFIG.model_copy(update={"rounds": 2, "p_unlabelled": 1.0})
+    second = label_unlabelled(sources, twice, seed=0, device="cpu")
+    assert second.agreement != found.agreement
+    assert second.scans is not None
+
+
+def test_an_interrupted_run_does_not_train_again(sources: Sources, found: Consensus, tmp_path: Path) -> None:
+    quick = CONFIG.model_copy(update={"members": 1, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 5})})
+    calls: list[int] = []
+    for config, seed, trained in ((quick, 0, 1), (quick, 0, 0), (quick, 1, 1), (quick, 1, 0)):
+        calls.clear()
+        made = label_unlabelled(sources, config, seed=seed, store=tmp_path, tick=lambda done, of: calls.append(done))
+        assert len(calls) == trained
+        again = label_unlabelled(sources, config, seed=seed)
+        assert made.agreement == again.agreement
+        if made.scans is not None and again.scans is not None:
+            assert torch.equal(made.scans.labels, again.scans.labels)  # type: ignore[arg-type]
+    (tmp_path / "arrays.safetensors").write_bytes(b"broken")
+    calls.clear()
+    label_unlabelled(sources, quick, seed=1, store=tmp_path, tick=lambda done, of: calls.append(done))
+    assert calls == [1]
+
+
+def test_nothing_to_label(sources: Sources) -> None:
+    assert label_unlabelled(replace(sources, unlabelled=None), CONFIG, seed=0).scans is None
+    assert label_unlabelled(sources, CONFIG.model_copy(update={"members": 0}), seed=0).scans is None
+
+
+def test_deformed_scans_come_from_unlabelled_anatomies_too(
+    sources: Sources, found: Consensus, context: FitContext
+) -> None:
+    config = DeformConfig(pairs=4, registration=RegistrationConfig(spacing=6, iterations=5, window=5))
+    both = replace(sources, consensus=found.scans)
+    parents = {Deform.fit(both, config, context).sample(seed).parents[0] for seed in range(40)}
+    assert parents & set(sources.labelled.ids)
+    assert parents & {f"u-{row}" for row in range(4)}
+    alone = {Deform.fit(sources, config, context).sample(seed).parents[0] for seed in range(10)}
+    assert alone <= set(sources.labelled.ids)
