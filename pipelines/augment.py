@@ -76,7 +76,9 @@ def _tracked(
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
     with track.stage("audit") as stage:
-        generated, audit = audit_stage(config, prepared, generated, folder, stage, manifest.name, progress=progress)
+        generated, audit = audit_stage(
+            config, prepared, generated, folder, stage, manifest.name, labelling.original, progress=progress
+        )
     likeness: FidelityResults | None = None
     if config.fidelity.enabled:
         with track.stage("fidelity") as stage:

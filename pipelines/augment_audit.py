@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from medgen import tracking
+from medgen.dataset import join
 from medgen.files import sha256_json
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
@@ -25,6 +27,7 @@ def audit_stage(
     folder: RunFolder,
     stage: tracking.Run,
     cohort: str,
+    original_labels: Mapping[int, int],
     *,
     progress: bool,
 ) -> tuple[Generated, Audit]:
@@ -33,7 +36,8 @@ def audit_stage(
     Returns:
         The generators with the pool without copies, and the audit.
     """
-    held_out = prepared.data.get("test")
+    parts = [replace(prepared.data[name], labels=None) for name in ("validation", "test") if name in prepared.data]
+    held_out = join(parts) if parts else None
     with bars(progress) as tick:
         audit = audit_pool(
             generated.pool,
@@ -53,6 +57,7 @@ def audit_stage(
         cohort=cohort,
         modality=config.modality,
         config_sha256=sha256_json(config.model_dump(mode="json")),
+        original_labels=original_labels,
     )
     save_filter(state, folder.model / FOLDER)
     stage.set_tags({"medgen.audit.valid": str(audit.valid).lower()})

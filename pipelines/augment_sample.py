@@ -122,6 +122,7 @@ def _write(
             sources=state.filters.sources,
             backends=backends,
             label_names=state.label_names,
+            original_labels=state.original_labels,
             seed=seed,
             config_sha256=state.config_sha256,
             cohort=state.cohort,

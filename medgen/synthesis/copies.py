@@ -142,6 +142,31 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How much a scan resembles a training case.
+
+    Attributes:
+        check: ``copy`` (towards strangers) or ``identity`` (of a deformed scan towards its parent's subject).
+        value: Largest likeness, see :class:`Gallery`.
+        bound: What it may be at most.
+        case: The training case.
+    """
+
+    check: str
+    value: float
+    bound: float
+    case: str
+
+    @property
+    def copied(self) -> bool:
+        """Whether it counts as a copy; also where value or bound is not a number."""
+        return not self.value <= self.bound
+
+    def __str__(self) -> str:
+        return f"memorised: r = {self.value:.3f} with case {self.case}, expected at most {self.bound:.3f}"
+
+
+@dataclass(frozen=True)
 class CopyBounds:
     """From which likeness on a scan counts as a copy.
 

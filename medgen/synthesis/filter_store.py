@@ -6,7 +6,7 @@ The folder holds the training scans and the held-out scans of the run (as images
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class FilterState:
         cohort: Name of the cohort that was learnt from.
         modality: Of its scans.
         config_sha256: Digest of the configuration of the run.
+        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
     """
 
     filters: Filter
@@ -55,6 +56,7 @@ class FilterState:
     cohort: str
     modality: str
     config_sha256: str
+    original_labels: Mapping[int, int] = field(default_factory=dict)
 
 
 def save_filter(state: FilterState, folder: Path) -> None:
@@ -87,6 +89,7 @@ def save_filter(state: FilterState, folder: Path) -> None:
         "cohort": state.cohort,
         "modality": state.modality,
         "config_sha256": state.config_sha256,
+        "original_labels": {str(label): number for label, number in state.original_labels.items()},
         "contains_patient_scans": True,
     }
     Stored(_KIND, arrays, meta).save(folder)
@@ -160,6 +163,7 @@ def _restore(stored: Stored, device: str) -> FilterState:
         cohort=meta["cohort"],
         modality=meta["modality"],
         config_sha256=meta["config_sha256"],
+        original_labels={int(label): int(number) for label, number in meta["original_labels"].items()},
     )
 
 

@@ -22,7 +22,7 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
-from medgen.synthesis.copies import CopyBounds, Gallery, calibrate
+from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
 from medgen.synthesis.planted import chosen, likenesses
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -82,31 +82,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How much a scan resembles a training case.
-
-    Attributes:
-        check: ``copy`` (towards strangers) or ``identity`` (of a deformed scan towards its parent's subject).
-        value: Largest likeness, see :class:`medgen.synthesis.copies.Gallery`.
-        bound: What it may be at most.
-        case: The training case.
-    """
-
-    check: str
-    value: float
-    bound: float
-    case: str
-
-    @property
-    def copied(self) -> bool:
-        """Whether it counts as a copy; also where value or bound is not a number."""
-        return not self.value <= self.bound
-
-    def __str__(self) -> str:
-        return f"memorised: r = {self.value:.3f} with case {self.case}, expected at most {self.bound:.3f}"
-
-
-@dataclass(frozen=True)
 class LabelBounds:
     """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
 
@@ -124,8 +99,7 @@ class LabelBounds:
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
         """From :meth:`plain`."""
         low, high = data["log_volume"]
-        centroid = np.array(data["centroid"])
-        return cls((low, high), data["component"], centroid, data["distance"], data["optional"])
+        return cls(**{**data, "log_volume": (low, high), "centroid": np.array(data["centroid"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +305,7 @@ class Filter:
         related = torch.tensor([owner in kin for owner in self.gallery.subjects])
         found = []
         for name, rows, bound in (("copy", ~related, self.copy_bound), ("identity", related, self.identity_bound)):
-            # Outside of its region such a scan is its parent's by design.
+            # Where only a region was drawn, the scan is its parent elsewhere, and says so.
             if bool(rows.any()) and not (name == "identity" and synthetic.region is not None):
                 row = int(torch.where(rows, values, -2.0).argmax())
                 found.append(Likeness(name, float(values[row]), bound, self.gallery.ids[row]))

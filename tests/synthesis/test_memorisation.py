@@ -14,6 +14,7 @@ from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.integrity import check
 from medgen.segmentation import SegmenterConfig
+from medgen.svf import RegistrationConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import Backend, FitContext, Sources, Synthetic
@@ -27,7 +28,6 @@ from medgen.synthesis.memorisation import AuditConfig, audit_pool
 from medgen.synthesis.planted import KINDS, plant
 from medgen.synthesis.replay import replay
 from medgen.synthesis.sampling import Candidate, Pool
-from medgen.synthesis.svf import RegistrationConfig
 
 from .conftest import blobs
 
