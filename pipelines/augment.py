@@ -11,6 +11,7 @@ from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling
 
 from .augment_audit import audit_stage
+from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
 from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
@@ -70,6 +71,7 @@ def _tracked(
         stage.set_tags({"medgen.generators": ", ".join(made.routing.backends)})
         if progress:
             print("\n".join(made.lines), file=sys.stderr)
+    table = read_feature_file(config, prepared)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
@@ -77,6 +79,10 @@ def _tracked(
         generated, audit = audit_stage(
             config, prepared, generated, folder, stage, manifest.name, labelling.original, progress=progress
         )
+    likeness: FidelityResults | None = None
+    if config.fidelity.enabled:
+        with track.stage("fidelity") as stage:
+            likeness = measure_fidelity(config, prepared, generated, table, folder, stage, progress=progress)
     measured: StudyResults | None = None
     if config.value.enabled:
         with track.stage("value") as stage:
@@ -99,6 +105,7 @@ def _tracked(
         refused=refused,
         study=measured,
         plan=made,
+        fidelity=likeness,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
@@ -107,7 +114,8 @@ def _tracked(
     track.log_metrics({f"accepted.{name}": len(generated.pool.accepted(name)) for name in config.generators.names})
     if measured is not None:
         track_verdict(track, measured)
-    for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
+    outputs = ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv", "fidelity.csv")
+    for name in outputs:
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
     exported = (folder.synthetic / "card.md").is_file()

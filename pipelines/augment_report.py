@@ -23,8 +23,10 @@ from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.volume import Grid, Volume
 
+from .augment_fidelity import FidelityResults
 from .augment_plan import Plan
 from .augment_sections_audit import audit_section, printed_audit
+from .augment_sections_fidelity import fidelity_lines, section_fidelity
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .runfolder import RunFolder
 
@@ -54,6 +56,7 @@ class Results:
     refused: str
     study: StudyResults | None
     plan: Plan
+    fidelity: FidelityResults | None = None
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -95,6 +98,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "real_agreement": dict(results.filters.agreement),
         },
         "audit": {**results.audit.summary(), "export_refused": results.refused},
+        "fidelity": None if results.fidelity is None else results.fidelity.plain(),
         **({} if results.study is None else study_metrics(results.study)),
     }
 
@@ -107,6 +111,8 @@ def printed(results: Results) -> list[str]:
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
         lines += [f"{backend.name}: ALARM at step {alarm.step}: {alarm.message}" for alarm in backend.alarms]
     lines += printed_audit(results.audit)
+    if results.fidelity is not None:
+        lines += fidelity_lines(results.fidelity)
     if results.study is not None:
         lines += study_lines(results.study)
     return [*lines, results.verdict[1]]
@@ -134,6 +140,8 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
     _samples(report, results, folder, seed)
     _filter(report, results)
     audit_section(report, results.audit, results.pool, partial(_beside, results), folder, results.refused)
+    if results.fidelity is not None:
+        section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:
         study_section(report, results.study, folder)
     report.section("Limits", LIMITS)

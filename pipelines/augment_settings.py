@@ -13,6 +13,7 @@ from medgen.synthesis.arms import Arm
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.consensus import ConsensusConfig
+from medgen.synthesis.fidelity import FidelityConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value import ValueConfig
@@ -123,6 +124,7 @@ class AugmentRunConfig(LabelledRunConfig):
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
         audit: The memorisation audit, without which nothing is exported.
+        fidelity: How synthetic scans are compared with real ones.
     """
 
     out: Path = Path("runs/augment")
@@ -134,6 +136,7 @@ class AugmentRunConfig(LabelledRunConfig):
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
     audit: AuditConfig = AuditConfig()
+    fidelity: FidelityConfig = FidelityConfig()
 
     @field_validator("generators", mode="before")
     @classmethod

@@ -187,7 +187,7 @@ def export(
     cohort: str,
     original: Mapping[int, int],
 ) -> str:
-    """Write ``synthetic/``, unless no scan was accepted.
+    """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label.
 
     Returns:
         Why the export was refused by the audit; empty if it was not.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medgen.artifact import MANIFEST, TrainedModel
 from medgen.augmentation import AugmentConfig
@@ -26,6 +26,7 @@ from medgen.training import TrainingConfig, device_of, fit
 _RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
 # Gentle: what the model sees is what it will make.
 _MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elastic=1.0, intensity=0.0)
+_TRAINING: dict[str, Any] = {"lr_discriminator": 0.3, "augment": _MILD}
 
 
 class JointConfig(BackendConfig):
@@ -40,9 +41,15 @@ class JointConfig(BackendConfig):
     """
 
     model: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(lr_discriminator=0.3, augment=_MILD))
+    training: TrainingConfig = TrainingConfig(**_TRAINING)
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     alarms: AlarmConfig = AlarmConfig()
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _recipe(cls, given: Any) -> Any:
+        # Naming the steps must not take the rest of the recipe away.
+        return {**_TRAINING, **given} if isinstance(given, Mapping) else given
 
 
 @final

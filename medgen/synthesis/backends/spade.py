@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,14 +43,10 @@ _MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elasti
 _AIR = 0.02
 
 
-def _mask_training() -> TrainingConfig:
-    return TrainingConfig(steps=300, augment=_MILD)
-
-
-def _training() -> TrainingConfig:
-    # At 1e-3 the discriminator does not learn to tell blurred scans from sharp ones, at 3e-4 it does
-    # within 30 steps (hippocampus, batches of 4).
-    return TrainingConfig(steps=600, betas=(0.5, 0.99), lr_discriminator=0.3, augment=_MILD)
+_MASK_TRAINING: dict[str, Any] = {"steps": 300, "augment": _MILD}
+# At 1e-3 the discriminator does not learn to tell blurred scans from sharp ones, at 3e-4 it does within 30 steps
+# (hippocampus, batches of 4).
+_TRAINING: dict[str, Any] = {"steps": 600, "betas": (0.5, 0.99), "lr_discriminator": 0.3, "augment": _MILD}
 
 
 class SpadeConfig(BackendConfig):
@@ -72,15 +68,26 @@ class SpadeConfig(BackendConfig):
     """
 
     mask: dict[str, Any] = Field(default_factory=dict)
-    mask_training: TrainingConfig = Field(default_factory=_mask_training)
+    mask_training: TrainingConfig = TrainingConfig(**_MASK_TRAINING)
     model: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = Field(default_factory=_training)
+    training: TrainingConfig = TrainingConfig(**_TRAINING)
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     segmenter: SegmenterConfig | None = SegmenterConfig(steps=300)
     steering: float = Field(default=0.5, ge=0, le=1)
     mask_spread: float = Field(default=0.6, ge=0, le=1)
     style_spread: float = Field(default=0.6, ge=0, le=1)
     alarms: AlarmConfig = AlarmConfig()
+
+    @field_validator("mask_training", mode="before")
+    @classmethod
+    def _mask_recipe(cls, given: Any) -> Any:
+        return {**_MASK_TRAINING, **given} if isinstance(given, Mapping) else given
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _recipe(cls, given: Any) -> Any:
+        # Naming the steps must not take the rest of the recipe away.
+        return {**_TRAINING, **given} if isinstance(given, Mapping) else given
 
 
 @final
