@@ -32,9 +32,9 @@ def export_pool(
     config_sha256: str,
     cohort: str,
     modality: str = "unknown",
+    original_labels: Mapping[int, int] | None = None,
     layout: Layout = "nnunet",
     held_out: Collection[str] = (),
-    original_labels: Mapping[int, int] | None = None,
 ) -> list[Path]:
     """Write every accepted scan that was audited and is no copy.
 
@@ -53,7 +53,6 @@ def export_pool(
         modality: For the describing files and the card.
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
-        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
 
     Returns:
         The files written.

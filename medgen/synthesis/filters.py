@@ -305,7 +305,7 @@ class Filter:
         related = torch.tensor([owner in kin for owner in self.gallery.subjects])
         found = []
         for name, rows, bound in (("copy", ~related, self.copy_bound), ("identity", related, self.identity_bound)):
-            # Where only a region was drawn, the scan is its parent elsewhere, and says so.
+            # Outside of its region such a scan is its parent's by design.
             if bool(rows.any()) and not (name == "identity" and synthetic.region is not None):
                 row = int(torch.where(rows, values, -2.0).argmax())
                 found.append(Likeness(name, float(values[row]), bound, self.gallery.ids[row]))

@@ -31,7 +31,7 @@ class About:
         stamp: Of the cohort as a whole.
         backends: What made it.
         scans: (id, backend, stamp) of every scan.
-        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
+        original_labels: Label → its number in the cohort's own masks, where a run had to renumber.
     """
 
     name: str
@@ -110,7 +110,6 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
             "test": [],
         }
     content["medgen"] = {"synthetic": True, "stamp": about.stamp, "version": medgen.__version__}
-    content["original_labels"] = {str(label): number for label, number in about.original_labels.items()}
     files.write_json(out / "dataset.json", content)
     return [out / "dataset.json"]
 
