@@ -192,10 +192,10 @@ class Spade(ScanModel):
             self.encoder.vector.bias[settings.style :] += _START_LOGVAR
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros((channels, *settings.shape)))
-        # Standard deviation per channel around the mean scan, the unit in which the discriminator sees images. With
-        # spectral norm its logits change no faster than what it sees, and detail is a tenth of the intensity range.
-        self.spread: Tensor
-        self.register_buffer("spread", torch.ones((channels, 1, 1, 1)))
+        # Standard deviation of fine detail per channel, the unit in which the discriminator sees images. With spectral
+        # norm its logits change no faster than what it sees: in model intensities it took blurred scans for sharp ones.
+        self.detail: Tensor
+        self.register_buffer("detail", torch.ones((channels, 1, 1, 1)))
         self._consistency: Consistency | None = None
 
     def watch(self, consistency: Consistency | None) -> None:
@@ -242,8 +242,11 @@ class Spade(ScanModel):
     def initialize(self, dataset: Dataset) -> None:
         """Start from the mean scan, so that the networks learn only the differences."""
         self.mean.copy_(dataset.images.mean(0))
-        variance = (dataset.images - self.mean).square().mean(dim=(0, 2, 3, 4), keepdim=True)[0]
-        self.spread.copy_(variance.sqrt().clamp_min(1e-3))
+        squares = [
+            (image - functional.avg_pool3d(image, 3, 1, 1)).square().mean(dim=(1, 2, 3), keepdim=True)
+            for image in dataset.images
+        ]
+        self.detail.copy_(torch.stack(squares).mean(0).sqrt().clamp_min(1e-3))
 
     @torch.no_grad()
     def style_codes(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -287,8 +290,8 @@ class Spade(ScanModel):
         return self._game.discriminator_terms(self._maps(batch.image, labels), self._maps(fake, labels))
 
     def _maps(self, image: Tensor, labels: Tensor) -> Tensor:
-        """What the discriminator sees: image, in units of its variation, and one-hot labels."""
-        image = image / self.spread
+        """What the discriminator sees: image, in units of its detail, and one-hot labels."""
+        image = image / self.detail
         return torch.cat([image, losses.one_hot(labels, self.settings.n_labels + 1).to(image.dtype)], dim=1)
 
     def _labels(self, batch: Batch) -> Tensor:
