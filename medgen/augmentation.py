@@ -34,6 +34,8 @@ class AugmentConfig(Config):
         stretch: Extra zoom per axis, log-uniform in [1 / (1 + stretch), 1 + stretch].
         translate: Shift along each axis, uniform in ± this many voxels.
         elastic: Standard deviation of the elastic displacement at its control points, in voxels.
+        spacing: Voxel size along i, j, k in any unit. Where slices are thick, a rotation in voxels would shear the
+            anatomy; with this, angles, shifts and bends are those of space, in sides of the finest axis.
         elastic_spacing: Distance of the control points of the displacement and of the bias field, in voxels.
         intensity: Probability of each of the intensity transforms below, drawn apart for each.
         gamma: Exponent range, applied to the sample's intensities scaled to [0, 1]; log-uniform.
@@ -51,6 +53,7 @@ class AugmentConfig(Config):
     stretch: NonNegative = 0.1
     translate: NonNegative = 2.0
     elastic: NonNegative = 1.5
+    spacing: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     elastic_spacing: Annotated[float, Field(ge=2)] = 12.0
     intensity: Probability = 0.3
     gamma: tuple[Positive, Positive] = (0.7, 1.5)
@@ -119,8 +122,10 @@ def _spatial(
         bend = (bend * moved[..., None, None, None]).to(device)
     if not bool(chosen.any()) and not bool(mirrored.any()):
         return image, labels
-    half = torch.tensor([max((n - 1) / 2, 0.5) for n in shape], device=device)
-    # Output voxel -> input voxel: rotate, then shrink (zoom in), then mirror; in voxels, so that angles stay angles.
+    side = [step / min(config.spacing) for step in config.spacing]
+    # Half the scan along each axis, in sides of the finest axis: the unit in which angles stay angles.
+    half = torch.tensor([max((n - 1) / 2, 0.5) * step for n, step in zip(shape, side, strict=True)], device=device)
+    # Output place -> input place: rotate, then shrink (zoom in), then mirror.
     matrix = _rotation(angles) * torch.exp(-zoom)[:, :, None] * (1 - 2 * mirrored.float())[:, :, None]
     matrix = matrix.to(device) * half[None, None, :] / half[None, :, None]
     # torch wants coordinates in the order k, j, i.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medgen import files, io
 from medgen.errors import DataError, GeometryError
@@ -42,6 +43,7 @@ class Case:
         mask: Label map on the same grid, or None.
         attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds.
         sha256: Hash per file, keyed by its path relative to the manifest's root; empty until hashed.
+        relabel: Label number in the mask file → number in use; labels it does not name become 0. Empty keeps all.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Case:
     mask: Path | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
+    relabel: Mapping[int, int] = field(default_factory=dict)
 
     def read_image(self) -> Volume:
         """All channels on one grid, (c, i, j, k).
@@ -73,7 +76,7 @@ class Case:
         return image
 
     def read_mask(self, image: Volume | None = None) -> Volume | None:
-        """The label map, integers of shape (1, i, j, k); None where the case has none.
+        """The label map, integers of shape (1, i, j, k), renumbered by ``relabel``; None where the case has none.
 
         Args:
             image: The case's image, if it has been read already: saves reading it again for its grid.
@@ -91,7 +94,7 @@ class Case:
                 f"{self.mask}: {_difference(mask, image)} {self.images[0].name}; expected the mask on the grid of its "
                 "image; resample the mask (nearest neighbour)"
             )
-        return mask
+        return mask.with_data(_renumbered(mask.data, self.relabel)) if self.relabel else mask
 
 
 def read_labels(path: Path) -> Volume:
@@ -115,6 +118,12 @@ def read_labels(path: Path) -> Volume:
     if data.min() < 0:
         raise fail(path, f"negative labels down to {int(data.min())}", "labels of 0 and more", "renumber the labels")
     return mask.with_data(data)
+
+
+def _renumbered(data: NDArray[Any], relabel: Mapping[int, int]) -> NDArray[np.int32]:
+    values, places = np.unique(data, return_inverse=True)
+    numbers = np.array([relabel.get(int(value), 0) for value in values], dtype=np.int32)
+    return numbers[places].reshape(data.shape)
 
 
 def _difference(volume: Volume, other: Volume) -> str:

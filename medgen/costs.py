@@ -66,7 +66,7 @@ def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, 
     precision = precision_of(training.precision, where)
     small = settings.model_copy(update={"shape": stand_in(settings.shape)})
     batch = min(training.batch_size, 2)
-    model = build(small).train()
+    model = build(small, seed=0).train()
     precision.place(model)
     shape = (batch, small.in_channels, *small.shape)
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +103,8 @@ def segmenter_cost(
     where = device_of(device)
     precision = precision_of(config.precision, where)
     small, batch = stand_in(shape), min(config.batch_size, 2)
-    network = UNet(config, channels, classes).to(where).train()
+    with torch.random.fork_rng(devices=[]):
+        network = UNet(config, channels, classes).to(where).train()
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((batch, channels, *small), generator=generator).to(where)
     target = torch.randint(0, classes, (batch, *small), generator=generator).to(where)
@@ -148,9 +149,9 @@ def parameters_of(settings: ModelConfig, like: ScanModel | None = None) -> int:
     """
     try:
         with torch.device("meta"):
-            model: ScanModel = build(settings)
+            model: ScanModel = build(settings, seed=0)
     except (RuntimeError, NotImplementedError, TypeError):
-        model = build(settings) if like is None else like
+        model = build(settings, seed=0) if like is None else like
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medgen import io
 from medgen.cases import Case, Manifest, case_files, read_labels, sha256_of
@@ -19,7 +18,7 @@ from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Volume
 
-__all__ = ["CheckResult", "Fault", "check"]
+__all__ = ["CheckResult", "Fault", "check", "label_values", "mask_faults", "mixed_channels"]
 
 _DEFAULT = CohortConfig()
 # Voxel sizes in mm beyond which a header is more likely in other units than right.
@@ -97,7 +96,7 @@ def check(
             if progress is not None:
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
-    faults += _doubles(looked) + _mixed_channels(looked)
+    faults += _doubles(looked) + mixed_channels([(item.case, item.channels) for item in looked])
     return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)))
 
 
@@ -154,7 +153,7 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
     else:
         channels = 0
     if case.mask is not None:
-        faults += _mask_faults(case, case.mask, image, manifest)
+        faults += mask_faults(case, image, manifest.labels)[0]
     return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels)
 
 
@@ -175,28 +174,43 @@ def _image_faults(path: Path, image: Volume) -> list[Fault]:
     return faults
 
 
-def _mask_faults(case: Case, path: Path, image: Volume | None, manifest: Manifest) -> list[Fault]:
+def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> tuple[list[Fault], tuple[int, ...]]:
+    """What is wrong with the mask of a case, and the label numbers it holds.
+
+    Args:
+        case: With a mask.
+        image: Its image; None (unreadable) leaves the grid unchecked.
+        labels: Declared label numbers; empty declares nothing.
+
+    Returns:
+        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty. Numbers without 0, ascending.
+    """
+    path = case.mask
+    if path is None:
+        return [], ()
     faults: list[Fault] = []
     mask = _read(lambda: read_labels(path) if image is None else case.read_mask(image), faults)
     if mask is None:
-        return faults
-    values = _values(mask)
-    if not values.any():
+        return faults, ()
+    values = label_values(mask)
+    if not values:
         faults.append(
             Fault(str(path), "an empty mask", "at least one labelled voxel", "redraw it, or leave the case out")
         )
-    if manifest.labels and (unknown := sorted(set(values.tolist()) - {0, *manifest.labels})):
+    if labels and (unknown := sorted(set(values) - set(labels))):
         found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
-        known = ", ".join(str(value) for value in manifest.labels)
+        known = ", ".join(str(value) for value in labels)
         faults.append(Fault(str(path), found, f"0, {known}"[:80], "declare them (cohort.labels), or correct the mask"))
-    return faults
+    return faults, values
 
 
-def _values(mask: Volume) -> NDArray[np.int64]:
-    """The labels that occur; counting is ten times faster than sorting where labels are small."""
+def label_values(mask: Volume) -> tuple[int, ...]:
+    """The labels that occur, without 0, ascending; counting is ten times faster than sorting where labels are small."""
     if mask.data.max() < 1 << 16:
-        return np.flatnonzero(np.bincount(mask.data.ravel(order="K").astype(np.int64, copy=False)))
-    return np.unique(mask.data).astype(np.int64)
+        found = np.flatnonzero(np.bincount(mask.data.ravel(order="K").astype(np.int64, copy=False)))
+    else:
+        found = np.unique(mask.data)
+    return tuple(int(value) for value in found if value > 0)
 
 
 def _doubles(looked: Sequence[_Looked]) -> list[Fault]:
@@ -216,15 +230,14 @@ def _doubles(looked: Sequence[_Looked]) -> list[Fault]:
     return faults
 
 
-def _mixed_channels(looked: Sequence[_Looked]) -> list[Fault]:
-    counts = Counter(item.channels for item in looked if item.channels)
-    if len(counts) < 2:
+def mixed_channels(counts: Sequence[tuple[Case, int]]) -> list[Fault]:
+    """A fault for every case whose number of channels is not the usual one; 0 stands for unknown."""
+    numbers = Counter(count for _, count in counts if count)
+    if len(numbers) < 2:
         return []
-    usual = counts.most_common(1)[0][0]
+    usual = numbers.most_common(1)[0][0]
     return [
-        Fault(
-            str(item.case.images[0]), f"{item.channels} channels", f"{usual} as in most cases", "add or remove channels"
-        )
-        for item in looked
-        if item.channels not in (0, usual)
+        Fault(str(case.images[0]), f"{count} channels", f"{usual} as in most cases", "add or remove channels")
+        for case, count in counts
+        if count not in (0, usual)
     ]

@@ -18,7 +18,7 @@ from medgen.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-Axes = tuple[NDArray[np.float64], float, bool]
+Axes = tuple[NDArray[np.float64], NDArray[np.float64], bool]
 
 # Scans looked at: enough for a median, few enough to be quick.
 _SCANS = 12
@@ -26,14 +26,17 @@ _SCANS = 12
 _MULTIPLE = 8
 # A scan that is filled by tissue to this share is a crop inside the body, which has no outline to register.
 _CROP = 0.9
+# Slices this much thicker than the finest voxel side stay thick: voxels between them would be invented.
+_THICK = 1.5
 
 
 def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int) -> Preprocess:
     """Complete a recipe: what ``wanted`` leaves out is chosen from the cohort's own scans.
 
     The grid covers 95 % of the scans' fields of view (of their foreground for scans with air around the organ, plus 5 %
-    margin). Voxels are isotropic at the median of the scans' finest spacing, or coarser where ``max_side`` voxels would
-    not reach. Whole organs are registered to the cohort template, crops inside the body are centred.
+    margin). Voxels have the median of the scans' finest spacing, or are coarser where ``max_side`` voxels would not
+    reach; an axis whose own spacing is more than 1.5 times the finest, as that of thick slices, keeps it. Whole organs
+    are registered to the cohort template, crops inside the body are centred.
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
@@ -59,8 +62,13 @@ def _measure(axes: Sequence[Axes], wanted: Mapping[str, Any], max_side: int) -> 
     extents = np.array([extent for extent, _, _ in axes])
     crop = np.mean([filled for _, _, filled in axes]) > 0.5
     extent = np.percentile(extents, 95, axis=0) * (1.0 if crop else 1.05)
-    step = max(float(np.median([spacing for _, spacing, _ in axes])), float(extent.max()) / max_side)
-    spacing = np.array(wanted.get("spacing") or [round(step, 2)] * 3, dtype=float)
+    spacings = np.array([spacing for _, spacing, _ in axes])
+    finest = float(np.median(spacings.min(axis=1)))
+    own = np.median(spacings, axis=0)
+    thick = own > _THICK * finest
+    step = max(finest, float(np.where(thick, 0, extent).max()) / max_side)
+    chosen = np.where(thick, np.maximum(own, np.maximum(step, extent / max_side)), step).round(2)
+    spacing = np.array(wanted.get("spacing") or chosen, dtype=float)
     shape = (np.ceil(extent / spacing / _MULTIPLE) * _MULTIPLE).astype(int)
     align = "center" if crop else "affine"
     return {
@@ -72,16 +80,17 @@ def _measure(axes: Sequence[Axes], wanted: Mapping[str, Any], max_side: int) -> 
 
 
 def _axes(scan: Volume) -> Axes:
-    """Extent along R, A, S in mm of what is worth covering, finest spacing in mm, and whether it is a crop."""
+    """Extent of what is worth covering and spacing, both along R, A, S in mm, and whether the scan is a crop."""
     mask = foreground_mask(scan.data)
     crop = bool(mask.mean() > _CROP)
     corners = np.argwhere(mask) if not crop else np.array([[0, 0, 0], np.array(mask.shape) - 1])
     size = (corners.max(axis=0) - corners.min(axis=0) + 1).astype(float)
     # Size along each array axis, seen along the world axis it is nearest to.
     order = np.abs(scan.grid.affine[:3, :3] / np.array(scan.grid.spacing)).argmax(axis=0)
-    extent = np.zeros(3)
+    extent, spacing = np.zeros(3), np.zeros(3)
+    spacing[order] = scan.grid.spacing
     extent[order] = size * np.array(scan.grid.spacing)
-    return extent, min(scan.grid.spacing), crop
+    return extent, spacing, crop
 
 
 def _some(manifest: Manifest) -> list[Volume]:

@@ -24,6 +24,7 @@ from medgen.training import device_of
 
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+_VOXELS = (2, 3, 4)
 
 
 class SegmenterConfig(Config):
@@ -88,6 +89,43 @@ class Segmenter:
         """The most probable label number per voxel, (n, 1, i, j, k) int64, on the CPU."""
         numbers = torch.tensor(self.classes)
         return numbers[self.probabilities(images, batch).argmax(dim=1, keepdim=True)]
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch: int = 4) -> Tensor:
+        """Mean and standard deviation of what each convolution puts out, one row per image.
+
+        These are the channel statistics that describe the look of an image (Huang and Belongie, "Arbitrary style
+        transfer in real-time with adaptive instance normalization", ICCV 2017), at every resolution of the network.
+        They are taken *before* the normalisation, which sets them to 0 and 1.
+
+        Args:
+            images: (n, c, i, j, k).
+            batch: Images at a time.
+
+        Returns:
+            (n, 2 x output channels of all convolutions) float32, on the CPU; in the order of the network's modules.
+        """
+        self.network.eval()
+        outputs: dict[int, Tensor] = {}
+
+        def keep(number: int, output: Tensor) -> None:
+            outputs[number] = torch.cat([output.mean(dim=_VOXELS), output.std(dim=_VOXELS, correction=0)], dim=1)
+
+        convolutions = [m for m in self.network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
+        hooks = [
+            module.register_forward_hook(lambda _m, _i, output, number=number: keep(number, output))
+            for number, module in enumerate(convolutions)
+        ]
+        rows = []
+        try:
+            for start in range(0, len(images), batch):
+                # In full precision: rounding would be a difference between scans.
+                self.network(images[start : start + batch].to(self.precision.device))
+                rows.append(torch.cat([outputs[number] for number in sorted(outputs)], dim=1).cpu())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(rows)
 
 
 def train_segmenter(

@@ -8,11 +8,15 @@ from medgen import tracking
 from medgen.cases import Manifest, write_splits
 from medgen.files import write_json
 from medgen.layouts import load_cohort
+from medgen.synthesis.labelling import Labelling
 
+from .augment_audit import audit_stage
+from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
+from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import Generated, export, generate, prepare, split
+from .augment_stages import export, generate, prepare, split
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
 from .runfolder import RunFolder, RunSummary, open_run
@@ -26,23 +30,25 @@ def run(
     """Run the whole pipeline; see the module.
 
     Returns:
-        Exit code 1 if scans could not be prepared or no synthetic scan was accepted.
+        Exit code 1 if scans could not be prepared or no synthetic scan was exported.
 
     Raises:
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         settings = config.model_dump(mode="json")
         digest = manifest.digest()
         with tracking.start("augment", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:
-            return _tracked(config, manifest, folder, track, resume=resume, progress=progress)
+            return _tracked(config, manifest, labelling, folder, track, resume=resume, progress=progress)
 
 
 def _tracked(
     config: AugmentRunConfig,
     manifest: Manifest,
+    labelling: Labelling,
     folder: RunFolder,
     track: tracking.Run,
     *,
@@ -50,8 +56,9 @@ def _tracked(
     progress: bool,
 ) -> RunSummary:
     with track.stage("split"):
-        parts = split(config, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
+        manifest = labelling.apply(manifest)
+        parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
         prepared = prepare(config, manifest, parts, progress)
@@ -64,9 +71,18 @@ def _tracked(
         stage.set_tags({"medgen.generators": ", ".join(made.routing.backends)})
         if progress:
             print("\n".join(made.lines), file=sys.stderr)
+    table = read_feature_file(config, prepared)
     generated = generate(config, prepared, parts, folder, track, "", resume=resume, progress=progress)
     for backend in generated.backends:
         backend.save(folder.model / backend.name)
+    with track.stage("audit") as stage:
+        generated, audit = audit_stage(
+            config, prepared, generated, folder, stage, manifest.name, labelling.original, progress=progress
+        )
+    likeness: FidelityResults | None = None
+    if config.fidelity.enabled:
+        with track.stage("fidelity") as stage:
+            likeness = measure_fidelity(config, prepared, generated, table, folder, stage, progress=progress)
     measured: StudyResults | None = None
     if config.value.enabled:
         with track.stage("value") as stage:
@@ -74,7 +90,7 @@ def _tracked(
             measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
     with track.stage("export"):
-        export(config, prepared, generated, folder, manifest.name)
+        refused = export(config, prepared, parts, generated, audit, folder, manifest.name, labelling.original)
     results = Results(
         manifest=manifest,
         parts=parts,
@@ -85,8 +101,11 @@ def _tracked(
         backends=generated.backends,
         filters=generated.filters,
         pool=generated.pool,
+        audit=audit,
+        refused=refused,
         study=measured,
         plan=made,
+        fidelity=likeness,
     )
     with track.stage("report"):
         metrics = metrics_of(results)
@@ -95,18 +114,21 @@ def _tracked(
     track.log_metrics({f"accepted.{name}": len(generated.pool.accepted(name)) for name in config.generators.names})
     if measured is not None:
         track_verdict(track, measured)
-    for name in ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv"):
+    outputs = ("report.html", "metrics.json", "plan.json", "manifest.csv", "splits.csv", "value.csv", "fidelity.csv")
+    for name in outputs:
         if (folder.out / name).is_file():
             track.log_file(folder.out / name)
-    if generated.pool.accepted():
+    exported = (folder.synthetic / "card.md").is_file()
+    if exported:
         track.log_file(folder.synthetic / "card.md", "synthetic")
         track.log_file(folder.synthetic / "dataset.json", "synthetic")
-    lines = [*printed(results), *_places(folder, generated, track)]
-    return RunSummary(folder.out, 1 if prepared.failures or not generated.pool.accepted() else 0, tuple(lines))
+    lines = [*printed(results), *_places(folder, refused, exported, track)]
+    return RunSummary(folder.out, 1 if prepared.failures or not exported else 0, tuple(lines))
 
 
-def _places(folder: RunFolder, generated: Generated, track: tracking.Run) -> list[str]:
-    cohort = folder.synthetic if generated.pool.accepted() else "none: no scan passed the filter, see rejections.csv"
+def _places(folder: RunFolder, refused: str, exported: bool, track: tracking.Run) -> list[str]:
+    nothing = refused or "no scan passed the filter, see rejections.csv"
+    cohort = folder.synthetic if exported else f"none: {nothing}"
     return [
         f"synthetic cohort: {cohort}",
         f"generators:       {folder.model}",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import torch
 
 from medgen.cases import Manifest
 from medgen.costs import describe_memory, minutes
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.layouts import load_cohort
+from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocess import Preprocess
 from medgen.recipe import fit_preprocess
 from medgen.synthesis.backends import available, backend_class
@@ -25,6 +29,7 @@ from medgen.synthesis.labelkinds import label_facts
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, route
 
+from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
 from .augment_value import study_estimate
@@ -66,6 +71,7 @@ class Plan:
 def plan(config: AugmentRunConfig) -> list[str]:
     """What a run would do, and what it would cost: the lines of ``--dry-run``."""
     manifest = load_cohort(config.data, config.cohort)
+    manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)
@@ -140,9 +146,25 @@ def estimates(config: AugmentRunConfig, outline: Outline) -> dict[str, Estimate]
     result = {"consensus": consensus, **backends, "filter": judge, "sampling": sampling}
     if sizes > 1:
         result = {name: _repeated(item, sizes) for name, item in result.items()}
+    if config.fidelity.enabled:
+        result["fidelity"] = _fidelity_estimate(config, outline)
     if config.value.enabled:
         result["value"] = study_estimate(config, outline)
     return result
+
+
+def _fidelity_estimate(config: AugmentRunConfig, outline: Outline) -> Estimate:
+    """Structural similarity, most of the comparison with real scans: training, held-out and synthetic, pair by pair."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((2, outline.channels, *outline.shape), generator=generator)
+    seconds = []
+    for _ in range(2):  # the first one imports
+        start = time.perf_counter()
+        pairwise_ms_ssim(image, 1.0)
+        seconds.append(time.perf_counter() - start)
+    backends = len(config.generators.names)
+    total = seconds[1] * math.comb(config.fidelity.similar, 2) * (2 + backends + (backends > 1))
+    return Estimate(total, 0.0, (f"comparison with real scans: about {minutes(total)}",))
 
 
 def _repeated(item: Estimate, times: int) -> Estimate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,20 +16,24 @@ from medgen.report.curves import training_curves
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.seeds import numpy_rng
+from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend, Sources
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.volume import Grid, Volume
 
+from .augment_fidelity import FidelityResults
 from .augment_plan import Plan
+from .augment_sections_audit import audit_section, printed_audit
+from .augment_sections_fidelity import fidelity_lines, section_fidelity
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .runfolder import RunFolder
 
 _SHOWN = 4
 LIMITS = f"""{STUDY_LIMITS.rstrip()}
-- The copy check looks for scans that resemble a training scan more than people resemble each other. It does not prove \
-that nothing about a patient can be inferred.
+- The audit looks for copies and for signs of membership. It does not prove that nothing about a patient can be \
+inferred.
 - Deformed scans are patients' scans in another shape: internal use only.
 - Synthetic scans are for training, never for testing, and nothing here is for clinical use.
 """
@@ -47,8 +52,11 @@ class Results:
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
+    audit: Audit
+    refused: str
     study: StudyResults | None
     plan: Plan
+    fidelity: FidelityResults | None = None
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -89,6 +97,8 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "identity_bound": results.filters.identity_bound,
             "real_agreement": dict(results.filters.agreement),
         },
+        "audit": {**results.audit.summary(), "export_refused": results.refused},
+        "fidelity": None if results.fidelity is None else results.fidelity.plain(),
         **({} if results.study is None else study_metrics(results.study)),
     }
 
@@ -100,6 +110,9 @@ def printed(results: Results) -> list[str]:
         accepted, rejected = len(results.pool.accepted(backend.name)), len(results.pool.rejected(backend.name))
         lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
         lines += [f"{backend.name}: ALARM at step {alarm.step}: {alarm.message}" for alarm in backend.alarms]
+    lines += printed_audit(results.audit)
+    if results.fidelity is not None:
+        lines += fidelity_lines(results.fidelity)
     if results.study is not None:
         lines += study_lines(results.study)
     return [*lines, results.verdict[1]]
@@ -126,6 +139,9 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
             report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")
     _samples(report, results, folder, seed)
     _filter(report, results)
+    audit_section(report, results.audit, results.pool, partial(_beside, results), folder, results.refused)
+    if results.fidelity is not None:
+        section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:
         study_section(report, results.study, folder)
     report.section("Limits", LIMITS)
@@ -171,15 +187,20 @@ def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> 
             title=f"{backend.name}: synthetic scans and their nearest real ones",
         )
         write_bytes(folder.figures / f"samples-{backend.name}.png", png(figure))
-        caption = f"{backend.name}. r is the normalised cross-correlation at half resolution, the largest over shifts."
+        caption = f"{backend.name}. r is the likeness of the copy check, 1 for a copy."
         report.figure(figure, caption, f"Samples of {backend.name} beside real scans")
 
 
 def _pair(results: Results, candidate: Candidate) -> tuple[Volume, Volume, Volume, Volume | None]:
+    return _beside(results, candidate, candidate.verdict.nearest)
+
+
+def _beside(results: Results, candidate: Candidate, name: str) -> tuple[Volume, Volume, Volume, Volume | None]:
+    """Image of a candidate and of a training case, and the labels of both where known."""
     synthetic = candidate.synthetic
     if synthetic is None:
         raise ValueError("an accepted candidate has a scan")
-    name, sources, grid = candidate.verdict.nearest, results.sources, results.grid
+    sources, grid = results.sources, results.grid
     image, labels = Volume(synthetic.image, grid), Volume(synthetic.labels[None], grid)
     if name in sources.labelled.ids or sources.unlabelled is None:
         row = sources.labelled.ids.index(name)

@@ -13,7 +13,9 @@ from medgen.synthesis.arms import Arm
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.consensus import ConsensusConfig
+from medgen.synthesis.fidelity import FidelityConfig
 from medgen.synthesis.filters import FilterConfig
+from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value import ValueConfig
 
 from .runfolder import RunConfig
@@ -63,7 +65,11 @@ class LabelledRunConfig(RunConfig):
     Attributes:
         preprocess: Keys of the preprocessing recipe; what is left out is chosen from the training scans.
         max_side: Most voxels along an axis where the recipe chooses.
+        labels: Label numbers to use, the others count as background; empty for all that the cohort declares.
         test: Share of the labelled subjects that is held out for the value study.
+        folds: Hold out one of this many equal parts of the labelled subjects instead of the share ``test``: one run
+            per fold gives generators that have not seen the fold's subjects.
+        fold: Which of them, from 0; runs with the same seed have the same folds.
         validation: Share of the labelled subjects that is held out to choose the backend that the verdict speaks for;
             rounded, so that cohorts of up to five have none. Without it the first synthetic arm speaks.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
@@ -74,7 +80,10 @@ class LabelledRunConfig(RunConfig):
 
     preprocess: dict[str, Any] = Field(default_factory=dict)
     max_side: int = Field(default=64, ge=16)
+    labels: tuple[int, ...] = ()
     test: float = Field(default=0.5, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, ge=0, lt=1)
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
@@ -84,6 +93,8 @@ class LabelledRunConfig(RunConfig):
     def _parts(self) -> LabelledRunConfig:
         if self.test + self.validation >= 1:
             raise ValueError(f"test + validation: expected less than 1, found {self.test + self.validation:g}")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold: expected a number below folds ({self.folds}), found {self.fold}")
         most = self.labelled_subjects
         for key, numbers in (("subjects", self.value.subjects), ("real_only", self.value.real_only)):
             if most is not None and any(number > most for number in numbers):
@@ -112,6 +123,8 @@ class AugmentRunConfig(LabelledRunConfig):
         scans: Accepted scans wanted of each backend.
         attempts: Most samples per wanted scan.
         filter: What a scan must pass.
+        audit: The memorisation audit, without which nothing is exported.
+        fidelity: How synthetic scans are compared with real ones.
     """
 
     out: Path = Path("runs/augment")
@@ -122,6 +135,8 @@ class AugmentRunConfig(LabelledRunConfig):
     scans: int = Field(default=100, ge=1)
     attempts: float = Field(default=4.0, ge=1)
     filter: FilterConfig = FilterConfig()
+    audit: AuditConfig = AuditConfig()
+    fidelity: FidelityConfig = FidelityConfig()
 
     @field_validator("generators", mode="before")
     @classmethod

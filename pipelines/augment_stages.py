@@ -15,10 +15,11 @@ from medgen.files import sha256_json, write_csv
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
+from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
 from medgen.synthesis.consensus import Consensus, label_unlabelled
-from medgen.synthesis.export import export_pool
+from medgen.synthesis.export import ExportRefused, export_pool
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
@@ -72,6 +73,7 @@ def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
         labelled_subjects=config.labelled_subjects,
         unlabelled_cases=config.unlabelled_cases,
         seed=derive(config.seed, "split"),
+        fold=None if config.folds is None else (config.fold, config.folds),
         validation=config.validation,
     )
     most, wanted = len(parts.labelled.subjects), max((*config.value.subjects, *config.value.real_only), default=0)
@@ -156,6 +158,7 @@ def generate(
             config.filter,
             seed=derive(config.seed, "filter"),
             device=config.device,
+            spacing=prepared.preprocess.spacing,
             tick=partial(tick, f"auditors{suffix}"),
         )
         stage.log_metrics({"agreement_bound": filters.agreement_bound, "copy_bound": filters.copy_bound})
@@ -170,30 +173,60 @@ def generate(
         )
         stage.log_metrics({"accepted": len(pool.accepted()), "rejected": len(pool.rejected())})
     if not suffix:
-        write_csv(folder.out / "rejections.csv", _rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
+        write_rejections(folder, pool)
     return Generated(sources, consensus, tuple(backends), filters, pool)
 
 
-def export(config: AugmentRunConfig, prepared: Prepared, generated: Generated, folder: RunFolder, cohort: str) -> None:
-    """Write ``synthetic/``, unless no scan was accepted."""
-    if not generated.pool.accepted():
-        return
-    names = {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}
-    export_pool(
-        generated.pool,
-        folder.synthetic,
-        grid=prepared.preprocess.canonical(),
-        sources=generated.sources,
-        backends=generated.backends,
-        label_names=names,
-        seed=config.seed,
-        config_sha256=sha256_json(config.model_dump(mode="json")),
-        cohort=cohort,
-        modality=config.modality,
-    )
+def export(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    parts: Parts,
+    generated: Generated,
+    audit: Audit,
+    folder: RunFolder,
+    cohort: str,
+    original: Mapping[int, int],
+) -> str:
+    """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label.
+
+    Returns:
+        Why the export was refused by the audit; empty if it was not.
+    """
+    if not generated.pool.accepted() and not audit.flagged:
+        return ""
+    try:
+        export_pool(
+            generated.pool,
+            folder.synthetic,
+            audit=audit,
+            grid=prepared.preprocess.canonical(),
+            sources=generated.sources,
+            backends=generated.backends,
+            label_names=label_names(prepared),
+            original_labels=original,
+            seed=config.seed,
+            config_sha256=sha256_json(config.model_dump(mode="json")),
+            cohort=cohort,
+            modality=config.modality,
+            held_out=parts.held_out,
+        )
+    except ExportRefused as error:
+        return str(error).removeprefix(f"{folder.synthetic}: ")
+    return ""
 
 
-def _rejections(pool: Pool) -> list[dict[str, Any]]:
+def label_names(prepared: Prepared) -> dict[int, str]:
+    """Label → name, of the labels in use."""
+    return {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}
+
+
+def write_rejections(folder: RunFolder, pool: Pool) -> None:
+    """Write ``rejections.csv``: every rejected scan with the numbers."""
+    write_csv(folder.out / "rejections.csv", rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
+
+
+def rejections(pool: Pool) -> list[dict[str, Any]]:
+    """Rows of ``rejections.csv``."""
     return [
         {
             "id": candidate.id,

@@ -7,11 +7,12 @@ from typing import Any
 
 from medgen import tracking
 from medgen.files import write_csv
+from medgen.preprocess import Preprocess
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.tables import METRICS
-from medgen.synthesis.value import Material, Row, TestSet, run_study
+from medgen.synthesis.value import Material, Row, TestSet, ValueConfig, run_study
 from medgen.synthesis.verdict import judge
 
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
@@ -91,7 +92,7 @@ def run_cells(
                 cell.log_metrics(means)
 
         return run_study(
-            value,
+            spaced(value, prepared.preprocess),
             materials,
             held_out(prepared, parts, "test"),
             prepared.labels,
@@ -102,6 +103,14 @@ def run_cells(
             store=folder.checkpoints / "value",
             done=done,
         )
+
+
+def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
+    """The study with an ordinary augmentation that knows the voxel size, unless the configuration says another one."""
+    if "spacing" in study.augment.model_fields_set:
+        return study
+    augment = study.augment.model_copy(update={"spacing": preprocess.spacing})
+    return study.model_copy(update={"augment": augment})
 
 
 def judged(

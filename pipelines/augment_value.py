@@ -20,9 +20,11 @@ from medgen.report.html import Report
 from medgen.synthesis.arms import SYNTHETIC, Arm
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.foreign import Foreign, guard_labels, read_foreign, read_run, together
+from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.value import Material, Row
 
+from .augment_intake import admit
 from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, prepare, split
 from .augment_study import judged, run_cells, track_verdict, write_value
@@ -83,21 +85,28 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
         MedgenError: If configuration, data, synthetic scans or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         settings, digest = config.model_dump(mode="json"), manifest.digest()
         with tracking.start(
             "augment-value", folder.out, config=settings, seed=config.seed, manifest_digest=digest
         ) as track:
-            return _tracked(config, manifest, folder, track, progress)
+            return _tracked(config, manifest, labelling, folder, track, progress)
 
 
 def _tracked(
-    config: ValueRunConfig, manifest: Manifest, folder: RunFolder, track: tracking.Run, progress: bool
+    config: ValueRunConfig,
+    manifest: Manifest,
+    labelling: Labelling,
+    folder: RunFolder,
+    track: tracking.Run,
+    progress: bool,
 ) -> RunSummary:
     with track.stage("split"):
-        parts = split(config, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
+        manifest = labelling.apply(manifest)
+        parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
         prepared = prepare(config, manifest, parts, progress)
@@ -207,6 +216,7 @@ def _report(results: StudyResults, cohort: _Cohort, folder: RunFolder, run_id: s
 def plan(config: ValueRunConfig) -> list[str]:
     """What a study would do, and what it would cost: the lines of ``--dry-run``."""
     manifest = load_cohort(config.data, config.cohort)
+    manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)

@@ -13,6 +13,7 @@ from medgen.errors import MedgenError
 
 from .cli_anomaly import anomaly_app, bench_app
 from .cli_augment import augment_app
+from .cli_augment_sample import register as register_sample
 from .cli_common import (
     HELP,
     AsJson,
@@ -44,6 +45,7 @@ app = typer.Typer(
     add_completion=False,
     epilog="Example: medgen demo --out demo",
 )
+register_sample(augment_app)
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
     app.add_typer(commands)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from .cli_common import (
     ConfigArgument,
     Device,
@@ -12,8 +17,10 @@ from .cli_common import (
     Resume,
     Seed,
     Workers,
+    bar,
     finish,
     group,
+    listed,
     load,
     plan,
 )
@@ -61,3 +68,32 @@ def augment_value(
     if dry_run:
         plan(pipeline.plan(settings))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+
+
+@augment_app.command(
+    "nnunet", epilog="Example: medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart"
+)
+def augment_nnunet(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished augment runs: one, or one per fold.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder nnUNet_raw.")],
+    number: Annotated[int, typer.Option("--id", min=1, max=999, help="Number of the data set.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
+    channels: Annotated[str | None, typer.Option("--channels", help="Channel names, such as CT or T1,T2.")] = None,
+    seed: Seed = None,
+) -> None:
+    """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
+    from medgen.synthesis.nnunet import FOLDS, write_nnunet
+
+    with bar("writing") as tick:
+        made = write_nnunet(
+            runs, out, number=number, name=name, channels=listed(channels or ""), seed=seed or 0, progress=tick
+        )
+    typer.echo(f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases")
+    for index, (train, held_out) in enumerate(made.folds):
+        synthetic = sum(case.startswith("syn-") for case in train)
+        typer.echo(
+            f"fold {index}: {len(train) - synthetic} real and {synthetic} synthetic scans for training, "
+            f"{len(held_out)} real ones for validation"
+        )
+    typer.echo(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into")
+    typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")

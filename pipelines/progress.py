@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,11 @@ Tick = Callable[[str, int, int], None]
 
 @contextmanager
 def bars(show: bool) -> Iterator[Tick]:
-    """A function ``(what, done, total)`` that keeps one bar per ``what``; it does nothing if ``show`` is False."""
-    if not show:
+    """A function ``(what, done, total)`` that keeps one bar per ``what``.
+
+    It does nothing if ``show`` is False, or where no one would see a bar move: in files and pipes.
+    """
+    if not show or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich.console import Console

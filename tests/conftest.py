@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # One thread: on small machines several test processes fight for cores, and results must not depend on the count.
@@ -28,3 +30,41 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data is not at ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_thick_slices() -> Callable[..., Path]:
+    """Writes an nnU-Net cohort of thick slices, 2 x 2 x 5 mm, with nested ellipsoids as labels."""
+    from medgen import files, io
+    from medgen.volume import Grid, Volume
+
+    shape, spacing = (20, 24, 12), np.array([2.0, 2.0, 5.0])
+    grid = Grid(shape, np.diag([*spacing, 1.0]))
+    points = (np.indices(shape).reshape(3, -1).T - (np.array(shape) - 1) / 2) * spacing
+
+    def write(
+        folder: Path,
+        n: int = 8,
+        labels: Sequence[int] = (2, 7, 30),
+        channels: int = 1,
+        prefix: str = "case",
+        seed: int = 0,
+    ) -> Path:
+        for number in range(n):
+            rng = np.random.default_rng([seed, number])
+            centre, radii = rng.normal(0, 1.5, 3), np.array([15.0, 18.0, 22.0]) * rng.uniform(0.9, 1.1, 3)
+            mask, image = np.zeros(shape, np.int32), rng.normal(300, 10, (channels, *shape))
+            for label, size in zip(labels, (1.0, 0.65, 0.35), strict=True):
+                inside = (np.linalg.norm((points - centre) / radii, axis=1) < size).reshape(shape)
+                mask[inside] = label
+                image[:, inside] += 150
+            for channel, data in enumerate(image.astype(np.float32)):
+                io.write(Volume(data[None], grid), folder / "imagesTr" / f"{prefix}{number}_{channel:04d}.nii.gz")
+            io.write(Volume(mask.astype(np.int16)[None], grid), folder / "labelsTr" / f"{prefix}{number}.nii.gz")
+        declared = {"background": 0, **{f"part {label}": label for label in labels}}
+        names = {str(channel): "MR" for channel in range(channels)}
+        description = {"name": "thick", "channel_names": names, "labels": declared, "file_ending": ".nii.gz"}
+        files.write_json(folder / "dataset.json", description)
+        return folder
+
+    return write

@@ -138,6 +138,26 @@ def test_rotation_keeps_distances_on_anisotropic_shapes() -> None:
     assert float((centres[0] - centres[1]).norm()) == pytest.approx(8, abs=0.4)
 
 
+def test_rotation_of_thick_slices_keeps_lengths_in_space() -> None:
+    # A straight bar, 5 mm thick slices: what it measures in mm stays, at whatever angle.
+    spacing = torch.tensor([1.0, 1.0, 5.0])
+    points = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in (41, 41, 9)], indexing="ij"), -1)
+    bar = torch.exp(-((points * spacing / torch.tensor([4.0, 12.0, 6.0])) ** 2).sum(-1) / 2)[None, None]
+    turned, _ = augment(bar, None, changed(rotate_degrees=30, spacing=(1, 1, 5)), torch_rng(3))
+    assert (turned - bar).abs().max() > 0.1
+
+    def widths(image: torch.Tensor) -> torch.Tensor:
+        weight = image[0, 0] / image.sum()
+        place = points * spacing
+        centred = place - (weight[..., None] * place).sum((0, 1, 2))
+        covariance = torch.einsum("ijk,ijka,ijkb->ab", weight, centred, centred)
+        return torch.linalg.eigvalsh(covariance).sqrt()
+
+    assert torch.allclose(widths(turned), widths(bar), rtol=0.06)
+    sheared, _ = augment(bar, None, changed(rotate_degrees=30), torch_rng(3))
+    assert not torch.allclose(widths(sheared), widths(bar), rtol=0.06)
+
+
 def test_noise_has_at_most_the_given_spread(image: torch.Tensor) -> None:
     result, _ = augment(image, None, changed(noise=0.5), torch_rng(0))
     spread = (result - image).std(dim=(2, 3, 4)) / image.std(dim=(2, 3, 4))

@@ -67,3 +67,13 @@ def test_what_is_decided_stays(tmp_path):
 def test_an_empty_cohort_is_refused(tmp_path):
     with pytest.raises(DataError, match="no scan"):
         fit_preprocess(Manifest("none", tmp_path, (), {}), {}, max_side=64)
+
+
+def test_thick_slices_stay_thick_whatever_the_axis_order(tmp_path):
+    recipe = fit_preprocess(cohort(tmp_path, (30, 40, 9), (1.0, 1.0, 5.0)), {}, max_side=64)
+    assert recipe.spacing == (1.0, 1.0, 5.0)
+    assert recipe.shape == (32, 40, 16)
+    turned = fit_preprocess(cohort(tmp_path, (9, 30, 40), (5.0, 1.0, 1.0), axes=(0, 1, 2)), {}, max_side=20)
+    assert turned.spacing == (5.0, 2.0, 2.0)
+    slightly = fit_preprocess(cohort(tmp_path, (30, 40, 25), (1.0, 1.0, 1.2)), {}, max_side=64)
+    assert slightly.spacing == (1.0, 1.0, 1.0)

@@ -193,3 +193,20 @@ def test_bad_input_is_refused_by_name() -> None:
         Recipe(extra=Extra(Pool(small.images, torch.zeros(1, 1, 8, 8, 8)), 1.5))
     with pytest.raises(ConfigError, match="at least two positive widths"):
         parse_config(SegmenterConfig, {"channels": [16]}, source="test")
+
+
+def test_features_are_channel_statistics_of_the_convolutions() -> None:
+    config = SegmenterConfig(channels=(4, 8), steps=2, batch_size=2)
+    images = torch.randn(5, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = Scans(images, (images > 0).to(torch.uint8))
+    segmenter = train_segmenter(data, config, 0, labels=(1,), device="cpu")
+    features = segmenter.features(images, batch=2)
+    # Two levels: one convolution down, one at the bottom, one up with a channel per class.
+    assert features.shape == (5, 2 * (4 + 8 + 2))
+    first = segmenter.network.body.model[0].conv
+    centred = (images - images.mean((2, 3, 4), keepdim=True)) / images.std((2, 3, 4), keepdim=True)
+    output = first(centred).detach()
+    assert torch.allclose(features[:, :4], output.mean((2, 3, 4)), atol=1e-5)
+    assert torch.allclose(features[:, 4:8], output.flatten(2).std(dim=2, correction=0), atol=1e-5)
+    assert torch.equal(features, segmenter.features(images, batch=2))
+    assert not segmenter.network.body.model[0].conv._forward_hooks

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend, FitContext, Sources, Synthetic
+from medgen.synthesis.intensities import match_intensities
+from medgen.synthesis.ondemand import LiveDataset, MixedDataset, MixedStream, SyntheticDataset
 
-__all__ = ["Backend", "FitContext", "Sources", "Synthetic", "load_backend"]
+if TYPE_CHECKING:
+    from medgen.synthesis.dictionary import RandSyntheticd
+
+__all__ = [
+    "Backend",
+    "FitContext",
+    "LiveDataset",
+    "MixedDataset",
+    "MixedStream",
+    "RandSyntheticd",
+    "Sources",
+    "Synthetic",
+    "SyntheticDataset",
+    "load_backend",
+    "match_intensities",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # MONAI takes seconds to import, and only this transform needs it.
+    if name == "RandSyntheticd":
+        from medgen.synthesis.dictionary import RandSyntheticd
+
+        return RandSyntheticd
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,29 +1,29 @@
-"""Accepted scans as a cohort that segmentation tools read: nnU-Net layout, one provenance record per scan, a card."""
+"""Accepted and audited scans as a cohort that segmentation tools read, one provenance record per scan, a card."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import medgen
-from medgen import cards, files, io
-from medgen.environment import commit
-from medgen.errors import DataError
-from medgen.synthesis.base import Backend, Sources
+from medgen import cards, files
+from medgen.errors import AuditError, DataError
+from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
+from medgen.synthesis.base import Backend, Sources, guard, guard_split
+from medgen.synthesis.layouts_out import About, Layout, check_layout, describe, scan_files, write_scan
+from medgen.synthesis.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
 from medgen.synthesis.sampling import Candidate, Pool
-from medgen.volume import Grid, Volume
+from medgen.volume import Grid
 
-DESCRIPTION = "SYNTHETIC medgen"
-INTERNAL = "derived from patients: internal use only"
-MODEL = "drawn from a model of patients: share only after a memorisation audit"
+
+class ExportRefused(AuditError):
+    """The audit does not allow these scans to leave the run: it is missing, of other scans, void, or found copies."""
 
 
 def export_pool(
     pool: Pool,
     out: Path,
     *,
+    audit: Audit | None,
     grid: Grid,
     sources: Sources,
     backends: Sequence[Backend],
@@ -32,13 +32,17 @@ def export_pool(
     config_sha256: str,
     cohort: str,
     modality: str = "unknown",
+    original_labels: Mapping[int, int] | None = None,
+    layout: Layout = "nnunet",
+    held_out: Collection[str] = (),
 ) -> list[Path]:
-    """Write every accepted scan.
+    """Write every accepted scan that was audited and is no copy.
 
     Args:
         pool: Candidates; only accepted ones are written.
-        out: New folder: ``imagesTr/<id>_0000.nii.gz`` (one file per channel), ``labelsTr/<id>.nii.gz``,
-            ``provenance/<id>.json``, ``dataset.json``, ``card.md``.
+        out: New folder, in the layout's own form, with ``provenance/<id>.json`` per scan,
+            ``provenance/learnt_from.json``, ``provenance/audit.json`` and ``card.md``.
+        audit: Of this pool; without one nothing is exported.
         grid: The model grid around the origin.
         sources: What the generators learnt from.
         backends: The generators.
@@ -46,96 +50,88 @@ def export_pool(
         seed: Of the run.
         config_sha256: Digest of the run's configuration.
         cohort: Name of the cohort that was learnt from.
-        modality: For ``dataset.json`` and the card.
+        modality: For the describing files and the card.
+        layout: ``nnunet``, ``msd`` or ``bids``.
+        held_out: Subjects of validation and test; none may have been learnt from.
 
     Returns:
         The files written.
 
     Raises:
+        ExportRefused: If there is no audit, it is of other scans or generators, or no backend could be audited.
+        AuditError: If a parent or a held-out subject leaks.
         DataError: If nothing was accepted, or a file cannot be written.
+        ConfigError: If the layout is unknown or cannot hold the scans.
     """
-    accepted = pool.accepted()
-    if not accepted:
-        raise DataError(f"{out}: no synthetic scan passed the filter; there is nothing to export")
     by_name = {backend.name: backend for backend in backends}
+    accepted = exportable(pool, audit, by_name, out)
+    if audit is None:  # exportable has refused it
+        raise AuditError(f"{out}: no audit")
+    guard_split(sources, held_out)
+    for candidate in accepted:
+        guard(candidate.synthetic.parents if candidate.synthetic is not None else (), sources)
+    first = accepted[0].synthetic
+    channels = 0 if first is None else len(first.image)
+    check_layout(layout, channels)
     written: list[Path] = []
     for candidate in accepted:
-        written += _write_scan(candidate, out, grid)
-        record = provenance(candidate, by_name[candidate.backend], sources, seed, config_sha256)
-        record["files"] = {
-            path.relative_to(out).as_posix(): files.sha256_file(path) for path in written[-_count(candidate) :]
-        }
-        written.append(out / "provenance" / f"{candidate.id}.json")
-        files.write_json(written[-1], record)
-    channels = _count(accepted[0]) - 1
+        if candidate.synthetic is None:
+            raise DataError(f"{candidate.id}: was never sampled")
+        record = provenance(
+            candidate,
+            by_name[candidate.backend],
+            sources,
+            audit,
+            grid=grid,
+            layout=layout,
+            seed=seed,
+            config_sha256=config_sha256,
+        )
+        record["modality"] = modality
+        content = scan_files(candidate.synthetic, candidate.id, grid, layout, modality)
+        hashes = write_scan(content, out, candidate.backend, record["stamp"])
+        written += [out / name for name in hashes] + [out / FOLDER / f"{candidate.id}.json"]
+        files.write_json(written[-1], sealed(record, hashes))
     used = sorted({candidate.backend for candidate in accepted})
-    files.write_json(
-        out / "dataset.json",
-        {
-            "name": f"{cohort} synthetic",
-            "description": f"SYNTHETIC labelled scans made by medgen ({', '.join(used)}); not for clinical use",
-            "channel_names": {str(channel): modality for channel in range(channels)},
-            "labels": {"background": 0, **{name: value for value, name in sorted(label_names.items())}},
-            "numTraining": len(accepted),
-            "file_ending": ".nii.gz",
-        },
-    )
-    derived = any(by_name[name].derived for name in used)
+    stamp = SHARE if all(audit.stamp(name) == SHARE for name in used) else INTERNAL
+    scans = tuple((item.id, item.backend, audit.stamp(item.backend)) for item in accepted)
+    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {})
+    written += describe(out, layout, about)
+    files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
+    files.write_json(out / FOLDER / AUDIT, audit.summary())
+    use = "; ".join(f"{name}: {audit.stamp(name)} ({audit.backends[name].reason})" for name in used)
     files.write_text(
-        out / "card.md", _card(accepted, used, grid, sources, by_name, label_names, seed, cohort, modality, derived)
+        out / "card.md",
+        _card(accepted, used, grid, sources, by_name, label_names, seed, cohort, modality, f"{stamp}. {use}"),
     )
-    return [*written, out / "dataset.json", out / "card.md"]
+    return [*written, out / FOLDER / LEARNT_FROM, out / FOLDER / AUDIT, out / "card.md"]
 
 
-def provenance(
-    candidate: Candidate, backend: Backend, sources: Sources, seed: int, config_sha256: str
-) -> dict[str, Any]:
-    """Where one synthetic scan comes from, as plain data that suffices to make it again."""
-    synthetic = candidate.synthetic
-    if synthetic is None:
-        raise DataError(f"{candidate.id}: was never sampled")
-    hashes = {name: dict(sources.hashes.get(name, {})) for name in synthetic.parents}
-    source = commit()
-    return {
-        "id": candidate.id,
-        "synthetic": True,
-        "backend": backend.name,
-        "generator_sha256": backend.sha256,
-        "seed": candidate.seed,
-        "run_seed": seed,
-        "parents": [{"case": name, "sha256": hashes[name]} for name in synthetic.parents],
-        "learnt_from": {"cases": len(sources.ids), "sha256": files.sha256_json(sorted(sources.ids))},
-        "facts": dict(synthetic.facts),
-        "filter": {"scores": dict(candidate.verdict.scores), "nearest_real": candidate.verdict.nearest},
-        "content_sha256": {
-            "image": hashlib.sha256(synthetic.image.tobytes()).hexdigest(),
-            "labels": hashlib.sha256(synthetic.labels.tobytes()).hexdigest(),
-        },
-        "use": INTERNAL if backend.derived else MODEL,
-        "config_sha256": config_sha256,
-        "medgen": medgen.__version__,
-        "commit": source.id,
-        "dirty": source.dirty,
-    }
+def exportable(pool: Pool, audit: Audit | None, backends: Mapping[str, Backend], out: Path) -> tuple[Candidate, ...]:
+    """The accepted scans that may be exported: audited, and no copy of a patient.
 
-
-def _count(candidate: Candidate) -> int:
-    """Image files and the label file of one scan."""
-    return 1 + (0 if candidate.synthetic is None else candidate.synthetic.image.shape[0])
-
-
-def _write_scan(candidate: Candidate, out: Path, grid: Grid) -> list[Path]:
-    synthetic = candidate.synthetic
-    if synthetic is None:
-        raise DataError(f"{candidate.id}: was never sampled")
-    written = []
-    for channel, data in enumerate(synthetic.image):
-        path = out / "imagesTr" / f"{candidate.id}_{channel:04d}.nii.gz"
-        io.write(Volume(data[None], grid), path, description=f"{DESCRIPTION} {candidate.backend}")
-        written.append(path)
-    path = out / "labelsTr" / f"{candidate.id}.nii.gz"
-    io.write(Volume(synthetic.labels[None], grid), path, description=f"{DESCRIPTION} {candidate.backend} labels")
-    return [*written, path]
+    Raises:
+        ExportRefused: If there is no audit, it is of other scans or generators, or no backend could be audited.
+        DataError: If nothing was accepted.
+    """
+    if not pool.accepted() and (audit is None or not audit.flagged):
+        raise DataError(f"{out}: no synthetic scan passed the filter; there is nothing to export")
+    if audit is None:
+        raise ExportRefused(f"{out}: export refused: no memorisation audit of these scans; run audit_pool first")
+    for candidate in pool.accepted():
+        result = audit.backends.get(candidate.backend)
+        if result is None or candidate.id not in result.likeness:
+            raise ExportRefused(f"{out}: export refused: scan {candidate.id} was not audited; audit this very pool")
+        if result.generator_sha256 != backends[candidate.backend].sha256:
+            raise ExportRefused(f"{out}: export refused: the audit is of another {candidate.backend} generator")
+    # A pool that was cleaned already holds flagged scans as rejected ones.
+    clean = audit.clean(pool).accepted()
+    allowed = tuple(item for item in clean if audit.stamp(item.backend) != NOT_AUDITED)
+    if not allowed:
+        reasons = [result.reason for result in audit.backends.values() if result.stamp == NOT_AUDITED]
+        reasons = [*reasons, *audit.problems] if clean else ["every accepted scan counts as a copy of a patient"]
+        raise ExportRefused(f"{out}: export refused: {'; '.join(dict.fromkeys(reasons))}")
+    return allowed
 
 
 def _card(
@@ -148,7 +144,7 @@ def _card(
     seed: int,
     cohort: str,
     modality: str,
-    derived: bool,
+    privacy: str,
 ) -> str:
     subjects = len(set(sources.labelled.subjects))
     hashed = {name: dict(sources.hashes.get(name, {})) for name in sources.ids}
@@ -168,7 +164,7 @@ def _card(
             f"made from {subjects} subjects: it cannot show anatomy that none of them hints at",
             "intensities are those of the preprocessing recipe, not of a scanner",
         ],
-        privacy=INTERNAL if derived else MODEL,
+        privacy=privacy,
         intended_use="training segmentation models beside real scans",
         not_for="testing or validation, and training without real scans",
         artifact_sha256=backends[used[0]].sha256
@@ -180,7 +176,7 @@ def _card(
             + "\n".join(f"- {name}: {sum(item.backend == name for item in accepted)} scans" for name in used),
             "Collection": "Sampled from generators and filtered: agreement of labels and image, volumes, components "
             "and centroids of labels, likeness to every training scan. Each scan has a record in provenance/ with "
-            "its generator, seed, parents and filter scores.",
+            "its generator, seed, parents, filter scores and audit numbers.",
             "Use": "Mix with real training scans, on top of ordinary augmentation; keep out of validation and test.",
             "Limits": "Whether these scans help is measured in the report of the run that made them; on other data the "
             "answer may differ.",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
+from torch import Tensor
 
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
@@ -21,7 +22,8 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
-from medgen.synthesis.copies import Gallery
+from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
+from medgen.synthesis.planted import chosen, likenesses
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,8 +37,10 @@ class FilterConfig(Config):
         volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie.
         component_margin: How much smaller the largest component's share of a label may be than in any real scan.
         centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
-        copy_quantile: Quantile of the real scans' correlation with their nearest other subject.
-        copy_margin: Added to that correlation.
+        copy_false_alarms: Share of other people's scans that may be taken for copies, see
+            :func:`medgen.synthesis.copies.calibrate`.
+        planted: Training scans that are copied, each in every way of :data:`medgen.synthesis.planted.KINDS`, to see how
+            alike a copy is at its least.
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
@@ -49,8 +53,8 @@ class FilterConfig(Config):
     volume_sd: Annotated[float, Field(gt=0)] = 3.0
     component_margin: Probability = 0.1
     centroid_factor: Annotated[float, Field(ge=1)] = 1.5
-    copy_quantile: Probability = 0.999
-    copy_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
+    planted: Annotated[int, Field(ge=1)] = 12
     identity: Probability = 0.2
     visible: Annotated[float, Field(ge=0)] = 0.2
 
@@ -78,13 +82,24 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _LabelBounds:
-    """Of one label in the real training scans: log volume, component share, centroid."""
+class LabelBounds:
+    """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
 
     log_volume: tuple[float, float]
     component: float
     centroid: NDArray[np.float64]
     distance: float
+    optional: bool
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**vars(self), "log_volume": list(self.log_volume), "centroid": self.centroid.tolist()}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
+        """From :meth:`plain`."""
+        low, high = data["log_volume"]
+        return cls(**{**data, "log_volume": (low, high), "centroid": np.array(data["centroid"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +112,7 @@ class Filter:
         auditors: Segmenter and the subjects it was trained on, two of them.
         agreement: Out-of-fold Dice of each real scan, by case id.
         agreement_bound: What a synthetic scan must reach.
-        copy_bound: Correlation with a real scan above which a scan counts as a copy.
+        copies: From which likeness to a real scan on a scan counts as a copy; the audit uses the same bounds.
         bounds: Per label.
         gallery: All training scans, labelled and not.
     """
@@ -107,14 +122,19 @@ class Filter:
     auditors: tuple[tuple[Segmenter, frozenset[str]], ...]
     agreement: Mapping[str, float]
     agreement_bound: float
-    copy_bound: float
-    bounds: Mapping[int, _LabelBounds]
+    copies: CopyBounds
+    bounds: Mapping[int, LabelBounds]
     gallery: Gallery = field(repr=False)
 
     @property
+    def copy_bound(self) -> float:
+        """Likeness to a real scan above which a scan counts as a copy."""
+        return self.copies.copy
+
+    @property
     def identity_bound(self) -> float:
-        """Largest correlation of a deformed scan with the scans of its parent's subject."""
-        return 1 - self.config.identity * (1 - self.copy_bound)
+        """Largest likeness of a deformed scan with the scans of its parent's subject."""
+        return self.copies.identity
 
     @classmethod
     def fit(
@@ -124,6 +144,7 @@ class Filter:
         *,
         seed: int,
         device: str = "auto",
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         tick: Callable[[int, int], None] | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
@@ -133,6 +154,7 @@ class Filter:
             config: Settings.
             seed: Of folds and training.
             device: ``auto``, ``cpu`` or ``cuda[:N]``.
+            spacing: Voxel size along i, j, k, for the auditors' augmentation.
             tick: Called with (trainings done, 2).
 
         Raises:
@@ -149,7 +171,7 @@ class Filter:
                 config.auditor,
                 derive(seed, "auditor", number),
                 labels=sources.labels,
-                augmentation=AugmentConfig(),
+                augmentation=AugmentConfig(spacing=spacing),
                 device=device,
             )
             auditors.append((segmenter, frozenset(real.subjects) - held_out))
@@ -166,7 +188,7 @@ class Filter:
             auditors=tuple(auditors),
             agreement=agreement,
             agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
-            copy_bound=gallery.between_subjects(config.copy_quantile) + config.copy_margin,
+            copies=_copy_bounds(gallery, sources, config, seed),
             bounds={label: _label_bounds(real, label, config) for label in sources.labels},
             gallery=gallery,
         )
@@ -213,7 +235,9 @@ class Filter:
             measured = _measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
-            require(f"volume_{label}", voxels, math.exp(low), math.exp(high), f"volume of label {label} in voxels")
+            # What some real scans do not have may be absent here as well.
+            least = 0.0 if bounds.optional and not voxels else math.exp(low)
+            require(f"volume_{label}", voxels, least, math.exp(high), f"volume of label {label} in voxels")
             if voxels:
                 component, centroid = measured
                 text = f"share of the largest component of label {label}"
@@ -224,7 +248,11 @@ class Filter:
         if synthetic.region is not None:
             change = self._change(synthetic)
             require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
-        nearest = self._copies(synthetic, derived, require)
+        nearest, likenesses = self.likeness(synthetic, derived=derived)
+        for item in likenesses:
+            scores[item.check] = item.value
+            if item.copied:
+                reasons[item.check] = str(item)
         return Verdict(not reasons, scores, reasons, nearest)
 
     def _agreement(self, synthetic: Synthetic) -> float:
@@ -256,21 +284,32 @@ class Filter:
         # The clearest channel: a lesion need not show in all of them.
         return float((difference / parent.std(axis=(1, 2, 3)).clip(1e-6)).max())
 
-    def _copies(
-        self, synthetic: Synthetic, derived: bool, require: Callable[[str, float, float, float, str], None]
-    ) -> str:
+    def training_images(self) -> Tensor:
+        """All training scans, (n, c, i, j, k), in the gallery's order."""
+        return _images(self.sources)
+
+    def likeness(self, synthetic: Synthetic, *, derived: bool) -> tuple[str, list[Likeness]]:
+        """How much a scan resembles the training scans: the copy check of filter and audit.
+
+        Args:
+            synthetic: The scan.
+            derived: Whether it is a transformed real scan; its parents' subjects are then held to ``identity`` only.
+
+        Returns:
+            The training case it resembles most, and the largest likeness towards strangers and, for derived scans,
+            towards the parents' subjects, each with its bound.
+        """
         values = self.gallery.correlations(torch.from_numpy(synthetic.image))
-        subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
+        subject = dict(zip(self.gallery.ids, self.gallery.subjects, strict=True))
         kin = {subject[parent] for parent in synthetic.parents} if derived else set()
         related = torch.tensor([owner in kin for owner in self.gallery.subjects])
-        for name, rows, bound in (
-            ("copy", ~related, self.copy_bound),
-            ("identity", related, self.identity_bound),
-        ):
+        found = []
+        for name, rows, bound in (("copy", ~related, self.copy_bound), ("identity", related, self.identity_bound)):
+            # Outside of its region such a scan is its parent's by design.
             if bool(rows.any()) and not (name == "identity" and synthetic.region is not None):
                 row = int(torch.where(rows, values, -2.0).argmax())
-                require(name, float(values[row]), -math.inf, bound, f"correlation with {self.sources.ids[row]}")
-        return self.sources.ids[int(values.argmax())]
+                found.append(Likeness(name, float(values[row]), bound, self.gallery.ids[row]))
+        return self.gallery.ids[int(values.argmax())], found
 
 
 def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
@@ -284,10 +323,21 @@ def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
 
 
 def _gallery(sources: Sources) -> Gallery:
+    more = () if sources.unlabelled is None else sources.unlabelled.subjects
+    return Gallery(_images(sources), sources.ids, (*sources.labelled.subjects, *more))
+
+
+def _copy_bounds(gallery: Gallery, sources: Sources, config: FilterConfig, seed: int) -> CopyBounds:
+    seed = derive(seed, "copies")
+    planted = likenesses(gallery, _images(sources), chosen(len(gallery.ids), config.planted, seed), seed)
+    return calibrate(gallery.between_subjects(), planted, config.copy_false_alarms, config.identity)
+
+
+def _images(sources: Sources) -> Tensor:
+    """All training scans in the order of ``sources.ids``."""
     if sources.unlabelled is None:
-        return Gallery(sources.labelled.images, sources.ids, sources.labelled.subjects)
-    images = torch.cat([sources.labelled.images, sources.unlabelled.images])
-    return Gallery(images, sources.ids, (*sources.labelled.subjects, *sources.unlabelled.subjects))
+        return sources.labelled.images
+    return torch.cat([sources.labelled.images, sources.unlabelled.images])
 
 
 def _truth(real: Dataset, row: int) -> NDArray[np.uint8]:
@@ -306,7 +356,7 @@ def _measure(mask: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
     return float(sizes.max() / sizes.sum()), np.array(ndimage.center_of_mass(mask))
 
 
-def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBounds:
+def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> LabelBounds:
     volumes, components, centroids = [], [], []
     for row in range(len(real)):
         mask = _truth(real, row) == label
@@ -323,9 +373,10 @@ def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> _LabelBoun
     low, high = min(mean - reach, *volumes), max(mean + reach, *volumes)
     centre = np.mean(centroids, axis=0)
     farthest = float(np.linalg.norm(np.array(centroids) - centre, axis=1).max())
-    return _LabelBounds(
+    return LabelBounds(
         log_volume=(low - 1e-9, high + 1e-9),
         component=max(min(components) - config.component_margin, 0.0),
         centroid=centre,
         distance=config.centroid_factor * farthest + 1.0,
+        optional=count < len(real),
     )

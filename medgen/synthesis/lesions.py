@@ -191,10 +191,10 @@ class Places:
         result: NDArray[np.float64] = np.maximum(spread * n ** (-1 / 7), 0.03)
         return result
 
-    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """A place relative to the foreground's bounding box."""
+    def draw(self, rng: np.random.Generator, widening: float = 1.0) -> NDArray[np.float64]:
+        """A place relative to the foreground's bounding box; the kernel's width is multiplied by ``widening``."""
         centre = self.centroids[int(rng.integers(len(self.centroids)))]
-        result: NDArray[np.float64] = rng.normal(centre, self.bandwidth)
+        result: NDArray[np.float64] = rng.normal(centre, widening * self.bandwidth)
         return result
 
     def put(
@@ -217,15 +217,17 @@ class Places:
             forbidden: Voxels the lesion must not have.
             rng: Source of randomness.
             inside: Least share of the lesion that lies in the foreground; the rest is cut off.
-            tries: Places tried.
+            tries: Places tried, from a kernel that widens to three times its width: where all lesions lie in one place,
+                the host's own is in the way.
         """
         voxels = np.argwhere(lesion > 0)
         values = lesion[lesion > 0]
         middle = np.round(voxels.mean(axis=0)).astype(int)
         low, high = foreground_box(foreground)
         shape = np.array(host.shape)
-        for _ in range(tries):
-            centre = np.round(low + self.draw(rng) * (high - low)).astype(int)
+        for turn in range(tries):
+            widening = 1 + 2 * turn / tries
+            centre = np.round(low + self.draw(rng, widening) * (high - low)).astype(int)
             where = voxels - middle + centre
             kept = ((where >= 0) & (where < shape)).all(axis=1)
             where, own = where[kept], values[kept]

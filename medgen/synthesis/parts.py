@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medgen.cases import Case, Manifest, split_subjects
+from medgen.cases import Case, Manifest, kfold_subjects, split_subjects
 from medgen.errors import DataError
 from medgen.seeds import derive
 
@@ -57,6 +57,7 @@ def divide(
     unlabelled_cases: int | None,
     seed: int,
     validation: float = 0.0,
+    fold: tuple[int, int] | None = None,
 ) -> Parts:
     """Split a cohort.
 
@@ -70,6 +71,7 @@ def divide(
         validation: Share of the subjects with masks that is held out for choices, rounded. They are the last ones in
             the order in which subjects become labelled, so that the test part and the first labelled subjects do not
             depend on it.
+        fold: (k, n) holds out the k-th of n folds instead of the share ``test``; equal seeds give equal folds.
 
     Raises:
         DataError: If there are too few subjects with masks.
@@ -77,9 +79,18 @@ def divide(
     with_masks = manifest.labelled()
     if not len(with_masks):
         raise DataError(f"{manifest.name}: no case has a mask; augmentation by synthesis needs labelled scans")
-    split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
-    held_out = set(split["test"].subjects)
-    order = ordered(split["train"], seed)
+    if len(with_masks.subjects) < 3:
+        raise DataError(
+            f"{manifest.name}: {len(with_masks.subjects)} labelled subjects; expected at least 3, two to learn from "
+            "and one held out for testing; add labelled subjects"
+        )
+    if fold is None:
+        split = split_subjects(with_masks, {"train": 1 - test, "test": test}, seed)
+        train, tested = split["train"], split["test"]
+    else:
+        train, tested = kfold_subjects(with_masks, fold[1], seed)[fold[0]]
+    held_out = set(tested.subjects)
+    order = ordered(train, seed)
     choosing = round(validation * len(with_masks.subjects))
     order, last = order[: len(order) - choosing], order[len(order) - choosing :]
     wanted = len(order) if labelled_subjects is None else labelled_subjects
@@ -95,12 +106,12 @@ def divide(
         replace(case, mask=None) for case in manifest if case.subject not in kept and case.subject not in held_out
     ]
     others.sort(key=lambda case: (derive(seed, "unlabelled", case.id), case.id))
-    cases = [case for name in order[:wanted] for case in split["train"] if case.subject == name]
+    cases = [case for name in order[:wanted] for case in train if case.subject == name]
     return Parts(
         labelled=_with(manifest, cases),
         unlabelled=_with(manifest, others if unlabelled_cases is None else others[:unlabelled_cases]),
-        test=split["test"],
-        validation=_with(manifest, [case for case in split["train"] if case.subject in set(last)]),
+        test=tested,
+        validation=_with(manifest, [case for case in train if case.subject in set(last)]),
     )
 
 

@@ -45,6 +45,10 @@ class Pool:
 
     candidates: tuple[Candidate, ...]
 
+    def of(self, backend: str) -> tuple[Candidate, ...]:
+        """All candidates of one backend."""
+        return tuple(c for c in self.candidates if c.backend == backend)
+
     def accepted(self, backend: str | None = None) -> tuple[Candidate, ...]:
         """Accepted candidates, of one backend or of all."""
         return tuple(c for c in self.candidates if c.verdict.accepted and backend in (None, c.backend))

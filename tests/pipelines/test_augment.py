@@ -17,6 +17,7 @@ from medgen.cohorts import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import ConfigError, DataError
 from medgen.files import sha256_file
+from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment
 from medgen.synthesis import load_backend
@@ -54,7 +55,15 @@ def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
     assert re.search(r"^(USE|HARMFUL|NO EVIDENCE)", text, re.MULTILINE)
     assert "standard+synthetic" in text
     html = (out / "report.html").read_text()
-    for word in ("not for clinical use", "Value study", "Filter", "Samples", "Limits", "data:image/png;base64"):
+    for word in (
+        "not for clinical use",
+        "Value study",
+        "How like real scans are they?",
+        "Filter",
+        "Samples",
+        "Limits",
+        "data:image/png;base64",
+    ):
         assert word in html
     assert "http://" not in html.replace("http://www.w3.org", "")
     for backend in ("deform", "joint"):
@@ -77,6 +86,30 @@ def test_value_has_every_cell(finished: tuple[Path, tuple[str, ...]]) -> None:
     metrics = json.loads((finished[0] / "metrics.json").read_text())
     assert metrics["verdict"] in ("USE", "HARMFUL", "NO EVIDENCE")
     assert metrics["comparisons"][0]["difference"]["low"] <= metrics["comparisons"][0]["difference"]["high"]
+
+
+def test_fidelity_stands_beside_real_scans(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, lines = finished
+    found = json.loads((out / "metrics.json").read_text())["fidelity"]
+    accepted = {
+        name: item["accepted"] for name, item in json.loads((out / "metrics.json").read_text())["generators"].items()
+    }
+    few = {name: count for name, count in accepted.items() if count < 4}
+    assert found["too_few_scans"] == few
+    measured = set(accepted) - set(few)
+    assert measured
+    assert measured <= set(found["comparisons"]) <= {*measured, "all backends"}
+    for name in measured:
+        numbers = found["comparisons"][name]["training"]
+        assert numbers["scans"] == accepted[name]
+        assert {"kid", "mmd", "density", "coverage", "ms_ssim", "volume_1"} <= set(numbers["measures"])
+        assert numbers["measures"]["kid"]["floor"] > 0
+        assert 0 <= numbers["measures"]["coverage"]["synthetic"]["estimate"] <= 1
+        assert any(line.startswith(f"{name}, likeness to") for line in lines)
+    for name in few:
+        assert any("too few to compare" in line for line in lines if line.startswith(name))
+    table = rows(out / "fidelity.csv")
+    assert {(row["synthetic"], row["label"]) for row in table} >= {(name, "2") for name in measured}
 
 
 def test_synthetic_cohort_is_read_back_and_marked(finished: tuple[Path, tuple[str, ...]]) -> None:
@@ -120,9 +153,21 @@ def test_provenance_leads_back_to_generator_and_parents(finished: tuple[Path, tu
 def test_same_seed_same_bytes_without_the_study(
     finished: tuple[Path, tuple[str, ...]], cohort: Path, tmp_path: Path
 ) -> None:
+    # Features of another program go by the ids, which are the same again.
+    real = [row["case"] for row in rows(finished[0] / "splits.csv")]
+    made = [path.name.removesuffix(".json") for path in (finished[0] / "synthetic" / "provenance").iterdir()]
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "real.npz", ids=real, features=rng.normal(size=(len(real), 6)))
+    np.savez(tmp_path / "all.npz", ids=[*real, *made], features=rng.normal(size=(len(real) + len(made), 6)))
     settings = [f"data={cohort}", f"out={tmp_path / 'again'}", "device=cpu", "value.enabled=false"]
-    summary = augment.run(load_config(augment.AugmentRunConfig, TINY, settings))
+    with pytest.raises(DataError, match=r"no features of 'syn-\d+'"):
+        augment.run(
+            load_config(augment.AugmentRunConfig, TINY, [*settings, f"fidelity.features={tmp_path / 'real.npz'}"])
+        )
+    settings.append(f"fidelity.features={tmp_path / 'all.npz'}")
+    summary = augment.run(load_config(augment.AugmentRunConfig, TINY, settings), overwrite=True)
     assert "NOT MEASURED" in "\n".join(summary.lines)
+    assert "all.npz" in json.loads((tmp_path / "again" / "metrics.json").read_text())["fidelity"]["features"]
     assert not (tmp_path / "again" / "value.csv").exists()
     files = sorted(path.relative_to(finished[0]) for path in (finished[0] / "synthetic").glob("*Tr/*.nii.gz"))
     assert files
@@ -149,9 +194,52 @@ def test_plan_says_what_it_would_cost(cohort: Path, tmp_path: Path) -> None:
     lines = augment.plan(config)
     assert any(line.startswith("value study: 6 segmenters") for line in lines)
     assert any("3 labelled subjects" in line for line in lines)
+    assert any(line.startswith("comparison with real scans: about") for line in lines)
     assert not (tmp_path / "out").exists()
 
 
 def test_shipped_configurations_are_valid() -> None:
     for path in sorted((TINY.parents[1] / "augment").glob("*.yaml")):
         assert load_config(augment.AugmentRunConfig, path).generators.names
+
+
+def test_audit_is_reported_with_controls_first(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, lines = finished
+    audit = json.loads((out / "metrics.json").read_text())["audit"]
+    assert {control["kind"] for control in audit["controls"]} == {"positive", "negative"}
+    assert set(audit["backends"]) == {"deform", "joint"}
+    assert audit["backends"]["deform"]["stamp"] == "internal use only"
+    assert any(line.startswith("deform: stamp: internal use only") for line in lines)
+    assert "Memorisation audit" in (out / "report.html").read_text()
+    assert (out / "figures" / "audit-deform.png").is_file()
+    learnt = json.loads((out / "synthetic" / "provenance" / "learnt_from.json").read_text())["cases"]
+    parts = {row["case"]: row["part"] for row in rows(out / "splits.csv")}
+    assert {parts[item["case"]] for item in learnt} == {"labelled", "unlabelled"}
+
+
+def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from medgen.pipelines.cli import app
+
+    out, runner = finished[0], CliRunner()
+    record = sorted((out / "synthetic" / "provenance").glob("syn-*.json"))[0]
+    result = runner.invoke(app, ["audit", "replay", str(record), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == f"{record.stem}: identical"
+    assert runner.invoke(app, ["audit", "leaks", str(out / "synthetic"), str(out / "splits.csv")]).exit_code == 0
+    known = next(row["case"] for row in rows(out / "splits.csv") if row["part"] == "labelled")
+    (tmp_path / "val.txt").write_text(f"{known}\n")
+    result = runner.invoke(app, ["audit", "leaks", str(out / "synthetic"), str(tmp_path / "val.txt")])
+    assert result.exit_code == 2
+    arguments = ["augment", "sample", "--model", str(out / "model" / "deform"), "-n", "2", "--seed", "5", "-q"]
+    result = runner.invoke(app, [*arguments, "--attempts", "20", "--layout", "bids", "--out", str(tmp_path / "more")])
+    assert result.exit_code == 0, result.output
+    checked = check(tmp_path / "more")
+    assert checked.ok
+    assert checked.cases == 2
+    bare = tmp_path / "bare"
+    load_backend(out / "model" / "deform", "cpu").save(bare / "deform")
+    result = runner.invoke(app, ["augment", "sample", "--model", str(bare), "-n", "2", "--out", str(tmp_path / "x")])
+    assert "no filter/" in str(result.exception)
+    assert not (tmp_path / "x").exists()

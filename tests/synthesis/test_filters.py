@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
+from scipy.ndimage import gaussian_filter
 
 from medgen.errors import AuditError, DataError
 from medgen.segmentation import SegmenterConfig
+from medgen.synthesis import copies
 from medgen.synthesis.base import Backend, Sources, Synthetic
-from medgen.synthesis.copies import Gallery
+from medgen.synthesis.copies import Gallery, calibrate
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.sampling import sample_pool
 
@@ -41,6 +44,17 @@ def test_good_scans_pass(filters: Filter) -> None:
     verdicts = [filters.check(scan(row), derived=False) for row in range(3)]
     assert sum(verdict.accepted for verdict in verdicts) >= 2
     assert {"agreement", "volume_1", "component_4", "centroid_4", "copy"} <= set(verdicts[0].scores)
+
+
+def test_a_label_that_some_real_scans_lack_may_be_absent(filters: Filter, sources: Sources) -> None:
+    assert sources.labelled.labels is not None
+    labels = sources.labelled.labels.clone()
+    labels[2][labels[2] == 4] = 1
+    partly = replace(sources, labelled=replace(sources.labelled, labels=labels))
+    without = scan(labels=np.minimum(scan().labels, 1))
+    quick = CONFIG.model_copy(update={"auditor": CONFIG.auditor.model_copy(update={"steps": 2})})
+    assert "volume_4" not in Filter.fit(partly, quick, seed=0, device="cpu").check(without, derived=False).reasons
+    assert "volume_4" in filters.check(without, derived=False).reasons
 
 
 def test_reference_is_out_of_fold(filters: Filter, sources: Sources) -> None:
@@ -97,8 +111,10 @@ def test_copies_are_found(filters: Filter, sources: Sources) -> None:
 
 def test_nan_never_passes(sources: Sources, filters: Filter) -> None:
     one_subject = Gallery(sources.labelled.images, sources.labelled.ids, ["same"] * 6)
-    assert np.isnan(one_subject.between_subjects(0.99))
-    assert not one_subject.between_subjects(0.99) >= 0.5
+    assert one_subject.between_subjects() == {}
+    bounds = calibrate({}, [0.9], 0.001, 0.2)
+    assert np.isnan(bounds.copy)
+    assert "copy" in replace(filters, copies=bounds).check(scan(), derived=False).reasons
     # A parent whose subject both auditors know cannot be judged.
     everybody = frozenset(sources.labelled.subjects)
     blind = Filter(**{**vars(filters), "auditors": tuple((auditor, everybody) for auditor, _ in filters.auditors)})
@@ -117,12 +133,22 @@ def test_one_subject_is_not_enough(sources: Sources) -> None:
 
 
 def test_gallery_agrees_with_numpy(sources: Sources) -> None:
-    gallery = Gallery(sources.labelled.images, sources.labelled.ids, sources.labelled.subjects)
-    half = torch.nn.functional.avg_pool3d(sources.labelled.images, 2)[:, 0, 1:-1, 1:-1, 1:-1].flatten(1).numpy()
-    direct = np.corrcoef(half)[0]
-    found = gallery.correlations(sources.labelled.images[0]).numpy()
+    images = sources.labelled.images
+    gallery = Gallery(images, sources.labelled.ids, sources.labelled.subjects)
+    values = images[:, 0].half().float().numpy()
+    sharp = values - gaussian_filter(values, (0, 1.5, 1.5, 1.5), mode="nearest")
+    # 16 x 20 x 12 voxels: a margin of 2, blocks of 6 x 8 x 8.
+    blocks = [sharp[:, i : i + 6, j : j + 8, 2:10].reshape(6, -1) for i in (2, 8) for j in (2, 10)]
+    weights = np.array([np.std(block, axis=1) for block in blocks])
+    direct = (np.array([np.corrcoef(block)[0] for block in blocks]) * weights).sum(0) / weights.sum(0)
+    found = gallery.correlations(images[0]).numpy()
     assert found[0] == pytest.approx(1, abs=1e-5)
-    assert (found >= direct - 1e-5).all()  # shifts can only raise it
+    assert (found >= direct - 1e-5).all()  # shifts and mirror images can only raise it
+    unmoved = Gallery(images, sources.labelled.ids, sources.labelled.subjects)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, "_FLIPS", ((),))
+        patch.setattr(copies._Lattice, "offsets", lambda _: [(0, 0, 0)])
+        assert unmoved.correlations(images[0]).numpy() == pytest.approx(direct, abs=1e-4)
 
 
 class _Broken(Backend):

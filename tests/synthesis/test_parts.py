@@ -83,3 +83,17 @@ def test_validation_takes_the_last_subjects_and_changes_nobody_else() -> None:
     assert list(without.named()) == ["labelled", "unlabelled", "test"]
     with pytest.raises(DataError, match="4 for validation; expected 2 to 8"):
         parts(labelled_subjects=9, validation=0.2)
+
+
+def test_folds_hold_every_subject_out_once() -> None:
+    folds = [parts(fold=(number, 4), labelled_subjects=None) for number in range(4)]
+    held_out = [subject for fold in folds for subject in fold.test.subjects]
+    assert sorted(held_out) == sorted({case.subject for case in cohort().labelled()})
+    for fold in folds:
+        assert not set(fold.test.subjects) & (set(fold.labelled.subjects) | set(fold.unlabelled.subjects))
+        assert len(fold.labelled.subjects) == 15
+
+
+def test_two_labelled_subjects_are_too_few() -> None:
+    with pytest.raises(DataError, match="2 labelled subjects; expected at least 3"):
+        divide(cohort(2), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)

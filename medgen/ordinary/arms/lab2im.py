@@ -40,7 +40,8 @@ class Lab2Im:
         spreads: The same of each class's standard deviation, (2, g, c).
         largest: Intensities are clipped to [0, largest].
         widening: Factor on the standard deviations of the priors.
-        deformation: Standard deviation of the velocity at its control points, 12 voxels apart, in voxels.
+        deformation: Standard deviation of the velocity at its control points, 16 voxels apart, in voxels; drawn up to
+            this for each scan, as published.
         bias: Standard deviation of the log bias field at control points half a scan apart; drawn up to this.
         blurring: Range of the blur's standard deviation in voxels.
     """
@@ -97,7 +98,8 @@ class Lab2Im:
     def paint(self, rows: Tensor, means: Tensor, spreads: Tensor, generator: torch.Generator) -> LabelledBatch:
         """Scans with the given intensities, see :meth:`parameters`."""
         count, shape = len(rows), self.maps.shape[2:]
-        velocity = smooth_noise(count, 3, shape, 12, generator) * self.deformation
+        amplitude = self.deformation * torch.rand(count, 1, 1, 1, 1, generator=generator)
+        velocity = smooth_noise(count, 3, shape, 16, generator) * amplitude
         classes = warp(self.maps[rows], exponentiate(velocity, 4), "nearest")[:, 0].long()
         picked = torch.arange(count)[:, None, None, None], classes
         noise = torch.randn(count, *shape, means.shape[2], generator=generator)

@@ -1,0 +1,114 @@
+"""How alike the scans of a set are among themselves, by multi-scale structural similarity."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgen.errors import DataError
+from medgen.metrics.interval import subject_weights
+from medgen.metrics.mmd import different
+
+# The first weights of Wang et al. 2003; as many as there are levels are used, rescaled to a sum of 1.
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Wang's window has 11 voxels for a Gaussian of 1.5; 7 (± 2 standard deviations) leave a small scan one level more.
+WINDOW, SIGMA = 7, 1.5
+
+
+def window_and_levels(shape: Sequence[int]) -> tuple[int, int]:
+    """Side of the window, and how many levels of half the resolution each (at most five) it still fits into.
+
+    A scan with fewer voxels along an axis gets the largest odd window that fits.
+
+    Raises:
+        DataError: If a side has fewer than three voxels.
+
+    >>> window_and_levels((40, 56, 40)), window_and_levels((160, 192, 160)), window_and_levels((64, 64, 6))
+    ((7, 3), (7, 5), (5, 1))
+    """
+    smallest, levels = min(shape), 0
+    if smallest < 3:
+        raise DataError(f"MS-SSIM needs three voxels along each axis, found shape {tuple(shape)}")
+    window = min(WINDOW, smallest - 1 + smallest % 2)
+    while levels < len(WEIGHTS) and smallest // 2**levels >= window:
+        levels += 1
+    return window, levels
+
+
+def pairwise_ms_ssim(
+    images: Tensor,
+    data_range: float,
+    *,
+    batch: int = 8,
+    tick: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float64]:
+    """MS-SSIM of all pairs of scans (Wang, Simoncelli and Bovik, "Multiscale structural similarity", 2003), by MONAI.
+
+    Args:
+        images: (n, c, i, j, k).
+        data_range: Largest minus smallest value that intensities can have; the same for sets to be compared.
+        batch: Pairs at a time.
+        tick: Called with (pairs done, pairs in all).
+
+    Returns:
+        (n, n) in [0, 1], symmetric, 1 on the diagonal. Window and number of levels are chosen for small scans
+        (:func:`window_and_levels`), so values compare within a grid only, not with published ones.
+
+    Raises:
+        DataError: If a side has fewer than three voxels.
+    """
+    from monai.metrics.regression import compute_ms_ssim
+
+    window, levels = window_and_levels(images.shape[2:])
+    weights = [weight / sum(WEIGHTS[:levels]) for weight in WEIGHTS[:levels]]
+    result = np.eye(len(images))
+    pairs = list(itertools.combinations(range(len(images)), 2))
+    for start in range(0, len(pairs), batch):
+        rows, columns = (list(side) for side in zip(*pairs[start : start + batch], strict=True))
+        values = compute_ms_ssim(
+            y_pred=images[rows].float(),
+            y=images[columns].float(),
+            spatial_dims=3,
+            data_range=data_range,
+            kernel_size=(window,) * 3,
+            kernel_sigma=(SIGMA,) * 3,
+            weights=weights,
+        )
+        result[rows, columns] = result[columns, rows] = values[:, 0].double().cpu().numpy()
+        if tick is not None:
+            tick(min(start + batch, len(pairs)), len(pairs))
+    return result
+
+
+def likeness_draws(
+    similarity: NDArray[np.float64], groups: Sequence[str], n: int = 2000, seed: int = 0, stream: str = "likeness"
+) -> tuple[float, NDArray[np.float64]]:
+    """Mean similarity of scans of different subjects, and its bootstrap distribution.
+
+    Subjects are drawn again; a subject drawn twice is not compared with itself, which would raise the mean.
+
+    Args:
+        similarity: (n, n) as from :func:`pairwise_ms_ssim`.
+        groups: Subject of each scan.
+        n: Resamples.
+        seed: Of the resampling.
+        stream: Name of the draws: two sets are drawn independently by different names.
+
+    Returns:
+        The mean, and (n,) means of the resamples; NaN if there is one subject only.
+    """
+    names = list(dict.fromkeys(groups))
+    member = np.array([[group == name for name in names] for group in groups], dtype=np.float64)
+    apart = different(groups).astype(np.float64)
+    # Sums and numbers of pairs between subjects, so that a resample is one quadratic form.
+    sums, counts = member.T @ (similarity * apart) @ member, member.T @ apart @ member
+    total = float(counts.sum())
+    weights = subject_weights(len(names), n, seed, stream)
+    drawn = ((weights @ counts) * weights).sum(axis=1)
+    draws = np.divide(((weights @ sums) * weights).sum(axis=1), drawn, out=np.full(n, np.nan), where=drawn > 0)
+    return (float(sums.sum()) / total if total else math.nan), draws

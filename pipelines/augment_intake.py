@@ -1,0 +1,27 @@
+"""What a run on labelled scans lets in: labels in use, and no mask that is wrong."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from medgen.cases import Manifest
+from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
+
+from .augment_settings import LabelledRunConfig
+from .augment_stages import split
+from .progress import bars
+
+
+def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
+    """Check every mask that the run will use, before anything is written or trained.
+
+    Raises:
+        MedgenError: Naming every wrong mask, see :func:`medgen.synthesis.labelling.check_masks`; or if there are too
+            few labelled subjects.
+    """
+    wanted = labels_in_use(manifest, config.labels)
+    parts = split(config, without_partial(manifest, wanted))
+    with bars(progress) as tick:
+        shown = partial(tick, "checking masks")
+        used = check_masks(parts, manifest.labels, wanted, workers=config.workers, progress=shown)
+    return Labelling.of(used, manifest.labels)

@@ -1,0 +1,150 @@
+"""More scans from the generators of a finished run, under the same filter and the same audit."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.files import write_csv
+from medgen.seeds import derive
+from medgen.synthesis.audit_results import Audit
+from medgen.synthesis.backends import available, load_backend
+from medgen.synthesis.base import Backend
+from medgen.synthesis.export import export_pool
+from medgen.synthesis.filter_store import FOLDER, FilterState, load_filter
+from medgen.synthesis.layouts_out import Layout, check_layout
+from medgen.synthesis.memorisation import audit_pool
+from medgen.synthesis.sampling import Pool, sample_pool
+
+from .augment_sections_audit import printed_audit
+from .augment_stages import rejections
+from .progress import bars
+from .runfolder import RunSummary
+
+
+def run(
+    model: Path,
+    out: Path,
+    *,
+    n: int = 200,
+    seed: int = 0,
+    layout: Layout = "nnunet",
+    attempts: float = 4.0,
+    device: str = "auto",
+    progress: bool = False,
+) -> RunSummary:
+    """Sample, filter, audit and export.
+
+    Args:
+        model: ``model`` of a finished augment run, for all its backends, or ``model/<backend>`` for one.
+        out: New or empty folder for the synthetic cohort; it appears whole or not at all.
+        n: Accepted scans wanted in all, spread evenly over the backends.
+        seed: Of the samples; another seed gives other scans.
+        layout: ``nnunet``, ``msd`` or ``bids``.
+        attempts: Most samples per wanted scan.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        progress: Show progress bars.
+
+    Returns:
+        Exit code 1 if fewer scans than wanted were exported.
+
+    Raises:
+        ArtifactError: If there is no generator, or no state of filter and audit beside it, or one was altered.
+        AuditError: If the audit refuses the export.
+        ConfigError: If ``out`` is in use or the layout cannot hold the scans.
+        DataError: If no scan was accepted.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists and is not empty; choose a new folder")
+    folder = model if (model / FOLDER).is_dir() else model.parent
+    state = load_filter(folder / FOLDER, device)
+    check_layout(layout, state.filters.sources.labelled.channels)
+    backends = _backends(model, folder, device)
+    counts = {item.name: n // len(backends) + (row < n % len(backends)) for row, item in enumerate(backends)}
+    stream = derive(seed, "augment sample")
+    with bars(progress) as tick:
+        pool = sample_pool(
+            backends,
+            counts,
+            state.filters,
+            seed=stream,
+            attempts=attempts,
+            tick=partial(tick, "accepted scans"),
+        )
+    if not pool.accepted():
+        raise DataError(f"none of {len(pool.candidates)} samples passed the filter; {_commonest(pool)}")
+    with bars(progress) as tick:
+        audit = audit_pool(
+            pool,
+            backends,
+            state.filters,
+            state.held_out,
+            state.audit,
+            seed=stream,
+            tick=partial(tick, "memorisation audit"),
+        )
+    _write(pool, audit, backends, state, out, seed, layout)
+    exported = sum(len(item.likeness) - len(item.flagged) for item in audit.backends.values())
+    lines = [f"{exported} of {n} wanted scans in {out}, {len(pool.candidates)} sampled", *printed_audit(audit)]
+    return RunSummary(out, 0 if exported >= n else 1, tuple(lines))
+
+
+def _backends(model: Path, folder: Path, device: str) -> list[Backend]:
+    if model != folder:
+        return [load_backend(model, device)]
+    found = [load_backend(folder / name, device) for name in available() if (folder / name).is_dir()]
+    if not found:
+        raise ArtifactError(f"{model}: holds no generator; expected the model folder of an augment run")
+    return found
+
+
+def _write(
+    pool: Pool,
+    audit: Audit,
+    backends: Sequence[Backend],
+    state: FilterState,
+    out: Path,
+    seed: int,
+    layout: Layout,
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
+    try:
+        export_pool(
+            pool,
+            temporary,
+            audit=audit,
+            grid=state.preprocess.canonical(),
+            sources=state.filters.sources,
+            backends=backends,
+            label_names=state.label_names,
+            original_labels=state.original_labels,
+            seed=seed,
+            config_sha256=state.config_sha256,
+            cohort=state.cohort,
+            modality=state.modality,
+            layout=layout,
+            held_out=() if state.held_out is None else frozenset(state.held_out.subjects),
+        )
+        rows = rejections(audit.clean(pool))
+        write_csv(temporary / "provenance" / "rejections.csv", rows, ["id", "backend", "seed", "nearest", "reasons"])
+        temporary.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _commonest(pool: Pool) -> str:
+    """The reason that refused most samples."""
+    counts: dict[str, int] = {}
+    for candidate in pool.candidates:
+        for reason in candidate.verdict.reasons:
+            counts[reason] = counts.get(reason, 0) + 1
+    worst = max(counts, key=lambda reason: counts[reason])
+    return f"{counts[worst]} failed the check {worst!r}"

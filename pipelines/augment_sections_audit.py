@@ -1,0 +1,93 @@
+"""The audit in the report of an augment run: controls first, then every number with what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from medgen.files import write_bytes
+from medgen.report.html import Report, png
+from medgen.report.mosaic import sample_pairs
+from medgen.synthesis.audit_results import Audit, BackendAudit
+from medgen.synthesis.sampling import Candidate, Pool
+from medgen.volume import Volume
+
+from .runfolder import RunFolder
+
+# Scan, its nearest real scan, and the labels of both where known.
+Pair = Callable[[Candidate, str], tuple[Volume, Volume, Volume, Volume | None]]
+
+_TEXT = """
+Accepted scans are compared with every training scan, labelled or not, and with held-out scans that nothing was \
+learnt from. The likeness r is the mean correlation of blocks that may each move by two voxels, in any mirror image. \
+The audit says something only if it finds the copies that were planted (positive controls) and does not accuse scans \
+of other people (negative control).
+"""
+
+
+def printed_audit(audit: Audit) -> list[str]:
+    """The audit as lines for the terminal."""
+    lines = [] if audit.valid else [f"memorisation audit NOT VALID: {'; '.join(audit.problems)}"]
+    return lines + [f"{name}: stamp: {item.stamp} ({item.reason})" for name, item in audit.backends.items()]
+
+
+def audit_section(report: Report, audit: Audit, pool: Pool, pair: Pair, folder: RunFolder, refused: str) -> None:
+    """Add the section; pictures are also written to ``figures/``.
+
+    Args:
+        report: To add to.
+        audit: What was found.
+        pool: The candidates after the audit.
+        pair: The volumes of a candidate beside a training case.
+        folder: Of the run.
+        refused: Why nothing was exported; empty if something was.
+    """
+    report.section("Memorisation audit", _TEXT)
+    if refused:
+        report.verdict(refused, "bad")
+    for name, item in audit.backends.items():
+        kind: Any = {"share": "good", "internal use only": "neutral"}.get(item.stamp, "bad")
+        report.verdict(f"{name}: {item.stamp}: {item.reason}.", kind)
+    rows = [
+        (item.name, item.kind, item.interval, item.expected, "as expected" if item.passed else "FAILED")
+        for item in audit.controls
+    ]
+    report.table(["control", "kind", "share or AUC", "expected", "verdict"], rows, "Controls. " + _validity(audit))
+    for name, item in audit.backends.items():
+        if item.checks:
+            table = [(check.name, check.interval, check.expected, check.words) for check in item.checks]
+            caption = f"{name}: {item.scans} accepted scans. A number is suspicious if its whole interval is above."
+            report.table(["check", "number", "expected at most", "verdict"], table, caption)
+        _picture(report, name, item, pool, pair, folder)
+    report.text(
+        f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out: {audit.held_out[0]} subjects, "
+        f"{audit.held_out[1]} scans. {str(audit.bounds).capitalize()}."
+    )
+
+
+def _validity(audit: Audit) -> str:
+    return "The audit is valid." if audit.valid else f"The audit is NOT valid: {'; '.join(audit.problems)}."
+
+
+def _picture(report: Report, name: str, item: BackendAudit, pool: Pool, pair: Pair, folder: RunFolder) -> None:
+    """The scan that resembles a training scan most, beside it."""
+    if not item.likeness:
+        return
+    worst = max(sorted(item.likeness), key=lambda key: item.likeness[key])
+    # A flagged scan carries another id since it was taken out.
+    found = [c for c in pool.of(name) if c.id in (worst, f"rejected-{name}-{worst}") and c.synthetic is not None]
+    if not found:
+        return
+    scan, real, labels, truth = pair(found[0], item.nearest[worst])
+    likeness = f"r = {item.likeness[worst]:.3f}"
+    figure = sample_pairs(
+        [(scan, real)],
+        labels=[(labels, truth)],
+        names=[(worst, f"{item.nearest[worst]}, {likeness}")],
+        label_names={},
+        title=f"{name}: the most suspicious scan and its nearest real one",
+    )
+    write_bytes(folder.figures / f"audit-{name}.png", png(figure))
+    report.figure(
+        figure, f"{name}: {worst} and the training scan it resembles most, {likeness}.", f"{name}: nearest pair"
+    )

@@ -1,0 +1,65 @@
+"""The choice of generators in a run: resolved, explained, recorded, and refused where it cannot fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from medgen.config import parse_config
+from medgen.errors import ConfigError, ResourceError
+from medgen.pipelines import augment_plan
+from medgen.pipelines.augment_settings import AugmentRunConfig
+from medgen.synthesis.estimates import Outline
+from medgen.synthesis.labelkinds import LabelFacts
+from medgen.synthesis.router import Hardware
+
+ORGAN = LabelFacts(1, 1.0, 1.0, 0.03, 0.15, 0.03, 12, 12, (10, 10, 10))
+COHORT = Outline((16, 24, 16), 1, (1,), 12, 5, (ORGAN,))
+SMALL = {
+    "consensus": {"members": 2, "segmenter": {"channels": [8, 16], "steps": 4}},
+    "filter": {"auditor": {"channels": [8, 16], "steps": 4}},
+    "value": {"segmenter": {"channels": [8, 16], "steps": 4}, "seeds": 2},
+}
+
+
+def config(**changes: object) -> AugmentRunConfig:
+    data = {"data": "cohort", "out": "runs/x", "device": "cpu", **SMALL, **changes}
+    return parse_config(AugmentRunConfig, data, source="test")
+
+
+def test_generators_are_chosen_when_none_are_given() -> None:
+    for given in ({}, {"generators": "auto"}, {"generators": {"auto": True, "deform": {"pairs": 7}}}):
+        settings = config(**given)
+        assert settings.generators.names == ()
+        made = augment_plan.planned(settings, COHORT)
+        assert made.routing.backends == ("deform",)
+        assert made.config.generators.names == ("deform",)
+        pairs = made.config.generators.deform.pairs
+        assert pairs == (7 if "deform" in str(given) else type(made.config.generators.deform)().pairs)
+        text = "\n".join(made.lines)
+        for part in ("generators (chosen): deform", "12 labelled and 5 unlabelled", "consensus: 2 segmenters", "MiB"):
+            assert part in text
+        assert "value study: 6 segmenters" in text
+        assert "in all: about" in text
+        record = made.record()
+        assert record["automatic"] is True
+        assert {"consensus", "deform", "filter", "sampling", "value"} == set(record["estimates"])
+
+
+def test_named_generators_are_kept() -> None:
+    made = augment_plan.planned(config(generators={"deform": {"pairs": 3}}), COHORT)
+    assert made.routing.automatic is False
+    assert "generators (configured): deform" in made.lines
+
+
+def test_arms_need_the_generators_that_were_chosen() -> None:
+    arms = {**SMALL["value"], "arms": ["real", "standard", "standard+joint"]}
+    with pytest.raises(ConfigError, match=r"needs the generator 'joint'.*auto chose deform"):
+        augment_plan.planned(config(value=arms), COHORT)
+
+
+def test_what_cannot_fit_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Hardware(None, 1, 1 << 20, 1 << 20, 1 << 40)
+    monkeypatch.setattr(augment_plan, "hardware", lambda device, out: tiny)
+    with pytest.raises(ResourceError, match=r"deform: needs about .* GiB are free.*check_resources=false"):
+        augment_plan.planned(config(consensus={"members": 0}), COHORT)
+    assert augment_plan.planned(config(check_resources=False), COHORT).routing.backends == ("deform",)
