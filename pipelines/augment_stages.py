@@ -131,7 +131,7 @@ def generate(
             store=folder.checkpoints / f"consensus{suffix}",
             tick=partial(tick, f"labelling unlabelled scans{suffix}"),
         )
-        sources = replace(sources, consensus=consensus.scans)
+        sources = replace(sources, consensus=consensus.scans, members=consensus.members)
         kept = 0 if consensus.scans is None else len(consensus.scans)
         stage.log_metrics({"labelled": kept, "left_out": len(consensus.left_out)})
     backends: list[Backend] = []

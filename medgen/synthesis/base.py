@@ -19,6 +19,7 @@ from medgen.synthesis.estimates import Estimate, Outline, config_estimate
 
 if TYPE_CHECKING:
     from medgen.preprocess import Preprocess
+    from medgen.synthesis.members import Members
 
 Log = Callable[[dict[str, float], int], None]
 Progress = Callable[[int, int], None]
@@ -35,6 +36,7 @@ class Sources:
         hashes: SHA-256 of each case's files, by case id, for the provenance record.
         consensus: Those of the unlabelled scans that could be labelled credibly from the labelled ones, with these
             labels and a confidence per voxel (:mod:`medgen.synthesis.consensus`); None if there are none.
+        members: The segmenters that labelled them together, trained on these sources only; None if there are none.
 
     Raises:
         DataError: If ``labelled`` has no labels, a label occurs in no scan, ``unlabelled`` carries labels, or
@@ -47,6 +49,7 @@ class Sources:
     labels: tuple[int, ...]
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     consensus: Dataset | None = None
+    members: Members | None = None
 
     def __post_init__(self) -> None:
         if self.labelled.labels is None or not len(self.labelled):

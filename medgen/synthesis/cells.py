@@ -155,7 +155,7 @@ class Study:
                 config.segmenter,
                 seed,
                 labels=self.labels,
-                recipe=Recipe(config.augment) if arm.ordinary is None else self._recipe(arm.ordinary, seed),
+                recipe=Recipe(config.augment) if arm.ordinary is None else self.recipe(arm.ordinary),
                 synthetic=pool if alone is None else None,
                 p_synthetic=config.p_synthetic,
                 device=self.device,
@@ -170,7 +170,11 @@ class Study:
                     rows += [{**common, "part": part, **row, **extra} for row in found]
         return rows
 
-    def _recipe(self, ordinary: str, seed: int) -> Recipe:
+    def recipe(self, ordinary: str) -> Recipe:
+        """How an ordinary arm trains; its teachers and registrations are shared by all repetitions, as generators are.
+
+        What it computes is kept in ``memo``.
+        """
         material, config = self.material, self.config
         setting = Setting(
             real=material.real,
@@ -178,11 +182,12 @@ class Study:
             labels=self.labels,
             segmenter=config.segmenter,
             augment=config.augment,
-            seed=seed,
+            seed=derive(self.seed, "ordinary"),
             device=self.device,
             memo=self.memo,
         )
-        return recipe(ordinary, setting)
+        with _threads(config.threads):
+            return recipe(ordinary, setting)
 
 
 def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, list[Row]]]:
@@ -196,6 +201,10 @@ def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tup
         for cell in cells:
             yield cell, study.run(cell)
         return
+    # Once for all, before each process has a copy of its own.
+    for ordinary in dict.fromkeys(Arm.parse(cell.arm).ordinary for cell in cells):
+        if ordinary is not None:
+            study.recipe(ordinary)
     yield from run_in_processes(study.run, cells, workers)
 
 

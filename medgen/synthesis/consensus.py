@@ -32,6 +32,7 @@ from medgen.seeds import derive
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
+from medgen.synthesis.members import Members, unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.
@@ -71,11 +72,13 @@ class Consensus:
         scans: Unlabelled scans with credible labels and a confidence per voxel; None if there are none.
         agreement: Mean Dice of the members with their consensus, by case id, of every unlabelled scan.
         bound: Scans that agree less are left out.
+        members: The segmenters that agreed, of the last round; None if there was nothing to label.
     """
 
     scans: Dataset | None
     agreement: Mapping[str, float]
     bound: float
+    members: Members | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -122,46 +125,46 @@ def label_unlabelled(
     if unlabelled is None or config.members == 0:
         return Consensus(None, {}, 0.0)
     key = _fingerprint(sources, config, seed)
-    kept = None if store is None else _kept(store, key)
+    kept = None if store is None else _kept(store, key, device)
     if kept is not None:
         return _select(sources, *kept)
     inferred: LabelledImages | None = None
-    numbers = torch.tensor((0, *sources.labels), dtype=torch.uint8)
     for turn in range(config.rounds):
-        votes: list[Tensor] = []
-        total: Tensor | None = None
+        segmenters = []
         for member in range(config.members):
-            segmenter = train_segmenter(
-                real,
-                config.segmenter,
-                derive(seed, "consensus", turn, member),
-                labels=sources.labels,
-                augmentation=config.augment,
-                synthetic=inferred,
-                p_synthetic=config.p_unlabelled,
-                device=device,
+            segmenters.append(
+                train_segmenter(
+                    real,
+                    config.segmenter,
+                    derive(seed, "consensus", turn, member),
+                    labels=sources.labels,
+                    augmentation=config.augment,
+                    synthetic=inferred,
+                    p_synthetic=config.p_unlabelled,
+                    device=device,
+                )
             )
-            probability = segmenter.probabilities(unlabelled.images)
-            votes.append(probability.argmax(dim=1, keepdim=True).to(torch.uint8))
-            total = probability if total is None else total + probability
             if tick is not None:
                 tick(turn * config.members + member + 1, config.trainings)
-        if total is None:
-            raise AssertionError("at least one member voted")
-        confidence, winner = (total / config.members).max(dim=1, keepdim=True)
-        inferred = _Pairs(unlabelled.images, numbers[winner])
+        members = Members(config.segmenter, tuple(segmenters), real.channels)
+        labels, trusted, votes = members.vote(unlabelled.images)
+        inferred = _Pairs(unlabelled.images, labels)
     agreement = {
-        name: _agreement([vote[row, 0].numpy() for vote in votes], winner[row, 0].numpy(), len(sources.labels))
+        name: float(
+            np.mean([mean_dice(vote[row, 0].numpy(), labels[row, 0].numpy(), sources.labels) for vote in votes])
+        )
         for row, name in enumerate(unlabelled.ids)
     }
-    labels, trusted = numbers[winner], (confidence * 255).round().to(torch.uint8)
     if store is not None:
-        arrays = {"labels": labels.numpy(), "confidence": trusted.numpy()}
-        Stored(_KIND, arrays, {"key": key, "agreement": agreement}).save(store)
-    return _select(sources, labels, trusted, agreement)
+        arrays, about = members.pack()
+        arrays |= {"labels": labels.numpy(), "confidence": trusted.numpy()}
+        Stored(_KIND, arrays, {"key": key, "agreement": agreement, "members": about}).save(store)
+    return _select(sources, labels, trusted, agreement, members)
 
 
-def _select(sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float]) -> Consensus:
+def _select(
+    sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float], members: Members
+) -> Consensus:
     """Leave out scans on which members agree much less than usual, or that lack what every labelled scan has."""
     if sources.unlabelled is None or sources.labelled.labels is None:
         raise AssertionError("sources have unlabelled scans, and labels")
@@ -173,8 +176,9 @@ def _select(sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mappin
         if agreement[name] >= bound and all(bool((labels[row] == value).any()) for value in always)
     ]
     if not kept:
-        return Consensus(None, agreement, bound)
-    return Consensus(replace(sources.unlabelled, labels=labels, confidence=trusted).subset(kept), agreement, bound)
+        return Consensus(None, agreement, bound, members)
+    scans = replace(sources.unlabelled, labels=labels, confidence=trusted).subset(kept)
+    return Consensus(scans, agreement, bound, members)
 
 
 def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
@@ -186,7 +190,7 @@ def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
     return sha256_json([config.model_dump(mode="json"), list(sources.ids), sources.labels, seed, digest.hexdigest()])
 
 
-def _kept(store: Path, key: str) -> tuple[Tensor, Tensor, dict[str, float]] | None:
+def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str, float], Members] | None:
     if stored_kind(store) != _KIND:
         return None
     try:
@@ -196,11 +200,12 @@ def _kept(store: Path, key: str) -> tuple[Tensor, Tensor, dict[str, float]] | No
     if stored.meta.get("key") != key:
         return None
     labels, trusted = (torch.from_numpy(np.array(stored.arrays[name])) for name in ("labels", "confidence"))
-    return labels, trusted, dict(stored.meta["agreement"])
-
-
-def _agreement(votes: list[NDArray[np.uint8]], winner: NDArray[np.int64], classes: int) -> float:
-    return float(np.mean([mean_dice(vote, winner, range(1, classes + 1)) for vote in votes]))
+    return (
+        labels,
+        trusted,
+        dict(stored.meta["agreement"]),
+        unpack_members(stored.arrays, stored.meta["members"], device),
+    )
 
 
 def _bound(values: NDArray[np.float64]) -> float:

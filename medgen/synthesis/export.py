@@ -51,6 +51,7 @@ def export_pool(
         config_sha256: Digest of the run's configuration.
         cohort: Name of the cohort that was learnt from.
         modality: For the describing files and the card.
+        original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
 

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, MedgenError
-from medgen.precision import precision_of
 from medgen.preprocess import Preprocess
-from medgen.segmentation import Segmenter, UNet
 from medgen.synthesis.base import Sources
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter, FilterConfig, LabelBounds
+from medgen.synthesis.members import pack_segmenter, unpack_segmenter
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.store import RECORD, Stored, load_stored
-from medgen.training import device_of
 
 FOLDER = "filter"
 _KIND = "filter"
@@ -67,8 +65,7 @@ def save_filter(state: FilterState, folder: Path) -> None:
         arrays |= _pack(name, data)
     auditors = []
     for number, (segmenter, subjects) in enumerate(filters.auditors):
-        weights = segmenter.network.state_dict()
-        arrays |= {f"auditor{number}.{key}": value.detach().cpu().numpy() for key, value in weights.items()}
+        arrays |= pack_segmenter(f"auditor{number}.", segmenter)
         auditors.append({"classes": list(segmenter.classes), "subjects": sorted(subjects)})
     meta = {
         "config": filters.config.model_dump(mode="json"),
@@ -130,17 +127,9 @@ def _restore(stored: Stored, device: str) -> FilterState:
     config = parse_config(FilterConfig, meta["config"], source="filter")
     auditors = []
     for number, about in enumerate(meta["auditors"]):
-        network = UNet(config.auditor, sources.labelled.channels, len(about["classes"]))
-        prefix = f"auditor{number}."
-        weights = {
-            key.removeprefix(prefix): torch.from_numpy(np.array(value))
-            for key, value in arrays.items()
-            if key.startswith(prefix)
-        }
-        network.load_state_dict(weights)
-        precision = precision_of(config.auditor.precision, device_of(device))
-        network.to(precision.device).eval()
-        auditors.append((Segmenter(network, tuple(about["classes"]), precision), frozenset(about["subjects"])))
+        prefix, classes = f"auditor{number}.", [int(value) for value in about["classes"]]
+        segmenter = unpack_segmenter(prefix, arrays, config.auditor, sources.labelled.channels, classes, device)
+        auditors.append((segmenter, frozenset(about["subjects"])))
     unlabelled = sources.unlabelled
     images = [sources.labelled.images, *([] if unlabelled is None else [unlabelled.images])]
     subjects = (*sources.labelled.subjects, *(() if unlabelled is None else unlabelled.subjects))

@@ -13,8 +13,8 @@ from medgen.errors import AuditError, ConfigError, DataError
 from medgen.fields import expand, exponentiate, warp, warp_labels
 from medgen.metrics.segmentation import dice
 from medgen.ordinary import Setting, available, describe, needs_unlabelled, recipe
+from medgen.ordinary.arms.ensemble_labels import labelled_by
 from medgen.ordinary.arms.lab2im import Lab2Im
-from medgen.ordinary.arms.self_training import labelled_by
 from medgen.ordinary.multi_atlas import multi_atlas_labels, vote_weights
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
 from medgen.precision import precision_of
@@ -45,11 +45,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arms_are_found_by_name() -> None:
     assert available()[:2] == ["real", "standard"]
     expected = {
-        *("carvemix", "cutmix", "elastic", "lab2im", "mean_teacher", "mixup", "pseudo_labels", "real"),
+        *(
+            "carvemix",
+            "cutmix",
+            "elastic",
+            "ensemble_labels",
+            "lab2im",
+            "mean_teacher",
+            "mixup",
+            "pseudo_labels",
+            "real",
+        ),
         *("self_training", "standard", "torchio", "warp"),
     }
     assert set(available()) == expected
-    assert {name for name in expected if needs_unlabelled(name)} == {"mean_teacher", "pseudo_labels", "self_training"}
+    assert {name for name in expected if needs_unlabelled(name)} == {
+        "ensemble_labels",
+        "mean_teacher",
+        "pseudo_labels",
+        "self_training",
+    }
     assert all(describe(name).endswith(".") and "\n" not in describe(name) for name in expected)
     with pytest.raises(ConfigError, match="expected one of real, standard, carvemix"):
         describe("magic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,12 +100,24 @@ def test_nothing_to_label(sources: Sources) -> None:
 
 
 def test_deformed_scans_come_from_unlabelled_anatomies_too(
-    sources: Sources, found: Consensus, context: FitContext
+    sources: Sources, found: Consensus, context: FitContext, tmp_path: Path
 ) -> None:
     config = DeformConfig(pairs=4, registration=RegistrationConfig(spacing=6, iterations=5, window=5))
-    both = replace(sources, consensus=found.scans)
-    parents = {Deform.fit(both, config, context).sample(seed).parents[0] for seed in range(40)}
+    both = replace(sources, consensus=found.scans, members=found.members)
+    backend = Deform.fit(both, config, context)
+    samples = [backend.sample(seed) for seed in range(24)]
+    parents = {sample.parents[0] for sample in samples}
     assert parents & set(sources.labelled.ids)
     assert parents & {f"u-{row}" for row in range(4)}
+    backend.save(tmp_path / "deform")
+    loaded = Deform.load(tmp_path / "deform", "cpu")
+    assert found.members is not None
+    for seed, sample in enumerate(samples[:8]):
+        inferred = sample.parents[0].startswith("u-")
+        assert sample.facts["labels"] == ("inferred" if inferred else "moved")
+        assert np.array_equal(loaded.sample(seed).labels, sample.labels)
+        if inferred:
+            asked = found.members.vote(torch.from_numpy(sample.image)[None])[0][0, 0].numpy()
+            assert np.array_equal(sample.labels, asked)
     alone = {Deform.fit(sources, config, context).sample(seed).parents[0] for seed in range(10)}
     assert alone <= set(sources.labelled.ids)

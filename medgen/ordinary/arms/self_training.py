@@ -1,67 +1,49 @@
-"""Self-training: teachers label the unlabelled scans, and a student learns from both."""
+"""Self-training: a teacher labels the unlabelled scans, a student learns from both and becomes the teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from medgen.errors import DataError
+from medgen.ordinary.arms.ensemble_labels import labelled_by
 from medgen.ordinary.base import Setting
 from medgen.seeds import derive
-from medgen.segmentation import Segmenter, train_segmenter
+from medgen.segmentation import train_segmenter
 from medgen.segmentation_recipe import Extra, Pool, Recipe
 
 SOURCE = (
-    "Self-training: five teachers, larger than the student and with standard augmentation, label the unlabelled scans "
-    "together, voxels below 0.75 are left out, and the student is augmented too (noisy student: Xie et al., CVPR 2020)."
+    "Self-training in two rounds: a teacher of the student's size labels the unlabelled scans, voxels below 0.75 are "
+    "left out, the student is augmented too and becomes the next teacher (noisy student: Xie et al., CVPR 2020)."
 )
 NEEDS_UNLABELLED = True
 
-# Medgen's own consensus labels (medgen.synthesis.consensus) come from as many members of the same size: what
-# generators gain over this arm is not the labels'.
-_TEACHERS, _RESIDUAL_UNITS, _THRESHOLD = 5, 2, 0.75
+# One round fewer than published: each costs a whole training.
+_ROUNDS, _THRESHOLD = 2, 0.75
 
 
 def recipe(setting: Setting) -> Recipe:
-    """Standard augmentation of labelled scans and of those that the teachers labelled."""
-    if setting.unlabelled is None:
-        raise DataError("self-training needs unlabelled scans, and the training part has none")
-    key = f"self-training {setting.seed} {setting.labels} {setting.segmenter!r} {setting.augment!r}"
+    """Standard augmentation of labelled scans and of scans that the last teacher labelled."""
+    return _student(setting, _pool(setting, _ROUNDS))
+
+
+def _pool(setting: Setting, rounds: int) -> Pool:
+    key = f"self-training {rounds} {setting.seed} {setting.labels} {setting.segmenter!r} {setting.augment!r}"
     if key not in setting.memo:
-        units = max(_RESIDUAL_UNITS, setting.segmenter.residual_units)
-        larger = setting.segmenter.model_copy(update={"residual_units": units})
-        teachers = [
-            train_segmenter(
-                setting.real,
-                larger,
-                derive(setting.seed, "self-training", number),
-                labels=setting.labels,
-                augmentation=setting.augment,
-                device=setting.device,
-            )
-            for number in range(_TEACHERS)
-        ]
-        setting.memo[key] = labelled_by(teachers, setting.unlabelled.images, _THRESHOLD)
+        plan = Recipe(setting.augment) if rounds == 1 else _student(setting, _pool(setting, rounds - 1))
+        seed = derive(setting.seed, "self-training", rounds)
+        teacher = train_segmenter(
+            setting.real, setting.segmenter, seed, labels=setting.labels, recipe=plan, device=setting.device
+        )
+        setting.memo[key] = labelled_by([teacher], _images(setting), _THRESHOLD)
     pool: Pool = setting.memo[key]
+    return pool
+
+
+def _student(setting: Setting, pool: Pool) -> Recipe:
     return Recipe(setting.augment, extra=Extra(pool), facts={"pseudo_labelled": float(len(pool.images))})
 
 
-def labelled_by(teachers: Sequence[Segmenter], images: Tensor, threshold: float) -> Pool:
-    """The labels of the teachers' mean probability.
-
-    Args:
-        teachers: Segmenters of the same classes.
-        images: (n, c, i, j, k).
-        threshold: The confidence is 0 where the largest mean probability is below, and 1 elsewhere.
-    """
-    labels = torch.zeros((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
-    confidence = torch.zeros_like(labels)
-    numbers = torch.tensor(teachers[0].classes)
-    for row in range(len(images)):
-        each = [teacher.probabilities(images[row : row + 1])[0] for teacher in teachers]
-        best, winner = torch.stack(each).mean(0).max(0)
-        labels[row, 0] = numbers[winner].to(torch.uint8)
-        confidence[row, 0] = (best >= threshold).to(torch.uint8) * 255
-    return Pool(images, labels, confidence)
+def _images(setting: Setting) -> Tensor:
+    if setting.unlabelled is None:
+        raise DataError("self-training needs unlabelled scans, and the training part has none")
+    return setting.unlabelled.images

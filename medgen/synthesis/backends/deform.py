@@ -31,11 +31,13 @@ from medgen.seeds import numpy_rng, torch_rng
 from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
+from medgen.synthesis.members import unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
 _FLOOR = 0.1
+_ARRAYS = ("images", "labels", "ways", "anatomy", "appearance", "appearance_mean")
 
 
 class DeformConfig(BackendConfig):
@@ -77,7 +79,10 @@ class Deform(Backend):
         self._device = device_of(device)
         self._config = DeformConfig.model_validate(stored.meta["config"])
         self._ids: list[str] = list(stored.meta["ids"])
-        self._arrays = {name: torch.from_numpy(np.array(array)) for name, array in stored.arrays.items()}
+        self._arrays = {name: torch.from_numpy(np.array(stored.arrays[name])) for name in _ARRAYS}
+        self._inferred = frozenset(stored.meta["inferred_labels"])
+        about = stored.meta.get("members")
+        self._members = None if about is None else unpack_members(stored.arrays, about, device)
         self._sha256 = stored.sha256
 
     @classmethod
@@ -121,6 +126,9 @@ class Deform(Backend):
             "preprocess": context.preprocess.model_dump(mode="json"),
             "contains_patient_scans": True,
         }
+        if sources.consensus is not None and sources.members is not None:
+            weights, about = sources.members.pack()
+            arrays, meta = {**arrays, **weights}, {**meta, "members": about}
         return cls(Stored(cls.name, arrays, meta), context.device)
 
     @classmethod
@@ -194,15 +202,23 @@ class Deform(Backend):
         points = control_shape(shape, config.appearance_spacing)
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
         result = ((moved + _FLOOR) * torch.exp(change) - _FLOOR) * (moved > 0)
+        made = result.clamp(0, float(arrays["images"].max()))
+        moved_labels = warp_labels(labels[None], displacement.cpu())
+        again = self._members is not None and self._ids[parent] in self._inferred
+        if again and self._members is not None:
+            # Inferred labels are no truth that has to move with the image: asking again about the new image is
+            # better than moving an answer about the old one.
+            moved_labels = self._members.vote(made.cpu())[0]
         facts = {
+            "labels": "inferred" if again else "moved",
             "approach": approach,
             "min_jacobian": smallest,
             "shrunk": shrunk,
             "mean_displacement_voxels": float(displacement.square().sum(1).sqrt().mean()),
         }
         return Synthetic(
-            image=result.clamp(0, float(arrays["images"].max()))[0].cpu().numpy(),
-            labels=warp_labels(labels[None], displacement.cpu())[0, 0].numpy(),
+            image=made[0].cpu().numpy(),
+            labels=moved_labels[0, 0].numpy(),
             backend=self.name,
             seed=seed,
             parents=(self._ids[parent],),
