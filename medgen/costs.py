@@ -130,7 +130,7 @@ def stand_in(shape: Sequence[int]) -> tuple[int, int, int]:
     """The shape itself if it is small, else one of about the same proportions and at most 48³ voxels.
 
     >>> stand_in((40, 56, 40)), stand_in((256, 256, 128))
-    ((40, 56, 40), (56, 56, 32))
+    ((40, 56, 40), (56, 56, 24))
     """
     i, j, k = (int(n) for n in shape)
     factor = (_STAND_IN / (i * j * k)) ** (1 / 3)

@@ -98,6 +98,7 @@ def _tracked(
         grid=prepared.preprocess.canonical(),
         failures=prepared.failures,
         sources=generated.sources,
+        consensus=generated.consensus,
         backends=generated.backends,
         filters=generated.filters,
         pool=generated.pool,

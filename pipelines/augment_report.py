@@ -18,6 +18,7 @@ from medgen.report.mosaic import sample_pairs
 from medgen.seeds import numpy_rng
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend, Sources
+from medgen.synthesis.consensus import Consensus
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
@@ -49,6 +50,7 @@ class Results:
     grid: Grid
     failures: tuple[Failure, ...]
     sources: Sources
+    consensus: Consensus
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
@@ -96,6 +98,12 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "copy_bound": results.filters.copy_bound,
             "identity_bound": results.filters.identity_bound,
             "real_agreement": dict(results.filters.agreement),
+        },
+        "consensus": {
+            "labelled": 0 if results.consensus.scans is None else len(results.consensus.scans),
+            "left_out": list(results.consensus.left_out),
+            "agreement": dict(results.consensus.agreement),
+            "bound": results.consensus.bound,
         },
         "audit": {**results.audit.summary(), "export_refused": results.refused},
         "fidelity": None if results.fidelity is None else results.fidelity.plain(),
@@ -163,6 +171,14 @@ def _cohort(report: Report, results: Results) -> None:
             "model grid": f"{' x '.join(map(str, results.grid.shape))} voxels of {spacing} mm",
         }
     )
+    agreement = results.consensus.agreement
+    if agreement:
+        kept = 0 if results.consensus.scans is None else len(results.consensus.scans)
+        report.text(
+            f"{kept} of {len(agreement)} unlabelled scans were labelled by consensus, for the generators only. "
+            f"Members agree with their consensus to a mean Dice of {min(agreement.values()):.3f} to "
+            f"{max(agreement.values()):.3f}; below {results.consensus.bound:.3f} a scan is left out."
+        )
     if results.failures:
         report.table(["case", "reason"], [tuple(failure) for failure in results.failures], "Scans left out")
 

@@ -128,6 +128,7 @@ def generate(
             config.consensus,
             seed=derive(config.seed, "consensus"),
             device=config.device,
+            workers=config.workers,
             store=folder.checkpoints / f"consensus{suffix}",
             tick=partial(tick, f"labelling unlabelled scans{suffix}"),
         )

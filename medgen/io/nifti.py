@@ -204,7 +204,9 @@ def _values(path: Path, header: Any, content: bytes, shape: tuple[int, int, int,
     if not np.isfinite((slope, intercept)).all():
         raise fail(path, f"scale {slope} and offset {intercept}", "finite numbers", _REEXPORT)
     if (slope, intercept) != (1.0, 0.0):
-        return (values * slope + intercept).astype(np.float32)
+        # What overflows becomes infinite, and is refused as such by whoever reads the values.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (values * slope + intercept).astype(np.float32)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return values.astype(np.float32, copy=False)

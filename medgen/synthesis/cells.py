@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from medgen.files import sha256_json
 from medgen.metrics.segmentation import dice, hd95, nsd
 from medgen.ordinary import Recipe, Setting, recipe
 from medgen.preprocess import Preprocess
-from medgen.processes import run_in_processes
+from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, train_segmenter
 from medgen.synthesis.arms import Arm
@@ -147,7 +146,7 @@ class Study:
         pool = None if arm.source is None else material.pools[arm.source]
         seed = derive(self.seed, "value", cell.seed)
         start = time.perf_counter()
-        with _threads(config.threads):
+        with torch_threads(config.threads):
             # Generated scans alone take the place of the real ones.
             alone = pool if arm.ordinary is None else None
             segmenter = train_segmenter(
@@ -186,7 +185,7 @@ class Study:
             device=self.device,
             memo=self.memo,
         )
-        with _threads(config.threads):
+        with torch_threads(config.threads):
             return recipe(ordinary, setting)
 
 
@@ -241,17 +240,6 @@ def predict_native(segmenter: Segmenter, test: TestSet, index: int) -> NDArray[n
     numbers: NDArray[np.int64] = np.array(segmenter.classes)[winner]
     numbers[np.isnan(native[0])] = 0
     return numbers
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Torch with so many threads: sums are added up in another order with another number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _content(data: Dataset) -> str:

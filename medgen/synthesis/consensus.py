@@ -11,7 +11,7 @@ tried as a member and lost: see docs/benchmarks/augment.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -28,12 +28,14 @@ from medgen.dataset import Dataset
 from medgen.errors import ArtifactError
 from medgen.files import sha256_json
 from medgen.metrics.segmentation import mean_dice
+from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
-from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
 from medgen.synthesis.members import Members, unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
+from medgen.training import device_of
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.
 _OUTLIER = 3.0
@@ -88,6 +90,37 @@ class Consensus:
 
 
 @dataclass(frozen=True, eq=False)
+class _Training:
+    """How the members of a round are trained, in this process or another."""
+
+    real: Dataset
+    config: ConsensusConfig
+    labels: tuple[int, ...]
+    inferred: LabelledImages | None
+    device: str
+
+    def __call__(self, seed: int) -> Segmenter:
+        # One thread, so that members do not depend on how many are trained at once.
+        with torch_threads(1):
+            return train_segmenter(
+                self.real,
+                self.config.segmenter,
+                seed,
+                labels=self.labels,
+                augmentation=self.config.augment,
+                synthetic=self.inferred,
+                p_synthetic=self.config.p_unlabelled,
+                device=self.device,
+            )
+
+
+def _each(training: _Training, seeds: list[int], workers: int) -> Iterator[tuple[int, Segmenter]]:
+    if workers < 2 or len(seeds) < 2 or device_of(training.device).type != "cpu":
+        return ((seed, training(seed)) for seed in seeds)
+    return run_in_processes(training, seeds, workers)
+
+
+@dataclass(frozen=True, eq=False)
 class _Pairs:
     """Scans with labels, as :func:`medgen.segmentation.train_segmenter` takes them."""
 
@@ -101,6 +134,7 @@ def label_unlabelled(
     *,
     seed: int,
     device: str = "auto",
+    workers: int = 1,
     store: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Consensus:
@@ -111,6 +145,8 @@ def label_unlabelled(
         config: Settings.
         seed: Of all trainings.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Members that are trained at once on a CPU, each in a process of its own; the outcome does not depend
+            on it.
         store: Folder in which the outcome is kept, so that an interrupted run does not train again; None keeps nothing.
         tick: Called with (trainings done, trainings in all).
 
@@ -130,22 +166,14 @@ def label_unlabelled(
         return _select(sources, *kept)
     inferred: LabelledImages | None = None
     for turn in range(config.rounds):
-        segmenters = []
-        for member in range(config.members):
-            segmenters.append(
-                train_segmenter(
-                    real,
-                    config.segmenter,
-                    derive(seed, "consensus", turn, member),
-                    labels=sources.labels,
-                    augmentation=config.augment,
-                    synthetic=inferred,
-                    p_synthetic=config.p_unlabelled,
-                    device=device,
-                )
-            )
+        training = _Training(real, config, sources.labels, inferred, device)
+        seeds = [derive(seed, "consensus", turn, member) for member in range(config.members)]
+        found: dict[int, Segmenter] = {}
+        for own, segmenter in _each(training, seeds, workers):
+            found[own] = segmenter
             if tick is not None:
-                tick(turn * config.members + member + 1, config.trainings)
+                tick(turn * config.members + len(found), config.trainings)
+        segmenters = [found[own] for own in seeds]
         members = Members(config.segmenter, tuple(segmenters), real.channels)
         labels, trusted, votes = members.vote(unlabelled.images)
         inferred = _Pairs(unlabelled.images, labels)

@@ -109,6 +109,7 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
             "training": listed,
             "test": [],
         }
+    content["original_labels"] = {str(label): number for label, number in about.original_labels.items()}
     content["medgen"] = {"synthetic": True, "stamp": about.stamp, "version": medgen.__version__}
     files.write_json(out / "dataset.json", content)
     return [out / "dataset.json"]

@@ -42,7 +42,7 @@ def test_generators_are_chosen_when_none_are_given() -> None:
         assert "in all: about" in text
         record = made.record()
         assert record["automatic"] is True
-        assert {"consensus", "deform", "filter", "sampling", "value"} == set(record["estimates"])
+        assert {"consensus", "deform", "filter", "sampling", "fidelity", "value"} == set(record["estimates"])
 
 
 def test_named_generators_are_kept() -> None:

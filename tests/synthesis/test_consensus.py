@@ -57,6 +57,18 @@ def test_equal_seeds_give_equal_labels_and_others_differ(found: Consensus, sourc
     assert not torch.equal(other.scans.confidence, found.scans.confidence)  # type: ignore[arg-type]
 
 
+def test_members_do_not_depend_on_how_many_are_trained_at_once(sources: Sources) -> None:
+    quick = CONFIG.model_copy(update={"members": 2, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 3})})
+    alone = label_unlabelled(sources, quick, seed=0, device="cpu")
+    both = label_unlabelled(sources, quick, seed=0, device="cpu", workers=2)
+    assert alone.agreement == both.agreement
+    assert alone.members is not None
+    assert both.members is not None
+    for first, second in zip(alone.members.segmenters, both.members.segmenters, strict=True):
+        weights = second.network.state_dict()
+        assert all(torch.equal(value, weights[key]) for key, value in first.network.state_dict().items())
+
+
 def test_scans_without_the_organ_are_left_out(sources: Sources) -> None:
     strange = blobs(4, 1, "u", labelled=False)
     images = strange.images.clone()
