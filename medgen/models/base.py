@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
 
 from medgen.config import Config
 
 if TYPE_CHECKING:
     from medgen.dataset import Batch, Dataset
+
+
+def _multiples_of_16(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
+        raise ValueError("expected 1 to 6 widths, each a multiple of 16")
+    return widths
+
+
+# Channels per level of a network: matrix units want multiples of 16.
+Widths = Annotated[tuple[int, ...], AfterValidator(_multiples_of_16)]
 
 
 class ModelConfig(Config):

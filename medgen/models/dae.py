@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medgen.losses import weighted_mean
 from medgen.models import blocks
-from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.unet import UNet
 
 if TYPE_CHECKING:
@@ -30,17 +30,10 @@ class DaeSettings(ModelConfig):
     """
 
     family: Literal["dae"] = "dae"
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: Widths = (32, 64, 96)
     depth: int = Field(default=1, ge=1, le=4)
     noise: float = Field(default=0.2, gt=0, le=10)
     coarseness: int = Field(default=8, ge=1)
-
-    @field_validator("widths")
-    @classmethod
-    def _multiples(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
-            raise ValueError("expected 1 to 6 widths, each a multiple of 16")
-        return widths
 
 
 class Dae(ScanModel):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from medgen import losses
 from medgen.augmentation import AugmentConfig, augment
 from medgen.models import blocks
-from medgen.models.base import ModelConfig
+from medgen.models.base import ModelConfig, Widths
 
 # Beyond this probability augmentations leak into what the generator makes (Karras et al. 2020, section 2.2).
 MOST_AUGMENTED = 0.8
@@ -52,7 +52,7 @@ class GanSettings(ModelConfig):
         ada_images: Real scans seen while the probability of augmentation moves by 1.
     """
 
-    discriminator_widths: tuple[int, ...] = (32, 64)
+    discriminator_widths: Widths = (32, 64)
     discriminator_scales: int = Field(default=1, ge=1, le=3)
     gan: Literal["hinge", "nonsaturating"] = "hinge"
     adversarial: float = Field(default=0.5, ge=0)
@@ -61,13 +61,6 @@ class GanSettings(ModelConfig):
     r1_every: int = Field(default=16, ge=1)
     ada_target: float = Field(default=0.0, ge=0, lt=1)
     ada_images: int = Field(default=2000, ge=1)
-
-    @field_validator("discriminator_widths")
-    @classmethod
-    def _levels(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
-            raise ValueError("expected 1 to 6 widths, each a multiple of 16")
-        return widths
 
 
 class PatchDiscriminator(nn.Module):

@@ -13,7 +13,7 @@ from medgen import losses
 from medgen.dataset import Batch
 from medgen.fields import smooth_noise
 from medgen.models import blocks
-from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.discriminator import PatchDiscriminator
 from medgen.models.unet import UNet
 
@@ -41,23 +41,16 @@ class InpaintSettings(ModelConfig):
 
     family: Literal["inpaint"] = "inpaint"
     n_labels: int = Field(ge=1, le=255)
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: Widths = (32, 64, 96)
     blocks: int = Field(default=1, ge=1, le=8)
     margin: int = Field(default=2, ge=0, le=8)
     healthy: float = Field(default=0.25, ge=0, le=1)
     hole: tuple[float, float] = (0.12, 0.3)
-    discriminator_widths: tuple[int, ...] = (32, 64)
+    discriminator_widths: Widths = (32, 64)
     adversarial: float = Field(default=0.1, ge=0)
     feature_matching: float = Field(default=0.5, ge=0)
     style: float = Field(default=0.2, ge=0)
     warmup: float = Field(default=0.1, ge=0, le=1)
-
-    @field_validator("widths", "discriminator_widths")
-    @classmethod
-    def _multiples(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
-            raise ValueError("expected 1 to 6 widths, each a multiple of 16")
-        return widths
 
     @field_validator("hole")
     @classmethod

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from medgen import losses
 from medgen.models import blocks
-from medgen.models.base import GenerativeModel, ModelConfig
+from medgen.models.base import GenerativeModel, ModelConfig, Widths
 from medgen.models.linear import LinearModel
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class LatentSettings(ModelConfig):
         warmup: Share of the training during which ``beta`` (and adversarial weights) rise from 0.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: Widths = (32, 64, 128)
     blocks: int = Field(default=1, ge=1, le=8)
     latent: int = Field(default=64, ge=2, le=4096)
     components: int = Field(default=12, ge=0)
@@ -52,13 +52,6 @@ class LatentSettings(ModelConfig):
     free_bits: float = Field(default=0.0, ge=0)
     background: float = Field(default=0.1, gt=0, le=1)
     warmup: float = Field(default=0.3, ge=0, le=1)
-
-    @field_validator("widths")
-    @classmethod
-    def _multiples(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
-            raise ValueError("expected 1 to 6 widths, each a multiple of 16")
-        return widths
 
     def ramp(self, progress: float) -> float:
         """Factor in [0, 1] that rises linearly over the warm-up."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from medgen import losses
 from medgen.errors import TrainingError
 from medgen.models import blocks
-from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.latent import aggregated_posterior, reparametrise
 from medgen.models.linear import LinearModel
 
@@ -46,7 +46,7 @@ class MaskVaeSettings(ModelConfig):
 
     family: Literal["maskvae"] = "maskvae"
     n_labels: int = Field(ge=1, le=255)
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: Widths = (16, 32, 64)
     blocks: int = Field(default=1, ge=1, le=8)
     latent: int = Field(default=32, ge=2, le=4096)
     components: int = Field(default=16, ge=0)
@@ -57,13 +57,6 @@ class MaskVaeSettings(ModelConfig):
     beta: float = Field(default=0.2, ge=0)
     free_bits: float = Field(default=0.1, ge=0)
     warmup: float = Field(default=0.5, ge=0, le=1)
-
-    @field_validator("widths")
-    @classmethod
-    def _multiples(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(widths) <= 6 or any(width < 16 or width % 16 for width in widths):
-            raise ValueError("expected 1 to 6 widths, each a multiple of 16")
-        return widths
 
     def ramp(self, progress: float) -> float:
         """Factor in [0, 1] that rises linearly over the warm-up."""
