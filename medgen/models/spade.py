@@ -14,7 +14,7 @@ from torch.nn import functional
 from medgen import losses
 from medgen.errors import TrainingError
 from medgen.models import blocks
-from medgen.models.base import ScanModel
+from medgen.models.base import ScanModel, Widths
 from medgen.models.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 from medgen.models.latent import mixed_codes, reparametrise
 
@@ -46,7 +46,7 @@ class SpadeSettings(GanSettings):
 
     family: Literal["spade"] = "spade"
     n_labels: int = Field(ge=1, le=255)
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: Widths = (32, 64, 128)
     blocks: int = Field(default=1, ge=1, le=8)
     style: int = Field(default=32, ge=2, le=4096)
     narrow: int = Field(default=16, ge=1)
