@@ -147,7 +147,8 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
             report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")
     _samples(report, results, folder, seed)
     _filter(report, results)
-    audit_section(report, results.audit, results.pool, partial(_beside, results), folder, results.refused)
+    beside = partial(_beside, results)
+    audit_section(report, results.audit, results.pool, beside, results.label_names, folder, results.refused)
     if results.fidelity is not None:
         section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from medgen.files import write_bytes
@@ -31,7 +31,15 @@ def printed_audit(audit: Audit) -> list[str]:
     return lines + [f"{name}: stamp: {item.stamp} ({item.reason})" for name, item in audit.backends.items()]
 
 
-def audit_section(report: Report, audit: Audit, pool: Pool, pair: Pair, folder: RunFolder, refused: str) -> None:
+def audit_section(
+    report: Report,
+    audit: Audit,
+    pool: Pool,
+    pair: Pair,
+    names: Mapping[int, str],
+    folder: RunFolder,
+    refused: str,
+) -> None:
     """Add the section; pictures are also written to ``figures/``.
 
     Args:
@@ -39,6 +47,7 @@ def audit_section(report: Report, audit: Audit, pool: Pool, pair: Pair, folder: 
         audit: What was found.
         pool: The candidates after the audit.
         pair: The volumes of a candidate beside a training case.
+        names: Label → name.
         folder: Of the run.
         refused: Why nothing was exported; empty if something was.
     """
@@ -58,7 +67,7 @@ def audit_section(report: Report, audit: Audit, pool: Pool, pair: Pair, folder: 
             table = [(check.name, check.interval, check.expected, check.words) for check in item.checks]
             caption = f"{name}: {item.scans} accepted scans. A number is suspicious if its whole interval is above."
             report.table(["check", "number", "expected at most", "verdict"], table, caption)
-        _picture(report, name, item, pool, pair, folder)
+        _picture(report, name, item, pool, pair, names, folder)
     report.text(
         f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out: {audit.held_out[0]} subjects, "
         f"{audit.held_out[1]} scans. {str(audit.bounds).capitalize()}."
@@ -69,7 +78,15 @@ def _validity(audit: Audit) -> str:
     return "The audit is valid." if audit.valid else f"The audit is NOT valid: {'; '.join(audit.problems)}."
 
 
-def _picture(report: Report, name: str, item: BackendAudit, pool: Pool, pair: Pair, folder: RunFolder) -> None:
+def _picture(
+    report: Report,
+    name: str,
+    item: BackendAudit,
+    pool: Pool,
+    pair: Pair,
+    names: Mapping[int, str],
+    folder: RunFolder,
+) -> None:
     """The scan that resembles a training scan most, beside it."""
     if not item.likeness:
         return
@@ -84,7 +101,7 @@ def _picture(report: Report, name: str, item: BackendAudit, pool: Pool, pair: Pa
         [(scan, real)],
         labels=[(labels, truth)],
         names=[(worst, f"{item.nearest[worst]}, {likeness}")],
-        label_names={},
+        label_names=names,
         title=f"{name}: the most suspicious scan and its nearest real one",
     )
     write_bytes(folder.figures / f"audit-{name}.png", png(figure))

@@ -33,7 +33,7 @@ from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
-from medgen.synthesis.members import Members, unpack_members
+from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 
@@ -174,7 +174,8 @@ def label_unlabelled(
             if tick is not None:
                 tick(turn * config.members + len(found), config.trainings)
         segmenters = [found[own] for own in seeds]
-        members = Members(config.segmenter, tuple(segmenters), real.channels)
+        whole = () if real.labels is None else one_piece_labels(real.labels, sources.labels)
+        members = Members(config.segmenter, tuple(segmenters), real.channels, whole)
         labels, trusted, votes = members.vote(unlabelled.images)
         inferred = _Pairs(unlabelled.images, labels)
     agreement = {

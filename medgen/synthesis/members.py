@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from medgen.config import parse_config
@@ -28,11 +29,14 @@ class Members:
         config: Network and training of each.
         segmenters: At least one.
         channels: Image channels they take.
+        whole: Labels of which only the largest connected part is kept: those in one piece in every scan they learnt
+            from.
     """
 
     config: SegmenterConfig
     segmenters: tuple[Segmenter, ...]
     channels: int
+    whole: tuple[int, ...] = ()
 
     @property
     def numbers(self) -> Tensor:
@@ -55,7 +59,8 @@ class Members:
         if total is None:
             raise ValueError("expected at least one member")
         confidence, winner = (total / len(self.segmenters)).max(dim=1, keepdim=True)
-        return self.numbers[winner], (confidence * 255).round().to(torch.uint8), own
+        labels = in_one_piece(self.numbers[winner], self.whole)
+        return labels, (confidence * 255).round().to(torch.uint8), own
 
     def pack(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Weights by name, and the plain data that :func:`unpack_members` needs with them."""
@@ -67,6 +72,7 @@ class Members:
             "config": self.config.model_dump(mode="json"),
             "classes": list(self.segmenters[0].classes),
             "channels": self.channels,
+            "whole": list(self.whole),
         }
 
 
@@ -82,7 +88,36 @@ def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> Mem
         unpack_segmenter(f"member{number}.", arrays, config, channels, classes, device)
         for number in range(int(about["count"]))
     )
-    return Members(config, segmenters, channels)
+    return Members(config, segmenters, channels, tuple(int(value) for value in about["whole"]))
+
+
+def in_one_piece(labels: Tensor, whole: Sequence[int]) -> Tensor:
+    """Only the largest connected part (26 neighbours) of each label in ``whole``; the rest becomes background.
+
+    Args:
+        labels: (n, 1, i, j, k), on the CPU.
+        whole: Label numbers.
+
+    Returns:
+        A new tensor.
+    """
+    result = labels.clone()
+    for scan in result[:, 0].numpy():
+        for label in whole:
+            parts, count = ndimage.label(scan == label, structure=np.ones((3, 3, 3)))
+            if count > 1:
+                largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+                scan[(parts > 0) & (parts != largest)] = 0
+    return result
+
+
+def one_piece_labels(labels: Tensor, values: Sequence[int]) -> tuple[int, ...]:
+    """Those of some label numbers that are in one connected piece in every scan (n, 1, i, j, k) that has them."""
+
+    def pieces(value: int) -> int:
+        return max(int(ndimage.label(scan == value, structure=np.ones((3, 3, 3)))[1]) for scan in labels[:, 0].numpy())
+
+    return tuple(value for value in values if pieces(value) == 1)
 
 
 def pack_segmenter(prefix: str, segmenter: Segmenter) -> dict[str, NDArray[Any]]:

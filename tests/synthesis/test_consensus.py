@@ -16,6 +16,7 @@ from medgen.svf import RegistrationConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import FitContext, Sources
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
+from medgen.synthesis.members import in_one_piece, one_piece_labels
 
 from .conftest import blobs
 
@@ -80,6 +81,20 @@ def test_scans_without_the_organ_are_left_out(sources: Sources) -> None:
     assert found.scans is not None
     assert len(found.scans) >= 2
     assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_labels_that_are_always_in_one_piece_stay_so() -> None:
+    real = torch.zeros(2, 1, 8, 8, 8, dtype=torch.uint8)
+    real[:, :, 1:4, 1:4, 1:4] = 2
+    real[0, :, 6, 6, 6] = 5
+    real[1, :, 6, 6, 1:8:3] = 5
+    assert one_piece_labels(real, (2, 5)) == (2,)
+    guess = real.clone()
+    guess[0, :, 6, 1, 1] = 2
+    cleaned = in_one_piece(guess, (2,))
+    assert torch.equal(cleaned, real)
+    assert int(guess[0, 0, 6, 1, 1]) == 2
+    assert torch.equal(in_one_piece(guess, ()), guess)
 
 
 def test_a_second_round_learns_from_the_first(sources: Sources, found: Consensus) -> None:
