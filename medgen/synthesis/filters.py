@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
 from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
+from medgen.synthesis.looks import Looks
 from medgen.synthesis.planted import chosen, likenesses
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -41,6 +43,8 @@ class FilterConfig(Config):
             :func:`medgen.synthesis.copies.calibrate`.
         planted: Training scans that are copied, each in every way of :data:`medgen.synthesis.planted.KINDS`, to see how
             alike a copy is at its least.
+        looks_percentile: Percentile of the real scans' feature distance to the nearest other subject, which a synthetic
+            scan's distance to the nearest real scan may reach; 100 is the largest.
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two
             people are from each other (1 − correlation). These are alike by construction, and must at least not be
             the same; towards everybody else the bound above holds.
@@ -55,6 +59,7 @@ class FilterConfig(Config):
     centroid_factor: Annotated[float, Field(ge=1)] = 1.5
     copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     planted: Annotated[int, Field(ge=1)] = 12
+    looks_percentile: Annotated[float, Field(ge=0, le=100)] = 95.0
     identity: Probability = 0.2
     visible: Annotated[float, Field(ge=0)] = 0.2
 
@@ -135,6 +140,12 @@ class Filter:
     def identity_bound(self) -> float:
         """Largest likeness of a deformed scan with the scans of its parent's subject."""
         return self.copies.identity
+
+    @cached_property
+    def looks(self) -> Looks:
+        """What real scans look like to the auditors; measured when it is first asked for."""
+        segmenters = [segmenter for segmenter, _ in self.auditors]
+        return Looks.fit(segmenters, self.training_images(), self.gallery.subjects, self.config.looks_percentile)
 
     @classmethod
     def fit(
@@ -245,7 +256,10 @@ class Filter:
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
                 text = f"centroid of label {label}, voxels from the real mean"
                 require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
-        if synthetic.region is not None:
+        if synthetic.region is None:
+            distance = self.looks.distance(torch.from_numpy(synthetic.image))
+            require("looks", distance, -math.inf, self.looks.bound, "feature distance to the nearest real scan")
+        else:
             change = self._change(synthetic)
             require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
         nearest, likenesses = self.likeness(synthetic, derived=derived)

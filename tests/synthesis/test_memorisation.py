@@ -242,7 +242,14 @@ def test_filter_survives_saving(filters: Filter, held_out: Dataset, context: Fit
     save_filter(state, tmp_path / "filter")
     again = load_filter(tmp_path / "filter", "cpu")
     scan = _Made(blobs(3, 9, "new")).sample(1)
-    assert again.filters.check(scan, derived=False) == filters.check(scan, derived=False)
+    found, expected = again.filters.check(scan, derived=False), filters.check(scan, derived=False)
+    assert (found.accepted, found.reasons.keys(), found.nearest) == (
+        expected.accepted,
+        expected.reasons.keys(),
+        expected.nearest,
+    )
+    # Rebuilt networks lie otherwise in memory, and sums are added up in another order.
+    assert dict(found.scores) == pytest.approx(dict(expected.scores), rel=1e-3)
     assert again.filters.copies == filters.copies
     assert again.held_out is not None
     assert again.held_out.labels is None
