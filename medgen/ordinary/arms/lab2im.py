@@ -41,7 +41,7 @@ class Lab2Im:
         largest: Intensities are clipped to [0, largest].
         widening: Factor on the standard deviations of the priors.
         deformation: Standard deviation of the velocity at its control points, 16 voxels apart, in voxels; drawn up to
-            this for each scan, as published.
+            this for each scan.
         bias: Standard deviation of the log bias field at control points half a scan apart; drawn up to this.
         blurring: Range of the blur's standard deviation in voxels.
     """
