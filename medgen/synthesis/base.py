@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medgen.config import Config
 from medgen.dataset import Dataset, join
@@ -80,10 +82,21 @@ class Sources:
         return self.labelled if self.consensus is None else join([self.labelled, self.consensus])
 
     @property
+    def images(self) -> Tensor:
+        """Every image that is learnt from, (n, c, i, j, k), in the order of :attr:`ids`."""
+        if self.unlabelled is None:
+            return self.labelled.images
+        return torch.cat([self.labelled.images, self.unlabelled.images])
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Subject of every case, in the order of :attr:`ids`."""
+        return (*self.labelled.subjects, *(() if self.unlabelled is None else self.unlabelled.subjects))
+
+    @property
     def subjects(self) -> frozenset[str]:
         """Every subject whose scans are learnt from."""
-        more = () if self.unlabelled is None else self.unlabelled.subjects
-        return frozenset((*self.labelled.subjects, *more))
+        return frozenset(self.owners)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from medgen.metrics.label_statistics import label_statistics, statistics_names
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter
+from medgen.synthesis.looks import channel_statistics
 from medgen.synthesis.sampling import Candidate
 
 Array = NDArray[np.float64]
@@ -147,11 +148,10 @@ class Fidelity:
 
 
 def auditor_features(auditors: Sequence[Segmenter], batch: int = 4) -> Features:
-    """Features of :meth:`medgen.segmentation.Segmenter.features`, of all auditors side by side."""
+    """The auditors' channel statistics, see :func:`medgen.synthesis.looks.channel_statistics`."""
 
     def features(ids: Sequence[str], images: Tensor) -> Array:
-        parts = [segmenter.features(images, batch) for segmenter in auditors]
-        return torch.cat(parts, dim=1).numpy().astype(np.float64)
+        return channel_statistics(auditors, images, batch).numpy().astype(np.float64)
 
     return features
 

@@ -130,9 +130,6 @@ def _restore(stored: Stored, device: str) -> FilterState:
         prefix, classes = f"auditor{number}.", [int(value) for value in about["classes"]]
         segmenter = unpack_segmenter(prefix, arrays, config.auditor, sources.labelled.channels, classes, device)
         auditors.append((segmenter, frozenset(about["subjects"])))
-    unlabelled = sources.unlabelled
-    images = [sources.labelled.images, *([] if unlabelled is None else [unlabelled.images])]
-    subjects = (*sources.labelled.subjects, *(() if unlabelled is None else unlabelled.subjects))
     filters = Filter(
         config=config,
         sources=sources,
@@ -141,7 +138,7 @@ def _restore(stored: Stored, device: str) -> FilterState:
         agreement_bound=float(meta["agreement_bound"]),
         copies=_bounds(meta["copies"]),
         bounds={int(label): LabelBounds.from_plain(value) for label, value in meta["bounds"].items()},
-        gallery=Gallery(torch.cat(images), sources.ids, subjects),
+        gallery=Gallery(sources.images, sources.ids, sources.owners),
     )
     return FilterState(
         filters=filters,

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
-from torch import Tensor
 
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
@@ -145,7 +144,7 @@ class Filter:
     def looks(self) -> Looks:
         """What real scans look like to the auditors; measured when it is first asked for."""
         segmenters = [segmenter for segmenter, _ in self.auditors]
-        return Looks.fit(segmenters, self.training_images(), self.gallery.subjects, self.config.looks_percentile)
+        return Looks.fit(segmenters, self.sources.images, self.gallery.subjects, self.config.looks_percentile)
 
     @classmethod
     def fit(
@@ -192,7 +191,7 @@ class Filter:
                 agreement[real.ids[row]] = mean_dice(prediction, _truth(real, row), sources.labels)
             if tick is not None:
                 tick(number + 1, len(folds))
-        gallery = _gallery(sources)
+        gallery = Gallery(sources.images, sources.ids, sources.owners)
         return cls(
             config=config,
             sources=sources,
@@ -298,10 +297,6 @@ class Filter:
         # The clearest channel: a lesion need not show in all of them.
         return float((difference / parent.std(axis=(1, 2, 3)).clip(1e-6)).max())
 
-    def training_images(self) -> Tensor:
-        """All training scans, (n, c, i, j, k), in the gallery's order."""
-        return _images(self.sources)
-
     def likeness(self, synthetic: Synthetic, *, derived: bool) -> tuple[str, list[Likeness]]:
         """How much a scan resembles the training scans: the copy check of filter and audit.
 
@@ -336,22 +331,10 @@ def _folds(real: Dataset, seed: int) -> list[frozenset[str]]:
     return [frozenset(order[0::2]), frozenset(order[1::2])]
 
 
-def _gallery(sources: Sources) -> Gallery:
-    more = () if sources.unlabelled is None else sources.unlabelled.subjects
-    return Gallery(_images(sources), sources.ids, (*sources.labelled.subjects, *more))
-
-
 def _copy_bounds(gallery: Gallery, sources: Sources, config: FilterConfig, seed: int) -> CopyBounds:
     seed = derive(seed, "copies")
-    planted = likenesses(gallery, _images(sources), chosen(len(gallery.ids), config.planted, seed), seed)
+    planted = likenesses(gallery, sources.images, chosen(len(gallery.ids), config.planted, seed), seed)
     return calibrate(gallery.between_subjects(), planted, config.copy_false_alarms, config.identity)
-
-
-def _images(sources: Sources) -> Tensor:
-    """All training scans in the order of ``sources.ids``."""
-    if sources.unlabelled is None:
-        return sources.labelled.images
-    return torch.cat([sources.labelled.images, sources.unlabelled.images])
 
 
 def _truth(real: Dataset, row: int) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ class Looks:
             subjects: Of each image.
             percentile: Of the leave-one-subject-out distances, that ``bound`` is.
         """
-        raw = _features(segmenters, images)
+        raw = channel_statistics(segmenters, images)
         mean, spread = raw.mean(dim=0), raw.std(dim=0, correction=0).clamp_min(1e-6)
         features = (raw - mean) / spread
         distances: NDArray[np.float64] = torch.cdist(features, features).double().numpy()
@@ -51,9 +51,10 @@ class Looks:
 
     def distance(self, image: Tensor) -> float:
         """Euclidean distance of one image (c, i, j, k) to the nearest real scan, in standardised features."""
-        own = (_features(self.segmenters, image[None]) - self.mean) / self.spread
+        own = (channel_statistics(self.segmenters, image[None]) - self.mean) / self.spread
         return float(torch.cdist(own, self.features).min())
 
 
-def _features(segmenters: Sequence[Segmenter], images: Tensor) -> Tensor:
-    return torch.cat([segmenter.features(images) for segmenter in segmenters], dim=1)
+def channel_statistics(segmenters: Sequence[Segmenter], images: Tensor, batch: int = 4) -> Tensor:
+    """Features of :meth:`medgen.segmentation.Segmenter.features`, of all segmenters side by side, (n, d)."""
+    return torch.cat([segmenter.features(images, batch) for segmenter in segmenters], dim=1)

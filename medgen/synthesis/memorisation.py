@@ -152,7 +152,7 @@ def _planted(
     filters: Filter, rows: Sequence[int], others: Gallery | None, config: AuditConfig, seed: int, progress: _Progress
 ) -> list[Control]:
     """Positive controls: planted copies of each kind, and the membership attack on some of them."""
-    gallery, images = filters.gallery, filters.training_images()
+    gallery, images = filters.gallery, filters.sources.images
     controls = []
     for kind, text in KINDS.items():
         copies = [plant(images[row], kind, derive(seed, "planted", gallery.ids[row])) for row in rows]
@@ -256,7 +256,7 @@ def _memberships(
     """The three group checks in image space and in the auditors' feature space."""
     if reference.gallery is None:
         return []
-    train = filters.training_images()
+    train = filters.sources.images
     checks = _space(
         "image",
         _table(filters.gallery, images),

@@ -99,7 +99,7 @@ def export(pool: Pool, out: Path, audit: Audit | None, backend: Backend, sources
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_copies_are_found(filters: Filter, sources: Sources, kind: str) -> None:
-    images = filters.training_images()
+    images = filters.sources.images
     for row in range(4):
         likeness = filters.gallery.correlations(plant(images[row], kind, row))
         assert int(likeness.argmax()) == row

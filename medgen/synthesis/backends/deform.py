@@ -98,9 +98,7 @@ class Deform(Backend):
             DataError: If there is no pair of different subjects.
         """
         parents, device = sources.pairs, device_of(context.device)
-        targets = parents.images
-        if sources.unlabelled is not None:
-            targets = torch.cat([sources.labelled.images, sources.unlabelled.images])
+        targets = sources.images
         moving, fixed = choose_pairs(sources, config.pairs, context.seed)
         settings = config.registration
         velocities = register(
@@ -242,7 +240,7 @@ def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], li
     Raises:
         DataError: If all scans are of one subject.
     """
-    subjects = list(sources.labelled.subjects) + list(() if sources.unlabelled is None else sources.unlabelled.subjects)
+    subjects = sources.owners
     parents = sources.pairs
     each = max(pairs // len(parents), 1)
     moving: list[int] = []
