@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage
 
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
@@ -23,6 +21,7 @@ from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
 from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
+from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, truth
 from medgen.synthesis.looks import Looks
 from medgen.synthesis.planted import chosen, likenesses
 
@@ -38,6 +37,8 @@ class FilterConfig(Config):
         volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie.
         component_margin: How much smaller the largest component's share of a label may be than in any real scan.
         centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
+        intensity_sd: Standard deviations that percentiles 10, 50 and 90 of a label's intensities may lie from the real
+            mean; all real scans are within the bound.
         copy_false_alarms: Share of other people's scans that may be taken for copies, see
             :func:`medgen.synthesis.copies.calibrate`.
         planted: Training scans that are copied, each in every way of :data:`medgen.synthesis.planted.KINDS`, to see how
@@ -56,6 +57,7 @@ class FilterConfig(Config):
     volume_sd: Annotated[float, Field(gt=0)] = 3.0
     component_margin: Probability = 0.1
     centroid_factor: Annotated[float, Field(ge=1)] = 1.5
+    intensity_sd: Annotated[float, Field(gt=0)] = 4.0
     copy_false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     planted: Annotated[int, Field(ge=1)] = 12
     looks_percentile: Annotated[float, Field(ge=0, le=100)] = 95.0
@@ -83,27 +85,6 @@ class Verdict:
     def unusable(cls, reason: str) -> Verdict:
         """Of a scan that no check can judge."""
         return cls(False, {}, {"usable": reason}, "")
-
-
-@dataclass(frozen=True)
-class LabelBounds:
-    """Of one label in the real training scans: log volume, component share, centroid, whether some lack it."""
-
-    log_volume: tuple[float, float]
-    component: float
-    centroid: NDArray[np.float64]
-    distance: float
-    optional: bool
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return {**vars(self), "log_volume": list(self.log_volume), "centroid": self.centroid.tolist()}
-
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
-        """From :meth:`plain`."""
-        low, high = data["log_volume"]
-        return cls(**{**data, "log_volume": (low, high), "centroid": np.array(data["centroid"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +126,11 @@ class Filter:
         """What real scans look like to the auditors; measured when it is first asked for."""
         segmenters = [segmenter for segmenter, _ in self.auditors]
         return Looks.fit(segmenters, self.sources.images, self.gallery.subjects, self.config.looks_percentile)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Which labels touch in real scans and which never do; looked up when it is first asked for."""
+        return Neighbours.fit(self.sources.labelled, self.sources.labels)
 
     @classmethod
     def fit(
@@ -188,7 +174,7 @@ class Filter:
             others = [row for row, subject in enumerate(real.subjects) if subject in held_out]
             predicted = segmenter.predict(real.images[others])[:, 0].numpy()
             for row, prediction in zip(others, predicted, strict=True):
-                agreement[real.ids[row]] = mean_dice(prediction, _truth(real, row), sources.labels)
+                agreement[real.ids[row]] = mean_dice(prediction, truth(real, row), sources.labels)
             if tick is not None:
                 tick(number + 1, len(folds))
         gallery = Gallery(sources.images, sources.ids, sources.owners)
@@ -199,7 +185,7 @@ class Filter:
             agreement=agreement,
             agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
             copies=_copy_bounds(gallery, sources, config, seed),
-            bounds={label: _label_bounds(real, label, config) for label in sources.labels},
+            bounds={label: LabelBounds.fit(real, label, config) for label in sources.labels},
             gallery=gallery,
         )
 
@@ -235,6 +221,26 @@ class Filter:
             return Verdict.unusable(f"label {strange[0]} does not exist in the training scans")
         agreement = self._agreement(synthetic)
         require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
+        self._check_labels(synthetic, require)
+        if synthetic.region is None:
+            wrong = self.neighbours.wrong(synthetic.labels)
+            shown = " and ".join(map(str, wrong[0])) if wrong else ""
+            text = f"labels whose neighbours are not those of real scans (first {shown}), pairs"
+            require("adjacency", float(len(wrong)), -math.inf, 0.0, text)
+            distance = self.looks.distance(torch.from_numpy(synthetic.image))
+            require("looks", distance, -math.inf, self.looks.bound, "feature distance to the nearest real scan")
+        else:
+            change = self._change(synthetic)
+            require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
+        nearest, likenesses = self.likeness(synthetic, derived=derived)
+        for item in likenesses:
+            scores[item.check] = item.value
+            if item.copied:
+                reasons[item.check] = str(item)
+        return Verdict(not reasons, scores, reasons, nearest)
+
+    def _check_labels(self, synthetic: Synthetic, require: Callable[[str, float, float, float, str], None]) -> None:
+        """Volume, parts, place and brightness of each label against its bounds."""
         for label, bounds in self.bounds.items():
             mask = synthetic.labels == label
             if synthetic.region is not None:
@@ -242,7 +248,7 @@ class Filter:
                 mask = mask & synthetic.region
                 if label not in synthetic.made or not mask.any():
                     continue
-            measured = _measure(mask)
+            measured = measure(mask)
             low, high = bounds.log_volume
             voxels = float(mask.sum())
             # What some real scans do not have may be absent here as well.
@@ -255,18 +261,9 @@ class Filter:
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
                 text = f"centroid of label {label}, voxels from the real mean"
                 require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
-        if synthetic.region is None:
-            distance = self.looks.distance(torch.from_numpy(synthetic.image))
-            require("looks", distance, -math.inf, self.looks.bound, "feature distance to the nearest real scan")
-        else:
-            change = self._change(synthetic)
-            require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
-        nearest, likenesses = self.likeness(synthetic, derived=derived)
-        for item in likenesses:
-            scores[item.check] = item.value
-            if item.copied:
-                reasons[item.check] = str(item)
-        return Verdict(not reasons, scores, reasons, nearest)
+                unlike = bounds.unlike(synthetic.image, mask)
+                text = f"brightness of label {label}, sd from the real mean"
+                require(f"intensity_{label}", unlike, -math.inf, bounds.deviation, text)
 
     def _agreement(self, synthetic: Synthetic) -> float:
         """Dice between the labels and what auditors see that have not been trained on a parent."""
@@ -335,45 +332,3 @@ def _copy_bounds(gallery: Gallery, sources: Sources, config: FilterConfig, seed:
     seed = derive(seed, "copies")
     planted = likenesses(gallery, sources.images, chosen(len(gallery.ids), config.planted, seed), seed)
     return calibrate(gallery.between_subjects(), planted, config.copy_false_alarms, config.identity)
-
-
-def _truth(real: Dataset, row: int) -> NDArray[np.uint8]:
-    if real.labels is None:
-        raise DataError("synthesis needs training scans with masks")
-    truth: NDArray[np.uint8] = real.labels[row, 0].numpy()
-    return truth
-
-
-def _measure(mask: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
-    """Share of the largest connected component (26 neighbours) and centroid in voxels; NaN for an empty mask."""
-    if not mask.any():
-        return math.nan, np.full(3, math.nan)
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    return float(sizes.max() / sizes.sum()), np.array(ndimage.center_of_mass(mask))
-
-
-def _label_bounds(real: Dataset, label: int, config: FilterConfig) -> LabelBounds:
-    volumes, components, centroids = [], [], []
-    for row in range(len(real)):
-        mask = _truth(real, row) == label
-        if mask.any():
-            component, centroid = _measure(mask)
-            volumes.append(math.log(mask.sum()))
-            components.append(component)
-            centroids.append(centroid)
-    mean, count = float(np.mean(volumes)), len(volumes)
-    # One scan has no spread of its own; a tenth of the volume is what segmenting it twice would give.
-    spread = max(float(np.std(volumes, ddof=1)) if count > 1 else 0.0, 0.1)
-    # A prediction interval: the mean itself is uncertain.
-    reach = config.volume_sd * spread * math.sqrt(1 + 1 / count)
-    low, high = min(mean - reach, *volumes), max(mean + reach, *volumes)
-    centre = np.mean(centroids, axis=0)
-    farthest = float(np.linalg.norm(np.array(centroids) - centre, axis=1).max())
-    return LabelBounds(
-        log_volume=(low - 1e-9, high + 1e-9),
-        component=max(min(components) - config.component_margin, 0.0),
-        centroid=centre,
-        distance=config.centroid_factor * farthest + 1.0,
-        optional=count < len(real),
-    )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
 from medgen.errors import AuditError, DataError
@@ -14,6 +15,7 @@ from medgen.synthesis import copies
 from medgen.synthesis.base import Backend, Sources, Synthetic
 from medgen.synthesis.copies import Gallery, calibrate
 from medgen.synthesis.filters import Filter, FilterConfig
+from medgen.synthesis.labelbounds import Neighbours, pairs_within
 from medgen.synthesis.sampling import sample_pool
 
 from .conftest import SHAPE, blobs
@@ -190,3 +192,74 @@ def test_sampling_stops_when_attempts_are_used_up(filters: Filter) -> None:
     assert ticks[-1][1] == 4
     nothing = sample_pool([_Broken()], {"broken": 0}, filters, seed=0)
     assert nothing.training_set() is None
+
+
+def test_brightness_that_no_real_scan_has_is_refused(filters: Filter) -> None:
+    good = scan()
+    assert filters.check(good, derived=False).scores["intensity_4"] < filters.bounds[4].deviation
+    image = good.image.copy()
+    image[:, good.labels == 4] += 3 * image.std()
+    reasons = filters.check(scan(image=image), derived=False).reasons
+    assert "intensity_4" in reasons
+    assert "intensity_1" not in reasons
+
+
+def test_every_real_scan_is_within_its_own_bounds(filters: Filter, sources: Sources) -> None:
+    data = sources.labelled
+    assert data.labels is not None
+    for row in range(len(data)):
+        mask = data.labels[row, 0].numpy() == 4
+        assert filters.bounds[4].unlike(data.images[row].numpy(), mask) <= filters.bounds[4].deviation
+
+
+def test_brightness_agrees_with_numpy(filters: Filter, sources: Sources) -> None:
+    data = sources.labelled
+    assert data.labels is not None
+    values = [
+        np.percentile(image[label == 1], (10, 50, 90)) for image, label in zip(data.images, data.labels, strict=True)
+    ]
+    np.testing.assert_allclose(filters.bounds[1].brightness[0], np.mean(values, axis=0), rtol=1e-6)
+
+
+def test_neighbours_are_those_of_an_exhaustive_search() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((7, 6, 5)) < 0.12) * rng.integers(1, 5, (7, 6, 5))
+    places = {label: np.argwhere(labels == label) for label in (1, 2, 3, 4)}
+    for reach in (1, 2):
+        expected = {
+            (a, b)
+            for a in places
+            for b in places
+            if a < b and np.abs(places[a][:, None] - places[b][None]).max(axis=2).min() <= reach
+        }
+        assert pairs_within(labels, reach) == expected
+
+
+def test_labels_that_touch_strangers_or_lose_their_neighbour_are_refused(sources: Sources) -> None:
+    def masks(*rows: tuple[int, int]) -> Sources:
+        """Slab 1 in planes 0 to 3, slab 2 and slab 3 from the given planes on, two planes thick."""
+        labels = np.zeros((len(rows), 1, *SHAPE), np.uint8)
+        labels[:, :, :4] = 1
+        for row, (second, third) in enumerate(rows):
+            labels[row, 0, second : second + 2] = 2
+            labels[row, 0, third : third + 2] = 3
+        data = sources.labelled
+        return replace(
+            sources,
+            labels=(1, 2, 3),
+            labelled=replace(data.subset(data.ids[: len(rows)]), labels=torch.from_numpy(labels)),
+        )
+
+    neighbours = Neighbours.fit(masks((4, 9), (4, 10), (5, 9)).labelled, (1, 2, 3))
+    assert neighbours == Neighbours(frozenset(), frozenset({(1, 3), (2, 3)}))
+    always = Neighbours.fit(masks((4, 9), (4, 10)).labelled, (1, 2, 3))
+    assert always.always == {(1, 2)}
+
+    def wrong(second: int, third: int) -> list[tuple[int, int]]:
+        made = masks((second, third)).labelled.labels
+        assert made is not None
+        return always.wrong(made[0, 0].numpy())
+
+    assert wrong(4, 9) == wrong(5, 9) == wrong(4, 7) == []
+    assert wrong(7, 11) == [(1, 2)]
+    assert wrong(4, 6) == [(2, 3)]
