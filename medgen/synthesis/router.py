@@ -23,8 +23,6 @@ SPADE_HELPED_FROM = 10
 SPADE_HELPED_IN_ALL = 60
 # Lesions from which there is something to learn.
 LESIONS_FROM = 5
-# Voxels that a GAN can be trained on without a GPU in about an hour.
-CPU_VOXELS = 400_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def route(outline: Outline, machine: Hardware, known: Collection[str]) -> Routin
     """Choose backends by number of scans, kind of label and hardware.
 
     Focal labels get ``lesion``. Other labels get ``deform``, and from about 30 labelled scans on also ``spade``, if
-    it can be trained here in reasonable time; ``joint`` stands in for it where this installation has no ``spade``.
+    there is a GPU to train it on; ``joint`` stands in for it where this installation has no ``spade``.
 
     Args:
         outline: The cohort, with the facts of its labels.
@@ -152,10 +150,10 @@ def _for_organs(outline: Outline, machine: Hardware, known: Collection[str], rea
             f"not {generative}: {labelled} labelled of {everyone} training scans; it needs about {SPADE_FROM} labelled "
             f"ones, or {SPADE_HELPED_FROM} among {SPADE_HELPED_IN_ALL}"
         )
-    elif machine.gpu is None and outline.voxels > CPU_VOXELS:
+    elif machine.gpu is None:
         reasons.append(
-            f"not {generative}: {outline.voxels} voxels per scan without a GPU, more than {CPU_VOXELS}; use a GPU or a "
-            "coarser preprocess.spacing"
+            f"not {generative}: no GPU; the few hundred steps that a CPU affords give scans that the filter refuses "
+            "(docs/benchmarks/augment.md)"
         )
     else:
         chosen.append(generative)
