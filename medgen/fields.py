@@ -22,9 +22,23 @@ from torch.nn import functional as F
 _SPREAD = math.sqrt(0.5) ** 3
 
 
-def control_shape(shape: Sequence[int], spacing: float) -> tuple[int, int, int]:
-    """Number of control points along i, j, k for a distance of about ``spacing`` voxels, borders included."""
-    i, j, k = (max(math.ceil(n / spacing), 1) + 3 for n in shape)
+def control_shape(
+    shape: Sequence[int], spacing: float, voxel: Sequence[float] = (1.0, 1.0, 1.0)
+) -> tuple[int, int, int]:
+    """Number of control points along i, j, k for a distance of about ``spacing`` voxels, borders included.
+
+    Args:
+        shape: Voxels along i, j, k.
+        spacing: Distance in voxels of the finest axis.
+        voxel: Voxel size along i, j, k in any unit. Along a coarser axis the points are as far apart in space, which
+            is fewer voxels, but never less than one.
+
+    >>> control_shape((64, 64, 16), 8), control_shape((64, 64, 16), 8, (1, 1, 4))
+    ((11, 11, 5), (11, 11, 11))
+    """
+    i, j, k = (
+        max(math.ceil(n / max(spacing * min(voxel) / size, 1.0)), 1) + 3 for n, size in zip(shape, voxel, strict=True)
+    )
     return i, j, k
 
 

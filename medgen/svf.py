@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -19,7 +19,7 @@ class RegistrationConfig(Config):
     """How two scans are aligned.
 
     Attributes:
-        spacing: Distance of the velocity's control points in voxels of the full grid.
+        spacing: Distance of the velocity's control points in voxels of the full grid, along its finest axis.
         iterations: Optimiser steps.
         lr: Adam's learning rate on the control points, in voxels.
         smoothness: Weight of the velocity's bending energy.
@@ -40,6 +40,7 @@ def register(
     fixed: Tensor,
     config: RegistrationConfig,
     *,
+    voxel: Sequence[float] = (1.0, 1.0, 1.0),
     batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -53,6 +54,7 @@ def register(
         moving: (n, c, i, j, k).
         fixed: (n, c, i, j, k), on the same grid.
         config: Parameters.
+        voxel: Voxel size along i, j, k in any unit: control points are equally far apart in space.
         batch: Pairs optimised together; default 8 on a CPU, whose caches hold no more, and 64 on a GPU.
         progress: Called with (pairs done, pairs).
 
@@ -63,17 +65,19 @@ def register(
     batch = batch or (8 if moving.device.type == "cpu" else 64)
     for start in range(0, len(moving), batch):
         part = slice(start, start + batch)
-        results.append(_register(_halve(moving[part]), _halve(fixed[part]), moving.shape[2:], config))
+        results.append(_register(_halve(moving[part]), _halve(fixed[part]), moving.shape[2:], config, voxel))
         if progress is not None:
             progress(min(start + batch, len(moving)), len(moving))
     return torch.cat(results)
 
 
-def _register(moving: Tensor, fixed: Tensor, full: torch.Size, config: RegistrationConfig) -> Tensor:
+def _register(
+    moving: Tensor, fixed: Tensor, full: torch.Size, config: RegistrationConfig, voxel: Sequence[float]
+) -> Tensor:
     shape = fixed.shape[2:]
     # Voxels at half resolution per voxel of the full grid.
     ratio = torch.tensor([n / m for n, m in zip(shape, full, strict=True)], device=fixed.device)[:, None, None, None]
-    points = control_shape(full, config.spacing)
+    points = control_shape(full, config.spacing, voxel)
     control = torch.zeros(len(fixed), 3, *points, device=fixed.device, requires_grad=True)
     optimiser = torch.optim.Adam([control], lr=config.lr)
     for step in range(config.iterations):

@@ -41,6 +41,11 @@ class Setting:
     device: str = "auto"
     memo: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def voxel(self) -> tuple[float, float, float]:
+        """Voxel size along i, j, k in mm; 1 where the scans do not say."""
+        return self.real.prepared[0].grid.spacing if self.real.prepared else (1.0, 1.0, 1.0)
+
     def __post_init__(self) -> None:
         if self.real.labels is None or not len(self.real):
             raise DataError(f"ordinary arms need training scans with masks, found {len(self.real)} without")

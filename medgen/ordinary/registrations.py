@@ -63,7 +63,7 @@ def velocities(setting: Setting, pairs: Sequence[Pair], config: RegistrationConf
     if missing:
         images, device = all_images(setting), device_of(setting.device)
         moving, fixed = ([pairs[row][side] for row in missing] for side in (0, 1))
-        new = register(images[moving].to(device), images[fixed].to(device), config).cpu()
+        new = register(images[moving].to(device), images[fixed].to(device), config, voxel=setting.voxel).cpu()
         known.update({keys[row]: control.clone() for row, control in zip(missing, new, strict=True)})
     return torch.stack([known[key] for key in keys])
 

@@ -252,3 +252,13 @@ def test_parts_of_different_trainings_are_refused(context: FitContext, sources: 
     shutil.copytree(tmp_path / "other" / "image", tmp_path / "one" / "image")
     with pytest.raises(ArtifactError, match="another training"):
         load_backend(tmp_path / "one", "cpu")
+
+
+def test_thick_slices_have_control_points_as_near_in_space(sources: Sources, context: FitContext) -> None:
+    thick = replace(context, preprocess=context.preprocess.model_copy(update={"spacing": (1.0, 1.0, 3.0)}))
+    quick = DeformConfig(pairs=6, registration=REGISTRATION.model_copy(update={"iterations": 2}))
+    backend = Deform.fit(sources, quick, thick)
+    # 16 x 20 x 12 voxels, a point every 6 along the fine axes and every 2 along the coarse one, and the borders.
+    assert backend._arrays["ways"].shape[2:] == (6, 7, 9)
+    made = backend.sample(0)
+    assert made.image.shape[1:] == made.labels.shape == sources.labelled.shape

@@ -42,7 +42,7 @@ def outline(labelled: int, unlabelled: int, *kinds: LabelFacts, shape=(40, 56, 4
         (outline(9, 80, facts(1, False)), CPU, KNOWN, ("deform",)),
         (outline(40, 0, facts(1, False)), CPU, KNOWN, ("deform",)),
         (outline(40, 0, facts(1, False)), GPU, ("deform", "joint", "lesion"), ("deform", "joint")),
-                (outline(40, 0, facts(1, False), shape=(128, 128, 128)), GPU, KNOWN, ("deform", "spade")),
+        (outline(40, 0, facts(1, False), shape=(128, 128, 128)), GPU, KNOWN, ("deform", "spade")),
         (outline(30, 0, facts(1, True)), CPU, KNOWN, ("lesion",)),
         (outline(30, 0, facts(1, False), facts(2, True)), GPU, KNOWN, ("lesion", "deform", "spade")),
         (outline(4, 0, facts(1, True, parts=4)), CPU, KNOWN, ("deform",)),

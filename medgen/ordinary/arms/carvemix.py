@@ -80,6 +80,4 @@ def carve(region: NDArray[np.bool_], level: float, spacing: tuple[float, float, 
 
 def recipe(setting: Setting) -> Recipe:
     """Standard augmentation, then CarveMix, with the voxel's shape as far as the prepared scans tell it."""
-    prepared = setting.real.prepared
-    spacing = prepared[0].grid.spacing if prepared else (1.0, 1.0, 1.0)
-    return Recipe(setting.augment, (CarveMix(spacing=spacing),))
+    return Recipe(setting.augment, (CarveMix(spacing=setting.voxel),))

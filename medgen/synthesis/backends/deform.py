@@ -50,7 +50,7 @@ class DeformConfig(BackendConfig):
         strength: Factor on the components' standard deviations; 1 is the variation seen in training.
         approach: How far along its way to the average anatomy a scan is taken, uniform in this range.
         appearance: Factor on the standard deviation of the learned log-intensity change.
-        appearance_spacing: Distance of the log-intensity field's control points in voxels.
+        appearance_spacing: Distance of the log-intensity field's control points in voxels, along the finest axis.
         min_jacobian: Smallest Jacobian determinant that is accepted; a field below is shrunk by a fifth at a time.
     """
 
@@ -102,10 +102,15 @@ class Deform(Backend):
         moving, fixed = choose_pairs(sources, config.pairs, context.seed)
         settings = config.registration
         velocities = register(
-            parents.images[moving].to(device), targets[fixed].to(device), settings, progress=context.tick
+            parents.images[moving].to(device),
+            targets[fixed].to(device),
+            settings,
+            voxel=context.preprocess.spacing,
+            progress=context.tick,
         ).cpu()
         ways, mean_components = _anatomy(velocities, moving, len(parents), config.variance)
-        changes = _intensity_changes(parents.images[moving], targets[fixed], velocities, config, device)
+        points = control_shape(parents.shape, config.appearance_spacing, context.preprocess.spacing)
+        changes = _intensity_changes(parents.images[moving], targets[fixed], velocities, points, device)
         appearance = _components(changes.flatten(1), config.variance)
         arrays: dict[str, NDArray[Any]] = {
             "images": parents.images.numpy(),
@@ -197,7 +202,7 @@ class Deform(Backend):
         inside = warp(image.to(self._device), displacement) > 0
         moved = warp_cubic(image.to(self._device), displacement).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
-        points = control_shape(shape, config.appearance_spacing)
+        points = control_shape(shape, config.appearance_spacing, self._stored.meta["preprocess"]["spacing"])
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
         result = ((moved + _FLOOR) * torch.exp(change) - _FLOOR) * (moved > 0)
         made = result.clamp(0, float(arrays["images"].max()))
@@ -297,12 +302,11 @@ def _intensity_changes(
     moving: Tensor,
     fixed: Tensor,
     velocities: Tensor,
-    config: DeformConfig,
+    points: tuple[int, int, int],
     device: torch.device,
 ) -> Tensor:
     """Low-frequency log-intensity changes between aligned scans, as control points (pairs, c, p, q, r)."""
     shape = tuple(moving.shape[2:])
-    points = control_shape(shape, config.appearance_spacing)
     results = []
     for row in range(len(moving)):
         displacement = exponentiate(expand(velocities[row][None].to(device), shape))
