@@ -17,7 +17,7 @@ from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
 from medgen.svf import RegistrationConfig, bending, local_correlation, register
 from medgen.synthesis import Backend, load_backend
-from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, choose_pairs, warp_labels
+from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
 from medgen.synthesis.backends.lesion import LesionBackend
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
@@ -262,3 +262,12 @@ def test_thick_slices_have_control_points_as_near_in_space(sources: Sources, con
     assert backend._arrays["ways"].shape[2:] == (6, 7, 9)
     made = backend.sample(0)
     assert made.image.shape[1:] == made.labels.shape == sources.labelled.shape
+
+
+def test_scans_with_rare_labels_are_moved_more_often() -> None:
+    labels = torch.ones(10, 1, 2, 2, 2, dtype=torch.uint8)
+    assert chances(labels) == pytest.approx(np.full(10, 0.1))
+    labels[3, 0, 0, 0, 0] = 5  # one of ten: four times as often, not ten times
+    labels[4:9, 0, 1, 1, 1] = 7  # five of ten: twice
+    weights = np.array([1, 1, 1, 4, 2, 2, 2, 2, 2, 1])
+    assert chances(labels) == pytest.approx(weights / weights.sum())

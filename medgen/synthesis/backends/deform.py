@@ -37,6 +37,8 @@ from medgen.training import device_of
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
 _FLOOR = 0.1
+# How much more often a scan with a rare label is moved than one without, at most.
+_RARE = 4.0
 _ARRAYS = ("images", "labels", "ways", "anatomy", "appearance", "appearance_mean")
 
 
@@ -81,6 +83,7 @@ class Deform(Backend):
         self._ids: list[str] = list(stored.meta["ids"])
         self._arrays = {name: torch.from_numpy(np.array(stored.arrays[name])) for name in _ARRAYS}
         self._inferred = frozenset(stored.meta["inferred_labels"])
+        self._chances = chances(self._arrays["labels"])
         about = stored.meta.get("members")
         self._members = None if about is None else unpack_members(stored.arrays, about, device)
         self._sha256 = stored.sha256
@@ -189,7 +192,7 @@ class Deform(Backend):
         """
         config, arrays = self._config, self._arrays
         rng = numpy_rng(seed, "deform", "choice")
-        parent = int(rng.integers(len(self._ids)))
+        parent = int(rng.choice(len(self._ids), p=self._chances))
         approach = float(rng.uniform(min(config.approach), max(config.approach)))
         generator = torch_rng(seed, "deform", "latent")
         anatomy = torch.randn(len(arrays["anatomy"]), generator=generator).clamp(-2.5, 2.5) * config.strength
@@ -260,6 +263,21 @@ def choose_pairs(sources: Sources, pairs: int, seed: int) -> tuple[list[int], li
         fixed += [int(target) for target in order[:each]]
         moving += [row] * min(each, len(others))
     return moving, fixed
+
+
+def chances(labels: Tensor) -> NDArray[np.float64]:
+    """Probability of each scan (n, 1, i, j, k) to be moved: as its rarest label is rare, at most fourfold.
+
+    Where every scan has every label, all are equal.
+    """
+    flat = labels.flatten(1)
+    values = [int(value) for value in torch.unique(flat) if value]
+    if not values:
+        return np.full(len(flat), 1 / len(flat))
+    has = torch.stack([(flat == value).any(dim=1) for value in values], dim=1).numpy()
+    rarity = len(flat) / has.sum(axis=0)
+    weight = np.where(has, rarity, 1.0).max(axis=1).clip(1, _RARE)
+    return weight / weight.sum()
 
 
 def _labels(parents: Dataset) -> Tensor:
