@@ -101,9 +101,13 @@ def check(
 
 
 def _is_scan(path: Path) -> bool:
-    if path.is_dir():
-        return io.has_dicom(path)
-    return path.suffix.lower() not in (".csv", ".json") and path.is_file()
+    """Whether a path is meant as one scan: a folder of DICOM files, or any file that is no list of a cohort."""
+    try:
+        if path.is_dir():
+            return io.has_dicom(path)
+    except (OSError, ValueError):
+        return True
+    return path.suffix.lower() not in (".csv", ".json")
 
 
 def _read(reader: Callable[[], Volume | None], faults: list[Fault]) -> Volume | None:

@@ -28,7 +28,7 @@ def is_itk(head: bytes) -> bool:
     )
 
 
-def read_itk(path: str | Path, *, allow_nan: bool = False) -> Volume:
+def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = None) -> Volume:
     """Read an NRRD, MHA or MHD file as a volume of shape (c, i, j, k) in RAS+ mm.
 
     Integers keep their type, floats become float32; components of a vector image become channels.
@@ -62,7 +62,7 @@ def read_itk(path: str | Path, *, allow_nan: bool = False) -> Volume:
         raise fail(path, f"{values.dtype} data", "one real number per voxel", "convert it to grey values")
     if values.dtype.kind == "f":
         values = values.astype(np.float32, copy=False)
-    check_finite(path, values, allow_nan)
+    values = check_finite(path, values, allow_nan, fill)
     data = np.moveaxis(values, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else values[None]
     direction = np.array(image.GetDirection()).reshape(3, 3)
     affine = np.eye(4)
