@@ -1,10 +1,8 @@
-"""NRRD and MetaImage files through SimpleITK, which is imported on first use."""
+"""NRRD and MetaImage files: geometry and writing through SimpleITK, which is imported on first use."""
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ import numpy as np
 from medgen import files
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.io.grids import far, sheared
+from medgen.io.itk_header import itk_error, read_voxels, voxels_of
 from medgen.io.nifti import check_finite
 from medgen.volume import Grid, Volume
 
@@ -34,45 +34,48 @@ def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = 
     Integers keep their type, floats become float32; components of a vector image become channels.
 
     Raises:
-        FaultyDataError: If the file cannot be read, is shorter than its header says, is not three-dimensional, says
-            nothing about its orientation, holds complex numbers, or has voxels that are not finite.
+        FaultyDataError: If the file cannot be read, is shorter or longer than its header says, does not fit in memory,
+            has its voxels outside of its folder, is not three-dimensional, says nothing about its orientation, is
+            sheared, holds complex numbers, or has voxels that are not finite.
     """
     import SimpleITK as sitk
 
     path = Path(path)
+    voxels = voxels_of(path)
     reader = sitk.ImageFileReader()
+    # The content decides, not the suffix.
+    with path.open("rb") as file:
+        reader.SetImageIO("NrrdImageIO" if file.read(4) == b"NRRD" else "MetaImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_file(path)
-        sizes = reader.GetSize()
-        if sum(size > 1 for size in sizes) != 3 or any(size > 1 for size in sizes[3:]):
-            found = f"an image of {'x'.join(map(str, sizes))}"
-            raise fail(path, found, "a 3D image", "export one 3D volume")
-        image = reader.Execute()
     except RuntimeError as error:
-        # ITK's own reason is only of use for NRRD; for MetaImage it is the last error of the system, whatever that was.
-        reason = str(error).strip().splitlines()[-1].strip()[:120]
-        found = f"cannot be read ({reason})" if "nrrd" in reason else "truncated or damaged"
-        raise fail(path, found, "a complete NRRD or MetaImage file", "copy or export it again") from None
-    if image.GetDimension() > 3:
-        image = image[(slice(None),) * 3 + (0,) * (image.GetDimension() - 3)]
-    values = sitk.GetArrayFromImage(image)
-    if values.dtype.kind not in "iuf":
-        raise fail(path, f"{values.dtype} data", "one real number per voxel", "convert it to grey values")
+        raise itk_error(path, error) from None
+    sizes = reader.GetSize()
+    if len(sizes) < 3 or min(sizes[:3]) < 2 or any(size > 1 for size in sizes[3:]):
+        raise fail(path, f"an image of {'x'.join(map(str, sizes))}", "a 3D image", "export one 3D volume")
+    if math.prod(sizes) * voxels.channels != voxels.count or reader.GetNumberOfComponents() != voxels.channels:
+        found = f"{reader.GetNumberOfComponents()} numbers per voxel as ITK takes it"
+        raise fail(path, found, "one real number per voxel, or channels first", "convert it to grey values")
+    values = read_voxels(path, voxels)
     if values.dtype.kind == "f":
-        values = values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
     values = check_finite(path, values, allow_nan, fill)
-    data = np.moveaxis(values, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else values[None]
-    direction = np.array(image.GetDirection()).reshape(3, 3)
+    data = values.reshape((voxels.channels, *sizes[:3]), order="F")
+    rank = len(sizes)
+    direction = np.array(reader.GetDirection()).reshape(rank, rank)[:3, :3]
     affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    data = data.transpose(0, 3, 2, 1)
+    affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
     try:
-        return Volume(data, Grid(data.shape[1:], _LPS_TO_RAS @ affine))
+        grid = Grid(data.shape[1:], _LPS_TO_RAS @ affine)
     except GeometryError as error:
         raise fail(path, str(error), "an invertible orientation matrix", "export it again") from None
+    for fault in (sheared(path, grid), far(path, grid)):
+        if fault is not None:
+            raise fault
+    return Volume(data, grid)
 
 
 def write_itk(volume: Volume, path: str | Path) -> None:
@@ -109,26 +112,3 @@ def write_itk(volume: Volume, path: str | Path) -> None:
 def _floating(array: Any) -> bool:
     """Whether NaN may occur, as ``equal_nan`` of NumPy wants to know."""
     return bool(array.dtype.kind == "f")
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what ITK accepts without a word: NRRD without an anatomical space, and damaged compressed voxels."""
-    content = path.read_bytes()
-    try:
-        if content.startswith(b"NRRD"):
-            header, _, voxels = content.partition(b"\n\n")
-            lines = [line.partition(b":") for line in header.lower().splitlines()]
-            fields = {name.strip(): value.strip() for name, separator, value in lines if separator}
-            if not {b"space", b"space directions"} <= fields.keys():
-                found = "no anatomical space, so left and right are unknown"
-                raise fail(path, found, "the fields 'space' and 'space directions'", "export it again")
-            if fields.get(b"encoding") in (b"gzip", b"gz") and not fields.keys() & {b"data file", b"datafile"}:
-                gzip.decompress(voxels)
-        else:
-            header, _, rest = content.partition(b"ElementDataFile")
-            name, _, voxels = rest.partition(b"\n")
-            if re.search(rb"CompressedData\s*=\s*True", header):
-                local = name.strip(b" =\r") == b"LOCAL"
-                zlib.decompress(voxels if local else (path.parent / name.strip(b" =\r").decode()).read_bytes())
-    except (zlib.error, EOFError, OSError, UnicodeDecodeError) as error:
-        raise fail(path, f"damaged voxels ({error})", "a complete file", "copy or export it again") from None

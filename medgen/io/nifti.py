@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medgen import files
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.io import nifti_header
+from medgen.io.grids import sheared
 from medgen.io.nifti_header import VECTOR_INTENT, Layout, form_distance
 from medgen.io.streams import Stream, check_memory, too_large
 from medgen.volume import Grid, Volume
@@ -158,8 +159,8 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
         DataError: If the grid is sheared (it would be refused when it is read), or the file cannot be written.
     """
     path = Path(path)
-    if (sheared := nifti_header.check_sheared(path, volume.grid)) is not None:
-        raise sheared
+    if (fault := sheared(path, volume.grid)) is not None:
+        raise fault
     data = _storable(path, volume.data)
     channels, *shape = data.shape
     cls = nib.Nifti2Header if max(shape) > _LONGEST_NIFTI1 else nib.Nifti1Header

@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 
 from medgen.errors import GeometryError
 from medgen.faults import FaultyDataError, fail
+from medgen.io.grids import corners, far, sheared
 from medgen.volume import Grid
 
 VECTOR_INTENT = 1007
 _SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
-# Slices tilted by less are rounding to scanners and converters.
-SHEAR_DEGREES = 0.3
-# No scanner's world is larger; beyond, single precision places voxels wrongly.
-_FARTHEST_MM = 1e4
 _REEXPORT = "export it again from its source"
 _MILLIMETRES, _UNKNOWN_UNIT = 2, 0
 
@@ -221,7 +218,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, int, int]) -> Grid:
         grid = Grid(shape, affine)
     except GeometryError as error:
         raise fail(path, str(error), "an invertible orientation matrix", _REEXPORT) from None
-    for fault in (check_sheared(path, grid), _far(path, grid), _other_sizes(path, grid, zooms)):
+    for fault in (sheared(path, grid), far(path, grid), _other_sizes(path, grid, zooms)):
         if fault is not None:
             raise fault
     if codes[0] and qform is not None and (distance := form_distance(header, grid, qform)) > 0:
@@ -249,25 +246,6 @@ def _qform(path: Path, header: Any) -> NDArray[np.float64]:
     return qform
 
 
-def check_sheared(path: Path, grid: Grid) -> FaultyDataError | None:
-    """An error for a grid whose axes are not perpendicular, within :data:`SHEAR_DEGREES`."""
-    axes = grid.affine[:3, :3] / grid.spacing
-    cosines = np.abs(np.triu(axes.T @ axes, 1))
-    if cosines.max() <= math.sin(math.radians(SHEAR_DEGREES)):
-        return None
-    angle = 90 - math.degrees(math.asin(min(cosines.max(), 1.0)))
-    found = f"a sheared grid: two axes meet at {angle:.1f} degrees"
-    return fail(path, found, "perpendicular axes", "resample it to a regular grid knowingly")
-
-
-def _far(path: Path, grid: Grid) -> FaultyDataError | None:
-    farthest = float(np.abs(grid.to_world(_corners(grid))).max())
-    if farthest <= _FARTHEST_MM:
-        return None
-    found = f"voxels {farthest:.4g} mm away from the origin of the world"
-    return fail(path, found, f"at most {_FARTHEST_MM:g} mm", "correct the orientation or its unit")
-
-
 def _other_sizes(path: Path, grid: Grid, zooms: NDArray[np.float64]) -> FaultyDataError | None:
     difference = np.abs(zooms - grid.spacing)
     if ((difference <= 1e-3 * zooms) | (difference * (np.array(grid.shape) - 1) <= 1e-3)).all():
@@ -277,15 +255,11 @@ def _other_sizes(path: Path, grid: Grid, zooms: NDArray[np.float64]) -> FaultyDa
     return fail(path, found, "the same voxel sizes", "decide which is right, and correct the other")
 
 
-def _corners(grid: Grid) -> NDArray[Any]:
-    return np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape], indexing="ij")).reshape(3, -1).T
-
-
 def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64]) -> float:
     """Largest distance (mm) between corners under the two forms; 0 where float32 rounding explains it."""
-    corners = _corners(grid)
+    ends = corners(grid)
     shift = np.abs(grid.affine[:3, 3] - qform[:3, 3])
-    turn = np.abs(corners @ (grid.affine[:3, :3] - qform[:3, :3]).T)
+    turn = np.abs(ends @ (grid.affine[:3, :3] - qform[:3, :3]).T)
     # A quaternion stores b, c, d in float32; a = sqrt(1 - b² - c² - d²) loses half the digits near a = 0, which is
     # where scanners' 180 degree turns lie: an angle of up to 1e-3 rad is then rounding, not disagreement.
     b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
@@ -295,4 +269,4 @@ def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64]) -> float:
     rounding = 2.4e-7 * np.abs(grid.affine[:3, 3]).max()
     if shift.max() <= 1e-3 + rounding and turn.max() <= 1e-3 + angle * extent:
         return 0.0
-    return float(np.abs(grid.to_world(corners) - (corners @ qform[:3, :3].T + qform[:3, 3])).max())
+    return float(np.abs(grid.to_world(ends) - (ends @ qform[:3, :3].T + qform[:3, 3])).max())

@@ -74,31 +74,36 @@ class Stream:
 
     Args:
         path: The file.
+        start: Bytes at its start to leave out.
+        packing: ``auto`` (gzip where it starts as such), ``none``, ``gzip`` or ``zlib``.
 
     Attributes:
-        size: Bytes on disk.
-        packed: Whether it is a gzip file, of one or several members; zeros after the last one are padding.
+        size: Bytes on disk, from ``start`` on.
+        packed: Whether it is unpacked. gzip files may have several members; zeros after the last one are padding.
 
     Raises:
         FaultyDataError: From the start and from every method: if the file cannot be read, or the gzip stream is
             damaged, ends too early, or is followed by something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0, packing: str = "auto") -> None:
         self.path = path
         self._file = open_file(path)
-        self.size = os.fstat(self._file.fileno()).st_size
+        self.size = max(os.fstat(self._file.fileno()).st_size - start, 0)
+        self._kind = "zlib" if packing == "zlib" else "gzip"
+        self._bits = zlib.MAX_WBITS | (0 if packing == "zlib" else 16)
         self._members = 0
         self._inflater: zlib._Decompress | None = None
         self._input = b""
         self._padded = False
         self.packed = False
         try:
+            self._file.seek(start)
             self._input = self._raw(_IN)
         except BaseException:
             self._file.close()
             raise
-        self.packed = self._input.startswith(GZIP_MAGIC)
+        self.packed = packing in ("gzip", "zlib") or (packing == "auto" and self._input.startswith(GZIP_MAGIC))
 
     def __enter__(self) -> Stream:
         return self
@@ -174,27 +179,29 @@ class Stream:
                         if not source:
                             return b""
                         continue
-                    if self._padded or not GZIP_MAGIC.startswith(rest[:2]):
+                    if self._padded or self._kind == "zlib" or not GZIP_MAGIC.startswith(rest[:2]):
                         raise self._junk()
-                self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                self._inflater = zlib.decompressobj(self._bits)
             try:
                 part = self._inflater.decompress(source, limit)
             except zlib.error as error:
                 if self._members:
                     raise self._junk() from None
                 reason = str(error).rpartition(": ")[2]
-                raise fail(self.path, f"damaged gzip stream ({reason})", "a complete file", _AGAIN) from None
+                raise fail(self.path, f"damaged {self._kind} stream ({reason})", "a complete file", _AGAIN) from None
             self._input = self._inflater.unconsumed_tail
             if self._inflater.eof:
                 self._input = self._inflater.unused_data
                 self._inflater, self._members = None, self._members + 1
             elif not part and not source:
-                raise fail(self.path, "the gzip stream ends too early", "a complete file", _AGAIN)
+                raise fail(self.path, f"the {self._kind} stream ends too early", "a complete file", _AGAIN)
             if part:
                 return part
 
     def _junk(self) -> FaultyDataError:
-        return fail(self.path, "damaged bytes or other data behind the gzip stream", "one complete gzip file", _AGAIN)
+        return fail(
+            self.path, f"damaged bytes or other data behind the {self._kind} stream", "nothing behind it", _AGAIN
+        )
 
 
 def check_ratio(path: Path, size: int, packed: int) -> None:
