@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from medgen import files, io
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.processes import thread_pool
 from medgen.seeds import derive
 from medgen.volume import Volume
 
@@ -197,7 +197,7 @@ class Manifest:
     def with_hashes(self, workers: int = 2) -> Manifest:
         """The same manifest with the SHA-256 of every file as it is now; ``workers`` threads."""
         paths = sorted({path for case in self.cases for path in case_files(case)})
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
+        with thread_pool(workers) as pool:
             hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
         cases = tuple(
             replace(case, sha256={self.key(path): hashes[path] for path in case_files(case)}) for case in self.cases
@@ -207,6 +207,12 @@ class Manifest:
     def key(self, path: Path) -> str:
         """How a file is named in :attr:`Case.sha256`: relative to the root, with forward slashes."""
         return _relative(path, self.root)
+
+    def hashes_of(self, case: Case) -> tuple[str, str]:
+        """SHA-256 of a case's images, joined by ``;``, and of its mask, as ``manifest.csv`` has them."""
+        hashes = [case.sha256.get(self.key(file), "") for file in case.images]
+        images = ";".join(hashes) if all(hashes) else ""
+        return images, "" if case.mask is None else case.sha256.get(self.key(case.mask), "")
 
     def digest(self) -> str:
         """SHA-256 over ids, subjects, labels and file contents; independent of order, names and places of files."""
@@ -238,14 +244,14 @@ class Manifest:
         for file in case_files(case):
             if ";" in str(file):
                 raise DataError(f"{file}: ';' in a file name cannot be written to {path}; rename the file")
-        hashes = [case.sha256.get(self.key(file), "") for file in case.images]
+        images, mask = self.hashes_of(case)
         return {
             "id": case.id,
             "subject": case.subject,
             "image": ";".join(_relative(file, path.parent) for file in case.images),
             "mask": "" if case.mask is None else _relative(case.mask, path.parent),
-            "sha256_image": ";".join(hashes) if all(hashes) else "",
-            "sha256_mask": "" if case.mask is None else case.sha256.get(self.key(case.mask), ""),
+            "sha256_image": images,
+            "sha256_mask": mask,
             **{name: case.attributes.get(name, "") for name in extra},
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from medgen.cases import Case, Manifest, case_files, read_labels, sha256_of
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
+from medgen.processes import thread_pool
 from medgen.volume import Volume
 
 __all__ = ["CheckResult", "Fault", "check", "label_values", "mask_faults", "mixed_channels"]
@@ -90,7 +90,7 @@ def check(
     except DataError as error:
         return CheckResult([_as_fault(path, error)], 0, None)
     looked: list[_Looked] = []
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with thread_pool(workers) as pool:
         for item in pool.map(lambda case: _look(case, manifest), manifest.cases):
             looked.append(item)
             if progress is not None:

@@ -42,7 +42,7 @@ from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
 from .progress import Tick, bars
-from .runfolder import RunConfig, RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
 _ANY_SHAPE = (32, 32, 32)
 
@@ -125,6 +125,7 @@ def run(
     ]
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})
         settings, digest = config.model_dump(mode="json"), manifest.digest()

@@ -26,7 +26,7 @@ from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
 from medgen.volume import Volume
 
-from .runfolder import RunConfig, RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
 
 class TrainRunConfig(RunConfig):
@@ -63,6 +63,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         return RunSummary(config.out, 0, ())
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         parts = _split(manifest, config)
         write_splits(folder.out / "splits.csv", parts)
