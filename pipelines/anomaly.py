@@ -27,6 +27,7 @@ from medgen.config import Config
 from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.files import write_csv
+from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
 from medgen.models import ScanModel, build, settings_for
 from medgen.preprocess import Prepared, Preprocess, Template, build_template
@@ -119,12 +120,13 @@ def run(
     )
     config.anomaly.check_subjects(len(parts["development"].subjects))
     config.evaluation.check_masks()
+    with bars(progress) as tick:
+        manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     ]
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
-        manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from medgen.errors import MedgenError, out_of_memory
+from medgen.faults import FaultyDataError
 from medgen.files import unwritable
 from medgen.signals import Terminated, terminable
 
@@ -134,6 +135,14 @@ def main() -> None:
 def _run() -> int:
     try:
         code = app(standalone_mode=False)
+    except FaultyDataError as error:
+        # One line for each, since every bad file is to be found in one pass.
+        *others, last = error.faults
+        if not os.environ.get("MEDGEN_DEBUG"):
+            for fault in others:
+                with suppress(OSError):
+                    typer.echo(f"medgen: {fault}", err=True)
+        return _fail(str(last), error)
     except MedgenError as error:
         return _fail(str(error), error)
     except Terminated as error:

@@ -15,6 +15,7 @@ from medgen.cases import Manifest, split_subjects, write_splits
 from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
+from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
 from medgen.models import ModelConfig, build, settings_for
 from medgen.models.base import GenerativeModel
@@ -61,8 +62,8 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
+    manifest = sound(manifest, config.workers)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
-        manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         parts = _split(manifest, config)

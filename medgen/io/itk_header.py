@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def _read(voxels: Voxels) -> NDArray[Any]:
         if text:
             return _from_text(voxels, stream.read(stream.size))
         buffer = np.empty(voxels.size, dtype=np.uint8)
-        if (found_size := stream.fill(memoryview(buffer))) < voxels.size:
+        if (found_size := stream.fill(buffer.data)) < voxels.size:
             found = f"truncated: {found_size} of {voxels.size} bytes of voxels"
             raise fail(voxels.path, found, "a complete file", "copy it again")
         stream.finish(f"{voxels.size} bytes of voxels")
@@ -205,7 +205,8 @@ def _nrrd(path: Path, content: bytes) -> Voxels:
     if packing is None:
         raise fail(path, f"the encoding {encoding[:40]!r}", "raw, gzip or ascii", _REEXPORT)
     dtype = np.dtype(_NRRD_TYPES[kind])
-    order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower())
+    orders: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
+    order = orders.get(fields.get("endian", "").lower())
     if order is None and dtype.itemsize > 1 and packing != "text":
         raise fail(path, f"the byte order {fields.get('endian', '')[:20]!r}", "little or big", _REEXPORT)
     channels = sizes[0] if len(sizes) == 4 else 1

@@ -96,7 +96,7 @@ def check_finite(path: Path, values: NDArray[Any], allow_nan: bool, fill: float 
     elif fill is not None:
         logger.info("%s: %s filled with %g", path, found, fill)
         return np.where(np.isfinite(values), values, np.float32(fill))
-    action = "replace them (cohort.fill=0, --fill 0), or leave the file out of the cohort"
+    action = "replace them (cohort.fill=0, or data import --fill 0), or leave the file out of the cohort"
     raise fail(path, found, "finite values", action)
 
 
@@ -121,7 +121,7 @@ def _memory(layout: Layout) -> int:
 def _values(stream: Stream, layout: Layout) -> NDArray[Any]:
     check_memory(stream.path, _memory(layout))
     buffer = np.empty(layout.size, dtype=np.uint8)
-    filled = stream.fill(memoryview(buffer))
+    filled = stream.fill(buffer.data)
     if filled < layout.size:
         raise _truncated(stream.path, filled, layout)
     stream.finish(f"{layout.size} bytes of voxels")

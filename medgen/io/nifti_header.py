@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -165,7 +165,7 @@ def _scale(path: Path, header: Any, unscaled: bool) -> tuple[float, float]:
             return 1.0, 0.0
         # By the standard 0 says "not scaled" (FreeSurfer writes it so); it is also what a lost scale looks like.
         found, expected = f"a scale (scl_slope) of {slope:g}", "a finite number other than 0"
-        action = "set it to 1 if values are as stored, or declare that: cohort.unscaled=true, --unscaled"
+        action = "set it to 1 if values are as stored, or declare that: cohort.unscaled=true, or data import --unscaled"
         raise fail(path, found, expected, action)
     if not math.isfinite(slope) or not math.isfinite(intercept):
         raise fail(path, f"scale {slope:g} and offset {intercept:g}", "finite numbers", _REEXPORT)
@@ -180,7 +180,7 @@ def check_extensions(path: Path, header: Any, content: bytes) -> None:
         header: Of :func:`parse`.
         content: All bytes from the end of the header to the first voxel, the four of the extension flag included.
     """
-    order = "little" if header.endianness == "<" else "big"
+    order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
     rest = content[4:] if content[0] else b""
     while rest.strip(b"\0"):
         size = int.from_bytes(rest[:4], order, signed=True)
@@ -211,7 +211,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, int, int]) -> Grid:
     if max(codes) > 5 or min(codes) < 0:
         raise fail(path, f"orientation codes {codes[0]} (sform) and {codes[1]} (qform)", "0 to 5", _REEXPORT)
     qform = _qform(path, header) if codes[1] else None
-    affine = header.get_sform() if codes[0] else qform
+    affine = np.asarray(header.get_sform() if codes[0] else qform, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise fail(path, f"an sform of {affine[:3].tolist()}", "finite numbers", _REEXPORT)
     try:

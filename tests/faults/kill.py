@@ -28,8 +28,16 @@ def commands(cohort: Path, small: Path) -> dict[str, list[str]]:
     }
     return {
         **trainings,
-        "anomaly": ["anomaly", "run", str(CONFIGS / "anomaly.yaml"), f"data={cohort}", "training.steps=6",
-                    "training.checkpoint_every=2", "device=cpu", "-q"],
+        "anomaly": [
+            "anomaly",
+            "run",
+            str(CONFIGS / "anomaly.yaml"),
+            f"data={cohort}",
+            "training.steps=6",
+            "training.checkpoint_every=2",
+            "device=cpu",
+            "-q",
+        ],
         "augment": ["augment", "run", str(CONFIGS / "augment.yaml"), f"data={cohort}", "device=cpu", "-q"],
     }
 
