@@ -156,14 +156,15 @@ def _difference(volume: Volume, other: Volume) -> str:
     a, b = volume.grid, other.grid
     if a.shape != b.shape:
         return f"shape {'x'.join(map(str, a.shape))} differs from {'x'.join(map(str, b.shape))} of"
-    if a.axcodes != b.axcodes:
-        return f"array axes run {a.axcodes}, not {b.axcodes} as those of"
-    if not np.allclose(a.spacing, b.spacing, rtol=1e-3):
-        sizes = [" x ".join(f"{size:.4g}" for size in grid.spacing) for grid in (a, b)]
-        return f"voxel sizes of {sizes[0]} mm differ from {sizes[1]} mm of"
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1).T
     distance = np.abs(a.to_world(corners) - b.to_world(corners)).max()
-    return f"positions differ by up to {distance:.3g} mm from those of"
+    why = ""
+    if a.axcodes != b.axcodes:
+        why = f" (array axes run {a.axcodes}, not {b.axcodes})"
+    elif not np.allclose(a.spacing, b.spacing, rtol=1e-3):
+        sizes = [" x ".join(f"{size:.4g}" for size in grid.spacing) for grid in (a, b)]
+        why = f" (voxel sizes {sizes[0]} mm, not {sizes[1]} mm)"
+    return f"positions differ by up to {distance:.3g} mm{why} from those of"
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,10 @@ def description_of(folder: Path) -> dict[str, Any]:
 def label_names(declared: Any, path: Path) -> dict[int, str]:
     """Label names of a ``dataset.json``: ``{"1": "name"}`` (MSD) or ``{"name": 1}``, regions as lists (nnU-Net)."""
     labels: dict[int, str] = {}
-    if not isinstance(declared, Mapping):
+    if declared is None:
         return labels
+    if not isinstance(declared, Mapping):
+        raise fail(path, f"labels {str(declared)[:120]}", "numbers and names", "correct them")
     try:
         for key, value in declared.items():
             if isinstance(value, str):

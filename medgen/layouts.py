@@ -135,9 +135,9 @@ def _detect(path: Path) -> str:
         if path.suffix.lower() == ".csv":
             return "csv"
         raise fail(path, "a single file", "a cohort folder or manifest CSV", "give the folder that holds it")
-    if (path / "manifest.csv").is_file():
+    if os.path.lexists(path / "manifest.csv"):
         return "csv"
-    if (path / "dataset.json").is_file():
+    if os.path.lexists(path / "dataset.json"):
         description = description_of(path)
         return "nnunet" if "channel_names" in description or "file_ending" in description else "msd"
     if (path / "dataset_description.json").is_file() or next(path.glob("sub-*/**/*.nii*"), None):

@@ -95,8 +95,10 @@ def is_image(path: str | Path) -> bool:
     if path.name.startswith("."):
         return False
     # Links that lead nowhere, pipes and the like are named as images, and will be refused as such when they are read.
-    if not path.is_file() and (path.is_dir() or not os.path.lexists(path)):
+    if not path.is_file() and not os.path.lexists(path):
         return False
+    if path.is_dir():
+        return path.name.lower().endswith(".nii.gz")
     return path.name.lower().endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
 
 

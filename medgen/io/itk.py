@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medgen import files
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.io.grids import far, sheared
-from medgen.io.itk_header import itk_error, read_voxels, voxels_of
+from medgen.io.itk_header import Voxels, itk_error, read_voxels, voxels_of
 from medgen.io.nifti import check_finite
 from medgen.volume import Grid, Volume
 
@@ -38,36 +39,17 @@ def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = 
             has its voxels outside of its folder, is not three-dimensional, says nothing about its orientation, is
             sheared, holds complex numbers, or has voxels that are not finite.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
     voxels = voxels_of(path)
-    reader = sitk.ImageFileReader()
-    # The content decides, not the suffix.
-    with path.open("rb") as file:
-        reader.SetImageIO("NrrdImageIO" if file.read(4) == b"NRRD" else "MetaImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise itk_error(path, error) from None
-    sizes = reader.GetSize()
+    sizes, affine = (voxels.sizes, voxels.affine) if voxels.affine is not None else _nrrd_geometry(path, voxels)
     if len(sizes) < 3 or min(sizes[:3]) < 2 or any(size > 1 for size in sizes[3:]):
         raise fail(path, f"an image of {'x'.join(map(str, sizes))}", "a 3D image", "export one 3D volume")
-    if math.prod(sizes) * voxels.channels != voxels.count or reader.GetNumberOfComponents() != voxels.channels:
-        found = f"{reader.GetNumberOfComponents()} numbers per voxel as ITK takes it"
-        raise fail(path, found, "one real number per voxel, or channels first", "convert it to grey values")
     values = read_voxels(path, voxels)
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(np.float32, copy=False)
     values = check_finite(path, values, allow_nan, fill)
     data = values.reshape((voxels.channels, *sizes[:3]), order="F")
-    rank = len(sizes)
-    direction = np.array(reader.GetDirection()).reshape(rank, rank)[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
-    affine[:3, 3] = reader.GetOrigin()[:3]
     try:
         grid = Grid(data.shape[1:], _LPS_TO_RAS @ affine)
     except GeometryError as error:
@@ -76,6 +58,29 @@ def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = 
         if fault is not None:
             raise fault
     return Volume(data, grid)
+
+
+def _nrrd_geometry(path: Path, voxels: Voxels) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Sizes and affine (voxel → LPS+ mm) as ITK understands the header."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    # The content decides, not the suffix.
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise itk_error(path, error) from None
+    sizes, rank = reader.GetSize(), reader.GetDimension()
+    if math.prod(sizes) * voxels.channels != voxels.count or reader.GetNumberOfComponents() != voxels.channels:
+        found = f"{reader.GetNumberOfComponents()} numbers per voxel as ITK takes it"
+        raise fail(path, found, "one real number per voxel, or channels first", "convert it to grey values")
+    affine = np.eye(4)
+    if rank == 3:
+        affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * np.array(reader.GetSpacing())
+        affine[:3, 3] = reader.GetOrigin()
+    return sizes, affine
 
 
 def write_itk(volume: Volume, path: str | Path) -> None:

@@ -74,6 +74,8 @@ class Voxels:
         path: File that holds them.
         start: Where they start in it, in bytes.
         packing: ``none``, ``gzip``, ``zlib`` or ``text`` (numbers in words).
+        sizes: Voxels along each axis, and
+        affine: voxel → LPS+ mm; both for MetaImage, for NRRD ITK says them.
     """
 
     count: int
@@ -82,6 +84,8 @@ class Voxels:
     path: Path
     start: int
     packing: str
+    sizes: tuple[int, ...] = ()
+    affine: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> int:
@@ -244,34 +248,46 @@ def _meta(path: Path, content: bytes) -> Voxels:
     channels = _numbers(path, "ElementNumberOfChannels", fields.get("ElementNumberOfChannels", "1"))
     if len(channels) != 1:
         raise fail(path, f"{len(channels)} numbers of channels", "one", _REEXPORT)
-    _check_geometry(path, fields, len(sizes))
+    affine = _affine(path, fields, len(sizes))
     msb = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() in _TRUE
     dtype = np.dtype(_META_TYPES[kind]).newbyteorder(">" if msb else "<")
     packing = "zlib" if fields.get("CompressedData", "False").lower() in _TRUE else "none"
     name = fields["ElementDataFile"]
     local = name.upper() == "LOCAL"
     target = path if local else beside(path, name)
-    return Voxels(math.prod(sizes) * channels[0], channels[0], dtype, target, end.end() if local else 0, packing)
+    start, count = end.end() if local else 0, math.prod(sizes) * channels[0]
+    return Voxels(count, channels[0], dtype, target, start, packing, sizes, affine)
 
 
-def _check_geometry(path: Path, fields: dict[str, str], rank: int) -> None:
-    """Refuse positions that ITK would take as 0, turn over or cut: not finite, not positive, too few."""
+def _affine(path: Path, fields: dict[str, str], rank: int) -> NDArray[np.float64]:
+    """Voxel → LPS+ mm of the first three axes.
+
+    Not by ITK, whose parser of MetaImage takes numbers that are not finite as 0, turns negative sizes over, fills up
+    missing ones, and prints on the terminal what it does not like.
+    """
+    found = []
     for names, count in (
         (("TransformMatrix", "Rotation", "Orientation"), rank * rank),
         (("Offset", "Position", "Origin"), rank),
         (("ElementSpacing", "ElementSize"), rank),
     ):
-        for name in names:
-            if name not in fields:
-                continue
-            try:
-                numbers = [float(word) for word in fields[name].split()]
-            except ValueError:
-                numbers = []
-            positive = names[0] != "ElementSpacing" or min(numbers, default=0) > 0
-            if len(numbers) != count or not np.isfinite(numbers).all() or not positive:
-                expected = f"{count} {'positive' if count == rank and not positive else 'finite'} numbers"
-                raise fail(path, f"{name} {fields[name][:60]!r}", expected, _REEXPORT)
+        name = next((name for name in names if name in fields), None)
+        text = "0 " * rank if name is None else fields[name]
+        try:
+            numbers = np.array([float(word) for word in text.split()])
+        except ValueError:
+            numbers = np.empty(0)
+        positive = names[0] != "ElementSpacing" or numbers.min(initial=1) > 0
+        if numbers.shape != (count,) or not np.isfinite(numbers).all() or not positive:
+            expected = f"{count} {'finite' if positive else 'positive'} numbers"
+            raise fail(path, f"{name} {text[:60]!r}", expected, _REEXPORT)
+        found.append(numbers)
+    directions, origin, spacing = found
+    affine = np.eye(4)
+    # A row of the matrix is the direction of an axis.
+    affine[:3, :3] = directions.reshape(rank, rank)[:3, :3].T * spacing[:3] if rank > 2 else 0
+    affine[:3, 3] = origin[:3] if rank > 2 else 0
+    return affine
 
 
 def beside(path: Path, name: str) -> Path:
