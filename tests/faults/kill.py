@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import harness  # noqa: E402
+import harness
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tiny"
 
@@ -28,8 +28,16 @@ def commands(cohort: Path, small: Path) -> dict[str, list[str]]:
     }
     return {
         **trainings,
-        "anomaly": ["anomaly", "run", str(CONFIGS / "anomaly.yaml"), f"data={cohort}", "training.steps=6",
-                    "training.checkpoint_every=2", "device=cpu", "-q"],
+        "anomaly": [
+            "anomaly",
+            "run",
+            str(CONFIGS / "anomaly.yaml"),
+            f"data={cohort}",
+            "training.steps=6",
+            "training.checkpoint_every=2",
+            "device=cpu",
+            "-q",
+        ],
         "augment": ["augment", "run", str(CONFIGS / "augment.yaml"), f"data={cohort}", "device=cpu", "-q"],
     }
 
@@ -69,6 +77,7 @@ def main() -> None:
 def write_configs(root: Path) -> None:
     """A tiny training of every family."""
     import yaml
+
     from medgen import files
     from medgen.models import available, family_class
 
