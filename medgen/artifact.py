@@ -129,15 +129,14 @@ class TrainedModel:
                 _restore(settings, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
                 for index, settings in enumerate(manifest["models"])
             ]
-            arrays = {name: array.copy() for name, array in load_arrays(files[ARRAYS]).items()}
+            arrays = _arrays(files[ARRAYS], f"{folder / ARRAYS}")
             own = {name: array for name, array in arrays.items() if not name.startswith(_TEMPLATE)}
             parts = {name.removeprefix(_TEMPLATE): array for name, array in arrays.items() if name not in own}
             template = Template.from_arrays(parts) if parts else None
         except ArtifactError:
             raise
         except _UNUSABLE as error:
-            reason = str(error).strip().splitlines() or [error.__class__.__name__]
-            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {reason[0][:300]}") from None
+            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {_first_line(error)}") from None
         for model in models:
             model.to(device)
         return cls(models, preprocess, template, own, manifest["meta"])
@@ -177,7 +176,11 @@ def _weights(model: ScanModel) -> bytes:
 def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
     # The initial weights are thrown away; with a seed the caller's random stream does not notice.
     model = build(settings, seed=0)
-    state, expected = load_weights(content), model.state_dict()
+    try:
+        state = load_weights(content)
+    except _UNUSABLE as error:
+        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
+    expected = model.state_dict()
     wrong = sorted({*state} ^ {*expected}) or [
         key
         for key in sorted(state)
@@ -190,6 +193,18 @@ def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
         raise ArtifactError(f"{name}: tensor {unsound[0]!r} holds values that are not finite numbers; train again")
     model.load_state_dict(state)
     return model.eval()
+
+
+def _arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
+    try:
+        return {key: array.copy() for key, array in load_arrays(content).items()}
+    except _UNUSABLE as error:
+        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:300] or error.__class__.__name__
 
 
 def _weights_limit(settings: Any, name: str) -> int:
@@ -205,8 +220,7 @@ def _weights_limit(settings: Any, name: str) -> int:
         with torch.device("meta"):
             model = build(config, seed=0)
     except _UNUSABLE as error:
-        reason = str(error).strip().splitlines() or [error.__class__.__name__]
-        raise ArtifactError(f"{name}: its settings make no model ({reason[0][:300]}); restore it from a copy") from None
+        raise ArtifactError(f"{name}: its settings make no model ({_first_line(error)}); restore it") from None
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > readable_bytes():
         raise ArtifactError(

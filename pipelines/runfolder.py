@@ -26,7 +26,7 @@ LOCK_FILE = ".medgen-lock"
 # There while an earlier run is being removed; a removal that was interrupted is finished first.
 REMOVING = ".medgen-removing"
 # Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
-MAY_CHANGE = ("out", "device", "workers")
+MAY_CHANGE = ("out", "device", "workers", "check_resources")
 
 
 class RunConfig(Config):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import harness  # noqa: E402
+import harness
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tiny"
 
@@ -77,6 +77,7 @@ def main() -> None:
 def write_configs(root: Path) -> None:
     """A tiny training of every family."""
     import yaml
+
     from medgen import files
     from medgen.models import available, family_class
 
