@@ -21,7 +21,6 @@ from safetensors.torch import save as save_weights
 
 from medgen import __version__
 from medgen.config import parse_config
-from medgen.environment import readable_bytes
 from medgen.errors import ArtifactError, DataError, MedgenError
 from medgen.files import (
     REPLACED,
@@ -35,6 +34,7 @@ from medgen.files import (
     write_bytes,
     write_json,
 )
+from medgen.memory import readable_bytes
 from medgen.models import ScanModel, build, parse_settings
 from medgen.preprocess import Preprocess, Template
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from medgen.dataset import Batch
-from medgen.environment import available_memory
 from medgen.errors import ResourceError
+from medgen.memory import available_memory
 from medgen.models import ModelConfig, ScanModel, build
 from medgen.precision import precision_of
 from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy

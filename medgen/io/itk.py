@@ -51,7 +51,7 @@ def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = 
     values = check_finite(path, values, allow_nan, fill)
     data = values.reshape((voxels.channels, *sizes[:3]), order="F")
     try:
-        grid = Grid(data.shape[1:], _LPS_TO_RAS @ affine)
+        grid = Grid((sizes[0], sizes[1], sizes[2]), _LPS_TO_RAS @ affine)
     except GeometryError as error:
         raise fail(path, str(error), "an invertible orientation matrix", "export it again") from None
     for fault in (sheared(path, grid), far(path, grid)):

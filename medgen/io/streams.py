@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from medgen.environment import available_memory
 from medgen.faults import FaultyDataError, fail
+from medgen.memory import available_memory
 
 GZIP_MAGIC = b"\x1f\x8b"
 # A deflate stream holds at most 258 bytes in 2 bits.
