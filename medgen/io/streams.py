@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from medgen.faults import FaultyDataError, fail
+from medgen.files import open_regular
 from medgen.memory import available_memory
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -41,14 +42,7 @@ def open_file(path: Path) -> BinaryIO:
     """
     try:
         _regular(path, path.stat())
-        # Whatever the path leads to by now, opening it does not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        try:
-            _regular(path, os.fstat(handle))
-            return os.fdopen(handle, "rb", buffering=0)
-        except BaseException:
-            os.close(handle)
-            raise
+        return open_regular(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
 

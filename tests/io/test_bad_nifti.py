@@ -12,10 +12,10 @@ from medgen import io
 from medgen.errors import DataError
 from medgen.integrity import check
 
-from . import nifti_files
+from . import nifti_files, odd_nifti_files
 from .nifti_files import DATA, NAN, file, nifti
 
-BAD, ODD = nifti_files.bad(), nifti_files.odd()
+BAD, ODD = nifti_files.bad(), odd_nifti_files.odd()
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -18,7 +18,7 @@ def known(tmp_path_factory):
 def test_mutated_files(tmp_path, known, number):
     mine = [content for index, content in known if index == number]
 
-    @settings(max_examples=300, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(mine), st.integers(0, 2**32 - 1))
     def holds(content, seed):
         readers.attempt(number, readers.mutated(content, random.Random(seed)), tmp_path)
