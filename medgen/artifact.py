@@ -21,9 +21,21 @@ from safetensors.torch import save as save_weights
 
 from medgen import __version__
 from medgen.config import parse_config
-from medgen.errors import ArtifactError, MedgenError
-from medgen.files import plain, read_json, sha256_json, write_json
-from medgen.models import ScanModel, build
+from medgen.errors import ArtifactError, DataError, MedgenError
+from medgen.files import (
+    REPLACED,
+    TEMPORARY,
+    plain,
+    read_bytes,
+    read_json,
+    sha256_json,
+    sync_folder,
+    unwritable,
+    write_bytes,
+    write_json,
+)
+from medgen.memory import readable_bytes
+from medgen.models import ScanModel, build, parse_settings
 from medgen.preprocess import Preprocess, Template
 
 MANIFEST = "artifact.json"
@@ -33,6 +45,20 @@ VERSION = 1
 # Calibration tables are small; a larger file is not one of ours.
 _JSON_LIMIT = 16 << 20
 _TEMPLATE = "template."
+# Of a weights file beside the numbers: names, shapes and offsets of its tensors.
+_HEADER_LIMIT = 16 << 20
+# What crafted settings and arrays make torch, numpy and pydantic raise.
+_UNUSABLE = (
+    MedgenError,
+    SafetensorError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
 
 
 @dataclass
@@ -70,17 +96,20 @@ class TrainedModel:
         files = self._files()
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{folder.name}-", dir=folder.parent))
             try:
                 temporary.chmod(0o755)
                 for name, content in files.items():
-                    (temporary / name).write_bytes(content)
+                    write_bytes(temporary / name, content)
                 write_json(temporary / MANIFEST, self._manifest(files))
                 _replace(temporary, folder)
+                sync_folder(folder.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            raise ArtifactError(f"{folder}: cannot be written ({error.strerror or error}); check space") from error
+            raise ArtifactError(str(unwritable(folder, error))) from error
+        except DataError as error:
+            raise ArtifactError(str(error)) from error
         return folder
 
     @classmethod
@@ -93,21 +122,21 @@ class TrainedModel:
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
-        files = _read_files(folder, manifest["files"])
+        files = _read_files(folder, manifest)
         try:
             preprocess = parse_config(Preprocess, manifest["preprocess"], source="preprocess")
             models = [
                 _restore(settings, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
                 for index, settings in enumerate(manifest["models"])
             ]
-            arrays = {name: array.copy() for name, array in load_arrays(files[ARRAYS]).items()}
+            arrays = _arrays(files[ARRAYS], f"{folder / ARRAYS}")
             own = {name: array for name, array in arrays.items() if not name.startswith(_TEMPLATE)}
             parts = {name.removeprefix(_TEMPLATE): array for name, array in arrays.items() if name not in own}
             template = Template.from_arrays(parts) if parts else None
         except ArtifactError:
             raise
-        except (MedgenError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {error}") from None
+        except _UNUSABLE as error:
+            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {_first_line(error)}") from None
         for model in models:
             model.to(device)
         return cls(models, preprocess, template, own, manifest["meta"])
@@ -145,22 +174,65 @@ def _weights(model: ScanModel) -> bytes:
 
 
 def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
-    if not isinstance(settings, Mapping):
-        raise ArtifactError(f"{name}: its settings are no mapping; the artifact is of another program")
     # The initial weights are thrown away; with a seed the caller's random stream does not notice.
     model = build(settings, seed=0)
-    state, expected = load_weights(content), model.state_dict()
-    wrong = sorted({*state} ^ {*expected}) or [key for key in state if state[key].shape != expected[key].shape]
+    try:
+        state = load_weights(content)
+    except _UNUSABLE as error:
+        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
+    expected = model.state_dict()
+    wrong = sorted({*state} ^ {*expected}) or [
+        key
+        for key in sorted(state)
+        if state[key].shape != expected[key].shape or state[key].dtype != expected[key].dtype
+    ]
     if wrong:
         raise ArtifactError(f"{name}: tensor {wrong[0]!r} does not fit the model {settings.get('family')!r}")
+    unsound = [key for key, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if unsound:
+        raise ArtifactError(f"{name}: tensor {unsound[0]!r} holds values that are not finite numbers; train again")
     model.load_state_dict(state)
     return model.eval()
+
+
+def _arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
+    try:
+        return {key: array.copy() for key, array in load_arrays(content).items()}
+    except _UNUSABLE as error:
+        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:300] or error.__class__.__name__
+
+
+def _weights_limit(settings: Any, name: str) -> int:
+    """Most bytes that a weights file of these settings can have; nothing is allocated to find out.
+
+    Raises:
+        ArtifactError: If the settings are none, or such a model does not fit into memory.
+    """
+    if not isinstance(settings, Mapping):
+        raise ArtifactError(f"{name}: its settings are no mapping; the artifact is of another program")
+    try:
+        config = parse_settings(settings)
+        with torch.device("meta"):
+            model = build(config, seed=0)
+    except _UNUSABLE as error:
+        raise ArtifactError(f"{name}: its settings make no model ({_first_line(error)}); restore it") from None
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if size > readable_bytes():
+        raise ArtifactError(
+            f"{name}: such a model takes {size / (1 << 20):.0f} MiB, more than half of what is free here"
+        )
+    return size + _HEADER_LIMIT
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; expected the model/ folder of a run")
-    if not (folder / MANIFEST).is_file():
+    if not (folder / MANIFEST).exists():
         raise ArtifactError(f"{folder}: no {MANIFEST}; expected the model/ folder of a run")
     try:
         manifest = read_json(folder / MANIFEST, limit=_JSON_LIMIT)
@@ -174,7 +246,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             "use the medgen that wrote it, or train again"
         )
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    if manifest.get("sha256") != sha256_json(rest):
+    if (folder / MANIFEST).is_symlink() or manifest.get("sha256") != sha256_json(rest):
         raise ArtifactError(f"{folder / MANIFEST}: was altered after it was written; restore it from a copy")
     kinds = {"files": dict, "models": list, "meta": dict, "preprocess": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
@@ -183,7 +255,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_files(folder: Path, hashes: Mapping[str, Any]) -> dict[str, bytes]:
+def _read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    hashes = manifest["files"]
+    weights = {f"weights-{index}.safetensors": own for index, own in enumerate(manifest["models"])}
+    if unknown := sorted({*hashes} ^ {ARRAYS, *weights}):
+        raise ArtifactError(f"{folder / MANIFEST}: lists other files than the artifact has: {unknown[0][:100]!r}")
     present = {entry.name for entry in folder.iterdir() if entry.name != MANIFEST and not entry.name.startswith(".")}
     missing, extra = sorted({*hashes} - present), sorted(present - {*hashes})
     if missing:
@@ -192,11 +268,12 @@ def _read_files(folder: Path, hashes: Mapping[str, Any]) -> dict[str, bytes]:
         raise ArtifactError(f"{folder / extra[0]}: does not belong to the artifact; remove it")
     files = {}
     for name, expected in hashes.items():
+        limit = readable_bytes() if name == ARRAYS else _weights_limit(weights[name], f"{folder / name}")
         try:
             # Hash and use the same bytes: nobody can swap the file in between.
-            content = (folder / name).read_bytes()
-        except OSError as error:
-            raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror or error})") from None
+            content = read_bytes(folder / name, limit)
+        except DataError as error:
+            raise ArtifactError(str(error)) from None
         if hashlib.sha256(content).hexdigest() != expected:
             raise ArtifactError(f"{folder / name}: was altered after it was written; restore it from a copy")
         files[name] = content
@@ -208,7 +285,7 @@ def _replace(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    earlier = Path(tempfile.mkdtemp(prefix=f".old-{folder.name}-", dir=folder.parent))
+    earlier = Path(tempfile.mkdtemp(prefix=f"{REPLACED}{folder.name}-", dir=folder.parent))
     folder.rename(earlier / "artifact")
     try:
         temporary.rename(folder)

@@ -13,8 +13,8 @@ from medgen.errors import AuditError, DataError
 
 RECORD = "outputs.json"
 _FORMAT = 1
-# The journal grows while it is sent to the store after the end of the run.
-_NOT_OUTPUTS = re.compile(r"(^|/)\.|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
+# The journal grows while it is sent to the store after the end of the run, checkpoints go after the record.
+_NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
 
 
 @dataclass(frozen=True)

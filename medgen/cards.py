@@ -16,13 +16,16 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from medgen import __version__, files
-from medgen.config import Config
-from medgen.errors import DataError
+from medgen.config import Config, plain_yaml
+from medgen.errors import ConfigError, DataError
+from medgen.files import read_text
 
 SECTIONS = ("Composition", "Collection", "Use", "Limits")
 NOTICE = "For research. Not for clinical use."
 # Text of a template that still has to be replaced.
 TODO = "TO BE FILLED IN"
+# Cards are written and read by people.
+_BYTES = 1 << 20
 
 Text = Annotated[str, Field(min_length=2)]
 _ABSOLUTE = re.compile(
@@ -253,21 +256,16 @@ def _markdown(front: Mapping[str, Any], title: str, sections: Mapping[str, str])
 
 
 def _split(path: Path) -> tuple[dict[str, Any], str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such card; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error.__class__.__name__}); expected Markdown") from None
+    if not path.exists():
+        raise DataError(f"{path}: no such card; check the path")
+    text = read_text(path, _BYTES).removeprefix("\ufeff")
     match = re.match(r"---\r?\n(.*?\n)---\r?\n?(.*)", text, flags=re.DOTALL)
     if match is None:
         raise DataError(f"{path}: no front matter; expected YAML between two lines of --- at the top")
     try:
-        front = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 2}" if mark else ""
-        raise DataError(f"{path}: the front matter is not plain YAML{where}; correct it") from None
+        front = plain_yaml(match[1], "front matter")
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}; correct it") from None
     if not isinstance(front, dict):
         raise DataError(f"{path}: the front matter is a {type(front).__name__}; expected names with values")
     return front, match[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from medgen import files, io
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.processes import thread_pool
 from medgen.seeds import derive
 from medgen.volume import Volume
 
@@ -44,6 +44,8 @@ class Case:
         attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds.
         sha256: Hash per file, keyed by its path relative to the manifest's root; empty until hashed.
         relabel: Label number in the mask file → number in use; labels it does not name become 0. Empty keeps all.
+        fill: Value for image voxels that are NaN or infinite; None refuses such images.
+        unscaled: Whether a scale of 0 or NaN in a NIfTI header means that values are as stored; else it is refused.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Case:
     attributes: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     relabel: Mapping[int, int] = field(default_factory=dict)
+    fill: float | None = None
+    unscaled: bool = False
 
     def read_image(self) -> Volume:
         """All channels on one grid, (c, i, j, k).
@@ -61,8 +65,10 @@ class Case:
             DataError: If a file cannot be used, or the number of channels is not the declared one.
             GeometryError: If the channels lie on different grids.
         """
-        declared = int(self.attributes.get("channels") or 0)
-        volumes = [io.read(path, multichannel=declared > 1) for path in self.images]
+        declared = self._channels()
+        volumes = [
+            io.read(path, multichannel=declared > 1, fill=self.fill, unscaled=self.unscaled) for path in self.images
+        ]
         first = volumes[0]
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
             if not first.grid.same_as(volume.grid):
@@ -74,6 +80,12 @@ class Case:
         if declared and image.data.shape[0] != declared:
             raise fail(self.images[0], f"{image.data.shape[0]} channels", f"{declared}", "correct the manifest")
         return image
+
+    def _channels(self) -> int:
+        text = self.attributes.get("channels") or "0"
+        if not re.fullmatch("[0-9]{1,4}", text):
+            raise fail(self.images[0], f"{text[:40]!r} channels declared", "a number", "correct the manifest")
+        return int(text)
 
     def read_mask(self, image: Volume | None = None) -> Volume | None:
         """The label map, integers of shape (1, i, j, k), renumbered by ``relabel``; None where the case has none.
@@ -87,23 +99,35 @@ class Case:
         """
         if self.mask is None:
             return None
-        mask = read_labels(self.mask)
-        image = self.read_image() if image is None else image
-        if not mask.grid.same_as(image.grid):
-            raise GeometryError(
-                f"{self.mask}: {_difference(mask, image)} {self.images[0].name}; expected the mask on the grid of its "
-                "image; resample the mask (nearest neighbour)"
-            )
+        mask = read_labels(self.mask, unscaled=self.unscaled)
+        check_grid(self, mask, self.read_image() if image is None else image)
+        return self.renumbered(mask)
+
+    def renumbered(self, mask: Volume) -> Volume:
+        """A label map with the numbers in use instead of those of the file."""
         return mask.with_data(_renumbered(mask.data, self.relabel)) if self.relabel else mask
 
 
-def read_labels(path: Path) -> Volume:
-    """Read a label map as integers, (1, i, j, k).
+def check_grid(case: Case, mask: Volume, image: Volume) -> None:
+    """Refuse a mask that does not lie on the grid of its image.
+
+    Raises:
+        GeometryError: Saying how they differ.
+    """
+    if not mask.grid.same_as(image.grid):
+        raise GeometryError(
+            f"{case.mask}: {_difference(mask, image)} {case.images[0].name}; expected the mask on the grid of its "
+            "image; resample the mask (nearest neighbour)"
+        )
+
+
+def read_labels(path: Path, *, unscaled: bool = False) -> Volume:
+    """Read a label map as integers, (1, i, j, k); ``unscaled`` as in :func:`medgen.io.read`.
 
     Raises:
         FaultyDataError: If it has several channels, or fractional or negative labels.
     """
-    mask = io.read(path)
+    mask = io.read(path, unscaled=unscaled)
     if mask.data.shape[0] != 1:
         raise fail(path, f"{mask.data.shape[0]} channels", "one label map", "store labels as one map of integers")
     data = mask.data
@@ -114,6 +138,8 @@ def read_labels(path: Path) -> Volume:
             raise fail(
                 path, f"{count} voxels with fractional labels", "whole numbers", "threshold it, or redo its resampling"
             )
+        if np.abs(whole).max() > np.iinfo(np.int32).max:
+            raise fail(path, f"labels up to {np.abs(whole).max():g}", "label numbers", "renumber the labels")
         data = whole.astype(np.int32)
     if data.min() < 0:
         raise fail(path, f"negative labels down to {int(data.min())}", "labels of 0 and more", "renumber the labels")
@@ -132,7 +158,13 @@ def _difference(volume: Volume, other: Volume) -> str:
         return f"shape {'x'.join(map(str, a.shape))} differs from {'x'.join(map(str, b.shape))} of"
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1).T
     distance = np.abs(a.to_world(corners) - b.to_world(corners)).max()
-    return f"positions differ by up to {distance:.3g} mm from those of"
+    why = ""
+    if a.axcodes != b.axcodes:
+        why = f" (array axes run {a.axcodes}, not {b.axcodes})"
+    elif not np.allclose(a.spacing, b.spacing, rtol=1e-3):
+        sizes = [" x ".join(f"{size:.4g}" for size in grid.spacing) for grid in (a, b)]
+        why = f" (voxel sizes {sizes[0]} mm, not {sizes[1]} mm)"
+    return f"positions differ by up to {distance:.3g} mm{why} from those of"
 
 
 @dataclass(frozen=True)
@@ -197,7 +229,7 @@ class Manifest:
     def with_hashes(self, workers: int = 2) -> Manifest:
         """The same manifest with the SHA-256 of every file as it is now; ``workers`` threads."""
         paths = sorted({path for case in self.cases for path in case_files(case)})
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
+        with thread_pool(workers) as pool:
             hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
         cases = tuple(
             replace(case, sha256={self.key(path): hashes[path] for path in case_files(case)}) for case in self.cases
@@ -208,6 +240,12 @@ class Manifest:
         """How a file is named in :attr:`Case.sha256`: relative to the root, with forward slashes."""
         return _relative(path, self.root)
 
+    def hashes_of(self, case: Case) -> tuple[str, str]:
+        """SHA-256 of a case's images, joined by ``;``, and of its mask, as ``manifest.csv`` has them."""
+        hashes = [case.sha256.get(self.key(file), "") for file in case.images]
+        images = ";".join(hashes) if all(hashes) else ""
+        return images, "" if case.mask is None else case.sha256.get(self.key(case.mask), "")
+
     def digest(self) -> str:
         """SHA-256 over ids, subjects, labels and file contents; independent of order, names and places of files."""
         hashed = self if all(case.sha256 for case in self.cases) else self.with_hashes()
@@ -215,6 +253,10 @@ class Manifest:
             [case.id, case.subject, [case.sha256[self.key(path)] for path in case_files(case)], case.mask is not None]
             for case in sorted(hashed.cases, key=lambda case: case.id)
         ]
+        # How files are read is part of what is read, where it is not the usual way.
+        for case in hashed.cases:
+            if case.fill is not None or case.unscaled:
+                rows.append([case.id, case.fill, case.unscaled])
         return files.sha256_json([rows, {str(value): name for value, name in sorted(self.labels.items())}])
 
     def write_csv(self, path: str | Path) -> None:
@@ -238,14 +280,14 @@ class Manifest:
         for file in case_files(case):
             if ";" in str(file):
                 raise DataError(f"{file}: ';' in a file name cannot be written to {path}; rename the file")
-        hashes = [case.sha256.get(self.key(file), "") for file in case.images]
+        images, mask = self.hashes_of(case)
         return {
             "id": case.id,
             "subject": case.subject,
             "image": ";".join(_relative(file, path.parent) for file in case.images),
             "mask": "" if case.mask is None else _relative(case.mask, path.parent),
-            "sha256_image": ";".join(hashes) if all(hashes) else "",
-            "sha256_mask": "" if case.mask is None else case.sha256.get(self.key(case.mask), ""),
+            "sha256_image": images,
+            "sha256_mask": mask,
             **{name: case.attributes.get(name, "") for name in extra},
         }
 

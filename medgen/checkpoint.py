@@ -1,52 +1,71 @@
-"""Stopping and going on: checkpoints that are whole or absent, and SIGTERM that waits for the end of a step."""
+"""Checkpoints that are whole or absent, that run nothing when they are read, and fit or are refused."""
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import platform
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
+import medgen
 from medgen.errors import TrainingError
-from medgen.files import atomic_path
+from medgen.files import atomic_path, open_regular
+from medgen.precision import Precision
 
 CHECKPOINT = Path("checkpoint") / "state.pt"
-_VERSION = 1
+_VERSION = 2
+# The pickled part names tensors and holds numbers; the tensors' bytes are separate members.
+_PICKLE_LIMIT = 64 << 20
 
 
-class Terminated(SystemExit):
-    """Training ended because of SIGTERM, after writing a checkpoint; the exit code is 143."""
+def conditions(precision: Precision, ranks: int) -> dict[str, str]:
+    """What changes the last bits of a training although its settings are the same: name → value.
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
-
-@contextmanager
-def termination() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM sets instead of ending the process; the earlier handler comes back afterwards.
-
-    Outside the main thread Python delivers no signals, and the event is never set.
+    The number of ``workers`` is not among them: they prepare scans one by one, each in the same way.
     """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
+    found = {
+        "medgen": medgen.__version__,
+        "torch": str(torch.__version__),
+        "device": precision.device.type,
+        "precision": "bf16" if precision.bf16 else "32",
+        "processes": str(ranks),
+    }
+    if precision.device.type == "cpu":
+        instructions = torch.backends.cpu.get_cpu_capability()
+        return {**found, "threads": str(torch.get_num_threads()), "processor": f"{platform.machine()} {instructions}"}
+    return {**found, "processor": torch.cuda.get_device_name(precision.device)}
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        requested.set()
 
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield requested
-    finally:
-        # None: installed by C code, which Python cannot put back.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+# What damaged and crafted files make torch and zipfile raise.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    ImportError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+# What to do about a condition that differs; {0} is the value at the time of the checkpoint.
+_REMEDIES = {
+    "threads": "set OMP_NUM_THREADS={0}",
+    "device": "use device={0}",
+    "precision": "set training.precision to {0}",
+    "torch": "install torch {0}",
+    "medgen": "use medgen {0}",
+    "processes": "start {0} process(es) with torchrun",
+    "processor": "go on on such a machine",
+}
 
 
 def save_checkpoint(out: Path, state: Mapping[str, Any]) -> None:
@@ -54,27 +73,45 @@ def save_checkpoint(out: Path, state: Mapping[str, Any]) -> None:
 
     Args:
         out: Folder of the training.
-        state: Needs ``fingerprint``, the hash of what determines the training's course.
+        state: Needs ``fingerprint``, the hash of what determines the training's course, and ``conditions``.
 
     Raises:
         DataError: If it cannot be written; an earlier checkpoint is then still there.
     """
-    with atomic_path(out / CHECKPOINT) as temporary:
-        torch.save({"version": _VERSION, **state}, temporary)
+    with atomic_path(out / CHECKPOINT) as temporary, temporary.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save({"version": _VERSION, **state}, sink)
+        except RuntimeError:
+            # torch replaces the error of a full disk by one about its own bookkeeping.
+            if sink.error is None:
+                raise
+            raise sink.error from None
 
 
-def load_checkpoint(out: Path, fingerprint: str, device: torch.device) -> dict[str, Any] | None:
+def load_checkpoint(
+    out: Path, fingerprint: str, device: torch.device, found: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Read the checkpoint of ``out``; None if there is none. No code in the file is run.
 
+    Args:
+        out: Folder of the training.
+        fingerprint: Of the training that is to go on.
+        device: Where to put tensors.
+        found: The present :func:`conditions`.
+
     Raises:
-        TrainingError: If it is damaged, of another version, or of a training with another fingerprint.
+        TrainingError: If it is damaged, of another version, of a training with another fingerprint, or was written
+            under conditions that would change the last bits of the result.
     """
     path = out / CHECKPOINT
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        with open_regular(path) as file:
+            content = _checked(file)
+            state = torch.load(content, map_location=device, weights_only=True)
+    except _UNREADABLE as error:
         raise TrainingError(
             f"{path}: cannot be read as a checkpoint ({error.__class__.__name__}); remove it to start again"
         ) from None
@@ -82,7 +119,57 @@ def load_checkpoint(out: Path, fingerprint: str, device: torch.device) -> dict[s
         raise TrainingError(f"{path}: expected a checkpoint of version {_VERSION}; remove it to start again")
     if state.get("fingerprint") != fingerprint:
         raise TrainingError(
-            f"{path}: belongs to another training (model, settings, seed, cases or number of processes differ); "
+            f"{path}: belongs to another training (model, settings, seed, cases or prepared scans differ); "
             "use the same, or another out"
         )
+    before = state.get("conditions")
+    if not isinstance(before, dict):
+        raise TrainingError(f"{path}: does not say how it was computed; remove it to start again")
+    changed = [name for name in sorted({*before, *found}) if before.get(name) != found.get(name)]
+    if changed:
+        what = ", ".join(f"{name} {before.get(name)} then and {found.get(name)} now" for name in changed)
+        remedies = ", ".join(_REMEDIES[name].format(before.get(name)) for name in changed if name in _REMEDIES)
+        raise TrainingError(
+            f"{path}: {what}: going on would not give the numbers of an uninterrupted run; "
+            f"{remedies or 'go on as it was begun'}, or remove the checkpoint to start again"
+        )
     return state
+
+
+class _Sink(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self.file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _checked(file: BinaryIO) -> BinaryIO:
+    """The file, whose every byte has been compared with its checksum; torch compares none.
+
+    Members are stored as they are, so that nothing can unpack to more than the file holds.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise zipfile.BadZipFile("a compressed member")
+            if member.filename.endswith("data.pkl") and member.file_size > _PICKLE_LIMIT:
+                raise zipfile.BadZipFile("too large a header")
+        if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+            raise zipfile.BadZipFile("members that overlap")
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile("a damaged member")
+    file.seek(0)
+    return file

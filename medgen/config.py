@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
+from medgen.files import read_text
 
 
 class Config(BaseModel):
@@ -20,6 +22,19 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+# Configurations are written by people: a larger one is something else.
+_BYTES, _VALUES = 1 << 20, 100_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only, and a key that is given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
@@ -27,7 +42,7 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
 
     Args:
         cls: The configuration class.
-        path: YAML file. Only plain data is accepted (``yaml.safe_load``): tags never run code.
+        path: YAML file. Only plain data is accepted: tags never run code.
         overrides: Strings such as ``"model.latent=32"``; the value is parsed as YAML, so ``3``, ``true``,
             ``[1, 2]`` and ``null`` have their YAML meaning.
 
@@ -44,25 +59,49 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping as plain data; see :func:`load_config` for the errors."""
     path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such configuration file; check the path")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read as text ({error.__class__.__name__}); expected a YAML file"
-        ) from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{path}: not plain YAML{where}: {problem}") from None
+        text = read_text(path, _BYTES)
+    except DataError as error:
+        raise ConfigError(f"{error}; expected a YAML file") from None
+    data = plain_yaml(text, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ConfigError(f"{path}: expected a YAML mapping of names to values, found {type(data).__name__}")
+    return data
+
+
+def plain_yaml(text: str, source: str) -> Any:
+    """YAML as plain data: tags run nothing, and aliases cannot multiply a few lines into gigabytes.
+
+    Raises:
+        ConfigError: If it is not YAML, holds a tag, a key twice, or more than 100 000 values with aliases written out.
+    """
+    try:
+        data = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{source}: not plain YAML{where}: {problem}") from None
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise ConfigError(f"{source}: not plain YAML: {str(error)[:120]}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: not plain YAML: it is nested too deeply") from None
+    level, left = [data], _VALUES
+    while level:
+        children = (
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        )
+        level = list(itertools.islice(children, left + 1))
+        left -= len(level)
+        if left < 0:
+            raise ConfigError(f"{source}: not plain YAML: its aliases stand for more than {_VALUES} values")
     return data
 
 
@@ -78,9 +117,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         if not separator or not key.strip():
             raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"override {item!r}: the value is not valid YAML") from None
+            value = plain_yaml(text, "value")
+        except ConfigError:
+            raise ConfigError(f"override {item[:200]!r}: the value is not valid YAML") from None
         *parents, last = key.strip().split(".")
         node = result
         for name in parents:

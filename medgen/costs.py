@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from medgen.dataset import Batch
-from medgen.environment import available_memory
+from medgen.errors import ResourceError
+from medgen.memory import available_memory
 from medgen.models import ModelConfig, ScanModel, build
 from medgen.precision import precision_of
 from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy
 from medgen.training import TrainingConfig, device_of
 
-_MIB = 1 << 20
+_MIB, _GIB = 1 << 20, 1 << 30
+# Bytes per voxel of a batch that no family comes near.
+_PER_VOXEL = 8192
 # Voxels of a stand-in: large enough that the time per voxel is that of the real thing, small enough for any machine.
 _STAND_IN = 48**3
 _FLOAT = 4
@@ -124,6 +127,43 @@ def segmenter_cost(
     parameters = sum(parameter.numel() for parameter in own)
     memory = (_COPIES - 1) * _FLOAT * parameters + _WORKSPACE * kept * ratio
     return Cost(parameters, seconds * ratio * config.steps, memory, seconds * ratio)
+
+
+def check_memory(settings: ModelConfig, training: TrainingConfig, device: str, cases: int, n_labels: int = 0) -> None:
+    """Refuse a training that will not fit into memory, before a scan is read.
+
+    Only a training that may take more than a quarter of what is free is measured (:func:`training_cost`).
+
+    Args:
+        settings: The model as the run would build it.
+        training: Its training.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        cases: Scans that are kept in memory.
+        n_labels: Labels of the model, 0 for image-only families.
+
+    Raises:
+        ResourceError: Saying what is needed, what is free and what to lower.
+    """
+    where = device_of(device)
+    voxels = math.prod(settings.shape)
+    cohort = cases * voxels * (_FLOAT * settings.in_channels + 2)
+    main = int(1024 * available_memory()) * _MIB
+    free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else main
+    advice = "a smaller preprocess.shape or a coarser preprocess.spacing, or set check_resources=false to try anyway"
+    if cohort > main:
+        raise ResourceError(
+            f"{cases} prepared scans need about {cohort / _GIB:.1f} GiB of memory, {main / _GIB:.1f} GiB are free; use "
+            f"fewer scans, {advice}"
+        )
+    beside = 0 if where.type == "cuda" else cohort
+    if beside + training.batch_size * voxels * _PER_VOXEL <= free / 4:
+        return
+    need = training_cost(settings, training, device, n_labels).bytes + beside
+    if need > free:
+        raise ResourceError(
+            f"training {settings.family}: needs about {need / _GIB:.1f} GiB of memory, {free / _GIB:.1f} GiB are free; "
+            f"lower training.batch_size (now {training.batch_size}), or use {advice}"
+        )
 
 
 def stand_in(shape: Sequence[int]) -> tuple[int, int, int]:

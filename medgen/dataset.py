@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError, MedgenError
+from medgen.processes import thread_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,7 +187,7 @@ def prepare_dataset(
     """
     cases = list(manifest)
     done: list[tuple[Prepared, NDArray[np.uint8] | None] | Failure] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with thread_pool(workers) as pool:
         for result in pool.map(lambda case: _prepare(case, preprocess, template), cases):
             done.append(result)
             if progress is not None:

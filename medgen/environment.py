@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import medgen
 from medgen import journal
+from medgen.memory import available_memory
 
 PACKAGES = ("torch", "monai", "mlflow", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK")
 _GIB = 1 << 30
@@ -89,23 +90,6 @@ def peak_memory() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return peak / (_GIB if sys.platform == "darwin" else 1 << 20)
-
-
-def available_memory() -> float:
-    """Memory this process may still take, in GiB: what the machine has free, or less where a cgroup limits it."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
-            # No cgroup, or "max".
-            continue
-    return max(free, 0) / _GIB
 
 
 def threads() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -51,3 +52,17 @@ class CalibrationError(MedgenError):
 
 class AuditError(MedgenError):
     """An output does not match the record of the run that made it."""
+
+
+# What allocators say when they raise a plain RuntimeError; torch's CPU allocator does.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory", "bad_alloc")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory was wanted and not had, in whatever way a library says so."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in (*_NO_MEMORY, "can't start new thread"))

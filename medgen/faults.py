@@ -25,11 +25,21 @@ class Fault:
     action: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.found}; expected {self.expected}; {self.action}"
+        return printable(f"{self.file}: {self.found}; expected {self.expected}; {self.action}")
 
     def at(self, file: str) -> Fault:
         """The same fault under another file name."""
         return replace(self, file=file)
+
+
+def printable(text: str) -> str:
+    r"""Text on one line and without control characters, which a file name or a cell may hold to steer a terminal.
+
+    >>> printable("a\x1b[31m b\n c")
+    'a\\x1b[31m b c'
+    """
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class FaultyDataError(DataError):

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medgen.errors import DataError
+
+# Of temporary files and folders; a killed process leaves them behind, and the next one to use the run sweeps them up.
+TEMPORARY = ".tmp-"
+# Of a folder that is being replaced, until the new one is in its place.
+REPLACED = ".old-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Deeper nesting is nobody's data, and would end in the interpreter's limit of recursion.
+_DEPTH = 64
 
 
 @contextmanager
@@ -30,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix="-" + path.name, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -38,15 +48,77 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: str | Path, error: OSError) -> DataError:
+    """The error for a file or folder that could not be written, in words that say whether the disk is full."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return DataError(f"{path}: cannot be written, the disk or quota is full ({reason}); free space and run again")
+    return DataError(f"{path}: cannot be written ({reason}); check the permissions of its folder")
+
+
+def open_regular(path: str | Path, follow: bool = True) -> BinaryIO:
+    """Open a file for reading if it is one: a pipe would block for ever, a device would never end.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a symbolic link.
+
+    Raises:
+        OSError: As ``open``; also (``EINVAL``) if it is no regular file, and (``ELOOP``) if it is a link.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """Content of a regular file, no link, of at most ``limit`` bytes.
+
+    Raises:
+        DataError: If it is missing, too large, a link or no regular file.
+    """
+    try:
+        with open_regular(path, follow=False) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise DataError(f"{path}: {size} bytes, at most {limit} are accepted")
+            return file.read(limit)
+    except OSError as error:
+        reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}); expected the file itself") from None
+
+
+def read_text(path: str | Path, limit: int) -> str:
+    """UTF-8 text of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        DataError: If it is missing, too large, no regular file or not UTF-8.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as text ({error.strerror or error})") from None
+    if len(content) > limit:
+        raise DataError(f"{path}: {max(size, limit + 1)} bytes of text, at most {limit} are accepted")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read as text (it is not UTF-8)") from None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -67,21 +139,22 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path, limit: int = 64 << 20) -> Any:
-    """Read a JSON file of at most ``limit`` bytes.
+    """Read a JSON file of at most ``limit`` bytes, nested at most 64 deep.
 
     Raises:
-        DataError: If it is missing, too large or not JSON.
+        DataError: If it is missing, too large, nested too deeply or not JSON; NaN and infinities are not JSON.
     """
-    path = Path(path)
+    text = read_text(path, limit)
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise DataError(f"{path}: {size} bytes of JSON, at most {limit} are accepted")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error.__class__.__name__})") from None
+        data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        kind = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+        raise DataError(f"{path}: cannot be read as JSON ({kind}); restore it from a copy") from None
+    if _deeper(data, _DEPTH):
+        raise DataError(
+            f"{path}: cannot be read as JSON (it is nested more than {_DEPTH} deep); restore it from a copy"
+        )
+    return data
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -101,7 +174,7 @@ def sha256_file(path: str | Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
@@ -134,13 +207,41 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _deeper(data: Any, limit: int) -> bool:
+    """Whether plain data is nested more than ``limit`` deep; without recursion."""
+    level = [data]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
     return "" if value is None else value
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

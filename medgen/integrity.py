@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medgen import io
-from medgen.cases import Case, Manifest, case_files, read_labels, sha256_of
+from medgen.cases import Case, Manifest, case_files, check_grid, read_labels, sha256_of
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
+from medgen.processes import thread_pool
 from medgen.volume import Volume
 
-__all__ = ["CheckResult", "Fault", "check", "label_values", "mask_faults", "mixed_channels"]
+__all__ = ["CheckResult", "Fault", "admit", "check", "label_values", "mask_faults", "mixed_channels"]
 
 _DEFAULT = CohortConfig()
 # Voxel sizes in mm beyond which a header is more likely in other units than right.
@@ -44,6 +45,24 @@ class CheckResult:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.faults
+
+    def record(self, path: str | Path) -> dict[str, Any]:
+        """Plain data, as ``medgen data check --json`` writes it; keys of a schema are only ever added to.
+
+        Returns:
+            ``schema`` (1), ``path`` that was checked, ``ok``, ``cases`` (how many were looked at), ``files`` (names of
+            those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``).
+        """
+        faults = [asdict(fault) for fault in self.faults]
+        names = list(dict.fromkeys(fault.file for fault in self.faults))
+        return {
+            "schema": 1,
+            "path": str(path),
+            "ok": self.ok,
+            "cases": self.cases,
+            "files": names,
+            "faults": faults,
+        }
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,7 @@ def check(
     path = Path(path)
     if _is_scan(path):
         faults: list[Fault] = []
-        volume = _read(lambda: io.read(path), faults)
+        volume = _read(lambda: io.read(path, fill=config.fill, unscaled=config.unscaled), faults)
         return CheckResult(faults if volume is None else _image_faults(path, volume), 1, None)
     try:
         manifest = load_cohort(path, config)
@@ -89,8 +108,37 @@ def check(
         return CheckResult(list(error.faults), 0, None)
     except DataError as error:
         return CheckResult([_as_fault(path, error)], 0, None)
+    return _check(manifest, workers, progress)
+
+
+def admit(
+    manifest: Manifest,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    masks: bool = True,
+) -> Manifest:
+    """The cohort with hashes of its files, once every file of it was looked at: training starts on sound data or not.
+
+    Args:
+        manifest: The cases.
+        workers: Threads that read files.
+        progress: Called with the number of cases done and their total.
+        masks: Whether masks are looked at, too; False where the run does not use them.
+
+    Raises:
+        FaultyDataError: With every fault of :func:`check`.
+    """
+    cases = tuple(case if masks else replace(case, mask=None) for case in manifest)
+    result = _check(replace(manifest, cases=cases), workers, progress)
+    if result.faults:
+        raise FaultyDataError(result.faults)
+    return manifest.with_hashes(workers)
+
+
+def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None] | None) -> CheckResult:
     looked: list[_Looked] = []
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with thread_pool(workers) as pool:
         for item in pool.map(lambda case: _look(case, manifest), manifest.cases):
             looked.append(item)
             if progress is not None:
@@ -101,9 +149,13 @@ def check(
 
 
 def _is_scan(path: Path) -> bool:
-    if path.is_dir():
-        return io.has_dicom(path)
-    return path.suffix.lower() not in (".csv", ".json") and path.is_file()
+    """Whether a path is meant as one scan: a folder of DICOM files, or any file that is no list of a cohort."""
+    try:
+        if path.is_dir():
+            return io.has_dicom(path)
+    except (OSError, ValueError):
+        return True
+    return path.suffix.lower() not in (".csv", ".json")
 
 
 def _read(reader: Callable[[], Volume | None], faults: list[Fault]) -> Volume | None:
@@ -189,10 +241,16 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
     if path is None:
         return [], ()
     faults: list[Fault] = []
-    mask = _read(lambda: read_labels(path) if image is None else case.read_mask(image), faults)
+    # Where it lies and what it holds are looked at apart, so that a mask is corrected once and not once per fault.
+    mask = _read(lambda: read_labels(path, unscaled=case.unscaled), faults)
     if mask is None:
         return faults, ()
-    values = label_values(mask)
+    if image is not None:
+        try:
+            check_grid(case, mask, image)
+        except DataError as error:
+            faults.append(_as_fault(path, error))
+    values = label_values(case.renumbered(mask))
     if not values:
         faults.append(
             Fault(str(path), "an empty mask", "at least one labelled voxel", "redraw it, or leave the case out")

@@ -35,6 +35,8 @@ CURSOR = "journal.cursor"
 LOCK = "journal.lock"
 _PARAM_LIMIT = 6000
 _KEY_LIMIT = 250
+# Entries that are held while the disk is full.
+_HELD = 100_000
 
 # An absolute POSIX or Windows path inside a text; not the path of a URL, nor a division such as "a/b".
 _POSIX = re.compile(r"(?<![\w.:/~])/(?:[^\s/:;,'\"<>|]+/)*([^\s/:;,'\"<>|]+)/?")
@@ -73,6 +75,7 @@ class Journal:
     """Appends entries to ``out/journal.jsonl``; safe to use from several threads.
 
     A full or vanished disk is logged once and does not stop the run: what cannot be tracked must not end a training.
+    Entries are then held in memory and written as soon as there is space.
     """
 
     def __init__(self, out: Path) -> None:
@@ -80,28 +83,44 @@ class Journal:
         self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._failed = False
+        self._pending: list[str] = []
         out.mkdir(parents=True, exist_ok=True)
-        self._sequence = 1 + max((entry["seq"] for entry, _ in entries(self.path)), default=-1)
+        known = [entry for entry, _ in entries(self.path)]
+        self._sequence = 1 + max((entry["seq"] for entry in known), default=-1)
+        # Time never goes back within a journal, whatever the clock is set to: it is the clock's when the journal is
+        # opened, or the last entry's if that is later, and what has passed since by a clock that nobody sets.
+        self._last = max((entry["time"] for entry in known), default=0)
+        self._offset = max(_now(), self._last) - _passed()
 
     def append(self, run: str, kind: str, **content: Any) -> None:
         """Add one entry; it has reached the operating system when this returns."""
         with self._lock:
-            entry = {"seq": self._sequence, "run": run, "time": time.time_ns() // 1_000_000, "kind": kind, **content}
+            # No two entries share a millisecond: the store would take equal values of them for one.
+            moment = self._last = max(self._offset + _passed(), self._last + 1)
+            entry = {"seq": self._sequence, "run": run, "time": moment, "kind": kind, **content}
+            self._sequence += 1
+            self._pending.append(json.dumps(encode(entry), ensure_ascii=False, allow_nan=False) + "\n")
             try:
                 if self._file is None:
                     torn = _is_torn(self.path)
                     self._file = self.path.open("a", encoding="utf-8")
                     self._file.write("\n" if torn else "")
-                self._file.write(json.dumps(encode(entry), ensure_ascii=False, allow_nan=False) + "\n")
+                self._file.write("".join(self._pending))
                 self._file.flush()
-                self._sequence += 1
+                self._pending.clear()
             except OSError as error:
                 if not self._failed:
-                    _LOG.warning("%s: cannot be written (%s); the run goes on untracked", self.path, error.strerror)
+                    _LOG.warning("%s: cannot be written (%s); tracking is held in memory", self.path, error.strerror)
                 self._failed = True
+                # Written again with the next entry, on a new line; a line that is there twice adds nothing.
+                with suppress(OSError):
+                    if self._file is not None:
+                        self._file.close()
+                self._file = None
+                del self._pending[:-_HELD]
 
     def close(self) -> None:
-        """Flush to disk and close."""
+        """Flush to disk and close; entries may still follow."""
         with self._lock, suppress(OSError):
             if self._file is not None:
                 self._file.flush()
@@ -231,18 +250,38 @@ def _is_torn(path: Path) -> bool:
 def entries(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each whole entry from a byte offset on, with the offset behind it; damaged lines are skipped."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 offset += len(line)
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     entry = json.loads(line)
-                    if isinstance(entry, dict) and {"seq", "run", "time", "kind"} <= entry.keys():
+                    if _is_entry(entry):
                         yield entry, offset
     except FileNotFoundError:
         return
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("seq"), int)
+        and isinstance(entry.get("time"), int)
+        and isinstance(entry.get("run"), str)
+        and isinstance(entry.get("kind"), str)
+    )
+
+
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _passed() -> int:
+    """Milliseconds by a clock that only goes forward."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def open_runs(path: Path) -> dict[str, int]:
@@ -267,9 +306,12 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            # Some network file systems have no locks; a journal has one writer all the same, the run folder's owner.
+            _LOG.info("%s: cannot be locked (%s)", path, error.strerror)
         yield True
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from medgen import files, io
-from medgen.cases import COLUMNS, Case, Manifest, is_safe_id
+from medgen.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
 from medgen.config import Config
 from medgen.decathlon import description_of, label_names, msd, nnunet
+from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_id
 
@@ -30,6 +32,10 @@ class CohortConfig(Config):
         subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
             where it is there. Further columns, such as ``age``, ``sex`` and ``scanner``, are kept with the cases.
         labels: Name per label value; overrides what the cohort itself declares.
+        roots: Further folders that links inside the cohort may lead to; a link to anywhere else is refused.
+        fill: Value for image voxels that are NaN or infinite; by default such images are refused.
+        unscaled: Take values as stored where the scale (scl_slope) of a NIfTI header is 0 or NaN, as FreeSurfer means
+            it; by default such files are refused.
     """
 
     layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
@@ -37,9 +43,13 @@ class CohortConfig(Config):
     masks: str | None = None
     subjects: str | None = None
     labels: dict[int, str] = Field(default_factory=dict)
+    roots: tuple[Path, ...] = ()
+    fill: float | None = Field(default=None, allow_inf_nan=False)
+    unscaled: bool = False
 
 
 _DEFAULT = CohortConfig()
+_LARGEST_TABLE = 64 << 20
 
 
 def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
@@ -59,7 +69,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
             found, missing files, ambiguous names, unknown subjects, unsafe or double ids.
     """
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise fail(path, "no such file or folder", "a cohort folder or manifest CSV", "check the path")
     if path.name == "dataset.json":
         path = path.parent
@@ -68,8 +78,16 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         layout = _detect(path)
     if layout == "auto":
         layout = "bids" if (path / "dataset_description.json").is_file() else "folder"
-    cases, labels, faults, name = _LAYOUTS[layout](path, config)
+    try:
+        cases, labels, faults, name = _LAYOUTS[layout](path, config)
+    except (OSError, ValueError) as error:
+        # A pattern that is no pattern, names that are too long, folders that may not be opened.
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise fail(
+            path, f"cannot be searched ({reason[:120]})", "a cohort folder", "correct the path or pattern"
+        ) from None
     root = path if path.is_dir() else path.parent
+    faults += _links_out(cases, root, config.roots)
     if not cases and not faults:
         action = "check the path, or set cohort.layout and cohort.images"
         faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
@@ -79,18 +97,47 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         raise FaultyDataError(faults)
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
+    cases = [replace(case, fill=config.fill, unscaled=config.unscaled) for case in cases]
     return Manifest(name or root.resolve().name, root, tuple(cases), dict(config.labels) or labels)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; no path that the system refuses is an error."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _links_out(cases: Iterable[Case], root: Path, roots: Sequence[Path]) -> list[Fault]:
+    """Links inside the cohort that lead out of it and of the declared roots: others' files under a harmless name."""
+    home = root.resolve()
+    allowed = [home, *(folder.resolve() for folder in roots)]
+    faults = []
+    for file in (file for case in cases for file in case_files(case)):
+        # A manifest may name files elsewhere in so many words; then their own folder is their home.
+        named = Path(os.path.normpath(file.absolute()))
+        at = Path(os.path.normpath(root.absolute()))
+        homes = allowed if named.is_relative_to(at) else [*allowed, named.parent.resolve()]
+        try:
+            real = file.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            continue  # whoever reads it says what is wrong
+        if not any(real.is_relative_to(folder) for folder in homes):
+            action = "copy the file, or declare where links may lead (cohort.roots, --root)"
+            faults.append(Fault(str(file), "a link that leaves the cohort", f"files in {root}", action))
+    return faults
 
 
 def _detect(path: Path) -> str:
     """The layout a path looks like."""
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix.lower() == ".csv":
             return "csv"
         raise fail(path, "a single file", "a cohort folder or manifest CSV", "give the folder that holds it")
-    if (path / "manifest.csv").is_file():
+    if os.path.lexists(path / "manifest.csv"):
         return "csv"
-    if (path / "dataset.json").is_file():
+    if os.path.lexists(path / "dataset.json"):
         description = description_of(path)
         return "nnunet" if "channel_names" in description or "file_ending" in description else "msd"
     if (path / "dataset_description.json").is_file() or next(path.glob("sub-*/**/*.nii*"), None):
@@ -132,7 +179,7 @@ def _csv(path: Path, config: CohortConfig) -> Found:
         if not row["id"] or not images:
             faults.append(Fault(where, "an empty id or image", "both in every line", "complete the line"))
             continue
-        absent = [file for file in (*images, *([] if mask is None else [mask])) if not file.exists()]
+        absent = [file for file in (*images, *([] if mask is None else [mask])) if not os.path.lexists(_quiet(file))]
         faults += [
             Fault(where, f"{file.name} is not there", "every file of the manifest", "restore it") for file in absent
         ]
@@ -148,7 +195,7 @@ def _csv(path: Path, config: CohortConfig) -> Found:
             extra = {name: row[name] for name in columns if name not in COLUMNS and row[name]}
             cases.append(Case(row["id"], row.get("subject") or row["id"], images, mask, extra, sha256))
     sidecar = path.with_suffix(".json")
-    about = files.read_json(sidecar) if sidecar.is_file() else {}
+    about = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
     about = about if isinstance(about, dict) else {}
     name = str(about.get("name") or path.parent.resolve().name)
     return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
@@ -160,24 +207,45 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     Raises:
         FaultyDataError: If it is no UTF-8 CSV file, a line has another number of cells, or a column occurs twice.
     """
+    expected, action = "a UTF-8 CSV file with a header", "check the file"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = []
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    found, expected = f"{len(cells)} cells", f"{len(header)} as in the header"
-                    raise fail(f"{path}:{reader.line_num}", found, expected, "correct the line")
-                values = (cell.strip() for cell in cells)
-                rows.append((reader.line_num, dict(zip(header, values, strict=True))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise fail(path, f"cannot be read ({error})", "a UTF-8 CSV file with a header", "check the file") from None
+        text = files.read_text(path, _LARGEST_TABLE)
+        # Line ends inside of quotes stay as they are.
+        reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        rows = []
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                found, wanted = f"{len(cells)} cells", f"{len(header)} as in the header"
+                raise fail(f"{path}:{reader.line_num}", found, wanted, "correct the line")
+            values = [cell.strip() for cell in cells]
+            if wrong := next((cell for cell in values if not _plain_cell(cell)), None):
+                raise fail(f"{path}:{reader.line_num}", f"the cell {wrong[:60]!r}", "plain text", "correct the line")
+            rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+    except csv.Error as error:
+        raise fail(path, f"cannot be read ({error})", expected, action) from None
+    except FaultyDataError:
+        raise
+    except DataError as error:
+        raise fail(path, str(error).removeprefix(f"{path}: "), expected, action) from None
     if len(set(header)) != len(header):
         raise fail(path, f"columns {', '.join(header)}", "each column once", "correct the header line")
     return header, rows
+
+
+def _plain_cell(cell: str) -> bool:
+    """Whether a cell is text alone: no control characters, and nothing that a spreadsheet would run as a formula."""
+    if not cell.isprintable():
+        return False
+    return not cell or cell[0] not in "=+-@" or not (cell[0] == "=" or any(sign in cell for sign in "(|!"))
+
+
+def _quiet(path: Path) -> Path:
+    """The path, or one that exists nowhere instead of one that the system would not even look at."""
+    too_long = any(len(os.fsencode(part)) > 255 for part in path.parts)
+    return Path(os.devnull) / "absent" if "\0" in str(path) or too_long else path
 
 
 def _dicom(path: Path, config: CohortConfig) -> Found:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import threading
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ from pydantic import Field
 from torch import Tensor
 
 from medgen.augmentation import AugmentConfig, augment
-from medgen.checkpoint import Terminated, load_checkpoint, save_checkpoint
+from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.config import Config
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.files import sha256_json
 from medgen.models.base import ScanModel
-from medgen.precision import PrecisionName
+from medgen.precision import Precision, PrecisionName
 from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
+from medgen.signals import Request, Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +124,7 @@ class Loop:
     config: TrainingConfig
     seed: int
     ranks: Ranks
+    precision: Precision
     out: Path | None
     log: Log | None
     step: int = 0
@@ -143,22 +147,27 @@ class Loop:
         self.live = [p for p in self.model.parameters() if id(p) in averaged] if config.ema else []
         self.average: list[Tensor] = []
         self.data = _resident(self.train, self.ranks.device)
+        self.pinned: tuple[torch.cuda.Event, Tensor] | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that determines the course of this training."""
+        """Hash of all that determines the course of this training: settings, seed, and every voxel it sees."""
         return sha256_json(
             {
                 "training": self.config.model_dump(mode="json"),
                 "model": self.model.settings.model_dump(mode="json"),
                 "seed": self.seed,
-                "cases": self.train.ids,
-                "validation": self.validation.ids if self.validation is not None else None,
-                "ranks": self.ranks.count,
+                "train": content_digest(self.train),
+                "validation": None if self.validation is None else content_digest(self.validation),
             }
         )
 
-    def run(self, stop: threading.Event, advance: Callable[[int, dict[str, float]], None]) -> None:
+    @cached_property
+    def conditions(self) -> dict[str, str]:
+        """What else changes the last bits, see :func:`medgen.checkpoint.conditions`."""
+        return conditions(self.precision, self.ranks.count)
+
+    def run(self, stop: Request, advance: Callable[[int, dict[str, float]], None]) -> None:
         """Steps up to the end, an early stop, or a request to stop."""
         config = self.config
         start, before = time.perf_counter(), self.seconds
@@ -166,6 +175,7 @@ class Loop:
         while self.step < config.steps and not self.stopped:
             self._one_step()
             self.step += 1
+            self._notice()
             last = self.step == config.steps
             advance(self.step, self._flush() if last or self.step % config.log_every == 0 else {})
             if config.validate_every and (last or self.step % config.validate_every == 0):
@@ -178,7 +188,7 @@ class Loop:
                 self.save()
             if ending:
                 logger.warning("terminated after step %d%s", self.step, "" if self.out is None else ", checkpoint kept")
-                raise Terminated
+                raise Terminated(stop.number or signal.SIGTERM)
 
     def _one_step(self) -> None:
         config, ranks = self.config, self.ranks
@@ -212,6 +222,29 @@ class Loop:
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.average, [p.detach() for p in self.live], 1 - decay)
 
+    def _notice(self) -> None:
+        """Look whether the last step's numbers are finite, without making a GPU wait.
+
+        On a CPU they are read at once. A GPU copies one flag per step while it goes on, and the flag of a step is read
+        after the next one has been handed over: at most one further step is done in vain.
+        """
+        _, _, numbers = self.pending[-1]
+        finite = torch.stack([n.float() for n in numbers.values()]).isfinite().all()
+        if finite.device.type == "cpu":
+            if not finite:
+                self._flush()
+            return
+        if self.pinned is not None:
+            done, finite_before = self.pinned
+            done.synchronize()
+            if not finite_before:
+                self._flush()
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(finite, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(finite.device))
+        self.pinned = (copied, flag)
+
     def _flush(self) -> dict[str, float]:
         """Bring the numbers of the last steps to the CPU, all at once, refuse what is not finite, and log the means."""
         if not self.pending:
@@ -220,9 +253,8 @@ class Loop:
         for step, rows, numbers in self.pending:
             for name, value in zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True):
                 if not math.isfinite(value):
-                    cases = ", ".join(self.train.ids[row] for row in rows)
                     raise TrainingError(
-                        f"{name} is {value} at step {step} with the cases {cases}; "
+                        f"{name} is {value} at step {step} with the cases {self._names(rows)}; "
                         "check their intensities, or lower training.lr"
                     )
                 values.setdefault(name, []).append(value)
@@ -230,6 +262,22 @@ class Loop:
         record = {name: sum(series) / len(series) for name, series in values.items()}
         self._record({**record, "lr": learning_rate(self.config, self.step - 1)})
         return record
+
+    def _names(self, rows: Sequence[int]) -> str:
+        return ", ".join(self.train.ids[row] for row in rows)
+
+    def _sound(self) -> None:
+        """Refuse weights, averages and buffers that are not finite, so that none is ever kept."""
+        state = [*self.model.state_dict().values(), *self.average]
+        floats = [tensor for tensor in state if tensor.is_floating_point()]
+        if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+            rows = batch_indices(
+                len(self.train), self.config.batch_size * self.ranks.count, max(self.step - 1, 0), self.seed
+            )
+            raise TrainingError(
+                f"the weights are not finite after step {self.step} with the cases {self._names(rows)}; nothing was "
+                "kept of them; lower training.lr, or set training.clip"
+            )
 
     def _record(self, numbers: dict[str, float]) -> None:
         if self.history and self.history[-1]["step"] == self.step:
@@ -253,7 +301,14 @@ class Loop:
             torch.manual_seed(derive(self.seed, "validation", start))
             with self.ranks.autocast():
                 terms = self.model.loss(first, self.validation.batch(rows, 1.0).to(self.ranks.device))
-            total += terms.get("monitor", terms["loss"]).item() * len(rows)
+            loss = terms.get("monitor", terms["loss"]).item()
+            if not math.isfinite(loss):
+                names = ", ".join(self.validation.ids[row] for row in rows)
+                raise TrainingError(
+                    f"the validation loss is {loss} at step {self.step} with the cases {names}; "
+                    "check their intensities, or lower training.lr"
+                )
+            total += loss * len(rows)
         value = self.ranks.agree(total / len(self.validation))
         if value < self.best_value:
             self.best_value, self.stale = value, 0
@@ -280,13 +335,19 @@ class Loop:
             self.model.load_state_dict(self.best)
 
     def save(self) -> None:
-        """Write the checkpoint; rank 0 only."""
+        """Write the checkpoint; rank 0 only.
+
+        Raises:
+            TrainingError: If the weights are not finite.
+        """
+        self._sound()
         if self.out is None or not self.ranks.first:
             return
         save_checkpoint(
             self.out,
             {
                 "fingerprint": self.fingerprint,
+                "conditions": self.conditions,
                 "model": self.model.state_dict(),
                 "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
                 "average": self.average,
@@ -303,17 +364,37 @@ class Loop:
 
     def load(self) -> bool:
         """Go on from the checkpoint; False if there is none."""
-        state = load_checkpoint(self.out, self.fingerprint, self.ranks.device) if self.out is not None else None
+        if self.out is None:
+            return False
+        state = load_checkpoint(self.out, self.fingerprint, self.ranks.device, self.conditions)
         if state is None:
             return False
-        self.model.load_state_dict(state["model"])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        self.average = state["average"]
-        self.best = state["best"]
-        for name in _SCALARS:
-            setattr(self, name, state[name])
+        try:
+            self.model.load_state_dict(state["model"])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+            self.average = state["average"]
+            self.best = state["best"]
+            for name in _SCALARS:
+                setattr(self, name, state[name])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(
+                f"{self.out / CHECKPOINT}: does not fit this training ({error.__class__.__name__}); remove it to start "
+                "again"
+            ) from None
+        self._sound()
         return True
+
+
+def content_digest(data: Dataset) -> str:
+    """SHA-256 of ids and of every voxel, so that a scan that was changed under the same name is noticed."""
+    digest = hashlib.sha256(sha256_json([data.ids, data.subjects]).encode())
+    for tensor in (data.images, data.foregrounds, data.labels, data.confidence):
+        if tensor is not None:
+            array = tensor.detach().cpu().contiguous().numpy()
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _resident(data: Dataset, device: torch.device) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.foreground import foreground_mask
 from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
+from medgen.processes import thread_pool
 from medgen.registration import AffineResult, register_affine
 from medgen.volume import Grid, Volume
 
@@ -294,7 +294,7 @@ def build_template(
     # The start is around the foreground's centre also where the recipe goes by the field of view.
     centre_on = "foreground" if preprocess.align == "affine" else preprocess.center_on
     centred = preprocess.model_copy(update={"align": "center", "center_on": centre_on})
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with thread_pool(workers) as pool:
         starts = list(pool.map(centred.apply, scans))
         template = _mean(starts, grid)
         if preprocess.align == "center":

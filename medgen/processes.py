@@ -1,4 +1,4 @@
-"""Long tasks in several processes that end with their parent, however it ends."""
+"""Work in several threads or processes that ends when the work around it ends, however that happens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -16,6 +17,24 @@ from medgen.errors import TrainingError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for reading and preparing; when the block is left by an exception, what is waiting is not begun.
+
+    An ordinary executor would do all of it first, so that neither an error nor a signal would end a long command.
+
+    Args:
+        workers: Number of threads; 0 counts as 1.
+    """
+    pool = ThreadPoolExecutor(max(workers, 1))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 @contextmanager
@@ -61,31 +80,41 @@ def run_in_processes(
             other.close()
             running[own] = (process, None)
         for own in running:
-            own.send_bytes(content)
-            _give(own, running, left)
+            with _alive(running[own][0]):
+                own.send_bytes(content)
+                _give(own, running, left)
         while any(task is not None for _, task in running.values()):
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 process, task = running[connection]
-                try:
+                with _alive(process):
                     result, error = connection.recv()
-                except (EOFError, ConnectionError):
-                    process.join(5)
-                    raise TrainingError(
-                        f"a worker process ended early (exit code {process.exitcode}), often for want of memory; use "
-                        "fewer workers, and --resume to go on"
-                    ) from None
                 if error is not None:
                     raise error
-                _give(connection, running, left)
+                with _alive(process):
+                    _give(connection, running, left)
                 if task is not None:
                     yield task, result
     finally:
         for process, _ in running.values():
-            process.terminate()
+            # They hold nothing that would have to be tidied up.
+            process.kill()
         for connection, (process, _) in running.items():
             process.join()
             connection.close()
+
+
+@contextmanager
+def _alive(process: Any) -> Iterator[None]:
+    """Turn a connection that breaks because its process has died into an error that says so."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        process.join(5)
+        raise TrainingError(
+            f"a worker process ended early (exit code {process.exitcode}), often for want of memory; use "
+            "fewer workers, and --resume to go on"
+        ) from None
 
 
 def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | None]], left: list[Task]) -> None:
@@ -97,8 +126,9 @@ def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | No
 
 def _serve(connection: Connection) -> None:
     """The life of a process: the function and tasks come in, (result, None) or (None, error) goes out."""
-    # Ctrl-C reaches the whole group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals often reach the whole group; the parent decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     function = pickle.loads(connection.recv_bytes())
     while True:

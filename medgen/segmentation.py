@@ -205,14 +205,19 @@ def train_segmenter(
             loss = loss + teacher.loss(network, size, progress, recipe.augmentation, precision, stream)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        # A GPU is not made to wait at every step for a number; on a CPU it is there already.
+        told = (step + 1) % 10 == 0 or step + 1 == config.steps
+        if (told or loss.device.type == "cpu") and not bool((loss + norm).isfinite()):
+            raise TrainingError(
+                f"the segmenter's loss is {float(loss)}, its gradient {float(norm)}, at step {step + 1}; check the "
+                "scans' intensities, or lower segmenter.lr"
+            )
         optimiser.step()
         if teacher is not None:
             teacher.update(network, step)
-        if (step + 1) % 10 == 0 or step + 1 == config.steps:
+        if told:
             value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(f"the segmenter's loss is {value} at step {step + 1}; lower segmenter.lr")
             history.append((step + 1, value))
             if log is not None:
                 log({"loss": value}, step + 1)

@@ -37,12 +37,13 @@ _LOG = logging.getLogger(__name__)
 
 # A server that does not answer must not hold a run up: MLflow's own defaults wait 247 s for one metric.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-_CLOSE_SERVER, _CLOSE_DATABASE = 20.0, 120.0
+_CLOSE_SERVER, _CLOSE_DATABASE, _CLOSE_HURRY = 20.0, 120.0, 8.0
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
 _CHUNK, _SMALL_CHUNK = 1000, 100
 _EXPERIMENT = "medgen"
 # Answers that repeating cannot change: the entry stays in the journal and is passed over.
-_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+_UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", _UNKNOWN}
 
 
 @contextmanager
@@ -70,7 +71,8 @@ def start(
 
     Yields:
         The run. On the way out it becomes FAILED on an exception, KILLED on SIGTERM, Ctrl-C or exit code 143 (130),
-        and FINISHED otherwise; what is not sent within 20 s (120 s for a database file) stays in the journal.
+        and FINISHED otherwise; what is not sent within 20 s (120 s for a database file, 8 s after a
+        signal) stays in the journal.
     """
     out = Path(out)
     if not enabled:
@@ -82,15 +84,19 @@ def start(
         sender = _Sender(out)
         run = Run(name, out, journal)
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
+        hurry = False
         try:
             with run.recorded(facts):
                 run.log_params(config)
                 run.log_text(yaml.safe_dump(scrub(files.plain(config)), sort_keys=False), "config.yaml")
                 yield run
+        except (SystemExit, KeyboardInterrupt):
+            hurry = True
+            raise
         finally:
             closing.set()
             journal.close()
-            sender.close()
+            sender.close(hurry)
 
 
 def sync(out: str | Path) -> int:
@@ -197,7 +203,13 @@ class _Store:
         found = self._client.get_experiment_by_name(_EXPERIMENT)
         if found is None:
             place = f"{_database(self._uri).parent.as_posix()}/mlartifacts" if _is_sqlite(self._uri) else None
-            return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
+            try:
+                return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
+            except Exception:
+                # Another process may have been quicker.
+                found = self._client.get_experiment_by_name(_EXPERIMENT)
+                if found is None:
+                    raise
         return str(found.experiment_id)
 
     def _knows(self, run: str) -> bool:
@@ -206,7 +218,7 @@ class _Store:
         try:
             self._client.get_run(run)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code == _UNKNOWN:
                 return False
             raise
         return True
@@ -262,26 +274,49 @@ class _Store:
         ]
         params = {k: v for entry in own if entry["kind"] == "params" for k, v in entry["values"].items()}
         tags = {k: v for entry in own if entry["kind"] == "tags" for k, v in entry["values"].items()}
-        log = self._client.log_batch
         for batch in _chunks(metrics, _CHUNK):
-            _unless_refused(log, run, metrics=batch)
+            self._log(run, "metrics", batch)
         for batch in _chunks([Param(*item) for item in params.items()], _SMALL_CHUNK):
-            _unless_refused(log, run, params=batch)
+            self._log(run, "params", batch)
         for batch in _chunks([RunTag(*item) for item in tags.items()], _SMALL_CHUNK):
-            _unless_refused(log, run, tags=batch)
+            self._log(run, "tags", batch)
         for entry in own:
             if entry["kind"] == "text":
                 _unless_refused(self._client.log_text, run, entry["text"], entry["name"])
             elif entry["kind"] == "file":
-                path = self._out / entry["path"]
-                if path.is_file():
-                    _unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
-                else:
-                    _LOG.warning("%s: gone before it was sent to the MLflow store", path)
+                self._send_file(run, entry)
         for entry in own:
             if entry["kind"] == "end":
                 moment = entry.get("ended", entry["time"])
                 _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+
+    def _log(self, run: str, kind: str, batch: list[Any]) -> None:
+        """Send a batch; of one that the store refuses, everything but the entries that are at fault."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_batch(run, **{kind: batch})
+        except MlflowException as error:
+            if error.error_code not in _FINAL or error.error_code == _UNKNOWN:
+                raise
+            if len(batch) == 1 or self._client.get_run(run).info.lifecycle_stage != "active":
+                _LOG.warning("MLflow refused an entry: %s", _short(error))
+                return
+            middle = len(batch) // 2
+            self._log(run, kind, batch[:middle])
+            self._log(run, kind, batch[middle:])
+
+    def _send_file(self, run: str, entry: Mapping[str, Any]) -> None:
+        # The journal says which content was meant: whatever else lies there now, inside the run or outside, stays here.
+        path = self._out / str(entry["path"])
+        try:
+            found = files.sha256_file(path)
+        except DataError:
+            found = "gone"
+        if found == entry.get("sha256"):
+            _unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
+        else:
+            _LOG.warning("%s: %s before it was sent", path.name, "gone" if found == "gone" else "changed")
 
 
 class _Sender:
@@ -306,6 +341,8 @@ class _Sender:
                 store.send()
                 pause = 1.0
             except Exception as error:  # the run must go on whatever the store does
+                # A server that was set up afresh knows nothing: look again at what it has.
+                store = None
                 pause = min(2 * pause, 60.0)
                 if not warned or last:
                     where = printable(store_uri(self._out))
@@ -315,10 +352,15 @@ class _Sender:
                 return
             self._closing.wait(pause)
 
-    def close(self) -> None:
-        """Send the rest; bounded, and without waiting for a server that does not answer."""
+    def close(self, hurry: bool = False) -> None:
+        """Send the rest; bounded, and without waiting for a server that does not answer.
+
+        Args:
+            hurry: The process was asked to end and has no more than seconds.
+        """
         self._closing.set()
-        self._thread.join(_CLOSE_DATABASE if _is_sqlite(store_uri(self._out)) else _CLOSE_SERVER)
+        patience = _CLOSE_DATABASE if _is_sqlite(store_uri(self._out)) else _CLOSE_SERVER
+        self._thread.join(min(patience, _CLOSE_HURRY) if hurry else patience)
         if self._thread.is_alive():
             _LOG.warning("MLflow store does not keep up; the rest is in %s", self._out / NAME)
 

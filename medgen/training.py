@@ -2,7 +2,7 @@
 
 Models say what to minimise (:meth:`~medgen.models.base.ScanModel.loss`); everything else happens here. Every
 random stream is derived from the seed, the epoch and the step, so a resumed run repeats an uninterrupted one bit for
-bit on CPU (same thread count).
+bit on CPU (same thread count; a resumption with another is refused).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from medgen.checkpoint import Terminated, termination
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import Log, Loop, TrainingConfig
@@ -23,6 +22,7 @@ from medgen.models.base import ScanModel
 from medgen.precision import precision_of
 from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
+from medgen.signals import Terminated, deferred
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 
@@ -80,7 +80,8 @@ def fit(
     """Train a model.
 
     Under ``torchrun`` each process takes its share of every batch, gradients are averaged, and rank 0 alone writes,
-    logs and shows progress. On SIGTERM the loop checkpoints after the step at hand and raises :class:`Terminated`.
+    logs and shows progress. On SIGTERM or Ctrl-C the loop checkpoints after the step at hand and raises
+    :class:`Terminated`; a second signal does not wait for the step.
 
     Args:
         model: Changed in place.
@@ -101,7 +102,7 @@ def fit(
     Raises:
         TrainingError: If there are no cases, the shapes do not fit the model, a loss is not finite (the message
             names the step and the cases), or the checkpoint belongs to another run.
-        Terminated: After SIGTERM, with exit code 143.
+        Terminated: After SIGTERM, with exit code 143, or Ctrl-C, with 130.
         ConfigError: If device or precision are not to be had.
     """
     _check(model, train, validation, config)
@@ -112,11 +113,11 @@ def fit(
         for network in model.children():
             network.compile()
     cuda = [precision.device] if precision.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), termination() as stop:
-        loop = Loop(model, train, validation, config, seed, ranks, out, log)
+    with torch.random.fork_rng(devices=cuda):
+        loop = Loop(model, train, validation, config, seed, ranks, precision, out, log)
         if not (resume and loop.load()):
             loop.begin()
-        with _bar(title, config.steps, loop.step, show=progress and ranks.first) as advance:
+        with deferred() as stop, _bar(title, config.steps, loop.step, show=progress and ranks.first) as advance:
             loop.run(stop, advance)
         loop.adopt_average()
         model.eval()

@@ -24,9 +24,10 @@ from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
 from medgen.config import Config
-from medgen.costs import describe_memory, describe_training, training_cost
+from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.files import write_csv
+from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
 from medgen.models import ScanModel, build, settings_for
 from medgen.preprocess import Prepared, Preprocess, Template, build_template
@@ -42,7 +43,7 @@ from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
 from .progress import Tick, bars
-from .runfolder import RunConfig, RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
 _ANY_SHAPE = (32, 32, 32)
 
@@ -74,6 +75,7 @@ class AnomalyRunConfig(RunConfig):
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
         detectability: The grid of the minimum detectable lesion.
+        check_resources: Refuse trainings that will not fit into memory.
     """
 
     out: Path = Path("runs/anomaly")
@@ -86,6 +88,7 @@ class AnomalyRunConfig(RunConfig):
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     detectability: DetectabilityConfig = DetectabilityConfig()
+    check_resources: bool = True
 
     @property
     def models(self) -> dict[str, FurtherModel]:
@@ -119,16 +122,22 @@ def run(
     )
     config.anomaly.check_subjects(len(parts["development"].subjects))
     config.evaluation.check_masks()
+    with bars(progress) as tick:
+        manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    if config.check_resources:
+        for own in config.models.values():
+            settings = settings_for(own.model, recipe.shape, channels=1, labels=max(manifest.labels, default=1))
+            check_memory(settings, own.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     ]
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
-        manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})
-        settings, digest = config.model_dump(mode="json"), manifest.digest()
-        with tracking.start("anomaly", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:
+        resolved, digest = config.model_dump(mode="json"), manifest.digest()
+        with tracking.start("anomaly", folder.out, config=resolved, seed=config.seed, manifest_digest=digest) as track:
             with track.stage("prepare") as stage:
                 development, test, template, failures = _prepare(config, recipe, parts, tick)
                 stage.log_metrics({"development": len(development), "test": len(test), "failures": len(failures)})

@@ -16,6 +16,7 @@ from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
+from medgen.layouts import exists
 from medgen.prepared import Prepared
 from medgen.training import device_of
 
@@ -76,7 +77,7 @@ def score(
     """
     if not scans:
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
-    if not any(path.exists() for path in scans):
+    if not any(exists(path) for path in scans):
         raise DataError(f"{scans[0]}: no such file or folder; check the path")
     artifact = TrainedModel.load(model, device_of(device))
     detector = from_artifact(artifact)
@@ -111,6 +112,8 @@ def score(
             tick("scoring", done, len(scans))
         files.close()
         folder.write_failures(failures)
+        if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
+            raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
         folder.write_metrics({entry.name: _numbers(entry) for entry in scored})
         score_report(detector, scored, failures, outside, artifact.sha256, track.id).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):

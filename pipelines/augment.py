@@ -19,7 +19,7 @@ from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import export, generate, prepare, split
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
-from .runfolder import RunFolder, RunSummary, open_run
+from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
 
@@ -39,6 +39,7 @@ def run(
     labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         settings = config.model_dump(mode="json")
         digest = manifest.digest()
         with tracking.start("augment", folder.out, config=settings, seed=config.seed, manifest_digest=digest) as track:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from medgen.cases import Manifest
+from medgen.faults import Fault, FaultyDataError
+from medgen.integrity import admit as sound
 from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
 
 from .augment_settings import LabelledRunConfig
@@ -13,15 +15,26 @@ from .progress import bars
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
-    """Check every mask that the run will use, before anything is written or trained.
+    """Check every scan, and every mask that the run will use, before anything is written or trained.
 
     Raises:
-        MedgenError: Naming every wrong mask, see :func:`medgen.synthesis.labelling.check_masks`; or if there are too
-            few labelled subjects.
+        MedgenError: Naming every bad file, see :func:`medgen.integrity.admit` and
+            :func:`medgen.synthesis.labelling.check_masks`; or if there are too few labelled subjects.
     """
     wanted = labels_in_use(manifest, config.labels)
     parts = split(config, without_partial(manifest, wanted))
+    faults: list[Fault] = []
+    used: tuple[int, ...] = ()
     with bars(progress) as tick:
-        shown = partial(tick, "checking masks")
-        used = check_masks(parts, manifest.labels, wanted, workers=config.workers, progress=shown)
+        try:
+            sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
+        except FaultyDataError as error:
+            faults += error.faults
+        try:
+            shown = partial(tick, "checking masks")
+            used = check_masks(parts, manifest.labels, wanted, workers=config.workers, progress=shown)
+        except FaultyDataError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise FaultyDataError(faults)
     return Labelling.of(used, manifest.labels)

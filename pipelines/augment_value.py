@@ -29,7 +29,7 @@ from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, prepare, split
 from .augment_study import judged, run_cells, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
-from .runfolder import RunFolder, RunSummary, open_run
+from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 
 class ValueRunConfig(LabelledRunConfig):
@@ -88,6 +88,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         settings, digest = config.model_dump(mode="json"), manifest.digest()
         with tracking.start(
             "augment-value", folder.out, config=settings, seed=config.seed, manifest_digest=digest

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from medgen.errors import MedgenError
+from medgen.errors import MedgenError, out_of_memory
+from medgen.faults import FaultyDataError
+from medgen.files import unwritable
+from medgen.signals import Terminated, terminable
 
 from .cli_anomaly import anomaly_app, bench_app
 from .cli_augment import augment_app
@@ -123,29 +128,69 @@ def main() -> None:
     # Threads that wait for each other by spinning slow a training tenfold when another program uses the cores too.
     # OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with terminable():
+        _leave(_run())
+
+
+def _run() -> int:
     try:
         code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+    except FaultyDataError as error:
+        # One line for each, since every bad file is to be found in one pass.
+        *others, last = error.faults
+        if not os.environ.get("MEDGEN_DEBUG"):
+            for fault in others:
+                with suppress(OSError):
+                    typer.echo(f"medgen: {fault}", err=True)
+        return _fail(str(last), error)
     except MedgenError as error:
-        _fail(str(error), error)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; pass --resume to go on", err=True)
-        sys.exit(130)
-    except MemoryError as error:
-        _fail("out of memory; use fewer workers, a smaller training.batch_size or a coarser preprocess.spacing", error)
-    except typer.Abort:
-        sys.exit(130)
+        return _fail(str(error), error)
+    except Terminated as error:
+        code = int(str(error.code))
+        typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}; pass --resume to go on", err=True)
+        return code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("medgen: interrupted; pass --resume to go on", err=True)
+        return 130
     except Exception as error:
+        reason = _known(error)
+        if reason is not None:
+            return _fail(reason, error)
+        return _fail(
+            f"unexpected {type(error).__name__}: {error}; this is a bug, medgen --debug shows where", error, 70
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _known(error: Exception) -> str | None:
+    """What to say about an error that is no bug: a usage error, or a machine that has no more to give."""
+    if hasattr(error, "format_message"):
         # Usage errors of the parser, which typer vendors or takes from click depending on its version.
-        if hasattr(error, "format_message"):
-            context = getattr(error, "ctx", None)
-            hint = f"; see {context.command_path} --help" if context is not None else ""
-            _fail(f"{error.format_message().rstrip('.')}{hint}", error)
-        _fail(f"unexpected {type(error).__name__}: {error}; this is a bug, medgen --debug shows where", error, code=70)
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        return f"{error.format_message().rstrip('.')}{hint}"
+    if out_of_memory(error):
+        return "out of memory; use fewer workers, a smaller training.batch_size or a coarser preprocess.spacing"
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(unwritable(error.filename or "the output of this command", error))
+    return None
 
 
-def _fail(message: str, error: BaseException, code: int = 2) -> NoReturn:
+def _fail(message: str, error: BaseException, code: int = 2) -> int:
     if os.environ.get("MEDGEN_DEBUG"):
         raise error
-    typer.echo("medgen: " + " ".join(message.split()), err=True)
+    # The terminal may be the very file that cannot be written.
+    with suppress(OSError):
+        typer.echo("medgen: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; what is still to be printed and cannot be is an error like any other."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _fail(str(unwritable("the output of this command", error)), error)
+        # The interpreter would try again and fail without a word of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)

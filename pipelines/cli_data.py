@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,9 @@ CohortOptions = {
     "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
     "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
     "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
+    "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
+    "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
+    "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
 }
 
 
@@ -32,6 +36,9 @@ def data_check(
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
     images: Annotated[str | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
+    fill: Annotated[float | None, CohortOptions["fill"]] = None,
+    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
@@ -39,12 +46,13 @@ def data_check(
     from medgen.integrity import check
 
     with bar("checking") as progress:
-        result = check(path, _cohort(layout, images, masks), workers=workers or 2, progress=progress)
+        result = check(
+            path, _cohort(layout, images, masks, root, fill, unscaled), workers=workers or 2, progress=progress
+        )
     for fault in result.faults:
-        typer.echo(f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}", err=True)
+        typer.echo(str(replace(fault, found=f"found {fault.found}")), err=True)
     if json_file is not None:
-        faults = [{"file": f.file, "found": f.found, "expected": f.expected, "action": f.action} for f in result.faults]
-        write_json(json_file, {"cases": result.cases, "faults": faults})
+        write_json(json_file, result.record(path))
     if result.faults:
         typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
         raise typer.Exit(2)
@@ -96,12 +104,15 @@ def data_import(
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
     images: Annotated[str | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
+    fill: Annotated[float | None, CohortOptions["fill"]] = None,
+    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
     workers: Workers = None,
 ) -> None:
     """Convert a cohort to NIfTI with a manifest and a draft data card."""
     from . import importing
 
-    finish(importing.run(source, out, _cohort(layout, images, masks), workers=workers or 2))
+    finish(importing.run(source, out, _cohort(layout, images, masks, root, fill, unscaled), workers=workers or 2))
 
 
 @audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
@@ -158,8 +169,16 @@ def card_new(path: Annotated[Path, typer.Argument(metavar="PATH", help="File to 
     typer.echo(f"{path}: fill in the fields, then run: medgen card lint {path}")
 
 
-def _cohort(layout: str, images: str | None, masks: str | None) -> CohortConfig:
+def _cohort(
+    layout: str,
+    images: str | None,
+    masks: str | None,
+    root: list[Path] | None = None,
+    fill: float | None = None,
+    unscaled: bool = False,
+) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
-    return parse_config(CohortConfig, {"layout": layout, "images": images, "masks": masks}, source="command line")
+    given = {"layout": layout, "images": images, "masks": masks, "roots": tuple(root or ())}
+    return parse_config(CohortConfig, {**given, "fill": fill, "unscaled": unscaled}, source="command line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -13,15 +14,19 @@ from typing import Any
 
 from pydantic import Field
 
+from medgen.audit import RECORD
+from medgen.cases import Manifest
 from medgen.config import Config, dump_yaml, read_yaml
-from medgen.errors import ConfigError
-from medgen.files import write_csv, write_json, write_text
-from medgen.layouts import CohortConfig
+from medgen.errors import ConfigError, DataError
+from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
+from medgen.layouts import CohortConfig, read_table
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"
+# There while an earlier run is being removed; a removal that was interrupted is finished first.
+REMOVING = ".medgen-removing"
 # Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
-MAY_CHANGE = ("out", "device", "workers")
+MAY_CHANGE = ("out", "device", "workers", "check_resources")
 
 
 class RunConfig(Config):
@@ -32,7 +37,8 @@ class RunConfig(Config):
         out: Folder of the run.
         seed: Of every random stream.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        workers: Threads that read and prepare scans.
+        workers: Threads that read and prepare scans, and processes of a value study; 0 is the same as 1. No result
+            depends on it.
         cohort: How the cohort is laid out.
     """
 
@@ -40,7 +46,7 @@ class RunConfig(Config):
     out: Path
     seed: int = 0
     device: str = "auto"
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=0)
     cohort: CohortConfig = CohortConfig()
 
 
@@ -111,40 +117,102 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
 
     Raises:
         ConfigError: If the folder is in use, holds something else, or holds a run and neither flag is given.
+        DataError: If it cannot be written.
     """
     out = Path(out)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; choose one")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another out=")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(out, error) from error
     with _locked(out):
-        content = [entry for entry in out.iterdir() if entry.name != LOCK_FILE]
-        if content:
-            _reuse(out, content, config, resume=resume, overwrite=overwrite)
+        if (out / REMOVING).exists():
+            _remove(out)
+        if any(entry.name != LOCK_FILE and not _is_first_write(entry) for entry in out.iterdir()):
+            _reuse(out, config, resume=resume, overwrite=overwrite)
+        sweep(out)
         write_text(out / CONFIG_FILE, dump_yaml(config))
         yield RunFolder(out)
         from medgen.audit import write_outputs_record
 
+        write_outputs_record(out)
         # A finished run needs its checkpoints no more: the artifact holds the weights.
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        write_outputs_record(out)
 
 
-def _reuse(out: Path, content: list[Path], config: Config, *, resume: bool, overwrite: bool) -> None:
-    earlier = out / CONFIG_FILE
-    if not earlier.is_file():
+def sweep(out: Path) -> None:
+    """Remove what a killed process left half-written below a run folder: ``.tmp-*`` and ``.old-*``."""
+    for folder, folders, names in os.walk(out):
+        for name in [name for name in (*folders, *names) if name.startswith((TEMPORARY, REPLACED))]:
+            _delete(Path(folder) / name)
+        folders[:] = [name for name in folders if not name.startswith((TEMPORARY, REPLACED))]
+
+
+def _is_first_write(entry: Path) -> bool:
+    """Whether this is what a run that was killed while it wrote its very first file has left."""
+    return entry.name.startswith(TEMPORARY) and entry.name.endswith(f"-{CONFIG_FILE}")
+
+
+def _reuse(out: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
+    if not (out / CONFIG_FILE).is_file():
         raise ConfigError(f"{out}: holds files that are not a medgen run (no {CONFIG_FILE}); choose an empty folder")
     if overwrite:
-        for entry in content:
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        write_text(out / REMOVING, "An earlier run is being removed.\n")
+        _remove(out)
         return
     if not resume:
         raise ConfigError(f"{out}: already holds a run; pass --resume to go on with it or --overwrite to start again")
     check_unchanged(out, config)
+    # What it lists is about to change.
+    (out / RECORD).unlink(missing_ok=True)
+
+
+def _remove(out: Path) -> None:
+    """Empty a run folder; the sign that this is under way goes last."""
+    try:
+        for entry in out.iterdir():
+            if entry.name not in (LOCK_FILE, REMOVING):
+                _delete(entry)
+        (out / REMOVING).unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or out}: cannot be removed ({error.strerror}); remove it, or choose another out="
+        ) from None
+
+
+def _delete(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def check_cohort(out: Path, manifest: Manifest) -> None:
+    """Refuse to go on with a run whose files were changed, added or removed since it was started.
+
+    Args:
+        out: Folder of the run.
+        manifest: The cohort with hashes as they are now.
+
+    Raises:
+        DataError: Naming the first case that differs from the run's ``manifest.csv``.
+    """
+    path = out / "manifest.csv"
+    if not path.is_file():
+        return
+    _, rows = read_table(path)
+    before = {row["id"]: (row.get("sha256_image"), row.get("sha256_mask")) for _, row in rows}
+    now = {case.id: manifest.hashes_of(case) for case in manifest}
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            what = "is gone" if name not in now else "is new" if name not in before else "was changed"
+            raise DataError(
+                f"{out}: cannot resume, case {name} {what} since the run was started; restore its files, or start "
+                "again with --overwrite or another out="
+            )
 
 
 def check_unchanged(out: Path, config: Config) -> None:
@@ -165,11 +233,19 @@ def check_unchanged(out: Path, config: Config) -> None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     # flock is released by the kernel when the process dies, so a lock can never be stale.
-    handle = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise unwritable(out / LOCK_FILE, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ConfigError(
+                    f"{out}: files cannot be locked on this file system ({error.strerror}), so two runs could write at "
+                    "once; choose an out= on a local disk"
+                ) from None
             raise ConfigError(
                 f"{out}: another medgen run is writing here; wait for it or choose another out="
             ) from None

@@ -12,9 +12,10 @@ from pydantic import Field
 from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.cases import Manifest, split_subjects, write_splits
-from medgen.costs import describe_memory, describe_training, training_cost
+from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
+from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
 from medgen.models import ModelConfig, build, settings_for
 from medgen.models.base import GenerativeModel
@@ -26,7 +27,7 @@ from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
 from medgen.volume import Volume
 
-from .runfolder import RunConfig, RunFolder, RunSummary, open_run
+from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
 
 class TrainRunConfig(RunConfig):
@@ -37,6 +38,7 @@ class TrainRunConfig(RunConfig):
         model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
         training: The training loop.
         validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
+        check_resources: Refuse a training that will not fit into memory.
     """
 
     out: Path = Path("runs/train")
@@ -44,6 +46,7 @@ class TrainRunConfig(RunConfig):
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()
     validation: float = Field(default=0.0, ge=0, lt=1)
+    check_resources: bool = True
 
 
 def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
@@ -56,19 +59,26 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     """
     _check(config)
     manifest = load_cohort(config.data, config.cohort)
+    if config.check_resources:
+        settings = _settings(config, 1, max(manifest.labels, default=1))
+        check_memory(settings, config.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
     if rank_of() > 0:
         parts = _split(manifest, config)
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
+    manifest = sound(manifest, config.workers)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
-        manifest = manifest.with_hashes(config.workers)
+        check_cohort(folder.out, manifest)
         manifest.write_csv(folder.out / "manifest.csv")
         parts = _split(manifest, config)
         write_splits(folder.out / "splits.csv", parts)
-        settings = config.model_dump(mode="json")
         with tracking.start(
-            "train", folder.out, config=settings, seed=config.seed, manifest_digest=manifest.digest()
+            "train",
+            folder.out,
+            config=config.model_dump(mode="json"),
+            seed=config.seed,
+            manifest_digest=manifest.digest(),
         ) as track:
             return _tracked(config, manifest, parts, folder, track, resume=resume, progress=progress)
 

@@ -119,7 +119,7 @@ def damage(folder, kind):
         ("missing", "weights-1.safetensors: is missing"),
         ("extra", "code.py: does not belong"),
         ("text", "artifact.json: was altered"),
-        ("huge", "bytes of JSON, at most"),
+        ("huge", "bytes of text, at most"),
         ("no json", "cannot be read as JSON"),
         ("no manifest", "no artifact.json"),
         ("gone", "no such folder"),
@@ -146,7 +146,7 @@ def test_damage_is_refused_in_one_line(folder, kind, message):
         (lambda m: m["models"][0].update(latent=5), "tensor .* does not fit"),
         (lambda m: m["models"][0].update(depth=5), "unknown key 'depth'"),
         (lambda m: m["preprocess"].update(shape=3), "shape"),
-        (lambda m: m["files"].update({"../../x": "0" * 64}), "is missing"),
+        (lambda m: m["files"].update({"../../x": "0" * 64}), "lists other files"),
         (lambda m: m["models"].append(m["models"][0]), "weights-2.safetensors"),
     ],
 )

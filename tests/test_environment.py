@@ -7,6 +7,7 @@ import sys
 
 import medgen
 from medgen import environment
+from medgen.memory import available_memory
 
 
 def test_versions_and_commit():
@@ -19,7 +20,7 @@ def test_versions_and_commit():
 
 def test_memory_and_threads_are_plausible():
     assert 0.01 < environment.peak_memory() < 1000
-    assert 0 < environment.available_memory() < 100_000
+    assert 0 < available_memory() < 100_000
     assert environment.threads() >= 1
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.evaluation import Measurement
+from medgen.archives import read_npz
 from medgen.errors import DataError
 from medgen.files import atomic_path
 
@@ -48,10 +49,13 @@ class Kept:
             DataError: If it is missing, damaged or no file of measurements.
         """
         path = Path(path)
-        head = json.loads(bytes(_member(path, "facts")))
-        if head.get("format") != _FORMAT:
-            raise DataError(f"{path}: measurements of format {head.get('format')}, expected {_FORMAT}; run again")
-        return cls(path, head["scans"], tuple(head["rows"]), _member(path, "sizes"))
+        try:
+            head = json.loads(bytes(_member(path, "facts")))
+            if head["format"] != _FORMAT:
+                raise DataError(f"{path}: measurements of format {head['format']}, expected {_FORMAT}; run again")
+            return cls(path, head["scans"], tuple(head["rows"]), _member(path, "sizes"))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise DataError(f"{path}: damaged, or no file of measurements; run again") from None
 
     def row(self, name: str) -> list[NDArray[np.float16]]:
         """Voxel scores of one table row, (v,) per scan.
@@ -142,9 +146,11 @@ def _write(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
 
 def _member(path: Path, name: str) -> NDArray[Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[name])
+        # Rows of large test sets take gigabytes; the archive is not compressed, so the file is as large as its arrays.
+        return read_npz(path, [name], limit=path.stat().st_size)[name]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected the measurements of a finished run") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: damaged, or no file of measurements ({error}); run again") from None
+    except DataError as error:
+        raise DataError(
+            f"{error}; expected the measurements of a finished run, damaged or another file; run again"
+        ) from None

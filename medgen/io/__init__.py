@@ -6,7 +6,7 @@ through SimpleITK.
 
 from __future__ import annotations
 
-import zlib
+import os
 from pathlib import Path
 
 from medgen.faults import fail
@@ -14,7 +14,8 @@ from medgen.io.dicom import Series, has_dicom, list_series, patient_key, read_di
 from medgen.io.headers import is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
-from medgen.io.nifti import GZIP_MAGIC, is_nifti, read_nifti, write_nifti
+from medgen.io.nifti import is_nifti, read_nifti, write_nifti
+from medgen.io.streams import Stream, unreadable
 from medgen.volume import Volume
 
 __all__ = ["Series", "has_dicom", "is_dicom", "is_image", "list_series", "patient_key", "read", "stem", "write"]
@@ -24,13 +25,22 @@ _SUFFIXES = (".nii.gz", ".nii", *_ITK_SUFFIXES, ".dcm", ".ima")
 _FORMATS = "a NIfTI, DICOM, NRRD or MetaImage file"
 
 
-def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = False) -> Volume:
+def read(
+    path: str | Path,
+    *,
+    allow_nan: bool = False,
+    multichannel: bool = False,
+    fill: float | None = None,
+    unscaled: bool = False,
+) -> Volume:
     """Read a 3D image of any known format.
 
     Args:
         path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
+        fill: Value for voxels that are NaN or infinite; None refuses them.
+        unscaled: Take values as stored where the scale of a NIfTI is 0 or NaN, instead of refusing the file.
 
     Returns:
         A volume of shape (c, i, j, k) in RAS+ mm: integers as stored, scaled and floating-point data as float32.
@@ -40,13 +50,18 @@ def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = Fals
             expected and what to do.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    if folder:
         return read_dicom(path)
-    head = _head(path)
+    with Stream(path) as stream:
+        head = stream.read(1024)
     if is_nifti(head):
-        return read_nifti(path, allow_nan=allow_nan, multichannel=multichannel)
+        return read_nifti(path, allow_nan=allow_nan, multichannel=multichannel, fill=fill, unscaled=unscaled)
     if is_itk(head):
-        return read_itk(path, allow_nan=allow_nan)
+        return read_itk(path, allow_nan=allow_nan, fill=fill)
     if is_dicom(path):
         return read_dicom(path)
     found = "an empty file" if not head else "not an image"
@@ -77,8 +92,13 @@ def write(volume: Volume, path: str | Path, *, description: str = "") -> None:
 def is_image(path: str | Path) -> bool:
     """Whether a file is named as an image, or is a DICOM file by content; hidden files are not."""
     path = Path(path)
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith("."):
         return False
+    # Links that lead nowhere, pipes and the like are named as images, and will be refused as such when they are read.
+    if not path.is_file() and not os.path.lexists(path):
+        return False
+    if path.is_dir():
+        return path.name.lower().endswith(".nii.gz")
     return path.name.lower().endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
 
 
@@ -98,20 +118,3 @@ def stem(path: str | Path) -> str:
 def _numeric(path: Path) -> tuple[str, ...]:
     """DICOM files are often named by their UID, whose last number looks like a suffix."""
     return (path.suffix,) if path.suffix[1:].isdigit() else ()
-
-
-def _head(path: Path) -> bytes:
-    """First 1024 bytes, decompressed where the file is a gzip stream."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(1024)
-    except FileNotFoundError:
-        raise fail(path, "no such file or folder", _FORMATS, "check the path") from None
-    except OSError as error:
-        raise fail(path, f"cannot be read ({error.strerror or error})", _FORMATS, "check permissions") from None
-    if raw[:2] != GZIP_MAGIC:
-        return raw
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, 1024)
-    except zlib.error as error:
-        raise fail(path, f"damaged gzip stream ({error})", "a complete file", "copy or download it again") from None

@@ -1,18 +1,19 @@
-"""NRRD and MetaImage files through SimpleITK, which is imported on first use."""
+"""NRRD and MetaImage files: geometry and writing through SimpleITK, which is imported on first use."""
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medgen import files
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.io.grids import far, sheared
+from medgen.io.itk_header import Voxels, itk_error, read_voxels, voxels_of
 from medgen.io.nifti import check_finite
 from medgen.volume import Grid, Volume
 
@@ -28,51 +29,58 @@ def is_itk(head: bytes) -> bool:
     )
 
 
-def read_itk(path: str | Path, *, allow_nan: bool = False) -> Volume:
+def read_itk(path: str | Path, *, allow_nan: bool = False, fill: float | None = None) -> Volume:
     """Read an NRRD, MHA or MHD file as a volume of shape (c, i, j, k) in RAS+ mm.
 
     Integers keep their type, floats become float32; components of a vector image become channels.
 
     Raises:
-        FaultyDataError: If the file cannot be read, is shorter than its header says, is not three-dimensional, says
-            nothing about its orientation, holds complex numbers, or has voxels that are not finite.
+        FaultyDataError: If the file cannot be read, is shorter or longer than its header says, does not fit in memory,
+            has its voxels outside of its folder, is not three-dimensional, says nothing about its orientation, is
+            sheared, holds complex numbers, or has voxels that are not finite.
     """
+    path = Path(path)
+    voxels = voxels_of(path)
+    sizes, affine = (voxels.sizes, voxels.affine) if voxels.affine is not None else _nrrd_geometry(path, voxels)
+    if len(sizes) < 3 or min(sizes[:3]) < 2 or any(size > 1 for size in sizes[3:]):
+        raise fail(path, f"an image of {'x'.join(map(str, sizes))}", "a 3D image", "export one 3D volume")
+    values = read_voxels(path, voxels)
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
+    values = check_finite(path, values, allow_nan, fill)
+    data = values.reshape((voxels.channels, *sizes[:3]), order="F")
+    try:
+        grid = Grid((sizes[0], sizes[1], sizes[2]), _LPS_TO_RAS @ affine)
+    except GeometryError as error:
+        raise fail(path, str(error), "an invertible orientation matrix", "export it again") from None
+    for fault in (sheared(path, grid), far(path, grid)):
+        if fault is not None:
+            raise fault
+    return Volume(data, grid)
+
+
+def _nrrd_geometry(path: Path, voxels: Voxels) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Sizes and affine (voxel → LPS+ mm) as ITK understands the header."""
     import SimpleITK as sitk
 
-    path = Path(path)
     reader = sitk.ImageFileReader()
+    # The content decides, not the suffix.
+    reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_file(path)
-        sizes = reader.GetSize()
-        if sum(size > 1 for size in sizes) != 3 or any(size > 1 for size in sizes[3:]):
-            found = f"an image of {'x'.join(map(str, sizes))}"
-            raise fail(path, found, "a 3D image", "export one 3D volume")
-        image = reader.Execute()
     except RuntimeError as error:
-        # ITK's own reason is only of use for NRRD; for MetaImage it is the last error of the system, whatever that was.
-        reason = str(error).strip().splitlines()[-1].strip()[:120]
-        found = f"cannot be read ({reason})" if "nrrd" in reason else "truncated or damaged"
-        raise fail(path, found, "a complete NRRD or MetaImage file", "copy or export it again") from None
-    if image.GetDimension() > 3:
-        image = image[(slice(None),) * 3 + (0,) * (image.GetDimension() - 3)]
-    values = sitk.GetArrayFromImage(image)
-    if values.dtype.kind not in "iuf":
-        raise fail(path, f"{values.dtype} data", "one real number per voxel", "convert it to grey values")
-    if values.dtype.kind == "f":
-        values = values.astype(np.float32, copy=False)
-    check_finite(path, values, allow_nan)
-    data = np.moveaxis(values, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else values[None]
-    direction = np.array(image.GetDirection()).reshape(3, 3)
+        raise itk_error(path, error) from None
+    sizes, rank = reader.GetSize(), reader.GetDimension()
+    if math.prod(sizes) * voxels.channels != voxels.count or reader.GetNumberOfComponents() != voxels.channels:
+        found = f"{reader.GetNumberOfComponents()} numbers per voxel as ITK takes it"
+        raise fail(path, found, "one real number per voxel, or channels first", "convert it to grey values")
     affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    data = data.transpose(0, 3, 2, 1)
-    try:
-        return Volume(data, Grid(data.shape[1:], _LPS_TO_RAS @ affine))
-    except GeometryError as error:
-        raise fail(path, str(error), "an invertible orientation matrix", "export it again") from None
+    if rank == 3:
+        affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * np.array(reader.GetSpacing())
+        affine[:3, 3] = reader.GetOrigin()
+    return sizes, affine
 
 
 def write_itk(volume: Volume, path: str | Path) -> None:
@@ -109,26 +117,3 @@ def write_itk(volume: Volume, path: str | Path) -> None:
 def _floating(array: Any) -> bool:
     """Whether NaN may occur, as ``equal_nan`` of NumPy wants to know."""
     return bool(array.dtype.kind == "f")
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what ITK accepts without a word: NRRD without an anatomical space, and damaged compressed voxels."""
-    content = path.read_bytes()
-    try:
-        if content.startswith(b"NRRD"):
-            header, _, voxels = content.partition(b"\n\n")
-            lines = [line.partition(b":") for line in header.lower().splitlines()]
-            fields = {name.strip(): value.strip() for name, separator, value in lines if separator}
-            if not {b"space", b"space directions"} <= fields.keys():
-                found = "no anatomical space, so left and right are unknown"
-                raise fail(path, found, "the fields 'space' and 'space directions'", "export it again")
-            if fields.get(b"encoding") in (b"gzip", b"gz") and not fields.keys() & {b"data file", b"datafile"}:
-                gzip.decompress(voxels)
-        else:
-            header, _, rest = content.partition(b"ElementDataFile")
-            name, _, voxels = rest.partition(b"\n")
-            if re.search(rb"CompressedData\s*=\s*True", header):
-                local = name.strip(b" =\r") == b"LOCAL"
-                zlib.decompress(voxels if local else (path.parent / name.strip(b" =\r").decode()).read_bytes())
-    except (zlib.error, EOFError, OSError, UnicodeDecodeError) as error:
-        raise fail(path, f"damaged voxels ({error})", "a complete file", "copy or export it again") from None

@@ -3,214 +3,144 @@
 from __future__ import annotations
 
 import gzip
-import math
-import zlib
+import logging
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medgen import files
-from medgen.errors import GeometryError
 from medgen.faults import Fault, FaultyDataError, fail
+from medgen.io import nifti_header
+from medgen.io.grids import sheared
+from medgen.io.nifti_header import VECTOR_INTENT, Layout, form_distance
+from medgen.io.streams import Stream, check_memory, too_large
 from medgen.volume import Grid, Volume
 
-GZIP_MAGIC = b"\x1f\x8b"
+logger = logging.getLogger(__name__)
+
 # NIfTI-1 counts voxels along an axis in 16 bits.
 _LONGEST_NIFTI1 = 32767
-_VECTOR_INTENT = 1007
-_REEXPORT = "export it again from its source"
+_AGAIN = "copy or download it again"
+# Largest header extensions that are kept for checking: beyond, they are data of their own.
+_LARGEST_EXTENSION = 1 << 26
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether the first bytes of an uncompressed file (348 or more) are a NIfTI or ANALYZE header."""
-    return head[:4] in _SIZES
+    """Whether the first bytes of an uncompressed file are those of a NIfTI or ANALYZE header."""
+    return nifti_header.header_size(head) > 0
 
 
-_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}
-
-
-def read_nifti(path: str | Path, *, allow_nan: bool = False, multichannel: bool = False) -> Volume:
+def read_nifti(
+    path: str | Path,
+    *,
+    allow_nan: bool = False,
+    multichannel: bool = False,
+    fill: float | None = None,
+    unscaled: bool = False,
+) -> Volume:
     """Read a NIfTI file as a volume.
 
     Unscaled integers keep their type; scaled and floating-point data become float32. The sform is used where its
     code is set, else the qform. A five-dimensional vector image (i, j, k, 1, c) has c channels.
 
+    The header is checked first, and says how much may follow: neither more nor less is read, whatever a compressed file
+    would unpack to.
+
     Args:
         path: ``.nii`` or ``.nii.gz``; the content decides, not the suffix.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a four-dimensional image as channels instead of refusing it as time.
+        fill: Value for voxels that are NaN or infinite; None refuses them.
+        unscaled: Take values as stored where the scale is 0 or NaN, instead of refusing the file.
 
     Returns:
         A volume of shape (c, i, j, k) in RAS+ mm.
 
     Raises:
-        FaultyDataError: If the file is not a NIfTI image, is truncated or damaged, has no or contradicting
-            orientation, is not three-dimensional, holds colours or complex numbers, or has voxels that are not finite.
+        FaultyDataError: If the file is not a NIfTI image, is truncated, damaged or longer than it should be, does not
+            fit in memory, has no, contradicting, sheared or far-away orientation, is not three-dimensional, holds
+            colours or complex numbers, or has voxels that are not finite.
     """
     path = Path(path)
-    content = _content(path)
-    header = _header(path, content)
-    shape = _shape(path, header, multichannel)
-    grid = _grid(path, header, shape[:3])
-    values = _values(path, header, content, shape)
-    check_finite(path, values, allow_nan)
+    with Stream(path) as stream:
+        content = stream.read(4)
+        content += stream.read(max(nifti_header.header_size(content) - 4, 0))
+        header = nifti_header.parse(path, content)
+        layout = nifti_header.layout_of(path, header, multichannel=multichannel, unscaled=unscaled)
+        grid = nifti_header.grid_of(path, header, layout.shape[:3])
+        stream.check_size(layout.offset + layout.size)
+        _skip_extensions(stream, header, layout, len(content))
+        try:
+            values = _values(stream, layout)
+        except MemoryError:
+            raise too_large(path, _memory(layout)) from None
+    values = check_finite(path, values, allow_nan, fill)
     return Volume(np.moveaxis(values, 3, 0), grid)
 
 
-def check_finite(path: Path, values: NDArray[Any], allow_nan: bool) -> None:
-    """Refuse infinite voxels, and NaN voxels unless allowed."""
+def check_finite(path: Path, values: NDArray[Any], allow_nan: bool, fill: float | None = None) -> NDArray[Any]:
+    """The values, without voxels that are not finite: those are refused, filled, or (NaN only) allowed."""
     # A sum is finite only if its terms are: one pass without a temporary mask for the usual, clean image.
     if values.dtype.kind != "f" or (values.size and np.isfinite(values.sum(dtype=np.float64))):
-        return
+        return values
     missing, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-    if infinite or (missing and not allow_nan):
-        found = " and ".join(
-            f"{count} {name} voxels" for count, name in ((missing, "NaN"), (infinite, "infinite")) if count
-        )
-        raise fail(path, found, "finite values", "replace them, or leave the file out of the cohort")
+    if not infinite and (not missing or allow_nan):
+        return values
+    counts = ((missing, "NaN"), (infinite, "infinite"))
+    found = " and ".join(f"{count} {name} voxels" for count, name in counts if count)
+    if missing + infinite == values.size:
+        found += ", which is all of them"
+    elif fill is not None:
+        logger.info("%s: %s filled with %g", path, found, fill)
+        return np.where(np.isfinite(values), values, np.float32(fill))
+    action = "replace them (cohort.fill=0, or data import --fill 0), or leave the file out of the cohort"
+    raise fail(path, found, "finite values", action)
 
 
-def _content(path: Path) -> bytes:
-    """All bytes of the file, decompressed; the checksum at the end of a gzip file is verified."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise fail(path, f"cannot be read ({error.strerror or error})", "a readable file", "check the path") from None
-    if raw[:2] != GZIP_MAGIC:
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error, ValueError) as error:
-        found = "the gzip stream ends too early" if isinstance(error, EOFError) else f"damaged gzip stream ({error})"
-        raise fail(path, found, "a complete file", "copy or download it again") from None
+def _skip_extensions(stream: Stream, header: Any, layout: Layout, done: int) -> None:
+    between = layout.offset - done
+    if between > _LARGEST_EXTENSION:
+        found = f"{between} bytes between header and voxels"
+        raise fail(stream.path, found, f"at most {_LARGEST_EXTENSION}", "export it again from its source")
+    content = stream.read(between)
+    if len(content) < between:
+        raise _truncated(stream.path, 0, layout)
+    if layout.extended:
+        nifti_header.check_extensions(stream.path, header, content)
 
 
-def _header(path: Path, content: bytes) -> Any:
-    size = _SIZES.get(content[:4])
-    if size is None or len(content) < size:
-        what = "an empty file" if not content else "not a NIfTI image" if size is None else "a truncated header"
-        raise fail(path, what, "a NIfTI-1 or NIfTI-2 file", "check the path, or copy the file again")
-    magic = content[344:348] if size == 348 else content[4:8]
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise fail(path, "a NIfTI header and image pair", "one .nii or .nii.gz file", "convert it to a single file")
-    if magic[:3] not in (b"n+1", b"n+2"):
-        raise fail(path, "an ANALYZE 7.5 file, which does not say left from right", "NIfTI", f"{_REEXPORT} as NIfTI")
-    cls = nib.Nifti1Header if size == 348 else nib.Nifti2Header
-    # The header's own checks repair silently; the ones below refuse instead.
-    return cls(content[:size], check=False)
+def _memory(layout: Layout) -> int:
+    """Most bytes that reading takes: as stored, and as float32 where that is something else."""
+    converted = layout.scaled or (layout.dtype.kind == "f" and layout.dtype.itemsize != 4)
+    return layout.size + (4 * layout.count if converted or not layout.dtype.isnative else 0)
 
 
-def _shape(path: Path, header: Any, multichannel: bool) -> tuple[int, int, int, int]:
-    dim = [int(n) for n in header["dim"]]
-    sizes = dim[1 : 1 + dim[0]] if 1 <= dim[0] <= 7 else []
-    if not sizes or min(sizes) < 1:
-        raise fail(path, f"invalid dimensions {dim}", "positive sizes along 3 axes", _REEXPORT)
-    sizes += [1] * (7 - len(sizes))
-    spatial, extra = sizes[:3], sizes[3:]
-    if min(spatial) < 2:
-        raise fail(path, f"a single slice ({'x'.join(map(str, spatial))})", "a 3D image", "export the whole series")
-    channels = 1
-    if max(extra[2:]) > 1 or (extra[0] > 1 and extra[1] > 1):
-        raise fail(path, f"a {dim[0]}D image of {_times(dim[1 : 1 + dim[0]])}", "a 3D image", "split it")
-    if extra[1] > 1:
-        if int(header["intent_code"]) != _VECTOR_INTENT and not multichannel:
-            raise fail(path, f"a 5D image of {_times(sizes[:5])}", "a 3D image", "split it into 3D images")
-        channels = extra[1]
-    elif extra[0] > 1:
-        if not multichannel:
-            found = f"a 4D image of {extra[0]} volumes"
-            raise fail(
-                path, found, "one 3D volume", "split it, or declare its channels in the manifest (column channels)"
-            )
-        channels = extra[0]
-    return spatial[0], spatial[1], spatial[2], channels
-
-
-def _times(sizes: list[int]) -> str:
-    return "x".join(map(str, sizes))
-
-
-def _grid(path: Path, header: Any, shape: tuple[int, int, int]) -> Grid:
-    zooms = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not np.isfinite(zooms).all() or zooms.min() <= 0:
-        raise fail(path, f"voxel sizes {zooms.tolist()}", "positive voxel sizes in mm", _REEXPORT)
-    unit = int(header["xyzt_units"]) & 7
-    if unit in (1, 3):
-        name = "metre" if unit == 1 else "micrometre"
-        raise fail(path, f"voxel sizes in {name}s", "millimetres", "rescale the header to millimetres")
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    if sform_code <= 0 and qform_code <= 0:
-        found = "neither sform nor qform is set, so left and right are unknown"
-        raise fail(path, found, "an orientation", f"{_REEXPORT} with a converter that keeps it")
-    try:
-        qform = header.get_qform() if qform_code > 0 else None
-    except (HeaderDataError, ValueError):
-        raise fail(path, "an invalid qform quaternion", "a rotation", _REEXPORT) from None
-    try:
-        grid = Grid(shape, header.get_sform() if sform_code > 0 else header.get_qform())
-    except GeometryError as error:
-        raise fail(path, str(error), "an invertible orientation matrix", _REEXPORT) from None
-    if sform_code > 0 and qform is not None:
-        distance = _qform_distance(header, grid, qform)
-        if distance > 0:
-            raise fail(
-                path,
-                f"sform and qform disagree by up to {distance:.4g} mm",
-                "one orientation",
-                "decide which is right, and write it to both or set the other's code to 0",
-            )
-    return grid
-
-
-def _qform_distance(header: Any, grid: Grid, qform: NDArray[np.float64]) -> float:
-    """Largest distance (mm) between corners under the two forms; 0 where float32 rounding explains it."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape], indexing="ij")).reshape(3, -1).T
-    if not np.isfinite(qform).all():
-        return float("inf")
-    distance = np.abs(grid.to_world(corners) - (corners @ qform[:3, :3].T + qform[:3, 3])).max()
-    # A quaternion stores b, c, d in float32; a = sqrt(1 - b² - c² - d²) loses half the digits near a = 0, which is
-    # where scanners' 180 degree turns lie: an angle of up to 1e-3 rad is then rounding, not disagreement.
-    b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
-    square = max(1.0 - b * b - c * c - d * d, 0.0)
-    angle = 2 * min(1.2e-7 / max(np.sqrt(square), 1e-12), 5e-4)
-    extent = np.linalg.norm(np.array(grid.spacing) * (np.array(grid.shape) - 1))
-    return float(distance) if distance > 1e-3 + angle * extent else 0.0
-
-
-def _values(path: Path, header: Any, content: bytes, shape: tuple[int, int, int, int]) -> NDArray[Any]:
-    try:
-        dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError):
-        raise fail(path, f"unknown data type code {int(header['datatype'])}", "numbers", _REEXPORT) from None
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        kind = "colours" if dtype.fields is not None else f"{dtype} data"
-        raise fail(path, kind, "one real number per voxel", "convert it to grey values")
-    offset, count = int(header["vox_offset"]), math.prod(shape)
-    if offset < header.single_vox_offset:
-        raise fail(path, f"voxels said to start at byte {offset}", "a start after the header", _REEXPORT)
-    available = max(len(content) - offset, 0)
-    if available < count * dtype.itemsize:
-        found = f"truncated: {available} of {count * dtype.itemsize} bytes of voxels"
-        raise fail(path, found, "a complete file", "copy or download it again")
-    values = np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
-    # An undefined scale is stored as NaN or as a slope of 0.
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if np.isnan(slope) or slope == 0:
-        slope, intercept = 1.0, 0.0
-    if not np.isfinite((slope, intercept)).all():
-        raise fail(path, f"scale {slope} and offset {intercept}", "finite numbers", _REEXPORT)
-    if (slope, intercept) != (1.0, 0.0):
-        # What overflows becomes infinite, and is refused as such by whoever reads the values.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return (values * slope + intercept).astype(np.float32)
-    if dtype.kind == "f":
+def _values(stream: Stream, layout: Layout) -> NDArray[Any]:
+    check_memory(stream.path, _memory(layout))
+    buffer = np.empty(layout.size, dtype=np.uint8)
+    filled = stream.fill(buffer.data)
+    if filled < layout.size:
+        raise _truncated(stream.path, filled, layout)
+    stream.finish(f"{layout.size} bytes of voxels")
+    values = buffer.view(layout.dtype).reshape(layout.shape, order="F")
+    if not layout.scaled:
+        native = np.dtype(np.float32) if layout.dtype.kind == "f" else layout.dtype.newbyteorder("=")
         with np.errstate(over="ignore"):
-            return values.astype(np.float32, copy=False)
-    return values.astype(dtype.newbyteorder("="), copy=False)
+            return values.astype(native, order="F", copy=False)
+    result = np.empty(layout.shape, dtype=np.float32, order="F")
+    # Slice by slice: double precision on the way, without the memory for a whole image of it. What overflows becomes
+    # infinite, and is refused as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(layout.shape[2]):
+            result[:, :, k] = values[:, :, k] * layout.slope + layout.intercept
+    return result
+
+
+def _truncated(path: Path, available: int, layout: Layout) -> FaultyDataError:
+    return fail(path, f"truncated: {available} of {layout.size} bytes of voxels", "a complete file", _AGAIN)
 
 
 def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> None:
@@ -226,9 +156,11 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
         description: Up to 79 ASCII characters for the header.
 
     Raises:
-        DataError: If the file cannot be written.
+        DataError: If the grid is sheared (it would be refused when it is read), or the file cannot be written.
     """
     path = Path(path)
+    if (fault := sheared(path, volume.grid)) is not None:
+        raise fault
     data = _storable(path, volume.data)
     channels, *shape = data.shape
     cls = nib.Nifti2Header if max(shape) > _LONGEST_NIFTI1 else nib.Nifti1Header
@@ -237,14 +169,14 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
     header.set_data_shape(shape if channels == 1 else (*shape, 1, channels))
     header["pixdim"][1:4] = volume.grid.spacing
     header["pixdim"][4:] = 1
-    header["intent_code"] = 0 if channels == 1 else _VECTOR_INTENT
+    header["intent_code"] = 0 if channels == 1 else VECTOR_INTENT
     header["descrip"] = description.encode("ascii", "replace")[:79]
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = 1, 0
     header.set_sform(volume.grid.affine, code=1)
     header.set_qform(volume.grid.affine, code=1, strip_shears=True)
     stored = Grid(volume.grid.shape, header.get_sform())
-    if _qform_distance(header, stored, header.get_qform()) > 0:
+    if form_distance(header, stored, header.get_qform()) > 0:
         header["qform_code"] = 0
     header["magic"] = header.single_magic
     header["vox_offset"] = header.single_vox_offset

@@ -136,8 +136,9 @@ class Study:
         digests = self.material.sha256
         used = [digests["real"], digests["unlabelled"], None if source is None else digests[f"+{source}"]]
         held_out = [self.test.sha256, None if self.validation is None else self.validation.sha256]
-        # The version stands for the code, the settings of the ordinary arms included.
-        return sha256_json([relevant, used, held_out, self.labels, cell.arm, cell.seed, self.seed, medgen.__version__])
+        versions = [medgen.__version__, str(torch.__version__)]
+        # The versions stand for the code, the settings of the ordinary arms included.
+        return sha256_json([relevant, used, held_out, self.labels, cell.arm, cell.seed, self.seed, *versions])
 
     def run(self, cell: Cell) -> list[Row]:
         """Train and test one cell."""

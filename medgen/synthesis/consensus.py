@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+import medgen
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError
 from medgen.files import sha256_json
+from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
 from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
@@ -211,12 +213,13 @@ def _select(
 
 
 def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
-    digest = hashlib.sha256()
+    digest, torch_version = hashlib.sha256(), str(torch.__version__)
     for part in (sources.labelled, sources.unlabelled):
         if part is not None:
-            digest.update(part.images.numpy().tobytes())
-            digest.update(b"" if part.labels is None else part.labels.numpy().tobytes())
-    return sha256_json([config.model_dump(mode="json"), list(sources.ids), sources.labels, seed, digest.hexdigest()])
+            digest.update(content_digest(part).encode())
+    # The versions stand for the code.
+    about = [config.model_dump(mode="json"), list(sources.ids), sources.labels, seed, medgen.__version__, torch_version]
+    return sha256_json([*about, digest.hexdigest()])
 
 
 def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str, float], Members] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.archives import read_npz
 from medgen.errors import DataError
 from medgen.files import sha256_file
+
+# A vector of 4096 numbers for each of 100 000 scans fits.
+_LIMIT = 4 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +79,10 @@ def read_features(path: str | Path) -> FeatureTable:
 
 def _npz(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     try:
-        # A damaged archive would leave a file that NumPy opens itself open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = set(archive.files)
-            if not {"ids", "features"} <= names:
-                raise DataError(f"{path}: expected the arrays 'ids' and 'features', found {', '.join(sorted(names))}")
-            ids, values = archive["ids"], archive["features"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read as .npz without pickled objects ({error.__class__.__name__})"
-        ) from None
+        arrays = read_npz(path, ["ids", "features"], _LIMIT)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    ids, values = arrays["ids"], arrays["features"]
     if ids.ndim != 1 or values.ndim != 2 or len(ids) != len(values) or values.dtype.kind not in "fiu":
         raise DataError(
             f"{path}: expected ids (n,) and numbers (n, d), found shapes {ids.shape} and {values.shape} "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
@@ -11,6 +10,7 @@ from medgen.cases import Case, Manifest
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.integrity import mask_faults, mixed_channels
+from medgen.processes import thread_pool
 from medgen.synthesis.parts import Parts
 from medgen.volume import Volume
 
@@ -144,7 +144,7 @@ def check_masks(
     channels: list[tuple[Case, int]] = [(case, _channels(case, None)) for case in everything if case.mask is None]
     trained: set[int] = set()
     learners, count = set(parts.labelled.subjects), 0
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with thread_pool(workers) as pool:
         for case, (read, found, values) in zip(cases, pool.map(lambda case: _look(case, declared), cases), strict=True):
             faults += found
             channels.append((case, _channels(case, read)))

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from medgen.environment import available_memory, threads
+from medgen.environment import threads
 from medgen.errors import ConfigError, ResourceError
+from medgen.memory import available_memory
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.training import device_of
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.errors import ArtifactError, DataError
-from medgen.files import plain, read_json, sha256_json, write_bytes, write_json
+from medgen.files import plain, read_bytes, read_json, sha256_json, write_bytes, write_json
+from medgen.memory import readable_bytes
 
 ARRAYS = "arrays.safetensors"
 RECORD = "backend.json"
@@ -67,21 +68,23 @@ def load_stored(folder: Path) -> Stored:
 
     try:
         record = read_json(folder / RECORD)
-        content = (folder / ARRAYS).read_bytes()
-    except (DataError, OSError) as error:
+        content = read_bytes(folder / ARRAYS, readable_bytes())
+    except DataError as error:
         raise ArtifactError(f"{folder}: is not a complete generator ({error}); copy the whole folder") from None
     if not isinstance(record, dict) or record.get("format") != _FORMAT or record.get("version") != _VERSION:
         raise ArtifactError(f"{folder / RECORD}: is not a medgen generator of version {_VERSION}")
     body = {key: value for key, value in record.items() if key != "sha256"}
     if sha256_json(body) != record.get("sha256"):
         raise ArtifactError(f"{folder / RECORD}: was altered after it was written; restore it from a copy")
-    if hashlib.sha256(content).hexdigest() != record["arrays_sha256"]:
+    if (folder / RECORD).is_symlink() or not isinstance(record.get("meta"), dict):
+        raise ArtifactError(f"{folder / RECORD}: is a link, or lacks its data; restore it from a copy")
+    if hashlib.sha256(content).hexdigest() != record.get("arrays_sha256"):
         raise ArtifactError(f"{folder / ARRAYS}: was altered after it was written; restore it from a copy")
     try:
         arrays = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         raise ArtifactError(f"{folder / ARRAYS}: cannot be read ({error})") from None
-    return Stored(str(record["kind"]), arrays, record["meta"])
+    return Stored(str(record.get("kind")), arrays, record["meta"])
 
 
 def stored_kind(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, DataError
-from medgen.files import read_json, write_json
+from medgen.files import plain, read_json, sha256_json, write_json
 from medgen.ordinary import needs_unlabelled
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.arms import STANDARD, SYNTHETIC, Arm, checked
@@ -132,7 +132,7 @@ def run_study(
         for cell, made in run_cells(study, missing, workers):
             found[cell] = made
             if store is not None:
-                write_json(store / f"{study.name(cell)}.json", {"key": keys[cell], "rows": made})
+                _keep(store / f"{study.name(cell)}.json", keys[cell], made)
             _tell(done, study.name(cell), made)
         rows += [row for cell in cells for row in found[cell]]
     return rows
@@ -166,11 +166,20 @@ def _tell(done: Callable[[str, Mapping[str, float]], None] | None, name: str, ro
         done(name, {**means, "seconds": float(rows[0]["seconds"])})
 
 
+def _keep(path: Path, key: str, rows: Sequence[Row]) -> None:
+    content = {"key": key, "rows": plain(rows)}
+    write_json(path, {**content, "sha256": sha256_json(content)})
+
+
 def _stored(path: Path, key: str) -> list[Row] | None:
+    """The rows kept under a key; None if there are none, of another key, or damaged: the cell is then run again."""
     if not path.is_file():
         return None
     try:
         data = read_json(path)
     except DataError:
         return None
-    return data["rows"] if isinstance(data, dict) and data.get("key") == key else None
+    if not isinstance(data, dict) or data.get("key") != key:
+        return None
+    content = {name: value for name, value in data.items() if name != "sha256"}
+    return data["rows"] if data.get("sha256") == sha256_json(content) and "rows" in content else None

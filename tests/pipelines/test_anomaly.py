@@ -184,6 +184,12 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     assert float(scored["changed"]["max"]) > float(scored[io.stem(good)]["max"])
     failures = rows(out / "failures.csv")
     assert [row["case"] for row in failures] == ["bad"]
+    code, _, message = medgen(
+        monkeypatch, capsys, "anomaly", "score", bad, "--model", model, "--out", tmp_path / "none", "-q"
+    )
+    assert code == 2
+    assert str(bad) in message
+    assert [row["case"] for row in rows(tmp_path / "none" / "failures.csv")] == ["bad"]
     heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
     hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
     assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4

@@ -1,6 +1,7 @@
 """``medgen train`` end to end on tiny configurations."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from medgen.artifact import TrainedModel
 from medgen.cohorts import simulate
 from medgen.config import load_config
 from medgen.errors import ConfigError
+from medgen.faults import FaultyDataError
 from medgen.pipelines.train import TrainRunConfig, plan, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -39,6 +41,19 @@ def test_a_run_leaves_what_every_run_leaves(cohort, tmp_path):
     assert model.models[0].settings.n_labels == 3
     assert len(model.meta["cases"]) == 3
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_bad_files_are_all_named_before_anything_is_written(cohort, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(cohort, copy)
+    spoilt = [sorted((copy / folder).glob("*.nii.gz"))[number] for folder, number in (("images", 0), ("masks", 2))]
+    for path in spoilt:
+        path.write_bytes(path.read_bytes()[:-9])
+    (copy / "manifest.csv").unlink()
+    with pytest.raises(FaultyDataError) as caught:
+        run(load("tiny/train_joint.yaml", copy, tmp_path / "run"))
+    assert [fault.file for fault in caught.value.faults] == [str(path) for path in spoilt]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in (CONFIGS / "train").glob("*.yaml")))

@@ -1,0 +1,36 @@
+"""How much memory there is to take."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+_GIB = 1 << 30
+
+
+def available_memory() -> float:
+    """Memory this process may still take, in GiB: what the machine has free, or less where a limit is set on it.
+
+    Limits are those of the cgroup and of ``ulimit -v``.
+    """
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY:
+        free = min(free, most - psutil.Process().memory_info().vms)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            # No cgroup, or "max".
+            continue
+    return max(free, 0) / _GIB
+
+
+def readable_bytes() -> int:
+    """Largest file that may be read into memory as a whole: half of what is available."""
+    return int(available_memory() * _GIB / 2)
