@@ -41,7 +41,8 @@ class Case:
         subject: Whom it shows; splits never part the cases of a subject.
         images: One file (or DICOM folder) per channel, in channel order.
         mask: Label map on the same grid, or None.
-        attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds.
+        attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds, ``slices``
+            how many slices a DICOM series has.
         sha256: Hash per file, keyed by its path relative to the manifest's root; empty until hashed.
         relabel: Label number in the mask file → number in use; labels it does not name become 0. Empty keeps all.
     """
@@ -62,7 +63,8 @@ class Case:
             GeometryError: If the channels lie on different grids.
         """
         declared = int(self.attributes.get("channels") or 0)
-        volumes = [io.read(path, multichannel=declared > 1) for path in self.images]
+        slices = self._slices()
+        volumes = [io.read(path, multichannel=declared > 1, slices=slices) for path in self.images]
         first = volumes[0]
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
             if not first.grid.same_as(volume.grid):
@@ -74,6 +76,14 @@ class Case:
         if declared and image.data.shape[0] != declared:
             raise fail(self.images[0], f"{image.data.shape[0]} channels", f"{declared}", "correct the manifest")
         return image
+
+    def _slices(self) -> int | None:
+        text = self.attributes.get("slices") or ""
+        if not text:
+            return None
+        if not text.isdecimal() or int(text) < 1:
+            raise fail(self.images[0], f"slices {text!r} declared", "a number of slices", "correct the manifest")
+        return int(text)
 
     def read_mask(self, image: Volume | None = None) -> Volume | None:
         """The label map, integers of shape (1, i, j, k), renumbered by ``relabel``; None where the case has none.

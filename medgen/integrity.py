@@ -32,6 +32,8 @@ class CheckResult:
     Attributes:
         faults: Everything that is wrong, by file; empty if all is well.
         cases: Number of cases (1 for a single scan) that were looked at.
+        notes: What to know before the data are used or shared, and is no fault: objects that were left out, signs of
+            text in the pixels.
         manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
             could be made out.
     """
@@ -39,6 +41,7 @@ class CheckResult:
     faults: list[Fault]
     cases: int
     manifest: Manifest | None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -54,6 +57,7 @@ class _Looked:
     faults: tuple[Fault, ...]
     content: str
     channels: int
+    notes: tuple[str, ...]
 
 
 def check(
@@ -81,8 +85,10 @@ def check(
     path = Path(path)
     if _is_scan(path):
         faults: list[Fault] = []
-        volume = _read(lambda: io.read(path), faults)
-        return CheckResult(faults if volume is None else _image_faults(path, volume), 1, None)
+        volume = _read(lambda: io.read(path, slices=config.slices), faults)
+        if volume is None:
+            return CheckResult(faults, 1, None)
+        return CheckResult(_image_faults(path, volume), 1, None, tuple(_notes(path)))
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
@@ -97,7 +103,8 @@ def check(
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
     faults += _doubles(looked) + mixed_channels([(item.case, item.channels) for item in looked])
-    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)))
+    notes = tuple(note for item in looked for note in item.notes)
+    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
 
 
 def _is_scan(path: Path) -> bool:
@@ -154,7 +161,13 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels = 0
     if case.mask is not None:
         faults += mask_faults(case, image, manifest.labels)[0]
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels)
+    notes = [] if image is None else [note for path in case.images for note in _notes(path)]
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes))
+
+
+def _notes(path: Path) -> list[str]:
+    """What to know of a file that can be read."""
+    return [f"{path}: {note}" for note in io.dicom_notes(path)] if path.is_dir() or io.is_dicom(path) else []
 
 
 def _image_faults(path: Path, image: Volume) -> list[Fault]:

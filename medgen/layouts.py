@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class CohortConfig(Config):
         subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
             where it is there. Further columns, such as ``age``, ``sex`` and ``scanner``, are kept with the cases.
         labels: Name per label value; overrides what the cohort itself declares.
+        slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
+            subject list says it case by case.
     """
 
     layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
@@ -37,6 +39,7 @@ class CohortConfig(Config):
     masks: str | None = None
     subjects: str | None = None
     labels: dict[int, str] = Field(default_factory=dict)
+    slices: Annotated[int, Field(ge=1)] | None = None
 
 
 _DEFAULT = CohortConfig()
@@ -75,6 +78,9 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
     cases, wrong = _with_subjects(cases, root, config, layout)
     faults += wrong + _bad_ids(cases, path)
+    if config.slices is not None:
+        declared = {"slices": str(config.slices)}
+        cases = [replace(case, attributes={**declared, **case.attributes}) for case in cases]
     if faults:
         raise FaultyDataError(faults)
     if layout != "csv":
@@ -97,21 +103,13 @@ def _detect(path: Path) -> str:
         return "bids"
     if any(io.is_image(child) and not _is_dicom_file(child) for child in path.iterdir()) or image_folder(path):
         return "folder"
-    if next(_dicom_folders(path), None) is not None:
+    if next(io.dicom_folders(path), None) is not None:
         return "dicom"
     return "folder"
 
 
 def _is_dicom_file(path: Path) -> bool:
     return path.is_file() and io.is_dicom(path)
-
-
-def _dicom_folders(path: Path) -> Iterator[Path]:
-    """Folders of a tree, itself included, that hold DICOM files directly."""
-    for folder, children, _ in os.walk(path):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        if io.has_dicom(folder):
-            yield Path(folder)
 
 
 def _csv(path: Path, config: CohortConfig) -> Found:
@@ -184,12 +182,22 @@ def _dicom(path: Path, config: CohortConfig) -> Found:
     """A tree of folders with one series each, such as patient/study/series; or a folder that is itself one series."""
     patients: dict[str, str] = {}
     cases = []
-    for folder in _dicom_folders(path):
+    for folder in _whole_series(path):
         patient = io.patient_key(folder)
         name = safe_id("-".join(folder.relative_to(path).parts) or folder.resolve().name)
         # Two series of one patient must not be parted by a split, but the patient's own number stays in the file.
         cases.append(Case(name, patients.setdefault(patient, name) if patient else name, (folder,)))
     return Found(cases, {}, [])
+
+
+def _whole_series(path: Path) -> list[Path]:
+    """Folders that hold one series each: where several parts of a tree hold one, the folder that holds them all."""
+    parts: dict[str, list[Path]] = {}
+    for folder in io.dicom_folders(path):
+        parts.setdefault(io.series_key(folder) or str(folder), []).append(folder)
+    tops = {Path(os.path.commonpath(folders)) for folders in parts.values()}
+    # A folder below another one belongs to it: reading looks into the folders below.
+    return sorted(folder for folder in tops if not any(other in tops for other in folder.parents))
 
 
 def _folder(path: Path, config: CohortConfig) -> Found:

@@ -22,6 +22,7 @@ CohortOptions = {
     "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
     "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
     "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
+    "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
 }
 
 
@@ -32,6 +33,7 @@ def data_check(
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
     images: Annotated[str | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
@@ -39,12 +41,14 @@ def data_check(
     from medgen.integrity import check
 
     with bar("checking") as progress:
-        result = check(path, _cohort(layout, images, masks), workers=workers or 2, progress=progress)
+        result = check(path, _cohort(layout, images, masks, slices), workers=workers or 2, progress=progress)
     for fault in result.faults:
         typer.echo(f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}", err=True)
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
     if json_file is not None:
         faults = [{"file": f.file, "found": f.found, "expected": f.expected, "action": f.action} for f in result.faults]
-        write_json(json_file, {"cases": result.cases, "faults": faults})
+        write_json(json_file, {"cases": result.cases, "faults": faults, "notes": result.notes})
     if result.faults:
         typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
         raise typer.Exit(2)
@@ -96,12 +100,13 @@ def data_import(
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
     images: Annotated[str | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
     """Convert a cohort to NIfTI with a manifest and a draft data card."""
     from . import importing
 
-    finish(importing.run(source, out, _cohort(layout, images, masks), workers=workers or 2))
+    finish(importing.run(source, out, _cohort(layout, images, masks, slices), workers=workers or 2))
 
 
 @audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
@@ -158,8 +163,9 @@ def card_new(path: Annotated[Path, typer.Argument(metavar="PATH", help="File to 
     typer.echo(f"{path}: fill in the fields, then run: medgen card lint {path}")
 
 
-def _cohort(layout: str, images: str | None, masks: str | None) -> CohortConfig:
+def _cohort(layout: str, images: str | None, masks: str | None, slices: int | None = None) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
-    return parse_config(CohortConfig, {"layout": layout, "images": images, "masks": masks}, source="command line")
+    settings = {"layout": layout, "images": images, "masks": masks, "slices": slices}
+    return parse_config(CohortConfig, settings, source="command line")

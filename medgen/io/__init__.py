@@ -10,27 +10,41 @@ import zlib
 from pathlib import Path
 
 from medgen.faults import fail
-from medgen.io.dicom import Series, has_dicom, list_series, patient_key, read_dicom
-from medgen.io.headers import is_dicom
+from medgen.io.dicom import Series, dicom_notes, list_series, patient_key, read_dicom, series_key
+from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.nifti import GZIP_MAGIC, is_nifti, read_nifti, write_nifti
 from medgen.volume import Volume
 
-__all__ = ["Series", "has_dicom", "is_dicom", "is_image", "list_series", "patient_key", "read", "stem", "write"]
+__all__ = [
+    "Series",
+    "dicom_folders",
+    "dicom_notes",
+    "has_dicom",
+    "is_dicom",
+    "is_image",
+    "list_series",
+    "patient_key",
+    "read",
+    "series_key",
+    "stem",
+    "write",
+]
 
 # Longest first, so that ".nii.gz" is taken off whole.
 _SUFFIXES = (".nii.gz", ".nii", *_ITK_SUFFIXES, ".dcm", ".ima")
 _FORMATS = "a NIfTI, DICOM, NRRD or MetaImage file"
 
 
-def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = False) -> Volume:
+def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = False, slices: int | None = None) -> Volume:
     """Read a 3D image of any known format.
 
     Args:
         path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
+        slices: How many slices a DICOM series should have, where that is known; other formats say it themselves.
 
     Returns:
         A volume of shape (c, i, j, k) in RAS+ mm: integers as stored, scaled and floating-point data as float32.
@@ -41,14 +55,14 @@ def read(path: str | Path, *, allow_nan: bool = False, multichannel: bool = Fals
     """
     path = Path(path)
     if path.is_dir():
-        return read_dicom(path)
+        return read_dicom(path, slices=slices)
     head = _head(path)
     if is_nifti(head):
         return read_nifti(path, allow_nan=allow_nan, multichannel=multichannel)
     if is_itk(head):
         return read_itk(path, allow_nan=allow_nan)
     if is_dicom(path):
-        return read_dicom(path)
+        return read_dicom(path, slices=slices)
     found = "an empty file" if not head else "not an image"
     raise fail(path, found, _FORMATS, "check the path, or copy the file again")
 
