@@ -15,6 +15,17 @@ from typing import Any
 
 from medgen.errors import DataError
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def unescaped(cell: str) -> str:
+    """A cell of a CSV as it was before :func:`write_csv` made it harmless for spreadsheets.
+
+    >>> unescaped("'=1+1"), unescaped("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -137,6 +148,12 @@ def plain(value: Any) -> Any:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
+    if isinstance(value, str) and value[:1] in _FORMULA:
+        # Spreadsheets run text that starts like a formula; numbers in text stay numbers.
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
     return "" if value is None else value
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from medgen import io
 from medgen.cases import Case, Manifest, case_files, read_labels, sha256_of
 from medgen.errors import DataError
+from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Volume
@@ -88,7 +89,7 @@ def check(
         volume = _read(lambda: io.read(path, slices=config.slices), faults)
         if volume is None:
             return CheckResult(faults, 1, None)
-        return CheckResult(_image_faults(path, volume), 1, None, tuple(_notes(path)))
+        return CheckResult(_image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
@@ -161,13 +162,14 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels = 0
     if case.mask is not None:
         faults += mask_faults(case, image, manifest.labels)[0]
-    notes = [] if image is None else [note for path in case.images for note in _notes(path)]
+    notes = [] if image is None else _notes(case.images[0], image)
     return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes))
 
 
-def _notes(path: Path) -> list[str]:
+def _notes(path: Path, image: Volume) -> list[str]:
     """What to know of a file that can be read."""
-    return [f"{path}: {note}" for note in io.dicom_notes(path)] if path.is_dir() or io.is_dicom(path) else []
+    notes = io.dicom_notes(path) if path.is_dir() or io.is_dicom(path) else []
+    return [f"{path}: {note}" for note in (*notes, *([NOTE] if may_show_face(image) else []))]
 
 
 def _image_faults(path: Path, image: Volume) -> list[Fault]:

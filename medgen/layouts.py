@@ -169,7 +169,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                 if len(cells) != len(header):
                     found, expected = f"{len(cells)} cells", f"{len(header)} as in the header"
                     raise fail(f"{path}:{reader.line_num}", found, expected, "correct the line")
-                values = (cell.strip() for cell in cells)
+                values = (files.unescaped(cell.strip()) for cell in cells)
                 rows.append((reader.line_num, dict(zip(header, values, strict=True))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise fail(path, f"cannot be read ({error})", "a UTF-8 CSV file with a header", "check the file") from None

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from medgen.errors import MedgenError
+from medgen.faults import visible
 
 from .cli_anomaly import anomaly_app, bench_app
 from .cli_augment import augment_app
@@ -147,5 +148,5 @@ def main() -> None:
 def _fail(message: str, error: BaseException, code: int = 2) -> NoReturn:
     if os.environ.get("MEDGEN_DEBUG"):
         raise error
-    typer.echo("medgen: " + " ".join(message.split()), err=True)
+    typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
     sys.exit(code)

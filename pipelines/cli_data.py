@@ -37,15 +37,17 @@ def data_check(
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
+    from medgen.faults import visible
     from medgen.files import write_json
     from medgen.integrity import check
 
     with bar("checking") as progress:
         result = check(path, _cohort(layout, images, masks, slices), workers=workers or 2, progress=progress)
     for fault in result.faults:
-        typer.echo(f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}", err=True)
+        line = f"{fault.file}: found {fault.found}; expected {fault.expected}; {fault.action}"
+        typer.echo(visible(line), err=True)
     for note in result.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(visible(f"note: {note}"), err=True)
     if json_file is not None:
         faults = [{"file": f.file, "found": f.found, "expected": f.expected, "action": f.action} for f in result.faults]
         write_json(json_file, {"cases": result.cases, "faults": faults, "notes": result.notes})
@@ -101,12 +103,23 @@ def data_import(
     images: Annotated[str | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
+    keep_ids: Annotated[
+        bool,
+        typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
+    ] = False,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Key file of the pseudonyms; default: beside SRC. Never share it.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Convert a cohort to NIfTI with a manifest and a draft data card."""
+    """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    finish(importing.run(source, out, _cohort(layout, images, masks, slices), workers=workers or 2))
+    finish(
+        importing.run(
+            source, out, _cohort(layout, images, masks, slices), workers=workers or 2, keep_ids=keep_ids, key=key
+        )
+    )
 
 
 @audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
