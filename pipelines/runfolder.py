@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
-from medgen.config import Config, dump_yaml, read_yaml
+from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError
 from medgen.files import write_csv, write_json, write_text
+from medgen.journal import scrub
 from medgen.layouts import CohortConfig
 
 CONFIG_FILE = "config.yaml"
@@ -122,7 +124,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
         content = [entry for entry in out.iterdir() if entry.name != LOCK_FILE]
         if content:
             _reuse(out, content, config, resume=resume, overwrite=overwrite)
-        write_text(out / CONFIG_FILE, dump_yaml(config))
+        write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
         yield RunFolder(out)
         from medgen.audit import write_outputs_record
 
@@ -147,13 +149,19 @@ def _reuse(out: Path, content: list[Path], config: Config, *, resume: bool, over
     check_unchanged(out, config)
 
 
+def _kept(config: Config) -> dict[str, Any]:
+    """The configuration with absolute paths cut to their last name: a run folder is shared, and paths name people."""
+    kept: dict[str, Any] = scrub(config.model_dump(mode="json"))
+    return kept
+
+
 def check_unchanged(out: Path, config: Config) -> None:
     """Refuse a run folder that was started with another configuration (``MAY_CHANGE`` apart).
 
     Raises:
         ConfigError: If any key differs.
     """
-    before, now = read_yaml(out / CONFIG_FILE), config.model_dump(mode="json")
+    before, now = read_yaml(out / CONFIG_FILE), _kept(config)
     changed = sorted(key for key in {*before, *now} - set(MAY_CHANGE) if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(

@@ -191,7 +191,8 @@ def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(imported
     out = tmp_path / "run"
     config = load_config(TrainRunConfig, TINY / "train_vae.yaml", [f"data={imported['dicom']}", f"out={out}"])
     assert run(config, progress=False).exit_code == 0
-    assert hits(tmp_path, CANARIES) == []
+    assert hits(tmp_path, [*CANARIES, str(imported["dicom"]), str(Path.home()) + "/"]) == []
+    assert hits(out, [str(out)]) == []
     printed = "".join(capfd.readouterr())
     assert not [word for word in CANARIES if word in printed]
 
