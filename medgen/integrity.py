@@ -19,7 +19,7 @@ from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Volume
 
-__all__ = ["CheckResult", "Fault", "check", "label_values", "mask_faults", "mixed_channels"]
+__all__ = ["CheckResult", "Fault", "check", "image_faults", "label_values", "mask_faults", "mixed_channels"]
 
 _DEFAULT = CohortConfig()
 # Voxel sizes in mm beyond which a header is more likely in other units than right.
@@ -89,7 +89,7 @@ def check(
         volume = _read(lambda: io.read(path, slices=config.slices), faults)
         if volume is None:
             return CheckResult(faults, 1, None)
-        return CheckResult(_image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
+        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
@@ -152,7 +152,7 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
     image = _read(case.read_image, faults)
     content = ""
     if image is not None:
-        faults += _image_faults(case.images[0], image)
+        faults += image_faults(case.images[0], image)
         # Of the voxels, not the file: the same scan compressed anew is still the same scan.
         digest = hashlib.blake2b(f"{image.data.shape} {image.data.dtype.kind}".encode(), digest_size=16)
         digest.update(np.ascontiguousarray(image.data.transpose(0, 3, 2, 1)).data)
@@ -172,7 +172,8 @@ def _notes(path: Path, image: Volume) -> list[str]:
     return [f"{path}: {note}" for note in (*notes, *([NOTE] if may_show_face(image) else []))]
 
 
-def _image_faults(path: Path, image: Volume) -> list[Fault]:
+def image_faults(path: Path, image: Volume) -> list[Fault]:
+    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel, voxels that cannot be mm."""
     faults = []
     for number, channel in enumerate(image.data):
         low, high = channel.min(), channel.max()

@@ -13,6 +13,7 @@ from medgen.cases import Case, Manifest, case_files
 from medgen.errors import DataError, MedgenError
 from medgen.faults import FaultyDataError
 from medgen.files import write_csv, write_text
+from medgen.integrity import image_faults
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.pseudonyms import Pseudonyms, plain_attributes
 
@@ -133,7 +134,10 @@ def _with_privacy(card: str, keep_ids: bool, warnings: list[str]) -> str:
 
 def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str]]:
     """Write a case under the ids of ``target``; the case as written, and what to know before sharing it."""
-    image, mask = case.read_image(), case.read_mask()
+    image = case.read_image()
+    if faults := image_faults(case.images[0], image):
+        raise FaultyDataError(faults)
+    mask = case.read_mask(image)
     images = []
     for channel in range(image.data.shape[0]):
         name = f"{target.id}.nii.gz" if image.data.shape[0] == 1 else f"{target.id}_{channel:04d}.nii.gz"

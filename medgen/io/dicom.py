@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from medgen.environment import available_memory
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.io.consistency import copies, counted, grouped, mixed
 from medgen.io.dicom_files import list_files
@@ -165,7 +165,7 @@ def read_dicom(path: str | Path, *, slices: int | None = None) -> Volume:
 def _check_memory(series: Series, source: str) -> None:
     """Refuse what would not fit: a file is read whole, and its values are kept beside it."""
     total = 2 * sum(path.stat().st_size for path in series.paths) / (1 << 30)
-    free = available_memory()
+    free = psutil.virtual_memory().available / (1 << 30)
     if total > free:
         found = f"{total / 2:.1f} GiB of DICOM files, with {free:.1f} GiB of memory free"
         raise fail(source, found, "a series that fits into memory", "use a machine with more memory, or a part of it")

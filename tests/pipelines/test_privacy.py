@@ -184,10 +184,14 @@ def test_a_case_that_fails_is_named_on_the_terminal_and_not_in_the_output(source
     assert hits(tmp_path / "out", CANARIES) == []
 
 
-def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(imported, sources, tmp_path, capfd):
+def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(
+    imported, sources, tmp_path, capfd, monkeypatch
+):
     from medgen.config import load_config
     from medgen.pipelines.train import TrainRunConfig, run
 
+    # Where a command is started may name the patient too.
+    monkeypatch.chdir(sources["dicom"] / "Mueller-Kanari_0_19510203")
     out = tmp_path / "run"
     config = load_config(TrainRunConfig, TINY / "train_vae.yaml", [f"data={imported['dicom']}", f"out={out}"])
     assert run(config, progress=False).exit_code == 0
