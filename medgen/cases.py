@@ -41,7 +41,8 @@ class Case:
         subject: Whom it shows; splits never part the cases of a subject.
         images: One file (or DICOM folder) per channel, in channel order.
         mask: Label map on the same grid, or None.
-        attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds.
+        attributes: Further columns of the manifest. ``channels`` says how many channels a 4D image holds, ``slices``
+            how many slices a DICOM series has.
         sha256: Hash per file, keyed by its path relative to the manifest's root; empty until hashed.
         relabel: Label number in the mask file → number in use; labels it does not name become 0. Empty keeps all.
         fill: Value for image voxels that are NaN or infinite; None refuses such images.
@@ -66,8 +67,10 @@ class Case:
             GeometryError: If the channels lie on different grids.
         """
         declared = self._channels()
+        slices = self._slices()
         volumes = [
-            io.read(path, multichannel=declared > 1, fill=self.fill, unscaled=self.unscaled) for path in self.images
+            io.read(path, multichannel=declared > 1, slices=slices, fill=self.fill, unscaled=self.unscaled)
+            for path in self.images
         ]
         first = volumes[0]
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
@@ -85,6 +88,14 @@ class Case:
         text = self.attributes.get("channels") or "0"
         if not re.fullmatch("[0-9]{1,4}", text):
             raise fail(self.images[0], f"{text[:40]!r} channels declared", "a number", "correct the manifest")
+        return int(text)
+
+    def _slices(self) -> int | None:
+        text = self.attributes.get("slices") or ""
+        if not text:
+            return None
+        if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1:
+            raise fail(self.images[0], f"slices {text[:40]!r} declared", "a number of slices", "correct the manifest")
         return int(text)
 
     def read_mask(self, image: Volume | None = None) -> Volume | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,18 @@ class FaultyDataError(DataError):
         ]
         more = len(self.faults) - len(parts)
         super().__init__(" | ".join(parts) + (f" | and {more} more" if more else ""))
+
+
+def visible(text: str) -> str:
+    r"""Text for a terminal: control characters, which a file name may hold, are shown instead of obeyed.
+
+    >>> visible("a\x1b[31mb\nc")
+    'a\\x1b[31mb\\x0ac'
+    """
+    return "".join(
+        f"\\x{ord(letter):02x}" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter
+        for letter in text
+    )
 
 
 def fail(file: object, found: str, expected: str, action: str) -> FaultyDataError:

@@ -24,6 +24,16 @@ REPLACED = ".old-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Deeper nesting is nobody's data, and would end in the interpreter's limit of recursion.
 _DEPTH = 64
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def unescaped(cell: str) -> str:
+    """A cell of a CSV as it was before :func:`write_csv` made it harmless for spreadsheets.
+
+    >>> unescaped("'=1+1"), unescaped("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
 
 
 @contextmanager
@@ -237,6 +247,12 @@ def _deeper(data: Any, limit: int) -> bool:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
+    if isinstance(value, str) and value[:1] in _FORMULA:
+        # Spreadsheets run text that starts like a formula; numbers in text stay numbers.
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
     return "" if value is None else value
 
 

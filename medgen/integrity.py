@@ -14,12 +14,13 @@ import numpy as np
 from medgen import io
 from medgen.cases import Case, Manifest, case_files, check_grid, read_labels, sha256_of
 from medgen.errors import DataError
+from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.processes import thread_pool
 from medgen.volume import Volume
 
-__all__ = ["CheckResult", "Fault", "admit", "check", "label_values", "mask_faults", "mixed_channels"]
+__all__ = ["CheckResult", "Fault", "admit", "check", "image_faults", "label_values", "mask_faults", "mixed_channels"]
 
 _DEFAULT = CohortConfig()
 # Voxel sizes in mm beyond which a header is more likely in other units than right.
@@ -33,6 +34,8 @@ class CheckResult:
     Attributes:
         faults: Everything that is wrong, by file; empty if all is well.
         cases: Number of cases (1 for a single scan) that were looked at.
+        notes: What to know before the data are used or shared, and is no fault: objects that were left out, signs of
+            text in the pixels.
         manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
             could be made out.
     """
@@ -40,6 +43,7 @@ class CheckResult:
     faults: list[Fault]
     cases: int
     manifest: Manifest | None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -51,7 +55,7 @@ class CheckResult:
 
         Returns:
             ``schema`` (1), ``path`` that was checked, ``ok``, ``cases`` (how many were looked at), ``files`` (names of
-            those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``).
+            those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``), ``notes`` (sentences; no fault).
         """
         faults = [asdict(fault) for fault in self.faults]
         names = list(dict.fromkeys(fault.file for fault in self.faults))
@@ -62,6 +66,7 @@ class CheckResult:
             "cases": self.cases,
             "files": names,
             "faults": faults,
+            "notes": list(self.notes),
         }
 
 
@@ -73,6 +78,7 @@ class _Looked:
     faults: tuple[Fault, ...]
     content: str
     channels: int
+    notes: tuple[str, ...]
 
 
 def check(
@@ -100,8 +106,10 @@ def check(
     path = Path(path)
     if _is_scan(path):
         faults: list[Fault] = []
-        volume = _read(lambda: io.read(path, fill=config.fill, unscaled=config.unscaled), faults)
-        return CheckResult(faults if volume is None else _image_faults(path, volume), 1, None)
+        volume = _read(lambda: io.read(path, slices=config.slices, fill=config.fill, unscaled=config.unscaled), faults)
+        if volume is None:
+            return CheckResult(faults, 1, None)
+        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
@@ -145,7 +153,8 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
     faults += _doubles(looked) + mixed_channels([(item.case, item.channels) for item in looked])
-    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)))
+    notes = tuple(note for item in looked for note in item.notes)
+    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
 
 
 def _is_scan(path: Path) -> bool:
@@ -196,7 +205,7 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
     image = _read(case.read_image, faults)
     content = ""
     if image is not None:
-        faults += _image_faults(case.images[0], image)
+        faults += image_faults(case.images[0], image)
         # Of the voxels, not the file: the same scan compressed anew is still the same scan.
         digest = hashlib.blake2b(f"{image.data.shape} {image.data.dtype.kind}".encode(), digest_size=16)
         digest.update(np.ascontiguousarray(image.data.transpose(0, 3, 2, 1)).data)
@@ -206,10 +215,18 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels = 0
     if case.mask is not None:
         faults += mask_faults(case, image, manifest.labels)[0]
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels)
+    notes = [] if image is None else _notes(case.images[0], image)
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes))
 
 
-def _image_faults(path: Path, image: Volume) -> list[Fault]:
+def _notes(path: Path, image: Volume) -> list[str]:
+    """What to know of a file that can be read."""
+    notes = io.dicom_notes(path) if path.is_dir() or io.is_dicom(path) else []
+    return [f"{path}: {note}" for note in (*notes, *([NOTE] if may_show_face(image) else []))]
+
+
+def image_faults(path: Path, image: Volume) -> list[Fault]:
+    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel, voxels that cannot be mm."""
     faults = []
     for number, channel in enumerate(image.data):
         low, high = channel.min(), channel.max()

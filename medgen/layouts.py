@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class CohortConfig(Config):
         fill: Value for image voxels that are NaN or infinite; by default such images are refused.
         unscaled: Take values as stored where the scale (scl_slope) of a NIfTI header is 0 or NaN, as FreeSurfer means
             it; by default such files are refused.
+        slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
+            subject list says it case by case.
     """
 
     layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
@@ -46,6 +48,7 @@ class CohortConfig(Config):
     roots: tuple[Path, ...] = ()
     fill: float | None = Field(default=None, allow_inf_nan=False)
     unscaled: bool = False
+    slices: Annotated[int, Field(ge=1)] | None = None
 
 
 _DEFAULT = CohortConfig()
@@ -93,6 +96,9 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
     cases, wrong = _with_subjects(cases, root, config, layout)
     faults += wrong + _bad_ids(cases, path)
+    if config.slices is not None:
+        declared = {"slices": str(config.slices)}
+        cases = [replace(case, attributes={**declared, **case.attributes}) for case in cases]
     if faults:
         raise FaultyDataError(faults)
     if layout != "csv":
@@ -144,21 +150,13 @@ def _detect(path: Path) -> str:
         return "bids"
     if any(io.is_image(child) and not _is_dicom_file(child) for child in path.iterdir()) or image_folder(path):
         return "folder"
-    if next(_dicom_folders(path), None) is not None:
+    if next(io.dicom_folders(path), None) is not None:
         return "dicom"
     return "folder"
 
 
 def _is_dicom_file(path: Path) -> bool:
     return path.is_file() and io.is_dicom(path)
-
-
-def _dicom_folders(path: Path) -> Iterator[Path]:
-    """Folders of a tree, itself included, that hold DICOM files directly."""
-    for folder, children, _ in os.walk(path):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        if io.has_dicom(folder):
-            yield Path(folder)
 
 
 def _csv(path: Path, config: CohortConfig) -> Found:
@@ -223,7 +221,8 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
             values = [cell.strip() for cell in cells]
             if wrong := next((cell for cell in values if not _plain_cell(cell)), None):
                 raise fail(f"{path}:{reader.line_num}", f"the cell {wrong[:60]!r}", "plain text", "correct the line")
-            rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+            plain = (files.unescaped(cell) for cell in values)
+            rows.append((reader.line_num, dict(zip(header, plain, strict=True))))
     except csv.Error as error:
         raise fail(path, f"cannot be read ({error})", expected, action) from None
     except FaultyDataError:
@@ -252,12 +251,22 @@ def _dicom(path: Path, config: CohortConfig) -> Found:
     """A tree of folders with one series each, such as patient/study/series; or a folder that is itself one series."""
     patients: dict[str, str] = {}
     cases = []
-    for folder in _dicom_folders(path):
+    for folder in _whole_series(path):
         patient = io.patient_key(folder)
         name = safe_id("-".join(folder.relative_to(path).parts) or folder.resolve().name)
         # Two series of one patient must not be parted by a split, but the patient's own number stays in the file.
         cases.append(Case(name, patients.setdefault(patient, name) if patient else name, (folder,)))
     return Found(cases, {}, [])
+
+
+def _whole_series(path: Path) -> list[Path]:
+    """Folders that hold one series each: where several parts of a tree hold one, the folder that holds them all."""
+    parts: dict[str, list[Path]] = {}
+    for folder in io.dicom_folders(path):
+        parts.setdefault(io.series_key(folder) or str(folder), []).append(folder)
+    tops = {Path(os.path.commonpath(folders)) for folders in parts.values()}
+    # A folder below another one belongs to it: reading looks into the folders below.
+    return sorted(folder for folder in tops if not any(other in tops for other in folder.parents))
 
 
 def _folder(path: Path, config: CohortConfig) -> Found:

@@ -401,6 +401,11 @@ def _client(uri: str) -> MlflowClient:
     folder = _database(uri).parent
     # Processes that set a fresh database up at the same time crash.
     with locked(folder / ".mlflow.lock"):
+        if not _database(uri).exists():
+            # Set up here, MLflow's default experiment would keep the folder the command was started in.
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            SqlAlchemyStore(uri, f"{folder.as_posix()}/mlartifacts")
         client = MlflowClient(uri)
         client.get_experiment_by_name(_EXPERIMENT)
     return client

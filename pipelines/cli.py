@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from medgen.errors import MedgenError, out_of_memory
-from medgen.faults import FaultyDataError
+from medgen.faults import FaultyDataError, visible
 from medgen.files import unwritable
 from medgen.signals import Terminated, terminable
 
@@ -181,7 +181,7 @@ def _fail(message: str, error: BaseException, code: int = 2) -> int:
         raise error
     # The terminal may be the very file that cannot be written.
     with suppress(OSError):
-        typer.echo("medgen: " + " ".join(message.split()), err=True)
+        typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
     return code
 
 

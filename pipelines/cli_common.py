@@ -48,8 +48,11 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
 
 def finish(summary: RunSummary) -> NoReturn:
     """Print the lines of a run and exit with its code."""
+    from medgen.faults import visible
+
     for line in summary.lines:
-        typer.echo(line)
+        # A summary line may be a table of several lines; names with escape sequences are shown, not obeyed.
+        typer.echo("\n".join(map(visible, line.split("\n"))))
     raise typer.Exit(summary.exit_code)
 
 

@@ -26,6 +26,7 @@ CohortOptions = {
     "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
     "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
     "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
+    "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
 }
 
 
@@ -39,18 +40,22 @@ def data_check(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
+    from medgen.faults import visible
     from medgen.files import write_json
     from medgen.integrity import check
 
     with bar("checking") as progress:
         result = check(
-            path, _cohort(layout, images, masks, root, fill, unscaled), workers=workers or 2, progress=progress
+            path, _cohort(layout, images, masks, root, fill, unscaled, slices), workers=workers or 2, progress=progress
         )
     for fault in result.faults:
-        typer.echo(str(replace(fault, found=f"found {fault.found}")), err=True)
+        typer.echo(visible(str(replace(fault, found=f"found {fault.found}"))), err=True)
+    for note in result.notes:
+        typer.echo(visible(f"note: {note}"), err=True)
     if json_file is not None:
         write_json(json_file, result.record(path))
     if result.faults:
@@ -107,12 +112,21 @@ def data_import(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
+    keep_ids: Annotated[
+        bool,
+        typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
+    ] = False,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Key file of the pseudonyms; default: beside SRC. Never share it.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Convert a cohort to NIfTI with a manifest and a draft data card."""
+    """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    finish(importing.run(source, out, _cohort(layout, images, masks, root, fill, unscaled), workers=workers or 2))
+    settings = _cohort(layout, images, masks, root, fill, unscaled, slices)
+    finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
 
 
 @audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
@@ -176,9 +190,11 @@ def _cohort(
     root: list[Path] | None = None,
     fill: float | None = None,
     unscaled: bool = False,
+    slices: int | None = None,
 ) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
     given = {"layout": layout, "images": images, "masks": masks, "roots": tuple(root or ())}
-    return parse_config(CohortConfig, {**given, "fill": fill, "unscaled": unscaled}, source="command line")
+    read = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    return parse_config(CohortConfig, {**given, **read}, source="command line")

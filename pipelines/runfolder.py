@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from medgen.audit import RECORD
 from medgen.cases import Manifest
-from medgen.config import Config, dump_yaml, read_yaml
+from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError, DataError
 from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
+from medgen.journal import scrub
 from medgen.layouts import CohortConfig, read_table
 
 CONFIG_FILE = "config.yaml"
@@ -134,7 +136,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
         if any(entry.name != LOCK_FILE and not _is_first_write(entry) for entry in out.iterdir()):
             _reuse(out, config, resume=resume, overwrite=overwrite)
         sweep(out)
-        write_text(out / CONFIG_FILE, dump_yaml(config))
+        write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
         yield RunFolder(out)
         from medgen.audit import write_outputs_record
 
@@ -215,13 +217,19 @@ def check_cohort(out: Path, manifest: Manifest) -> None:
             )
 
 
+def _kept(config: Config) -> dict[str, Any]:
+    """The configuration with absolute paths cut to their last name: a run folder is shared, and paths name people."""
+    kept: dict[str, Any] = scrub(config.model_dump(mode="json"))
+    return kept
+
+
 def check_unchanged(out: Path, config: Config) -> None:
     """Refuse a run folder that was started with another configuration (``MAY_CHANGE`` apart).
 
     Raises:
         ConfigError: If any key differs.
     """
-    before, now = read_yaml(out / CONFIG_FILE), config.model_dump(mode="json")
+    before, now = read_yaml(out / CONFIG_FILE), _kept(config)
     changed = sorted(key for key in {*before, *now} - set(MAY_CHANGE) if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(

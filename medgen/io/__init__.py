@@ -10,15 +10,28 @@ import os
 from pathlib import Path
 
 from medgen.faults import fail
-from medgen.io.dicom import Series, has_dicom, list_series, patient_key, read_dicom
-from medgen.io.headers import is_dicom
+from medgen.io.dicom import Series, dicom_notes, list_series, patient_key, read_dicom, series_key
+from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.nifti import is_nifti, read_nifti, write_nifti
 from medgen.io.streams import Stream, unreadable
 from medgen.volume import Volume
 
-__all__ = ["Series", "has_dicom", "is_dicom", "is_image", "list_series", "patient_key", "read", "stem", "write"]
+__all__ = [
+    "Series",
+    "dicom_folders",
+    "dicom_notes",
+    "has_dicom",
+    "is_dicom",
+    "is_image",
+    "list_series",
+    "patient_key",
+    "read",
+    "series_key",
+    "stem",
+    "write",
+]
 
 # Longest first, so that ".nii.gz" is taken off whole.
 _SUFFIXES = (".nii.gz", ".nii", *_ITK_SUFFIXES, ".dcm", ".ima")
@@ -30,6 +43,7 @@ def read(
     *,
     allow_nan: bool = False,
     multichannel: bool = False,
+    slices: int | None = None,
     fill: float | None = None,
     unscaled: bool = False,
 ) -> Volume:
@@ -39,6 +53,7 @@ def read(
         path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
+        slices: How many slices a DICOM series should have, where that is known; other formats say it themselves.
         fill: Value for voxels that are NaN or infinite; None refuses them.
         unscaled: Take values as stored where the scale of a NIfTI is 0 or NaN, instead of refusing the file.
 
@@ -55,7 +70,7 @@ def read(
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
     if folder:
-        return read_dicom(path)
+        return read_dicom(path, slices=slices)
     with Stream(path) as stream:
         head = stream.read(1024)
     if is_nifti(head):
@@ -63,7 +78,7 @@ def read(
     if is_itk(head):
         return read_itk(path, allow_nan=allow_nan, fill=fill)
     if is_dicom(path):
-        return read_dicom(path)
+        return read_dicom(path, slices=slices)
     found = "an empty file" if not head else "not an image"
     raise fail(path, found, _FORMATS, "check the path, or copy the file again")
 

@@ -1,33 +1,87 @@
-"""One DICOM file at a time: what its header says, and its pixels. All that can be damaged in a file is caught here.
+"""One DICOM file at a time: what it is and what its header says. All that can be damaged in a header is caught here.
 
-pydicom converts values when they are first asked for, so a header is taken apart in one guarded place.
+pydicom converts values when they are first asked for, so a header is taken apart in one guarded place. Nothing that
+could name a patient is kept or quoted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medgen.faults import Fault, fail
+from medgen.faults import Fault, FaultyDataError, fail
+from medgen.io.pixels import PIXELS, check_file, check_length
+from medgen.io.quiet import quiet
 from medgen.io.slices import Slice
 
 T = TypeVar("T")
 
+_COMPLETE, _AGAIN = "a complete DICOM file", "copy or export it again"
 _GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
+    "EffectiveEchoTime": "MREchoSequence",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "TemporalPositionIndex": "FrameContentSequence",
+    "StackID": "FrameContentSequence",
 }
 _LENGTHS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+# Objects with rows and columns, or with neither, that are no scan: they are left aside.
+_NOT_SCANS = (
+    "SEG",
+    "SR",
+    "PR",
+    "KO",
+    "DOC",
+    "PLAN",
+    "REG",
+    "RWV",
+    "AU",
+    "ECG",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTDOSE",
+    "RTRECORD",
+)
+_NOT_SCAN_CLASSES = {
+    "1.2.840.10008.1.3.10": "DICOMDIR",
+    "1.2.840.10008.5.1.4.1.1.4.2": "MR spectroscopy",
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.66.7": "SEG",
+    "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
+    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
+    "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
+}
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_COMPONENTS = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M_FFE", "PHASE MAP"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a file is, without its pixels.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        number: SeriesNumber, or "".
+        modality: Such as ``"MR"``.
+        other: What it is, such as ``"SEG"``, for objects that are no scan; "" for scans.
+        flags: What may identify the patient in the pixels themselves, in words.
+    """
+
+    uid: str
+    number: str
+    modality: str
+    other: str
+    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -38,49 +92,62 @@ class Header:
         path: The file.
         dataset: For its pixels.
         photometric: PhotometricInterpretation.
+        instance: SOPInstanceUID and InstanceNumber, "" where missing.
         slices: One per frame; empty where the file does not say where its frames lie.
         scale: Rescale slope and intercept per frame.
-        faults: Why the file cannot be used, without its geometry relative to others.
+        traits: Per frame, what all frames of one volume have in common: name in words → value.
+        faults: Why the file cannot be used, without its relation to others.
     """
 
     path: Path
     dataset: Dataset
     photometric: str
+    instance: tuple[str, str]
     slices: tuple[Slice, ...]
     scale: tuple[tuple[float, float], ...]
+    traits: tuple[Mapping[str, Any], ...]
     faults: tuple[Fault, ...]
 
 
-def is_dicom(path: str | Path) -> bool:
-    """Whether a file starts as DICOM files do (128 bytes, then ``DICM``)."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def series_of(path: Path) -> tuple[str, str, str] | None:
-    """Series UID, number and modality of a file; None for DICOM objects without an image (DICOMDIR, reports).
+def identify(path: Path) -> Identity:
+    """What a file is: series UID, number, modality, and whether it is a scan at all.
 
     Raises:
         FaultyDataError: If the file is damaged.
     """
 
-    def look() -> tuple[str, str, str] | None:
-        tags = ["SeriesInstanceUID", "SeriesNumber", "Modality", "Rows"]
+    def look() -> Identity:
+        tags = ["SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "SOPClassUID", "ImageType"]
+        tags += ["BurnedInAnnotation", "RecognizableVisualFeatures", "ConversionType"]
+        check_file(path)
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        if "Rows" not in dataset:
+        kind = dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or ""
+        modality = str(dataset.get("Modality") or "?")
+        other = _NOT_SCAN_CLASSES.get(str(kind), modality if modality in _NOT_SCANS else "")
+        if "Rows" not in dataset and not other:
             # pydicom reads a file that ends early without complaint: an image class without rows is one of these.
-            kind = dataset.file_meta.get("MediaStorageSOPClassUID", "")
-            if "Image Storage" in getattr(kind, "name", ""):
-                raise EOFError
-            return None
-        number = dataset.get("SeriesNumber")
+            if not kind or "Image Storage" in getattr(kind, "name", ""):
+                raise fail(path, "no Rows in its header: truncated or damaged", _COMPLETE, _AGAIN)
+            other = getattr(kind, "name", "") or modality
+        if "SeriesInstanceUID" not in dataset and other not in ("", "DICOMDIR"):
+            raise EOFError
+        number = str(dataset.get("SeriesNumber") or "").strip()
+        flags = () if other else tuple(_flags(dataset, str(kind)))
         uid = str(dataset.get("SeriesInstanceUID", ""))
-        return uid, "" if number is None else str(int(number)), str(dataset.get("Modality", "?"))
+        return Identity(uid, number if number.isdigit() else "", modality, other, flags)
 
     return _guarded(path, look)
+
+
+def _flags(dataset: Dataset, kind: str) -> list[str]:
+    flags = []
+    if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
+        flags.append("text burned into the pixels (BurnedInAnnotation is YES)")
+    if str(dataset.get("RecognizableVisualFeatures") or "").upper() == "YES":
+        flags.append("recognisable features (RecognizableVisualFeatures is YES)")
+    if kind.startswith(_CAPTURE) or "ConversionType" in dataset:
+        flags.append("secondary captures, which often show text")
+    return flags
 
 
 def patient_of(path: Path) -> str:
@@ -91,105 +158,208 @@ def patient_of(path: Path) -> str:
     """
 
     def look() -> str:
+        check_file(path)
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
         return str(dataset.get("PatientID") or "")
 
     return _guarded(path, look)
 
 
-def read_header(path: Path, source: str) -> Header:
-    """Read a file; its pixels are decoded later, by :func:`decode`.
+def read_header(path: Path) -> Header:
+    """Read a file; its pixels are decoded later.
 
     Args:
         path: A DICOM file with an image.
-        source: Name of the series, for the faults.
 
     Raises:
-        FaultyDataError: If the file is damaged.
+        FaultyDataError: If the file is damaged, or its pixels are not what the header says.
     """
-    return _guarded(path, lambda: _parse(pydicom.dcmread(path), path, source))
 
+    def look() -> Header:
+        check_file(path)
+        return _parse(pydicom.dcmread(path), path)
 
-def decode(header: Header) -> NDArray[Any]:
-    """Stored values of a file, (frame, row, column).
-
-    Raises:
-        FaultyDataError: If the pixels are damaged, or compressed in a way that no installed decoder reads.
-    """
-    try:
-        values: NDArray[Any] = header.dataset.pixel_array
-    except Exception as error:  # decoders are plug-ins, each with errors of its own
-        syntax = getattr(header.dataset.file_meta.get("TransferSyntaxUID"), "name", "")
-        kind = "damaged pixels" if "Little Endian" in syntax else f"pixels that cannot be decoded ({syntax})"
-        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        action = "decompress it (gdcmconv --raw), or copy or export it again"
-        raise fail(header.path, f"{kind}: {reason}", "readable pixels", action) from None
-    return values if values.ndim == 3 else values[None]
+    return _guarded(path, look)
 
 
 def _guarded(path: Path, function: Callable[[], T]) -> T:
     """The function's result; whatever pydicom raises on a damaged file becomes one clear error."""
     try:
-        return function()
+        with quiet():
+            return function()
+    except FaultyDataError:
+        raise
     except OSError as error:
         reason = error.strerror or "not DICOM"
-        raise fail(path, f"cannot be read ({reason})", "a complete DICOM file", "copy or export it again") from None
+        raise fail(path, f"cannot be read ({reason})", _COMPLETE, _AGAIN) from None
     except Exception:  # pydicom raises nearly any kind on damaged bytes
-        raise fail(path, "a damaged DICOM file", "a complete DICOM file", "copy or export it again") from None
+        raise fail(path, "a damaged DICOM file", _COMPLETE, _AGAIN) from None
 
 
-def _parse(dataset: Dataset, path: Path, source: str) -> Header:
+def _parse(dataset: Dataset, path: Path) -> Header:
+    faults: list[Fault] = []
+
+    def wrong(found: str, expected: str, action: str = _AGAIN) -> None:
+        faults.append(Fault(str(path), found, expected, action))
+
     photometric = str(dataset.get("PhotometricInterpretation", "missing"))
-    faults = []
-    if not photometric.startswith("MONOCHROME") or int(dataset.get("SamplesPerPixel", 1)) != 1:
-        faults.append(Fault(source, f"colour images ({photometric})", "grey values", "export the original series"))
+    if not photometric.startswith("MONOCHROME") or _whole(dataset, "SamplesPerPixel", 1) != 1:
+        wrong(f"colour images ({photometric})", "grey values", "export the original series")
     if "MOSAIC" in (dataset.get("ImageType") or ()):
         action = "convert it to NIfTI, for example with dcm2niix"
-        faults.append(Fault(source, "mosaic images (many slices tiled in one)", "one slice per frame", action))
+        wrong("mosaic images (many slices tiled in one)", "one slice per frame", action)
     if "ModalityLUTSequence" in dataset:
-        faults.append(Fault(source, "a modality lookup table", "rescale slope and intercept", "export it without"))
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        faults.append(Fault(source, f"no pixels in {path.name}", "pixel data in every file", "export it again"))
-    count = int(dataset.get("NumberOfFrames") or 1)
-    size = (int(dataset.Rows), int(dataset.Columns))
-    slices, scale, missing = [], [], set()
-    for frame in range(count):
-        values = {key: _numbers(_value(dataset, frame, key)) for key in _LENGTHS}
-        absent = {key for key, length in _LENGTHS.items() if len(values[key]) != length}
-        missing |= absent
-        if not absent:
+        wrong("a modality lookup table", "rescale slope and intercept", "export it without")
+    size = _whole(dataset, "Rows", 0), _whole(dataset, "Columns", 0)
+    if min(size) < 1:
+        wrong(f"Rows x Columns of {size[0]} x {size[1]}", "positive numbers of rows and columns")
+    bits = _bits(dataset, wrong)
+    count = _frames(dataset, wrong)
+    if not faults:
+        try:
+            check_length(path, dataset, count, bits)
+        except FaultyDataError as error:
+            faults.extend(error.faults)
+    frames = range(count if count else 0)
+    slices, scale, traits = [], [], []
+    bad: list[tuple[str, str]] = []
+    for frame in frames:
+        values = {key: _numbers(dataset, frame, key, bad) for key in _LENGTHS}
+        slope = _number(dataset, frame, "RescaleSlope", 1.0, bad)
+        scale.append((slope, _number(dataset, frame, "RescaleIntercept", 0.0, bad)))
+        if all(values.values()):
             name = path.name if count == 1 else f"{path.name} frame {frame + 1}"
             spacing, orientation = values["PixelSpacing"], values["ImageOrientationPatient"]
             slices.append(Slice(name, size, spacing, orientation, values["ImagePositionPatient"]))
-        slope, intercept = (_value(dataset, frame, key) for key in ("RescaleSlope", "RescaleIntercept"))
-        scale.append((1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)))
-    if not np.isfinite(scale).all():
-        raise ValueError
+        traits.append(_traits(dataset, frame))
+    missing = sorted({key for found, key in bad if found == "no"})
     if missing:
-        found = f"no {', '.join(sorted(missing))} in {path.name}"
         action = "export the original series, not a screen capture or a copy without geometry"
-        faults.append(Fault(source, found, "a position, orientation and spacing for every slice", action))
-        slices = []
-    return Header(path, dataset, photometric, tuple(slices), tuple(scale), tuple(faults))
+        wrong(f"no {', '.join(missing)}", "a position, orientation and spacing for every slice", action)
+    for key in sorted({key for found, key in bad if found == "not finite"}):
+        wrong(f"a value of {key} that is not {_LENGTHS.get(key, 1)} finite number(s)", "numbers", "export it again")
+    if any(slope == 0 for slope, _ in scale):
+        wrong("a rescale slope of 0, which makes every voxel alike", "a slope other than 0", "export it again")
+    complete = len(slices) == count and min(size) > 0
+    instance = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("InstanceNumber") or "")
+    places = tuple(slices) if complete else ()
+    return Header(path, dataset, photometric, instance, places, tuple(scale), tuple(traits), tuple(faults))
 
 
-def _numbers(values: Any) -> Any:
-    """Finite numbers of a multi-valued attribute; () where it is absent or has but one value."""
-    if values is None or isinstance(values, int | float | str):
+def _bits(dataset: Dataset, wrong: Callable[..., None]) -> int:
+    """Bits per value in the file; what cannot be is reported."""
+    name = next((key for key in PIXELS if key in dataset), "PixelData")
+    allocated = _whole(dataset, "BitsAllocated", {"PixelData": 0, "FloatPixelData": 32}.get(name, 64))
+    if name != "PixelData":
+        return allocated
+    stored = _whole(dataset, "BitsStored", allocated)
+    high = _whole(dataset, "HighBit", stored - 1)
+    if allocated not in (8, 16, 32):
+        wrong(f"BitsAllocated {allocated or 'missing'}", "8, 16 or 32 bits per voxel", "export it again")
+    elif not 1 <= stored <= allocated:
+        wrong(f"BitsStored {stored} of BitsAllocated {allocated}", "as many bits stored as allocated at most")
+    elif high != stored - 1:
+        wrong(f"HighBit {high} with BitsStored {stored}", f"HighBit {stored - 1}", "export it again")
+    if _whole(dataset, "PixelRepresentation", 0) not in (0, 1):
+        wrong("PixelRepresentation neither 0 nor 1", "unsigned or signed values", "export it again")
+    return allocated
+
+
+def _frames(dataset: Dataset, wrong: Callable[..., None]) -> int:
+    """Number of frames; 0 if the header contradicts itself, so that nobody counts up to a number that is a lie."""
+    count = _whole(dataset, "NumberOfFrames", 1)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    described = None if groups is None else len(groups)
+    if count < 1 or (described is not None and described != count):
+        says = "no" if described is None else str(described)
+        wrong(f"{count} frames declared, {says} described", "a description of every frame", _AGAIN)
+        return 0
+    if count > 1 and described is None:
+        wrong(f"{count} frames without a position each", "an enhanced object, or one file per slice", "export it again")
+        return 0
+    return count
+
+
+def _whole(dataset: Dataset, key: str, default: int) -> int:
+    value = dataset.get(key)
+    return default if value is None or value == "" else int(value)
+
+
+def _numbers(dataset: Dataset, frame: int, key: str, bad: list[tuple[str, str]]) -> Any:
+    """Finite numbers of a multi-valued attribute; () where they are absent or wrong, which is noted."""
+    try:
+        values = _value(dataset, frame, key)
+        if values is None or values == "" or (hasattr(values, "__len__") and len(values) == 0):
+            bad.append(("no", key))
+            return ()
+        numbers = tuple(float(value) for value in (values if hasattr(values, "__len__") else [values]))
+        if len(numbers) != _LENGTHS[key] or not np.isfinite(numbers).all() or max(map(abs, numbers)) > 1e6:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, ArithmeticError):
+        bad.append(("not finite", key))
         return ()
-    numbers = tuple(float(value) for value in values)
-    if not np.isfinite(numbers).all():
-        raise ValueError
     return numbers
+
+
+def _number(dataset: Dataset, frame: int, key: str, default: float, bad: list[tuple[str, str]]) -> float:
+    try:
+        value = _value(dataset, frame, key)
+        number = default if value is None or value == "" else float(value)
+        if not np.isfinite(number) or abs(number) > 1e30:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, ArithmeticError):
+        bad.append(("not finite", key))
+        return default
+    return number
+
+
+def _traits(dataset: Dataset, frame: int) -> Mapping[str, Any]:
+    """What tells volumes in one series apart, as far as the frame says; values are compared, never shown."""
+
+    def get(*keys: str) -> Any:
+        for key in keys:
+            try:
+                value = _value(dataset, frame, key)
+            except Exception:  # an unreadable value tells nothing apart
+                continue
+            if value is not None and value != "":
+                return value
+        return None
+
+    kind = [str(part).upper() for part in dataset.get("ImageType") or ()]
+    rescaled = any(get(key) is not None for key in ("RescaleSlope", "RescaleIntercept"))
+    found = {
+        "modalities": get("Modality"),
+        "frames of reference": get("FrameOfReferenceUID"),
+        "values of BitsAllocated": get("BitsAllocated"),
+        "values of PixelRepresentation": get("PixelRepresentation"),
+        "photometric interpretations": get("PhotometricInterpretation"),
+        "echo times": get("EffectiveEchoTime", "EchoTime"),
+        "time points": get("TemporalPositionIndex", "TemporalPositionIdentifier"),
+        "b-values": get("DiffusionBValue"),
+        "reconstruction kernels": get("ConvolutionKernel"),
+        "stacks": get("StackID"),
+        "image types (magnitude, phase)": next((part for part in kind[2:4] if part in _COMPONENTS), None),
+        "kinds of image (localizer and not)": "LOCALIZER" in kind,
+        "ways to rescale values (with and without rescale slope)": rescaled,
+        "acquisition numbers": get("AcquisitionNumber"),
+        "acquisition times": get("AcquisitionTime"),
+        "flip angles": get("FlipAngle"),
+        "inversion times": get("InversionTime"),
+        "trigger times": get("TriggerTime"),
+        "spacing": get("SpacingBetweenSlices"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _value(dataset: Dataset, frame: int, key: str) -> Any:
     """An attribute of one frame: from its own functional groups, the shared ones, or the data set itself."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for groups in per_frame[frame : frame + 1], shared[:1]:
-        for group in groups:
-            macro = group.get(_GROUPS[key])
-            if macro and key in macro[0]:
-                return macro[0].get(key)
+    if key in _GROUPS:
+        for groups in per_frame[frame : frame + 1], shared[:1]:
+            for group in groups:
+                macro = group.get(_GROUPS[key])
+                if macro and key in macro[0]:
+                    return macro[0].get(key)
     return dataset.get(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from medgen.volume import Grid
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 # Below this, rows and columns that are not quite perpendicular to the stack are rounding; the affine keeps the shear.
 _TILT_DEGREES = 0.25
+_GAPS, _ONE_EACH = "irregular spacing", "one slice per position"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Stack:
     faults: tuple[Fault, ...]
 
 
-def stack(slices: Sequence[Slice], source: str) -> Stack:
+def stack(slices: Sequence[Slice], source: str, *, complete: bool = True, hint: str = "") -> Stack:
     """Order slices along their normal and find the grid they make.
 
     Slices must share size, spacing and orientation, lie at distinct and regular positions (each gap within 1 % or
@@ -60,6 +61,8 @@ def stack(slices: Sequence[Slice], source: str) -> Stack:
     Args:
         slices: The slices in any order.
         source: Name of the folder or file, for the faults.
+        complete: Whether these are all slices; gaps are not reported if some could not be read.
+        hint: What may explain that a place is taken twice.
     """
     if len(slices) < 2:
         found = "a single slice" if slices else "no slices"
@@ -79,7 +82,11 @@ def stack(slices: Sequence[Slice], source: str) -> Stack:
     positions = np.array([item.position for item in slices], dtype=np.float64)
     order = np.argsort(positions @ normal, kind="stable")
     ordered = [slices[index] for index in order]
-    faults += _irregular(ordered, positions[order], normal, source)
+    faults += [
+        replace(fault, found=fault.found + hint * (fault.expected == _ONE_EACH))
+        for fault in _irregular(ordered, positions[order], normal, source)
+        if complete or not fault.found.startswith(_GAPS)
+    ]
     if faults:
         return Stack(tuple(order.tolist()), None, tuple(faults))
     affine = np.eye(4)
@@ -138,7 +145,7 @@ def _irregular(
             f"first {ordered[first].name} and {ordered[first + 1].name}"
         )
         action = "remove copies, or separate time points, echoes or reconstructions into folders"
-        faults.append(Fault(source, found, "one slice per position", action))
+        faults.append(Fault(source, found, _ONE_EACH, action))
     if same.all():
         return faults
     # Along the stack as it is, so that a tilt does not change what is said about the gaps.
@@ -152,7 +159,7 @@ def _irregular(
         missing = round(float(lengths[first]) / median) - 1
         whole = missing > 0 and abs(lengths[first] / median - missing - 1) < 0.02
         found = (
-            f"irregular spacing: {int(wrong.sum())} of {len(lengths)} gaps differ, first {lengths[first]:.3f} mm "
+            f"{_GAPS}: {int(wrong.sum())} of {len(lengths)} gaps differ, first {lengths[first]:.3f} mm "
             f"between {names[first]} and {names[first + 1]}" + (f" ({missing} missing?)" if whole else "")
         )
         action = "add the missing slices, or resample the series to a regular spacing knowingly"

@@ -1,0 +1,229 @@
+"""Planted patient data: nothing of it may leave the source, and what is printed is harmless where it is read."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import stat
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from medgen import files, io
+from medgen.cohorts import simulate
+from medgen.errors import DataError
+from medgen.faces import NOTE, may_show_face
+from medgen.integrity import check
+from medgen.layouts import CohortConfig, load_cohort
+from medgen.pipelines import importing
+from medgen.volume import Grid, Volume
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny"
+CANARIES = (
+    "Mueller-Kanari",
+    "PID-Kanari-4711",
+    "19510203",
+    "ACC-Kanari-9",
+    "Klinik-Kanari",
+    "Dr-Kanari-Arzt",
+    "Kommentar-Kanari",
+    "Privat-Kanari",
+    "Descrip-Kanari",
+    "Aux-Kanari",
+    "Db-Kanari",
+    "Intent-Kanari",
+    "Extension-Kanari",
+    "Station-Kanari",
+    "Spalte-Kanari",
+)
+
+
+def bytes_of(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content + (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else b"")
+
+
+def hits(folder: Path, words) -> list[tuple[str, str]]:
+    """Every place below a folder where a word is, in its names or its bytes, in UTF-8, UTF-16 or base64."""
+    found = []
+    for path in folder.rglob("*"):
+        content = str(path.relative_to(folder)).encode() + (bytes_of(path) if path.is_file() else b"")
+        for word in words:
+            forms = [word.encode(), word.encode("utf-16-le"), word.encode("utf-16-be")]
+            forms += [base64.b64encode(b"\0" * pad + word.encode())[pad + (pad > 0) : -4] for pad in range(3)]
+            found += [(str(path), word) for form in forms if form in content]
+    return found
+
+
+def dicom_of(volume: Volume, folder: Path, number: int, make_image) -> None:
+    data = volume.data[0]
+    scaled = ((data - data.min()) / (data.max() - data.min()) * 4000).astype(np.uint16)
+    affine = np.diag([-1.0, -1, 1, 1]) @ volume.grid.affine
+    row, column, step = (affine[:3, axis] for axis in range(3))
+    for index in range(scaled.shape[2]):
+        item = make_image(np.ascontiguousarray(scaled[:, :, index].T))
+        item.SeriesInstanceUID = f"1.2.3.{number}"
+        item.ImageOrientationPatient = [*(row / np.linalg.norm(row)), *(column / np.linalg.norm(column))]
+        item.PixelSpacing = [np.linalg.norm(column), np.linalg.norm(row)]
+        item.ImagePositionPatient = list(affine[:3, 3] + index * step)
+        item.PatientName, item.PatientID = f"Mueller-Kanari^{number}", f"PID-Kanari-4711-{number}"
+        item.PatientBirthDate, item.AccessionNumber = "19510203", "ACC-Kanari-9"
+        item.InstitutionName, item.ReferringPhysicianName = "Klinik-Kanari", "Dr-Kanari-Arzt"
+        item.PatientComments, item.StationName = "Kommentar-Kanari", "Station-Kanari"
+        item.private_block(0x0019, "Privat-Kanari", create=True).add_new(1, "LO", "Privat-Kanari")
+        folder.mkdir(parents=True, exist_ok=True)
+        pydicom.dcmwrite(folder / f"Mueller-Kanari_{index:03d}.dcm", item, enforce_file_format=True)
+
+
+def nifti_of(volume: Volume, path: Path, dtype) -> None:
+    image = nib.Nifti1Image(volume.data[0].astype(dtype), volume.grid.affine)
+    image.header.set_sform(volume.grid.affine, 1)
+    image.header["descrip"], image.header["aux_file"] = b"Descrip-Kanari", b"Aux-Kanari"
+    image.header["db_name"], image.header["intent_name"] = b"Db-Kanari", b"Intent-Kanari"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Extension-Kanari"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> dict[str, Path]:
+    """One simulated cohort as a DICOM tree and as NIfTI files with a table, both full of patient data."""
+    from ..io.dicom_folders import image
+
+    base = tmp_path_factory.mktemp("Klinik-Kanari")
+    simulate(base / "plain", n=8, seed=0, spacing=8.0)
+    rows = []
+    for number, case in enumerate(load_cohort(base / "plain")):
+        volume, mask = case.read_image(), case.read_mask()
+        dicom_of(volume, base / "dicom" / f"Mueller-Kanari_{number}_19510203" / "t1", number, image)
+        name = f"Mueller-Kanari_{number}_19510203"
+        nifti_of(volume, base / "nifti" / "images" / f"{name}.nii.gz", np.float32)
+        nifti_of(mask, base / "nifti" / "masks" / f"{name}.nii.gz", np.uint8)
+        rows.append(f"{name},Mueller-Kanari-{number},{60 + number},Spalte-Kanari")
+    (base / "nifti" / "subjects.csv").write_text("case,subject,age,comment\n" + "\n".join(rows) + "\n")
+    return {"dicom": base / "dicom", "nifti": base / "nifti"}
+
+
+@pytest.fixture(scope="module")
+def imported(sources, tmp_path_factory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("out")
+    for name, source in sources.items():
+        importing.run(source, base / name, CohortConfig(), workers=1)
+    return {name: base / name for name in sources}
+
+
+def test_the_search_finds_what_is_planted(tmp_path):
+    word = "Mueller-Kanari"
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"x" + word.encode()))
+    (tmp_path / "b").write_bytes(word.encode("utf-16"))
+    for pad in range(3):
+        (tmp_path / f"c{pad}").write_bytes(base64.b64encode(b"z" * pad + word.encode() + b"more"))
+    (tmp_path / word).touch()
+    assert {Path(path).name for path, _ in hits(tmp_path, [word])} == {"a.gz", "b", "c0", "c1", "c2", word}
+
+
+@pytest.mark.parametrize("name", ["dicom", "nifti"])
+def test_an_imported_cohort_holds_nothing_of_the_patients(name, sources, imported):
+    out = imported[name]
+    assert hits(out, CANARIES) == []
+    assert hits(out, [str(sources[name]), str(out.parent), str(Path.home()) + "/"]) == []
+    assert check(out).ok
+    key = importing.key_file(sources[name])
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert "Mueller-Kanari" in key.read_text()
+    assert hits(out, [files.read_json(key)["key"]]) == []
+
+
+def test_values_ages_and_subjects_survive(sources, imported):
+    manifest = load_cohort(imported["nifti"])
+    table = files.read_json(importing.key_file(sources["nifti"]))["table"]
+    for case in load_cohort(sources["nifti"]):
+        mine = manifest.subset([table[f"case: {case.id}"]]).cases[0]
+        np.testing.assert_array_equal(mine.read_image().data, case.read_image().data)
+        assert mine.attributes == {"age": case.attributes["age"]}
+    assert len(manifest.subjects) == 8
+
+
+def test_the_same_key_gives_the_same_ids_and_another_one_others(sources, imported, tmp_path):
+    importing.run(sources["dicom"], tmp_path / "again", CohortConfig(), workers=1)
+    importing.run(sources["dicom"], tmp_path / "other", CohortConfig(), workers=1, key=tmp_path / "key.json")
+    ids = [{case.id for case in load_cohort(path)} for path in (imported["dicom"], tmp_path / "again")]
+    assert ids[0] == ids[1]
+    assert not ids[0] & {case.id for case in load_cohort(tmp_path / "other")}
+    with pytest.raises(DataError, match="must not lie in the new folder"):
+        importing.run(sources["dicom"], tmp_path / "x", CohortConfig(), workers=1, key=tmp_path / "x" / "key.json")
+    with pytest.raises(DataError, match="give another place with --key"):
+        importing.run(sources["dicom"], tmp_path / "x", CohortConfig(), workers=1, key=tmp_path / "absent" / "k.json")
+    (tmp_path / "wrong.json").write_text("{}")
+    with pytest.raises(DataError, match="not a key file"):
+        importing.run(sources["dicom"], tmp_path / "x", CohortConfig(), workers=1, key=tmp_path / "wrong.json")
+
+
+def test_ids_are_kept_on_request_only(sources, tmp_path):
+    importing.run(sources["nifti"], tmp_path / "kept", CohortConfig(), workers=1, keep_ids=True)
+    assert "Mueller-Kanari" in load_cohort(tmp_path / "kept").cases[0].id
+
+
+def test_a_case_that_fails_is_named_on_the_terminal_and_not_in_the_output(sources, tmp_path):
+    import shutil
+
+    source = tmp_path / "Mueller-Kanari"
+    shutil.copytree(sources["dicom"], source)
+    broken = sorted((source / "Mueller-Kanari_0_19510203" / "t1").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:-30])
+    summary = importing.run(source, tmp_path / "out", CohortConfig(), workers=1)
+    assert summary.exit_code == 1
+    assert any(broken.name in line for line in summary.lines)
+    (row,) = csv.DictReader((tmp_path / "out" / "failures.csv").read_text().splitlines())
+    assert "truncated" in row["reason"]
+    assert hits(tmp_path / "out", CANARIES) == []
+
+
+def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(
+    imported, sources, tmp_path, capfd, monkeypatch
+):
+    from medgen.config import load_config
+    from medgen.pipelines.train import TrainRunConfig, run
+
+    # Where a command is started may name the patient too.
+    monkeypatch.chdir(sources["dicom"] / "Mueller-Kanari_0_19510203")
+    out = tmp_path / "run"
+    config = load_config(TrainRunConfig, TINY / "train_vae.yaml", [f"data={imported['dicom']}", f"out={out}"])
+    assert run(config, progress=False).exit_code == 0
+    assert hits(tmp_path, [*CANARIES, str(imported["dicom"]), str(Path.home()) + "/"]) == []
+    assert hits(out, [str(out)]) == []
+    printed = "".join(capfd.readouterr())
+    assert not [word for word in CANARIES if word in printed]
+
+
+def test_whole_heads_are_noticed_and_brains_are_not(shared_data):
+    heads = [shared_data / "lesions" / "ch2.nii.gz", shared_data / "dicom" / "t1_sagittal_384"]
+    assert all(may_show_face(io.read(path)) for path in heads)
+    brains = sorted((shared_data / "oasis").glob("*_T1w.nii.gz"))[:4]
+    assert not any(may_show_face(io.read(path)) for path in brains)
+    assert NOTE in " ".join(check(heads[0]).notes)
+
+
+def test_text_in_tables_is_no_formula_and_numbers_stay_numbers(tmp_path):
+    rows = [{"a": "=HYPERLINK(1)", "b": "-1.5"}, {"a": "@x", "b": "+cmd"}, {"a": "plain", "b": -2.5}]
+    files.write_csv(tmp_path / "t.csv", rows, ["a", "b"])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n'=HYPERLINK(1),-1.5\n'@x,'+cmd\nplain,-2.5\n"
+
+
+def test_escape_sequences_in_names_are_shown(tmp_path, capfd, monkeypatch):
+    from medgen.pipelines.cli import main
+
+    name = tmp_path / "a\x1b[31m\nb.nii"
+    io.write(Volume(np.ones((1, 4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4))), name)
+    monkeypatch.setattr(sys, "argv", ["medgen", "data", "check", str(name)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capfd.readouterr()
+    assert ended.value.code == 2
+    assert "\x1b" not in captured.err
+    assert len(captured.err.splitlines()) == 1
