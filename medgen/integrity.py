@@ -55,7 +55,8 @@ class CheckResult:
 
         Returns:
             ``schema`` (1), ``path`` that was checked, ``ok``, ``cases`` (how many were looked at), ``files`` (names of
-            those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``), ``notes`` (sentences; no fault).
+            those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``),
+            ``notes`` (sentences about what is no fault).
         """
         faults = [asdict(fault) for fault in self.faults]
         names = list(dict.fromkeys(fault.file for fault in self.faults))
