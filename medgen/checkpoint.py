@@ -9,7 +9,7 @@ import platform
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -81,7 +81,7 @@ def save_checkpoint(out: Path, state: Mapping[str, Any]) -> None:
     with atomic_path(out / CHECKPOINT) as temporary, temporary.open("wb") as file:
         sink = _Sink(file)
         try:
-            torch.save({"version": _VERSION, **state}, sink)
+            torch.save({"version": _VERSION, **state}, cast("IO[bytes]", sink))
         except RuntimeError:
             # torch replaces the error of a full disk by one about its own bookkeeping.
             if sink.error is None:

@@ -199,7 +199,10 @@ def _fit(
     prepared = set(dataset.ids)
     subsets = {name: dataset.subset([case.id for case in part if case.id in prepared]) for name, part in parts.items()}
     labels = 0 if dataset.labels is None else int(dataset.labels.max())
-    model = build(_settings(config, dataset.channels, labels), seed=config.seed)
+    settings = _settings(config, dataset.channels, labels)
+    if labels > getattr(settings, "n_labels", labels):
+        raise ConfigError(f"model.n_labels: the masks hold labels up to {labels}; leave it out, or set it to {labels}")
+    model = build(settings, seed=config.seed)
     return fit(
         model,
         subsets["train"],

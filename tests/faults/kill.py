@@ -84,6 +84,8 @@ def write_configs(root: Path) -> None:
     base = yaml.safe_load((CONFIGS / "train_vae.yaml").read_text())
     for family in available():
         model = {"family": family, **family_class(family).tiny}
+        # Follows from the cohort.
+        model.pop("n_labels", None)
         (root / f"{family}.yaml").write_text(yaml.safe_dump({**base, "model": files.plain(model)}))
 
 
