@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import runpy
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,29 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# No test reaches another machine, nor does any process that a test starts: see the file.
+_OFFLINE = Path(__file__).parent / "offline"
+_NETWORK_LOG = Path(tempfile.mkdtemp(prefix="medgen-tests-")) / "network.log"
+os.environ["MEDGEN_TESTS_NETWORK_LOG"] = str(_NETWORK_LOG)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_OFFLINE), os.environ.get("PYTHONPATH"))))
+runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
+
+
+@pytest.fixture
+def network_log() -> Path:
+    """Where attempts to reach another machine are written, a line each; missing where there were none."""
+    return _NETWORK_LOG
+
+
+@pytest.fixture(autouse=True)
+def _offline() -> Iterator[None]:
+    """Fails a test that, or whose processes, tried to reach another machine, also if the error was swallowed."""
+    yield
+    if _NETWORK_LOG.exists():
+        tried = _NETWORK_LOG.read_text()
+        _NETWORK_LOG.unlink()
+        pytest.fail(f"tried to reach another machine: {tried}")
 
 
 @pytest.fixture(scope="session", autouse=True)
