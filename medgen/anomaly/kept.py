@@ -151,6 +151,4 @@ def _member(path: Path, name: str) -> NDArray[Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected the measurements of a finished run") from None
     except DataError as error:
-        raise DataError(
-            f"{error}; expected the measurements of a finished run, damaged or another file; run again"
-        ) from None
+        raise DataError(f"{error}: damaged, or no file of measurements; run again") from None

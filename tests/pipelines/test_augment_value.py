@@ -18,6 +18,7 @@ from medgen.errors import AuditError, ConfigError, DataError, MedgenError
 from medgen.files import read_json, write_json
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment, augment_value
+from medgen.synthesis.value import _keep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = CONFIGS / "tiny" / "value.yaml"
@@ -116,7 +117,7 @@ def test_ordinary_arms_alone_and_an_interrupted_study_goes_on(
     assert len(kept) == 4
     for path in kept:
         content = read_json(path)
-        write_json(path, {**content, "rows": [{**row, "seconds": 1234.0} for row in content["rows"]]})
+        _keep(path, content["key"], [{**row, "seconds": 1234.0} for row in content["rows"]])
     summary = augment_value.run(settings, resume=True)
     assert {float(row["seconds"]) for row in rows(out / "value.csv")} == {1234.0}
     assert any("NOT MEASURED: no arm had synthetic scans. Best ordinary arm:" in line for line in summary.lines)
