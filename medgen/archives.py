@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import stat
 import zipfile
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from numpy.lib import format as npy
@@ -40,6 +41,8 @@ def read_npz(path: str | Path, names: Sequence[str], limit: int) -> dict[str, ND
             present = {member.filename: member for member in members}
             if len(members) > _MEMBERS or len(present) != len(members):
                 raise DataError(f"{path}: too many arrays, or two of one name; expected an .npz file that NumPy wrote")
+            if any(_leaves(member) for member in members):
+                raise DataError(f"{path}: holds a link or a path out of its folder; expected an .npz file of arrays")
             missing = [name for name in names if f"{name}.npy" not in present]
             if missing:
                 found = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in present)[:10])
@@ -65,6 +68,12 @@ def read_npz(path: str | Path, names: Sequence[str], limit: int) -> dict[str, ND
         raise DataError(
             f"{path}: cannot be read as .npz without pickled objects ({error.__class__.__name__}); make it again"
         ) from None
+
+
+def _leaves(member: zipfile.ZipInfo) -> bool:
+    """Whether a member, unpacked, would lie elsewhere; nothing here unpacks to files, but others do."""
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    return name.is_absolute() or ".." in name.parts or stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str | Path) -> NDArray[Any]:

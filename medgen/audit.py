@@ -146,6 +146,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise AuditError(f"{error}; expected the record of a finished run") from None
     if not isinstance(record, dict) or record.get("format") != _FORMAT or not isinstance(record.get("files"), dict):
         raise AuditError(f"{path}: not an outputs record of format {_FORMAT}; it may be of another medgen version")
+    if not all(isinstance(digest, str) for digest in record["files"].values()):
+        raise AuditError(f"{path}: lists files without a SHA-256; restore it from a copy")
     body = {key: value for key, value in record.items() if key != "sha256"}
     if files.sha256_json(body) != record.get("sha256"):
         raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import platform
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,7 +109,9 @@ def load_checkpoint(
     if not path.exists() and not path.is_symlink():
         return None
     try:
-        with open_regular(path) as file:
+        with open_regular(path) as file, warnings.catch_warnings():
+            # Of torch, about files that are not of torch; what is wrong with them is said below.
+            warnings.simplefilter("ignore")
             content = _checked(file)
             state = torch.load(content, map_location=device, weights_only=True)
     except _UNREADABLE as error:
@@ -160,12 +163,18 @@ def _checked(file: BinaryIO) -> BinaryIO:
 
     Members are stored as they are, so that nothing can unpack to more than the file holds.
     """
+    # What torch takes for an archive; anything else it reads in older ways.
+    if file.read(4) != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no archive")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        # torch finds members by their names in small letters.
+        if len({member.filename.lower() for member in members}) != len(members):
+            raise zipfile.BadZipFile("two members of one name")
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 raise zipfile.BadZipFile("a compressed member")
-            if member.filename.endswith("data.pkl") and member.file_size > _PICKLE_LIMIT:
+            if member.filename.lower().endswith(".pkl") and member.file_size > _PICKLE_LIMIT:
                 raise zipfile.BadZipFile("too large a header")
         if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
             raise zipfile.BadZipFile("members that overlap")

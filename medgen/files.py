@@ -24,6 +24,8 @@ REPLACED = ".old-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Deeper nesting is nobody's data, and would end in the interpreter's limit of recursion.
 _DEPTH = 64
+# A bracket takes one byte on disk and sixty in memory; more values than this are no record of ours.
+_VALUES = 5_000_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -149,12 +151,14 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path, limit: int = 64 << 20) -> Any:
-    """Read a JSON file of at most ``limit`` bytes, nested at most 64 deep.
+    """Read a JSON file of at most ``limit`` bytes and five million values, nested at most 64 deep.
 
     Raises:
         DataError: If it is missing, too large, nested too deeply or not JSON; NaN and infinities are not JSON.
     """
     text = read_text(path, limit)
+    if sum(text.count(sign) for sign in ",[{") > _VALUES:
+        raise DataError(f"{path}: cannot be read as JSON (more than {_VALUES} values); restore it from a copy")
     try:
         data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:

@@ -37,6 +37,7 @@ _PARAM_LIMIT = 6000
 _KEY_LIMIT = 250
 # Entries that are held while the disk is full.
 _HELD = 100_000
+_LINE_LIMIT = 64 << 20
 
 # An absolute POSIX or Windows path inside a text; not the path of a URL, nor a division such as "a/b".
 _POSIX = re.compile(r"(?<![\w.:/~])/(?:[^\s/:;,'\"<>|]+/)*([^\s/:;,'\"<>|]+)/?")
@@ -248,12 +249,18 @@ def _is_torn(path: Path) -> bool:
 
 
 def entries(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield each whole entry from a byte offset on, with the offset behind it; damaged lines are skipped."""
+    """Yield each whole entry from a byte offset on, with the offset behind it; damaged lines are skipped.
+
+    Raises:
+        DataError: If the file cannot be read or holds a line that is no entry by its length.
+    """
     try:
         with files.open_regular(path) as file:
             file.seek(offset)
-            for line in file:
+            while line := file.readline(_LINE_LIMIT):
                 if not line.endswith(b"\n"):
+                    if len(line) == _LINE_LIMIT:
+                        raise DataError(f"{path}: a line of more than {_LINE_LIMIT} bytes; it is no journal of medgen")
                     return
                 offset += len(line)
                 with suppress(ValueError, RecursionError):
@@ -262,6 +269,8 @@ def entries(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]
                         yield entry, offset
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected the journal of a run") from None
 
 
 def _is_entry(entry: Any) -> bool:

@@ -26,6 +26,8 @@ class MeanTeacher:
     def __init__(self, student: nn.Module, config: Consistency) -> None:
         self.network = copy.deepcopy(student).requires_grad_(False)
         self._config = config
+        # Ids of the scans that the last loss was of, as far as they are known.
+        self.drawn: tuple[str, ...] = ()
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
@@ -58,7 +60,9 @@ class MeanTeacher:
             generator: Of every draw; on the CPU.
         """
         images = self._config.images
-        image = images[torch.randint(len(images), (batch,), generator=generator)].to(precision.device)
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        self.drawn = tuple(self._config.ids[row] for row in rows.tolist()) if self._config.ids else ()
+        image = images[rows].to(precision.device)
         if augmentation is not None:
             image, _ = augment(image, None, augmentation, generator)
         with precision.autocast():

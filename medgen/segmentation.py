@@ -15,6 +15,7 @@ from torch.nn import functional
 from medgen.augmentation import AugmentConfig, augment
 from medgen.config import Config
 from medgen.errors import TrainingError
+from medgen.finite import Watch
 from medgen.mean_teacher import MeanTeacher
 from medgen.models.blocks import crop_to, pad_to_multiple
 from medgen.precision import Precision, PrecisionName, precision_of
@@ -165,7 +166,7 @@ def train_segmenter(
 
     Raises:
         TrainingError: If there is no scan, scans have no labels, grids differ, both ``recipe`` and ``augmentation``
-            are given, or the loss is not finite.
+            are given, or a loss, gradient or weight is not finite (with the scans of that step).
     """
     if recipe is not None and augmentation is not None:
         raise TrainingError("expected either a recipe or an augmentation, found both; the recipe holds its own")
@@ -185,13 +186,12 @@ def train_segmenter(
     teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
+    watch = Watch("the segmenter", "segmenter.lr")
     for step in range(config.steps):
         batch = _draw(real, made, config, seed, step, p_synthetic)
         batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)
-        if recipe.augmentation is not None:
-            batch = _augmented(batch, recipe.augmentation, torch_rng(seed, "segmenter", "augmentation", step))
-        for number, transform in enumerate(recipe.transforms):
-            batch = transform(batch, torch_rng(seed, "segmenter", "transform", number, step))
+        names = batch.ids
+        batch = _changed(batch, recipe, seed, step)
         for group in optimiser.param_groups:
             group["lr"] = config.lr * _schedule(step, config.steps)
         with precision.autocast():
@@ -203,16 +203,13 @@ def train_segmenter(
             progress = step / config.steps
             size = config.batch_size
             loss = loss + teacher.loss(network, size, progress, recipe.augmentation, precision, stream)
+            names += teacher.drawn
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         # A GPU is not made to wait at every step for a number; on a CPU it is there already.
         told = (step + 1) % 10 == 0 or step + 1 == config.steps
-        if (told or loss.device.type == "cpu") and not bool((loss + norm).isfinite()):
-            raise TrainingError(
-                f"the segmenter's loss is {float(loss)}, its gradient {float(norm)}, at step {step + 1}; check the "
-                "scans' intensities, or lower segmenter.lr"
-            )
+        watch.add(step + 1, names, loss.detach(), norm, look=told or loss.device.type == "cpu")
         optimiser.step()
         if teacher is not None:
             teacher.update(network, step)
@@ -223,6 +220,7 @@ def train_segmenter(
                 log({"loss": value}, step + 1)
     # The averaged weights predict better than the last ones (Tarvainen and Valpola 2017).
     trained = network if teacher is None else teacher.network
+    watch.check_weights(trained)
     return Segmenter(trained.eval(), classes, precision, tuple(history))
 
 
@@ -304,7 +302,9 @@ def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[Po
         raise TrainingError(f"the segmenter needs {kind} scans with labels, found {len(data.images)} without")
     classes = (0, *(int(label) for label in labels))
     confidence: Tensor | None = getattr(data, "confidence", None)
-    return Pool(data.images, _indices(data.labels, labels), confidence), classes
+    known: tuple[str, ...] = getattr(data, "ids", ())
+    ids = known or tuple(f"{kind} scan {number}" for number in range(1, len(data.images) + 1))
+    return Pool(data.images, _indices(data.labels, labels), confidence, ids), classes
 
 
 def _indices(numbers: Tensor, labels: Sequence[int]) -> Tensor:
@@ -348,7 +348,16 @@ def _with_extra(
         return batch
     made = recipe.extra.source.draw(int(chosen.sum()), generator)
     _same_grid(made.image, batch.image.shape[1:], "further")
-    return batch.replaced(chosen, LabelledBatch(made.image, _indices(made.target, labels), made.weight))
+    return batch.replaced(chosen, LabelledBatch(made.image, _indices(made.target, labels), made.weight, made.ids))
+
+
+def _changed(batch: LabelledBatch, recipe: Recipe, seed: int, step: int) -> LabelledBatch:
+    """The batch after augmentation and transforms."""
+    if recipe.augmentation is not None:
+        batch = _augmented(batch, recipe.augmentation, torch_rng(seed, "segmenter", "augmentation", step))
+    for number, transform in enumerate(recipe.transforms):
+        batch = transform(batch, torch_rng(seed, "segmenter", "transform", number, step))
+    return batch
 
 
 def _augmented(batch: LabelledBatch, config: AugmentConfig, generator: torch.Generator) -> LabelledBatch:

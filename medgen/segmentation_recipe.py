@@ -40,21 +40,24 @@ class LabelledBatch:
         image: (b, c, i, j, k) float32.
         target: (b, 1, i, j, k) integers, or shares of each class (b, classes, i, j, k) floating point that sum to 1.
         weight: How far each voxel's label is trusted, (b, 1, i, j, k) float32 in [0, 1]; None means fully.
+        ids: Of the scans, to name them when something is wrong; empty where nobody knows.
     """
 
     image: Tensor
     target: Tensor
     weight: Tensor | None = None
+    ids: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> LabelledBatch:
         """The same batch on another device."""
         weight = None if self.weight is None else self.weight.to(device)
-        return LabelledBatch(self.image.to(device), self.target.to(device), weight)
+        return replace(self, image=self.image.to(device), target=self.target.to(device), weight=weight)
 
     def at(self, chosen: Tensor) -> LabelledBatch:
         """The elements where ``chosen`` (b,) bool is true."""
         weight = None if self.weight is None else self.weight[chosen]
-        return LabelledBatch(self.image[chosen], self.target[chosen], weight)
+        ids = tuple(name for name, taken in zip(self.ids, chosen.tolist(), strict=False) if taken)
+        return LabelledBatch(self.image[chosen], self.target[chosen], weight, ids)
 
     def replaced(self, chosen: Tensor, other: LabelledBatch) -> LabelledBatch:
         """The batch with the elements where ``chosen`` (b,) bool is true taken from ``other``, in order."""
@@ -65,7 +68,10 @@ class LabelledBatch:
         if weight is not None or other.weight is not None:
             weight = torch.ones_like(image[:, :1]) if weight is None else weight.clone()
             weight[chosen] = 1.0 if other.weight is None else other.weight.to(weight)
-        return replace(self, image=image, target=target, weight=weight)
+        ids = list(self.ids)
+        for number, row in enumerate(chosen.nonzero()[:, 0].tolist() if ids else ()):
+            ids[row] = other.ids[number] if other.ids else "a further scan"
+        return replace(self, image=image, target=target, weight=weight, ids=tuple(ids))
 
 
 class BatchTransform(Protocol):
@@ -92,17 +98,20 @@ class Pool:
         images: (n, c, i, j, k) float32.
         labels: (n, 1, i, j, k) label numbers.
         confidence: (n, 1, i, j, k) uint8 in 255ths, or None.
+        ids: Of the scans; may be empty.
     """
 
     images: Tensor
     labels: Tensor
     confidence: Tensor | None = None
+    ids: tuple[str, ...] = ()
 
     def draw(self, count: int, generator: torch.Generator) -> LabelledBatch:
         """Scans drawn with replacement."""
         rows = torch.randint(len(self.images), (count,), generator=generator)
         weight = None if self.confidence is None else self.confidence[rows].float() / 255
-        return LabelledBatch(self.images[rows], self.labels[rows], weight)
+        ids = tuple(self.ids[row] for row in rows.tolist()) if self.ids else ()
+        return LabelledBatch(self.images[rows], self.labels[rows], weight, ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +142,7 @@ class Consistency:
         decay: Of the teacher's moving average of the student's weights.
         ramp: Share of the steps over which the weight rises as exp(−5 (1 − t)²).
         noise: Standard deviation of the Gaussian noise that each of the two sees, in standard deviations of the scan.
+        ids: Of the scans; may be empty.
     """
 
     images: Tensor
@@ -140,6 +150,7 @@ class Consistency:
     decay: float = 0.99
     ramp: float = 0.4
     noise: float = 0.1
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

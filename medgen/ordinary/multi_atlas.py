@@ -55,7 +55,7 @@ def _label(setting: Setting, atlases: int) -> Pool:
         best, winner = votes.max(0)
         labels[row, 0] = torch.tensor(values, device=device)[winner].to(torch.uint8).cpu()
         confidence[row, 0] = (best.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return Pool(unlabelled.images, labels, confidence)
+    return Pool(unlabelled.images, labels, confidence, unlabelled.ids)
 
 
 def vote_weights(moved: Tensor, fixed: Tensor, radius: int = 2, chunk: int = 65536) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import medgen
@@ -20,6 +21,7 @@ LEARNT_FROM = "learnt_from.json"
 AUDIT = "audit.json"
 _FORMAT = "medgen-synthetic-scan"
 _VERSION = 1
+_ID = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def provenance(
@@ -104,7 +106,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a record and check its own hash.
 
     Raises:
-        AuditError: If it is missing, no record of this version, or was altered.
+        AuditError: If it is missing, no record of this version, was altered, or names files outside of the cohort.
     """
     try:
         record = files.read_json(path)
@@ -115,6 +117,15 @@ def read_record(path: Path) -> dict[str, Any]:
     body = {key: value for key, value in record.items() if key != "sha256"}
     if files.sha256_json(body) != record.get("sha256"):
         raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
+    # Anyone can make a record whose hash is right, and files are named after its id.
+    if not isinstance(record.get("id"), str) or not _ID.fullmatch(record["id"]):
+        raise AuditError(f"{path}: expected letters, digits, '-', '_' and '.' as id, found {record.get('id')!r:.100}")
+    listed = record.get("files")
+    if not isinstance(listed, dict) or not all(isinstance(digest, str) for digest in listed.values()):
+        raise AuditError(f"{path}: does not list files with their SHA-256; restore it from a copy")
+    for name in listed:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise AuditError(f"{path}: lists {name!r:.100}, which is outside of the cohort; it is no record of medgen")
     return record
 
 

@@ -14,9 +14,23 @@ from medgen import environment, files
 from medgen.errors import ArtifactError, AuditError
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend
-from medgen.synthesis.layouts_out import scan_files, write_scan
+from medgen.synthesis.layouts_out import check_layout, scan_files, write_scan
 from medgen.synthesis.provenance import FOLDER, read_record
 from medgen.volume import Grid
+
+# What of a record a scan is made from.
+_NEEDED: dict[str, type] = {
+    "backend": str,
+    "generator_sha256": str,
+    "seed": int,
+    "grid": dict,
+    "layout": str,
+    "modality": str,
+    "stamp": str,
+    "medgen": str,
+    "commit": str,
+    "versions": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,8 @@ def replay(
         tick: Called with (scans made, all).
 
     Raises:
-        AuditError: If there is no record, a record was altered, or the generator is not the one that made the scan.
+        AuditError: If there is no record, a record was altered or cannot be used, or the generator is not the one that
+            made the scan.
         ArtifactError: If the generator is missing, incomplete or altered.
     """
     records = find_records(Path(target))
@@ -71,7 +86,11 @@ def replay(
     results = []
     for path in records:
         record = read_record(path)
-        name = str(record["backend"])
+        wrong = [key for key, kind in _NEEDED.items() if not isinstance(record.get(key), kind)]
+        if wrong:
+            raise AuditError(f"{path}: {wrong[0]!r} is missing or of the wrong kind; restore the record from a copy")
+        check_layout(record["layout"], channels=1)
+        name = record["backend"]
         if name not in loaded:
             loaded[name] = load_backend(_generator(path, name, model), device)
         results.append(_again(record, path.parent.parent, loaded[name], out))
@@ -127,7 +146,10 @@ def _again(record: dict[str, Any], cohort: Path, backend: Backend, out: Path) ->
             f"found the {backend.name} generator {backend.sha256[:12]}...; give the model of the run that made it"
         )
     synthetic = backend.sample(int(record["seed"]))
-    grid = Grid(tuple(record["grid"]["shape"]), np.array(record["grid"]["affine"]))
+    try:
+        grid = Grid(tuple(record["grid"]["shape"]), np.array(record["grid"]["affine"], dtype=np.float64))
+    except (LookupError, TypeError, ValueError, OverflowError):
+        raise AuditError(f"{record['id']}: its record has no usable grid; restore it from a copy") from None
     content = scan_files(synthetic, record["id"], grid, record["layout"], record["modality"])
     made = write_scan(content, out, backend.name, record["stamp"])
     differences = []

@@ -17,4 +17,4 @@ def recipe(setting: Setting) -> Recipe:
     """Standard augmentation and consistency; the averaged network is the one that is tested."""
     if setting.unlabelled is None:
         raise DataError("a mean teacher needs unlabelled scans, and the training part has none")
-    return Recipe(setting.augment, consistency=Consistency(setting.unlabelled.images))
+    return Recipe(setting.augment, consistency=Consistency(setting.unlabelled.images, ids=setting.unlabelled.ids))
