@@ -104,12 +104,13 @@ class TrainedModel:
                 write_json(temporary / MANIFEST, self._manifest(files))
                 _replace(temporary, folder)
                 sync_folder(folder.parent)
+            except DataError as error:
+                # The user knows the folder, not the one that would have become it.
+                raise ArtifactError(str(error).replace(str(temporary), str(folder))) from error
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
             raise ArtifactError(str(unwritable(folder, error))) from error
-        except DataError as error:
-            raise ArtifactError(str(error)) from error
         return folder
 
     @classmethod
