@@ -187,6 +187,7 @@ class Manifest:
         root: Folder that the keys of the cases' hashes are relative to.
         cases: Ids are unique, also where upper and lower case are the same.
         labels: Name per label value, without 0 (background); may be empty.
+        named_by_folders: Whether ids are the names of DICOM folders, which scanners and archives name after patients.
 
     Raises:
         DataError: If an id is unsafe or occurs twice.
@@ -196,6 +197,7 @@ class Manifest:
     root: Path
     cases: tuple[Case, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
+    named_by_folders: bool = False
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

@@ -217,11 +217,13 @@ def prepare_dataset(
 def _prepare(
     case: Case, preprocess: Preprocess, template: Template | None
 ) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
+    from medgen.faces import may_show_face
     from medgen.preprocess import prepare_labels
 
     try:
         scan = case.read_image()
-        prepared = preprocess.apply(scan, template)
+        # Seen here, since the model grid may cut the head off, or be another size.
+        prepared = replace(preprocess.apply(scan, template), may_show_face=may_show_face(scan))
         mask = case.read_mask(scan)
         labels = None if mask is None else prepare_labels(mask, prepared)
     except MedgenError as error:

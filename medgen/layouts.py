@@ -104,7 +104,8 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
     cases = [replace(case, fill=config.fill, unscaled=config.unscaled) for case in cases]
-    return Manifest(name or root.resolve().name, root, tuple(cases), dict(config.labels) or labels)
+    named = dict(config.labels) or labels
+    return Manifest(name or root.resolve().name, root, tuple(cases), named, named_by_folders=layout == "dicom")
 
 
 def exists(path: Path) -> bool:

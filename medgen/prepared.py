@@ -29,6 +29,7 @@ class Prepared:
         quality: What can be checked about the fit: ``kept`` (share of the scan's foreground volume inside the model
             grid; for a registered scan the share of the template's foreground found in the scan) and, when
             registered, ``similarity``, ``mutual_information``, ``overlap``, ``determinant``.
+        may_show_face: What :func:`medgen.faces.may_show_face` says of the scan as it was read; only kept of cohorts.
     """
 
     image: NDArray[np.float32]
@@ -38,6 +39,7 @@ class Prepared:
     scale: Scale
     world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     quality: Mapping[str, float] = field(default_factory=dict)
+    may_show_face: bool = False
 
 
 @dataclass(frozen=True, eq=False)

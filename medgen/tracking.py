@@ -17,7 +17,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ _LOG = logging.getLogger(__name__)
 # A server that does not answer must not hold a run up: MLflow's own defaults wait 247 s for one metric.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 _CLOSE_SERVER, _CLOSE_DATABASE, _CLOSE_HURRY = 20.0, 120.0, 8.0
+# Seconds between two looks at the journal, and the longest between two attempts that failed.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
 _CHUNK, _SMALL_CHUNK = 1000, 100
 _EXPERIMENT = "medgen"
@@ -79,9 +81,12 @@ def start(
         yield Run(name, out, None)
         return
     journal = Journal(out)
-    with locked(out / LOCK, wait=False), _terminable() as closing:
+    with ExitStack() as lock, _terminable() as closing:
+        held = lock.enter_context(locked(out / LOCK, wait=False))
         _end_killed(journal)
-        sender = _Sender(out)
+        # The lock is the sender's: one that waits for a slow answer may still be at work when the run is over, and who
+        # sent the same entries meanwhile would make the run a second time.
+        sender = _Sender(out, lock.pop_all(), held)
         run = Run(name, out, journal)
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
         hurry = False
@@ -106,7 +111,7 @@ def sync(out: str | Path) -> int:
         out: Folder of a run.
 
     Returns:
-        Number of entries sent; 0 if all are there already, or if the run is still going on.
+        Number of entries sent; 0 if all are there already, or if the run is still going on or sending.
 
     Raises:
         DataError: If there is no journal in ``out``, or the store does not answer.
@@ -116,7 +121,7 @@ def sync(out: str | Path) -> int:
         raise DataError(f"{out}: no journal.jsonl; expected the folder of a tracked run")
     with locked(out / LOCK, wait=False) as held:
         if not held:
-            _LOG.info("%s: the run is still going on and sends its journal itself", out)
+            _LOG.info("%s: the run is still going on, or sending; it sends its journal itself", out)
             return 0
         journal = Journal(out)
         _end_killed(journal)
@@ -320,10 +325,16 @@ class _Store:
 
 
 class _Sender:
-    """A thread that sends the journal while the run goes on, and waits longer after every failure."""
+    """A thread that sends the journal while the run goes on, and waits longer after every failure.
 
-    def __init__(self, out: Path) -> None:
+    It keeps the journal's lock until it has ended, which may be after :meth:`close` gave up waiting for it. Where
+    another process has the lock (``held`` is False), it sends nothing before that one is done.
+    """
+
+    def __init__(self, out: Path, lock: ExitStack, held: bool) -> None:
         self._out = out
+        self._lock = lock
+        self._held = held
         self._closing = threading.Event()
         # Importing here, in the main thread: two threads importing overlapping packages can see half-made modules.
         with suppress(Exception):
@@ -332,18 +343,22 @@ class _Sender:
         self._thread.start()
 
     def _work(self) -> None:
+        with self._lock:
+            self._send_until_closed()
+
+    def _send_until_closed(self) -> None:
         store: _Store | None = None
-        pause, warned = 1.0, False
+        pause, warned = _PAUSE, False
         while True:
             last = self._closing.is_set()
             try:
-                store = store or _Store(self._out)
+                store = store or self._open()
                 store.send()
-                pause = 1.0
+                pause = _PAUSE
             except Exception as error:  # the run must go on whatever the store does
                 # A server that was set up afresh knows nothing: look again at what it has.
                 store = None
-                pause = min(2 * pause, 60.0)
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 if not warned or last:
                     where = printable(store_uri(self._out))
                     _LOG.warning("MLflow store %s: %s; kept in %s", where, _short(error), self._out / NAME)
@@ -351,6 +366,13 @@ class _Sender:
             if last:
                 return
             self._closing.wait(pause)
+
+    def _open(self) -> _Store:
+        if not self._held:
+            self._held = self._lock.enter_context(locked(self._out / LOCK, wait=False))
+        if not self._held:
+            raise DataError("another process is sending this journal")
+        return _Store(self._out)
 
     def close(self, hurry: bool = False) -> None:
         """Send the rest; bounded, and without waiting for a server that does not answer.

@@ -36,6 +36,7 @@ from medgen.seeds import derive
 from medgen.training import TrainingConfig, fit
 from medgen.volume import Volume
 
+from . import names
 from .anomaly_outputs import ScanFiles
 from .anomaly_report import Checks, Example, run_report
 from .anomaly_score import score
@@ -117,6 +118,7 @@ def run(
     for own in config.models.values():
         settings_for(own.model, _ANY_SHAPE, channels=1, labels=1)
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )

@@ -27,6 +27,7 @@ from medgen.report.html import Kind, Report, fmt
 from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
+from . import names
 from .anomaly_sections import detectability_section
 from .anomaly_sections_choice import choice_section
 from .anomaly_sections_gate import abstained_section, contamination_section, gate_section, outside_section
@@ -111,7 +112,7 @@ def run_report(
         (name, entry.level, " ".join(entry.source.split())) for name, entry in registered().items() if name in used
     ]
     report.table(["score", "level", "definition and source"], entries)
-    report.section("Limits", LIMITS_TEXT)
+    report.section("Limits", names.limits(LIMITS_TEXT, manifest.named_by_folders))
     return report
 
 
@@ -122,8 +123,9 @@ def score_report(
     outside: Sequence[tuple[str, str]],
     model_sha256: str,
     run_id: str,
+    named_by_folders: bool,
 ) -> Report:
-    """The report of new scans."""
+    """The report of new scans; ``named_by_folders`` where one of them is a DICOM series."""
     target = detector.config.calibration.target_fpr
     abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
     unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
@@ -157,7 +159,7 @@ def score_report(
         figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
         report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)
         _findings(report, entry.result)
-    report.section("Limits", LIMITS_TEXT)
+    report.section("Limits", names.limits(LIMITS_TEXT, named_by_folders))
     return report
 
 

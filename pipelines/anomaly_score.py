@@ -20,6 +20,7 @@ from medgen.layouts import exists
 from medgen.prepared import Prepared
 from medgen.training import device_of
 
+from . import names
 from .anomaly_outputs import ScanFiles, unique_names
 from .anomaly_report import Scored, score_report
 from .progress import bars
@@ -79,6 +80,8 @@ def score(
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
     if not any(exists(path) for path in scans):
         raise DataError(f"{scans[0]}: no such file or folder; check the path")
+    series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
+    names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
     detector = from_artifact(artifact)
     config = ScoreConfig(
@@ -115,7 +118,7 @@ def score(
         if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
         folder.write_metrics({entry.name: _numbers(entry) for entry in scored})
-        score_report(detector, scored, failures, outside, artifact.sha256, track.id).write(folder.report)
+        score_report(detector, scored, failures, outside, artifact.sha256, track.id, series).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
     lines = [_line(entry, detector.calibration.maxima) for entry in scored]

@@ -10,6 +10,7 @@ from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling
 
+from . import names
 from .augment_audit import audit_stage
 from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
 from .augment_intake import admit
@@ -36,6 +37,7 @@ def run(
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)

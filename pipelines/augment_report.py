@@ -24,6 +24,7 @@ from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.volume import Grid, Volume
 
+from . import names
 from .augment_fidelity import FidelityResults
 from .augment_plan import Plan
 from .augment_sections_audit import audit_section, printed_audit
@@ -153,7 +154,7 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
         section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:
         study_section(report, results.study, folder)
-    report.section("Limits", LIMITS)
+    report.section("Limits", names.limits(LIMITS, results.manifest.named_by_folders))
     return report
 
 

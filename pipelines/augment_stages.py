@@ -51,7 +51,16 @@ class Prepared:
         ]
         others = [replace(dataset, labels=None) for dataset in unlabelled if len(dataset)]
         hashes = {case.id: dict(case.sha256) for case in self.manifest}
-        return Sources(labelled, join(others) if others else None, self.labels, hashes)
+        used = {*labelled.ids, *(name for dataset in others for name in dataset.ids)}
+        return Sources(
+            labelled, join(others) if others else None, self.labels, hashes, faces=frozenset(used & self.faces)
+        )
+
+    @property
+    def faces(self) -> frozenset[str]:
+        """Cases whose scans may show a face."""
+        scans = [pair for dataset in self.data.values() for pair in zip(dataset.ids, dataset.prepared, strict=False)]
+        return frozenset(name for name, prepared in scans if prepared.may_show_face)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.value import Material, Row
 
+from . import names
 from .augment_intake import admit
 from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, prepare, split
@@ -85,6 +86,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
         MedgenError: If configuration, data, synthetic scans or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
@@ -210,7 +212,7 @@ def _report(results: StudyResults, cohort: _Cohort, folder: RunFolder, run_id: s
     if cohort.prepared.failures:
         report.table(["case", "reason"], [tuple(failure) for failure in cohort.prepared.failures], "Scans left out")
     study_section(report, results, folder)
-    report.section("Limits", STUDY_LIMITS)
+    report.section("Limits", names.limits(STUDY_LIMITS, cohort.manifest.named_by_folders))
     return report
 
 

@@ -27,7 +27,10 @@ from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
 from medgen.volume import Volume
 
+from . import names
 from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
+
+LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
 
 
 class TrainRunConfig(RunConfig):
@@ -67,6 +70,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
+    names.warn(manifest.named_by_folders)
     manifest = sound(manifest, config.workers)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
@@ -243,8 +247,5 @@ def _report(
         for number, image in enumerate(images, start=1):
             figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
             report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
-    report.section("Limits")
-    report.text(
-        "Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
-    )
+    report.section("Limits", names.limits(LIMITS, manifest.named_by_folders))
     return report

@@ -39,6 +39,7 @@ class Sources:
         consensus: Those of the unlabelled scans that could be labelled credibly from the labelled ones, with these
             labels and a confidence per voxel (:mod:`medgen.synthesis.consensus`); None if there are none.
         members: The segmenters that labelled them together, trained on these sources only; None if there are none.
+        faces: Cases that may show a face, see :mod:`medgen.faces`.
 
     Raises:
         DataError: If ``labelled`` has no labels, a label occurs in no scan, ``unlabelled`` carries labels, or
@@ -52,6 +53,7 @@ class Sources:
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     consensus: Dataset | None = None
     members: Members | None = None
+    faces: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.labelled.labels is None or not len(self.labelled):

@@ -77,6 +77,7 @@ def save_filter(state: FilterState, folder: Path) -> None:
         "bounds": {str(label): item.plain() for label, item in filters.bounds.items()},
         "labels": list(sources.labels),
         "hashes": {name: dict(value) for name, value in sources.hashes.items() if name in set(sources.ids)},
+        "faces": sorted(sources.faces),
         "names": {
             name: {"ids": list(data.ids), "subjects": list(data.subjects)}
             for name, data in _parts(sources, state.held_out).items()
@@ -124,6 +125,7 @@ def _restore(stored: Stored, device: str) -> FilterState:
         tuple(meta["labels"]),
         meta["hashes"],
         parts.get("consensus"),
+        faces=frozenset(meta["faces"]),
     )
     config = parse_config(FilterConfig, meta["config"], source="filter")
     auditors = []

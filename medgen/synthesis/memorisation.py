@@ -33,6 +33,8 @@ from medgen.synthesis.planted import KINDS, chosen, plant
 from medgen.synthesis.sampling import Pool
 
 # The copies that the membership attack must recognise: noise leaves a copy recognisable but not identical.
+# A defaced head cannot be told from a whole one, see medgen.faces.
+_FACE = "may show a face (whole heads, defaced or not); strip the skull and run again, or look at them all"
 _ATTACKED = "noise"
 
 
@@ -207,7 +209,8 @@ def _backend(
     kept = [item.synthetic.image for item in accepted if item.synthetic is not None and item.id not in flagged]
     if kept and reference is not None and reference.gallery is not None and len(set(filters.gallery.subjects)) > 1:
         checks += _memberships([torch.from_numpy(image) for image in kept], filters, reference, config, seed)
-    stamp, reason = _stamp(backend, checks, flagged, bool(kept), valid)
+    faces = len(filters.sources.faces)
+    stamp, reason = stamp_of(backend.derived, checks, len(flagged), bool(kept), valid, faces)
     return BackendAudit(
         backend.name,
         backend.sha256,
@@ -222,20 +225,35 @@ def _backend(
     )
 
 
-def _stamp(
-    backend: Backend, checks: Sequence[Check], flagged: Mapping[str, str], kept: bool, valid: bool
+def stamp_of(
+    derived: bool, checks: Sequence[Check], flagged: int, kept: bool, valid: bool, faces: int
 ) -> tuple[str, str]:
-    if backend.derived:
-        return INTERNAL, "its scans are transformed patient scans, which cannot be anonymous"
+    """What may be done with the scans of a backend, and why.
+
+    Args:
+        derived: Whether they are transformed patient scans.
+        checks: The numbers about them.
+        flagged: How many count as copies.
+        kept: Whether any other scan is left.
+        valid: Whether the controls of the audit came out as expected.
+        faces: How many of the scans that were learnt from may show a face.
+
+    Returns:
+        ``share``, ``internal use only`` or ``not audited``, and the reason.
+    """
+    shown = [f"{faces} of the scans it learnt from {_FACE}"] if faces else []
+    if derived:
+        return INTERNAL, "; ".join(["its scans are transformed patient scans, which cannot be anonymous", *shown])
     if not valid:
         return NOT_AUDITED, "the controls of the audit failed, so it says nothing"
     if not kept or not checks:
         return NOT_AUDITED, "no scan was left to audit"
-    if flagged:
-        return INTERNAL, f"{len(flagged)} accepted scans count as copies of patients"
+    reasons = [f"{flagged} accepted scans count as copies of patients"] if flagged else []
     suspicious = [check.name for check in checks if check.suspicious]
-    if suspicious:
-        return INTERNAL, f"suspicious: {'; '.join(suspicious)}"
+    reasons += [f"suspicious: {'; '.join(suspicious)}"] if suspicious else []
+    reasons += shown
+    if reasons:
+        return INTERNAL, "; ".join(reasons)
     return SHARE, "controls as expected, and no sign of copies or of membership"
 
 

@@ -20,7 +20,7 @@ from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
 from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
-from medgen.pipelines import importing
+from medgen.pipelines import importing, names
 from medgen.volume import Grid, Volume
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny"
@@ -199,6 +199,98 @@ def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(
     assert hits(out, [str(out)]) == []
     printed = "".join(capfd.readouterr())
     assert not [word for word in CANARIES if word in printed]
+
+
+@pytest.fixture(scope="module")
+def anomaly(imported, tmp_path_factory) -> Path:
+    """An anomaly run on the imported cohort, as small as it gets."""
+    from medgen.config import load_config
+    from medgen.pipelines.anomaly import AnomalyRunConfig, run
+
+    out = tmp_path_factory.mktemp("anomaly") / "run"
+    settings = [f"data={imported['dicom']}", f"out={out}", "training.steps=2", "evaluation.per_scan=1"]
+    settings += ["evaluation.bootstrap=100", "anomaly.validation.enabled=false", "detectability.enabled=false"]
+    settings += ["anomaly.scores=[residual]"]
+    config = load_config(AnomalyRunConfig, TINY / "anomaly.yaml", settings)
+    assert run(config).exit_code in (0, 1)
+    return out
+
+
+def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patients(
+    anomaly, imported, sources, tmp_path, capfd, monkeypatch
+):
+    from medgen.pipelines.anomaly import score
+
+    monkeypatch.chdir(sources["dicom"] / "Mueller-Kanari_0_19510203")
+    scans = sorted((imported["dicom"] / "images").iterdir())[:1]
+    summary = score(scans, model=anomaly / "model", out=tmp_path / "scored", ungated=True)
+    assert len(list((tmp_path / "scored" / "heatmaps").iterdir())) == 1
+    for folder in (anomaly.parent, tmp_path):
+        assert hits(folder, [*CANARIES, str(imported["dicom"]), str(Path.home()) + "/"]) == []
+    printed = "".join([*capfd.readouterr(), *summary.lines])
+    assert not [word for word in CANARIES if word in printed]
+    assert names.NOTE not in printed
+
+
+def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly, sources, tmp_path, capfd):
+    from medgen.pipelines.anomaly import score
+
+    scan = next((sources["dicom"]).glob("*/t1"))
+    score([scan], model=anomaly / "model", out=tmp_path / "scored", ungated=True)
+    assert capfd.readouterr().err.count(names.NOTE) == 1
+    assert "File and folder names of the DICOM series" in (tmp_path / "scored" / "report.html").read_text()
+
+
+def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd):
+    from medgen.config import load_config
+    from medgen.errors import MedgenError
+    from medgen.pipelines import anomaly, augment, augment_value, train
+
+    # Where no run can be: it ends there at the latest, and has said it before.
+    (tmp_path / "file").touch()
+    pipelines = {
+        "train_vae": (train.TrainRunConfig, train.run),
+        "anomaly": (anomaly.AnomalyRunConfig, anomaly.run),
+        "augment": (augment.AugmentRunConfig, augment.run),
+        "value": (augment_value.ValueRunConfig, augment_value.run),
+    }
+    for layout, times in (("dicom", 1), ("nifti", 0)):
+        for name, (kind, run) in pipelines.items():
+            settings = [f"data={sources[layout]}", f"out={tmp_path / 'file'}"]
+            with pytest.raises(MedgenError):
+                run(load_config(kind, TINY / f"{name}.yaml", settings))
+            assert capfd.readouterr().err.splitlines().count(f"warning: {names.NOTE}") == times, name
+    assert names.limits("- a\n", False) == "- a\n"
+    assert names.limits("- a\n", True).splitlines()[0] == "- a"
+    assert "pseudonyms" in names.limits("- a\n", True).splitlines()[1]
+
+
+def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
+    from medgen.dataset import prepare_dataset
+    from medgen.pipelines.augment_stages import Prepared
+    from medgen.preprocess import Preprocess
+    from medgen.synthesis.parts import Parts
+
+    shape, spacing = (24, 26, 28), 10.0
+    grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
+    points = (np.indices(shape).reshape(3, -1).T - (np.array(shape) - 1) / 2) * spacing
+    # 3.7 litres of tissue in air, and 1.3 litres: a head and a skull-stripped brain.
+    for name, radii in (("head", (80, 100, 110)), ("brain", (65, 80, 60))):
+        inside = (np.linalg.norm(points / np.array(radii), axis=1) < 1).reshape(shape)
+        noise = np.random.default_rng(0).normal(0, 1, shape)
+        image = np.where(inside, 100 + 5 * noise, np.abs(noise)).astype(np.float32)
+        io.write(Volume(image[None], grid), tmp_path / "images" / f"{name}.nii.gz")
+        io.write(Volume(inside[None].astype(np.uint8), grid), tmp_path / "masks" / f"{name}.nii.gz")
+    manifest = load_cohort(tmp_path)
+    # A grid that is far smaller than a head: what is seen there says nothing.
+    recipe = Preprocess(shape=(8, 8, 8), spacing=(8.0, 8.0, 8.0))
+    data, failures = prepare_dataset(manifest, recipe, workers=1)
+    assert not failures
+    for cases, faces in ((["brain", "head"], {"head"}), (["brain"], set())):
+        prepared = Prepared(recipe, None, {"labelled": data}, (1,), manifest, ())
+        nobody = manifest.subset([])
+        parts = Parts(manifest.subset(cases), nobody, nobody, nobody)
+        assert prepared.sources(parts).faces == faces
 
 
 def test_whole_heads_are_noticed_and_brains_are_not(shared_data):

@@ -13,9 +13,10 @@ from sklearn.metrics import roc_auc_score
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.integrity import check
+from medgen.metrics.interval import Interval
 from medgen.segmentation import SegmenterConfig
 from medgen.svf import RegistrationConfig
-from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
+from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import Backend, FitContext, Sources, Synthetic
 from medgen.synthesis.copies import Gallery, calibrate
@@ -24,7 +25,7 @@ from medgen.synthesis.filter_store import FilterState, load_filter, save_filter
 from medgen.synthesis.filters import Filter, FilterConfig, Verdict
 from medgen.synthesis.leaks import find_leaks
 from medgen.synthesis.membership import nearer_to_training, neighbour_ratio, separation
-from medgen.synthesis.memorisation import AuditConfig, audit_pool
+from medgen.synthesis.memorisation import AuditConfig, audit_pool, stamp_of
 from medgen.synthesis.planted import KINDS, plant
 from medgen.synthesis.replay import replay
 from medgen.synthesis.sampling import Candidate, Pool
@@ -215,6 +216,37 @@ def test_new_people_are_shared_and_nothing_leaves_unaudited(
         assert "share. made: share" in (out / "card.md").read_text()
     with pytest.raises(ConfigError, match="layout: expected one of"):
         export(pool, tmp_path / "x", audit, backend, sources, layout="dicom")
+    # The same scans, learnt from a head with its face.
+    faced = replace(filters, sources=replace(sources, faces=frozenset({"u-1"})))
+    audit = audit_pool(pool, [backend], faced, held_out, AUDIT, seed=0)
+    assert audit.stamp("made") == INTERNAL
+    export(pool, tmp_path / "faced", audit, backend, faced.sources)
+    assert "internal use only. made: internal use only (1 of the scans it learnt from may show a face" in (
+        (tmp_path / "faced" / "card.md").read_text()
+    )
+    described = (tmp_path / "faced" / "dataset.json").read_text()
+    assert f"made by medgen (made); {INTERNAL}" in described
+    assert f"(made); {SHARE}" not in described
+
+
+@pytest.mark.parametrize(
+    ("derived", "flagged", "kept", "valid", "faces", "stamp"),
+    [
+        (False, 0, True, True, 0, SHARE),
+        (False, 0, True, True, 1, INTERNAL),
+        (False, 2, True, True, 1, INTERNAL),
+        (True, 0, True, True, 1, INTERNAL),
+        # A face makes nothing better than it was.
+        (False, 0, True, False, 1, NOT_AUDITED),
+        (False, 0, False, True, 1, NOT_AUDITED),
+    ],
+)
+def test_who_learnt_from_faces_is_not_shared(derived, flagged, kept, valid, faces, stamp) -> None:
+    number = Check("copies", Interval(0.0, 0.0, 0.1, 8), 0.05, False, "none")
+    found, reason = stamp_of(derived, [number], flagged, kept, valid, faces)
+    assert found == stamp
+    assert ("may show a face" in reason) == (faces > 0 and stamp == INTERNAL)
+    assert ("copies of patients" in reason) == (flagged > 0)
 
 
 def test_failing_controls_make_the_audit_void(
@@ -238,9 +270,11 @@ def test_failing_controls_make_the_audit_void(
 
 
 def test_filter_survives_saving(filters: Filter, held_out: Dataset, context: FitContext, tmp_path: Path) -> None:
+    filters = replace(filters, sources=replace(filters.sources, faces=frozenset({"u-1", "a-0"})))
     state = FilterState(filters, held_out, context.preprocess, AUDIT, {1: "outer", 4: "inner"}, "blobs", "MR", "4" * 64)
     save_filter(state, tmp_path / "filter")
     again = load_filter(tmp_path / "filter", "cpu")
+    assert again.filters.sources.faces == {"u-1", "a-0"}
     scan = _Made(blobs(3, 9, "new")).sample(1)
     found, expected = again.filters.check(scan, derived=False), filters.check(scan, derived=False)
     assert (found.accepted, found.reasons.keys(), found.nearest) == (
