@@ -105,7 +105,8 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise DataError(f"{path}: {size} bytes, at most {limit} are accepted")
-            return file.read(limit)
+            # Not more: Python sets aside as much memory as is asked for.
+            return file.read(size)
     except OSError as error:
         reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
         raise DataError(f"{path}: cannot be read ({reason}); expected the file itself") from None

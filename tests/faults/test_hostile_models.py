@@ -246,6 +246,13 @@ def after_a_pickle(path: Path, canary: Path) -> None:
     path.write_bytes(pickle.dumps(Canary(canary)) + path.read_bytes())
 
 
+def after_an_older_format(path: Path, canary: Path) -> None:
+    """A checkpoint in torch's older format, which holds no checksums, with an archive behind it."""
+    state, buffer = torch.load(path, weights_only=True), io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=False)
+    path.write_bytes(buffer.getvalue() + path.read_bytes())
+
+
 def damaged(path: Path, canary: Path) -> None:
     content = path.read_bytes()
     place = content.find(torch.arange(1000.0).numpy().tobytes())
@@ -270,6 +277,7 @@ CHECKPOINTS: dict[str, Callable[[Path, Path], object]] = {
     ),
     "plain pickle": lambda p, c: p.write_bytes(pickle.dumps(Canary(c))),
     "pickle before an archive": after_a_pickle,
+    "older format before an archive": after_an_older_format,
     "tensor larger than its record": oversized,
     "compressed members": lambda p, c: repacked(p, lambda _, old: old, compression=zipfile.ZIP_DEFLATED),
     "two headers": in_small_letters,

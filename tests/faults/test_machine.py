@@ -51,7 +51,7 @@ def dataset(n: int = 5) -> Dataset:
 
 
 def training(**changes: object) -> TrainingConfig:
-    return TrainingConfig(steps=5, batch_size=2, precision="32", checkpoint_every=1, log_every=4).model_copy(
+    return TrainingConfig(steps=5, batch_size=2, precision="32", checkpoint_every=1, log_every=100).model_copy(
         update=changes
     )
 
@@ -92,7 +92,9 @@ def test_a_batch_that_is_not_finite_names_its_cases_at_once(tmp_path, monkeypatc
     model.initialize = lambda dataset: None
     monkeypatch.setattr(Dataset, "batch", batch)
     with pytest.raises(TrainingError) as caught:
-        fit(model, dataset(), training(), seed=1, device="cpu", out=tmp_path)
+        fit(model, dataset(), training(checkpoint_every=2), seed=1, device="cpu", out=tmp_path)
+    # No further step was done in vain.
+    assert calls == [3]
     assert re.search(rf"at step 3 with the cases {names_at(3)};", str(caught.value)), str(caught.value)
     assert kept(tmp_path)["step"] == 2
 
