@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit, urlunsplit
@@ -52,11 +52,13 @@ class Cursor:
         store: Hash of the store's address; a cursor of another store does not count.
         offset: Bytes of the journal that have been sent.
         runs: Run id here → run id in the store.
+        late: Where in the journal the entries begin whose artifact was not taken yet, though it was their turn.
     """
 
     store: str
     offset: int = 0
     runs: dict[str, str] = field(default_factory=dict)
+    late: list[int] = field(default_factory=list)
 
     @classmethod
     def load(cls, out: Path, store: str) -> Cursor:
@@ -64,12 +66,13 @@ class Cursor:
         with suppress(DataError, KeyError, TypeError, ValueError, AttributeError):
             data = files.read_json(out / CURSOR)
             if data["store"] == store:
-                return cls(store, int(data["offset"]), {str(key): str(value) for key, value in data["runs"].items()})
+                runs = {str(key): str(value) for key, value in data["runs"].items()}
+                return cls(store, int(data["offset"]), runs, [int(place) for place in data.get("late", [])])
         return cls(store)
 
     def save(self, out: Path) -> None:
         """Write it atomically."""
-        files.write_json(out / CURSOR, {"store": self.store, "offset": self.offset, "runs": self.runs})
+        files.write_json(out / CURSOR, asdict(self))
 
 
 class Journal:

@@ -43,6 +43,8 @@ _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
 _CHUNK, _SMALL_CHUNK = 1000, 100
 _EXPERIMENT = "medgen"
+# Artifacts may lie on another machine than the numbers: after so many failures the others wait for the next attempt.
+_ARTIFACT_FAILURES = 2
 # Answers that repeating cannot change: the entry stays in the journal and is passed over.
 _UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 _FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", _UNKNOWN}
@@ -203,6 +205,8 @@ class _Store:
         # A store that was deleted or set up afresh gets everything again.
         if not all(self._knows(run) for run in self._cursor.runs.values()):
             self._cursor = Cursor(self._cursor.store)
+        # What went wrong with artifacts in the present attempt.
+        self._failures: list[Exception] = []
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(_EXPERIMENT)
@@ -229,16 +233,40 @@ class _Store:
         return True
 
     def send(self) -> int:
-        """Send what the journal has beyond the cursor; the number of entries. Raises if the store does not answer."""
-        total = 0
+        """Send what the journal has beyond the cursor; the number of entries.
+
+        Raises:
+            Exception: If the store does not answer; or, once everything else is sent, if it did not take an artifact.
+        """
+        self._failures.clear()
+        total = self._send_late()
         while chunk := list(itertools.islice(entries(self._out / NAME, self._cursor.offset), _CHUNK)):
-            self._send_chunk([entry for entry, _ in chunk])
+            starts = [self._cursor.offset, *(end for _, end in chunk[:-1])]
+            late = self._send_chunk([entry for entry, _ in chunk], starts)
+            self._cursor.late += late
             self._cursor.offset = chunk[-1][1]
             self._cursor.save(self._out)
-            total += len(chunk)
+            total += len(chunk) - len(late)
+        if self._failures:
+            raise self._failures[0]
         return total
 
-    def _send_chunk(self, chunk: list[dict[str, Any]]) -> None:
+    def _send_late(self) -> int:
+        """Artifacts that were not taken when it was their turn; those that fail again go to the end of the queue."""
+        done = 0
+        for start in tuple(self._cursor.late):
+            entry, _ = next(entries(self._out / NAME, start), ({"kind": "gone", "run": ""}, start))
+            self._cursor.late.remove(start)
+            if entry["kind"] not in ("text", "file") or entry["run"] not in self._cursor.runs:
+                continue  # the journal or the cursor was damaged
+            sent = self._send_artifact(entry)
+            self._cursor.late += [] if sent else [start]
+            self._cursor.save(self._out)
+            done += sent
+        return done
+
+    def _send_chunk(self, chunk: list[dict[str, Any]], starts: list[int]) -> list[int]:
+        """Send entries that begin at ``starts`` in the journal; where those begin whose artifact was not taken."""
         for entry in chunk:
             if entry["kind"] == "start":
                 self._create(entry)
@@ -248,6 +276,17 @@ class _Store:
                 _LOG.warning("%s: run %s has no start; its entries are passed over", self._out / NAME, run)
                 continue
             self._send_run(self._cursor.runs[run], [entry for entry in chunk if entry["run"] == run])
+        late = [
+            start
+            for entry, start in zip(chunk, starts, strict=True)
+            if entry["kind"] in ("text", "file") and entry["run"] in self._cursor.runs
+            if not self._send_artifact(entry)
+        ]
+        for entry in chunk:
+            if entry["kind"] == "end" and entry["run"] in self._cursor.runs:
+                run, moment = self._cursor.runs[entry["run"]], entry.get("ended", entry["time"])
+                _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+        return late
 
     def _create(self, entry: dict[str, Any]) -> None:
         run, parent, tags = entry["run"], entry.get("parent"), entry["tags"]
@@ -285,15 +324,21 @@ class _Store:
             self._log(run, "params", batch)
         for batch in _chunks([RunTag(*item) for item in tags.items()], _SMALL_CHUNK):
             self._log(run, "tags", batch)
-        for entry in own:
+
+    def _send_artifact(self, entry: dict[str, Any]) -> bool:
+        """Send a text or a file; False if it is not taken now, which must not hold up the numbers that follow."""
+        if len(self._failures) >= _ARTIFACT_FAILURES:
+            return False
+        run = self._cursor.runs[entry["run"]]
+        try:
             if entry["kind"] == "text":
                 _unless_refused(self._client.log_text, run, entry["text"], entry["name"])
-            elif entry["kind"] == "file":
+            else:
                 self._send_file(run, entry)
-        for entry in own:
-            if entry["kind"] == "end":
-                moment = entry.get("ended", entry["time"])
-                _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+        except Exception as error:  # whatever the client of an artifact store raises
+            self._failures.append(error)
+            return False
+        return True
 
     def _log(self, run: str, kind: str, batch: list[Any]) -> None:
         """Send a batch; of one that the store refuses, everything but the entries that are at fault."""

@@ -29,6 +29,7 @@ class Server:
         artifacts: Path → content of every upload.
         calls: Endpoint of every call.
         delay: Seconds of ``slow``.
+        asked: Path of the present call.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Server:
         self.artifacts: dict[str, list[bytes]] = {}
         self.calls: list[str] = []
         self.delay = 0.05
+        self.asked = ""
         self._lock = threading.Lock()
         self._release = threading.Event()
         self._http: ThreadingHTTPServer | None = None
@@ -73,6 +75,7 @@ class Server:
         endpoint = "artifacts" if place.path.startswith(_ARTIFACTS) else place.path.removeprefix(_API)
         with self._lock:
             self.calls.append(endpoint)
+            self.asked = place.path
             fault = self.fault(endpoint)
         if fault == "500":
             return 500, {"error_code": "INTERNAL_ERROR", "message": "out of order"}

@@ -76,9 +76,7 @@ def sent(out: Path) -> None:
     """Sync until the store has all: a call that failed is made again, as a user would."""
 
     def done() -> bool:
-        try:
-            tracking.sync(out)
-        except DataError:
+        if not attempt(out):
             return False
         if not (out / journal.CURSOR).is_file():
             return False
@@ -218,6 +216,35 @@ def test_every_point_arrives_once_and_nobody_waits(server, tmp_path, outage):
     check(server, out)
     if outage is drops_what_it_has_stored:
         assert len(server.points) > len(set(server.points))
+
+
+def test_an_artifact_store_that_is_down_holds_no_number_back(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_CHUNK", 100)
+    server.fault = lambda endpoint: "500" if endpoint == "artifacts" else None
+    out = tmp_path / "runs" / "a"
+    tracked(out, {})
+    assert len(set(server.points)) == 2 * STEPS
+    assert {run["info"]["status"] for run in server.runs.values()} == {"FINISHED"}
+    assert server.artifacts == {}
+    with pytest.raises(DataError, match="check MLFLOW_TRACKING_URI"):
+        tracking.sync(out)
+    # One that is refused for good does not stand in the way of the others.
+    server.fault = lambda endpoint: "500" if endpoint == "artifacts" and "note" not in server.asked else None
+    until(lambda: attempt(out) or server.artifacts, "the other artifact")
+    assert [path.rpartition("/")[2] for path in server.artifacts] == ["note.txt"]
+    server.fault = lambda _: None
+    assert tracking.sync(out) == 1
+    assert tracking.sync(out) == 0
+    check(server, out)
+    assert {len(found) for found in server.artifacts.values()} == {1}
+
+
+def attempt(out: Path) -> bool:
+    try:
+        tracking.sync(out)
+    except DataError:
+        return False
+    return True
 
 
 def test_a_sender_that_is_still_waiting_and_a_sync_make_no_second_run(server, tmp_path, monkeypatch):

@@ -232,13 +232,37 @@ def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patient
     assert names.NOTE not in printed
 
 
-def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly, sources, tmp_path, capfd):
-    from medgen.pipelines.anomaly import score
+def test_an_augment_run_on_an_imported_cohort_holds_nothing_of_the_patients(imported, tmp_path, capfd):
+    from medgen.config import load_config
+    from medgen.pipelines.augment import AugmentRunConfig, run
 
-    scan = next((sources["dicom"]).glob("*/t1"))
-    score([scan], model=anomaly / "model", out=tmp_path / "scored", ungated=True)
-    assert capfd.readouterr().err.count(names.NOTE) == 1
-    assert "File and folder names of the DICOM series" in (tmp_path / "scored" / "report.html").read_text()
+    settings = [f"data={imported['nifti']}", f"out={tmp_path / 'run'}", "generators.joint=null", "scans=2"]
+    settings += ["consensus.segmenter.steps=2", "fidelity.enabled=false", "value.enabled=false"]
+    config = load_config(AugmentRunConfig, TINY / "augment.yaml", settings)
+    summary = run(config)
+    assert (tmp_path / "run" / "synthetic" / "provenance" / "learnt_from.json").is_file()
+    assert hits(tmp_path, [*CANARIES, str(imported["nifti"]), str(Path.home()) + "/"]) == []
+    printed = "".join([*capfd.readouterr(), *summary.lines])
+    assert not [word for word in CANARIES if word in printed]
+
+
+def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly, sources, tmp_path, capfd):
+    from medgen.anomaly.storage import from_artifact
+    from medgen.artifact import TrainedModel
+    from medgen.errors import ArtifactError
+    from medgen.pipelines.anomaly import score
+    from medgen.pipelines.anomaly_report import score_report
+
+    # Without a model it ends early, and has said it before.
+    for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):
+        with pytest.raises(ArtifactError):
+            score([scan], model=tmp_path / "absent", out=tmp_path / "scored")
+        assert capfd.readouterr().err.count(names.NOTE) == times
+    detector = from_artifact(TrainedModel.load(anomaly / "model", "cpu"))
+    for series in (True, False):
+        score_report(detector, [], [], [], "0" * 64, "run", series).write(tmp_path / "report.html")
+        told = "File and folder names of the DICOM series" in (tmp_path / "report.html").read_text()
+        assert told == series
 
 
 def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd):
