@@ -91,8 +91,8 @@ class LabelBounds:
         centre = np.mean(centroids, axis=0)
         farthest = float(np.linalg.norm(np.array(centroids) - centre, axis=1).max())
         brightness = np.mean(levels, axis=0)
-        # Where scans hardly differ, a fifth of the contrast of a scan: moving a structure of few thick slices by less than
-        # a voxel changes its outer percentiles by about half of that.
+        # Where scans hardly differ, a fifth of the contrast of a scan: moving a structure of few thick slices by less
+        # than a voxel changes its outer percentiles by about half of that.
         least = 0.2 * real.images.std(dim=(2, 3, 4)).mean(dim=0).numpy().astype(np.float64)[:, None]
         varied = np.std(levels, axis=0, ddof=1) if count > 1 else np.zeros_like(brightness)
         spread = np.maximum(varied, least) * inflation
