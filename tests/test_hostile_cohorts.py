@@ -256,6 +256,7 @@ def test_the_record_of_a_check(cohort):
         "cases": 3,
         "files": [],
         "faults": [],
+        "notes": [],
     }
     (cohort / "images" / "c0.nii.gz").write_bytes(b"x")
     record = check(cohort).record(cohort)
