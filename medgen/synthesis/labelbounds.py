@@ -167,7 +167,9 @@ class Neighbours:
         What is neither is left alone, and a gap of one voxel is no fault: few scans do not show all that is normal.
         """
         present = set(np.unique(labels).tolist())
-        touching, beside = pairs_within(labels, 1), pairs_within(labels, _BESIDE)
+        # A search goes over the scan once per step: only what there is a rule for is looked up.
+        beside = pairs_within(labels, _BESIDE) if self.always else frozenset()
+        touching = pairs_within(labels, 1) if self.never else frozenset()
         apart = {pair for pair in self.always if set(pair) <= present and pair not in beside}
         return sorted(apart | (self.never & touching))
 

@@ -88,7 +88,7 @@ def die_at(stage: str, number: int) -> Callable[[], None]:
 
         import tempfile
 
-        made, sync, replace = tempfile.mkstemp, os.fsync, os.replace
+        made, sync = tempfile.mkstemp, os.fsync
 
         def mkstemp(*arguments: object, **options: object) -> tuple[int, str]:
             result = made(*arguments, **options)
@@ -104,25 +104,19 @@ def die_at(stage: str, number: int) -> Callable[[], None]:
                 vanish()
             sync(handle)
 
-        def rename(source: object, target: object, **options: object) -> None:
-            if stage == "before rename" and reached():
-                vanish()
-            replace(source, target, **options)
-            if stage == "after rename" and reached():
-                vanish()
+        def killed(rename: Callable[..., None]) -> Callable[..., None]:
+            def moving(source: object, target: object, **options: object) -> None:
+                if stage == "before rename" and reached():
+                    vanish()
+                rename(source, target, **options)
+                if stage == "after rename" and reached():
+                    vanish()
 
-        tempfile.mkstemp, os.fsync, os.replace = mkstemp, fsync, rename
+            return moving
+
+        tempfile.mkstemp, os.fsync = mkstemp, fsync
         # Folders are moved by another call, which is a stage of its own for a model that is put in place.
-        moved = os.rename
-
-        def move(source: object, target: object, **options: object) -> None:
-            if stage == "before rename" and reached():
-                vanish()
-            moved(source, target, **options)
-            if stage == "after rename" and reached():
-                vanish()
-
-        os.rename = move
+        os.replace, os.rename = killed(os.replace), killed(os.rename)
 
     return plant
 

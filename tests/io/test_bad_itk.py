@@ -11,6 +11,7 @@ from medgen.integrity import check
 
 from . import itk_files
 from .nifti_files import DATA
+from .refusals import assert_refused
 
 BAD, ODD = itk_files.bad(), itk_files.odd()
 
@@ -19,12 +20,7 @@ BAD, ODD = itk_files.bad(), itk_files.odd()
 @pytest.mark.timeout(20)
 def test_refused(tmp_path, name):
     path = BAD[name](tmp_path)
-    (fault,) = check(path).faults
-    assert fault.file == str(path)
-    assert fault.found
-    assert fault.expected
-    assert fault.action
-    assert "\n" not in str(fault)
+    assert_refused(path)
 
 
 @pytest.mark.parametrize("name", ODD)

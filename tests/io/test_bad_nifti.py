@@ -14,6 +14,7 @@ from medgen.integrity import check
 
 from . import nifti_files, odd_nifti_files
 from .nifti_files import DATA, NAN, file, nifti
+from .refusals import assert_refused
 
 BAD, ODD = nifti_files.bad(), odd_nifti_files.odd()
 
@@ -22,14 +23,7 @@ BAD, ODD = nifti_files.bad(), odd_nifti_files.odd()
 @pytest.mark.timeout(20)
 def test_refused(tmp_path, name):
     path = BAD[name](tmp_path)
-    result = check(path)
-    assert len(result.faults) == 1
-    fault = result.faults[0]
-    assert fault.file == str(path)
-    assert fault.found
-    assert fault.expected
-    assert fault.action
-    assert "\n" not in str(fault)
+    assert_refused(path)
 
 
 @pytest.mark.parametrize("name", ODD)
