@@ -233,7 +233,7 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-    from medgen import tracking
+    from medgen import mlflow_store
     from medgen.models import available, family_class
     from medgen.pipelines import anomaly, augment, train  # noqa: F401
 
@@ -241,4 +241,4 @@ def prepare() -> None:
         family_class(name)
     import monai.networks.nets  # noqa: F401
 
-    tracking._import_mlflow(os.environ["MLFLOW_TRACKING_URI"])
+    mlflow_store.import_mlflow(os.environ["MLFLOW_TRACKING_URI"])

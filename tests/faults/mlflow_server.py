@@ -9,8 +9,12 @@ import time
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from medgen import journal, tracking
+from medgen.errors import DataError
 
 _API, _ARTIFACTS = "/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/artifacts/"
 # What is wrong with one call: None for nothing, else see Server.fault.
@@ -158,3 +162,33 @@ class _Handler(BaseHTTPRequestHandler):
 def _told(run: dict[str, Any]) -> dict[str, Any]:
     data = {kind: [{"key": key, "value": value} for key, value in run[kind].items()] for kind in ("tags", "params")}
     return {"info": run["info"], "data": data}
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def attempt(out: Path) -> bool:
+    try:
+        tracking.sync(out)
+    except DataError:
+        return False
+    return True
+
+
+def sent(out: Path) -> None:
+    """Sync until the store has all: a call that failed is made again, as a user would."""
+
+    def done() -> bool:
+        if not attempt(out):
+            return False
+        if not (out / journal.CURSOR).is_file():
+            return False
+        cursor = json.loads((out / journal.CURSOR).read_text())
+        return cursor["offset"] == (out / journal.NAME).stat().st_size
+
+    until(done, "sync")
+    assert tracking.sync(out) == 0

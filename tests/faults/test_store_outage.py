@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import Server
+from mlflow_server import Server, attempt, sent, until
 
-from medgen import journal, tracking
+from medgen import journal, mlflow_store, tracking
 from medgen.errors import DataError
 
 STEPS = 300
@@ -34,16 +34,9 @@ def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(tracking, "_LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(tracking, "_CLOSE_SERVER", CLOSE)
     # Importing takes seconds, which are not those of a call.
-    tracking._import_mlflow(server.uri)
+    mlflow_store.import_mlflow(server.uri)
     yield server
     server.stop()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 def value(step: int) -> float:
@@ -70,21 +63,6 @@ def tracked(out: Path, events: dict[int, Callable[[], None]]) -> Seen:
         begun = time.perf_counter()
     seen.leaving = time.perf_counter() - begun
     return seen
-
-
-def sent(out: Path) -> None:
-    """Sync until the store has all: a call that failed is made again, as a user would."""
-
-    def done() -> bool:
-        if not attempt(out):
-            return False
-        if not (out / journal.CURSOR).is_file():
-            return False
-        cursor = json.loads((out / journal.CURSOR).read_text())
-        return cursor["offset"] == (out / journal.NAME).stat().st_size
-
-    until(done, "sync")
-    assert tracking.sync(out) == 0
 
 
 def check(server: Server, out: Path) -> None:
@@ -219,7 +197,7 @@ def test_every_point_arrives_once_and_nobody_waits(server, tmp_path, outage):
 
 
 def test_an_artifact_store_that_is_down_holds_no_number_back(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "_CHUNK", 100)
+    monkeypatch.setattr(mlflow_store, "_CHUNK", 100)
     server.fault = lambda endpoint: "500" if endpoint == "artifacts" else None
     out = tmp_path / "runs" / "a"
     tracked(out, {})
@@ -239,14 +217,6 @@ def test_an_artifact_store_that_is_down_holds_no_number_back(server, tmp_path, m
     assert {len(found) for found in server.artifacts.values()} == {1}
 
 
-def attempt(out: Path) -> bool:
-    try:
-        tracking.sync(out)
-    except DataError:
-        return False
-    return True
-
-
 def test_a_sender_that_is_still_waiting_and_a_sync_make_no_second_run(server, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "_CLOSE_SERVER", 0.1)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
@@ -262,9 +232,9 @@ def test_a_sender_that_is_still_waiting_and_a_sync_make_no_second_run(server, tm
 RACE = """
 import os, sys
 from pathlib import Path
-from medgen import tracking
+from medgen import mlflow_store, tracking
 root = Path(sys.argv[1])
-tracking._import_mlflow("sqlite:///x")
+mlflow_store.import_mlflow("sqlite:///x")
 ready, go = os.pipe()
 children = []
 for number in range(8):
@@ -299,3 +269,38 @@ def test_eight_processes_on_a_fresh_database_leave_eight_runs(tmp_path, monkeypa
     assert {status for _, status in names} == {"FINISHED"}
     assert [count for _, count in points] == [20] * 8
     assert sorted(seeds) == [(str(number),) for number in range(8)]
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from medgen import tracking
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+left = [int(sys.argv[2])]
+def count(*_):
+    left[0] -= 1
+    if left[0] == 0:
+        os._exit(137)
+event.listen(Engine, "after_cursor_execute", count)
+tracking.sync(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("statements", [3, 60, 200])
+def test_a_kill_while_a_fresh_database_is_set_up_costs_nothing(tmp_path, monkeypatch, statements):
+    monkeypatch.setattr(tracking, "_CLOSE_SERVER", 0.1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with tracking.start("a", tmp_path / "a", config={}, seed=0) as run:
+        run.log_metrics({"loss": 1.0})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("PYTHONPATH", str(Path(tracking.__file__).parents[1]))
+    command = [sys.executable, "-c", DIES, str(tmp_path / "a"), str(statements)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 137
+    assert not (tmp_path / "mlflow.db").exists()
+    assert tracking.sync(tmp_path / "a") > 0
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("select status from runs").fetchall() == [("FINISHED",)]
+        assert connection.execute("select value from metrics").fetchall() == [(1.0,)]
+    connection.close()
+    assert not list(tmp_path.glob(".mlflow.db*"))

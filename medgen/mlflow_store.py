@@ -1,0 +1,292 @@
+"""One MLflow store, as a run sees it: a journal goes in, and an entry that is sent twice is there once.
+
+The only file that imports mlflow. Names in the store are medgen's, never the user's; only MLflow's own
+``artifact_uri`` of a local store holds a path, because MLflow makes it absolute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgen import files
+from medgen.errors import DataError
+from medgen.journal import NAME, Cursor, entries, locked, store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_LOG = logging.getLogger(__name__)
+
+# A server that does not answer must not hold a run up: MLflow's own defaults wait 247 s for one metric.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
+_CHUNK, _SMALL_CHUNK = 1000, 100
+_EXPERIMENT = "medgen"
+# Artifacts may lie on another machine than the numbers: after so many failures the others wait for the next attempt.
+_ARTIFACT_FAILURES = 2
+# Answers that repeating cannot change: the entry stays in the journal and is passed over.
+_UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", _UNKNOWN}
+
+
+class MlflowStore:
+    """A connection to the MLflow store of one run folder; only the thread that made it uses it."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._uri = store_uri(out)
+        self._cursor = Cursor.load(out, hashlib.sha256(self._uri.encode()).hexdigest())
+        self._client = _client(self._uri)
+        self._experiment = self._find_experiment()
+        # A store that was deleted or set up afresh gets everything again.
+        if not all(self._knows(run) for run in self._cursor.runs.values()):
+            self._cursor = Cursor(self._cursor.store)
+        # What went wrong with artifacts in the present attempt.
+        self._failures: list[Exception] = []
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(_EXPERIMENT)
+        if found is None:
+            place = f"{_database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
+            try:
+                return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
+            except Exception:
+                # Another process may have been quicker.
+                found = self._client.get_experiment_by_name(_EXPERIMENT)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _knows(self, run: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run)
+        except MlflowException as error:
+            if error.error_code == _UNKNOWN:
+                return False
+            raise
+        return True
+
+    def send(self) -> int:
+        """Send what the journal has beyond the cursor; the number of entries.
+
+        Raises:
+            Exception: If the store does not answer; or, once everything else is sent, if it did not take an artifact.
+        """
+        self._failures.clear()
+        total = self._send_late()
+        while chunk := list(itertools.islice(entries(self._out / NAME, self._cursor.offset), _CHUNK)):
+            starts = [self._cursor.offset, *(end for _, end in chunk[:-1])]
+            late = self._send_chunk([entry for entry, _ in chunk], starts)
+            self._cursor.late += late
+            self._cursor.offset = chunk[-1][1]
+            self._cursor.save(self._out)
+            total += len(chunk) - len(late)
+        if self._failures:
+            raise self._failures[0]
+        return total
+
+    def _send_late(self) -> int:
+        """Artifacts that were not taken when it was their turn; those that fail again go to the end of the queue."""
+        done = 0
+        for start in tuple(self._cursor.late):
+            entry, _ = next(entries(self._out / NAME, start), ({"kind": "gone", "run": ""}, start))
+            self._cursor.late.remove(start)
+            if entry["kind"] not in ("text", "file") or entry["run"] not in self._cursor.runs:
+                continue  # the journal or the cursor was damaged
+            sent = self._send_artifact(entry)
+            self._cursor.late += [] if sent else [start]
+            self._cursor.save(self._out)
+            done += sent
+        return done
+
+    def _send_chunk(self, chunk: list[dict[str, Any]], starts: list[int]) -> list[int]:
+        """Send entries that begin at ``starts`` in the journal; where those begin whose artifact was not taken."""
+        for entry in chunk:
+            if entry["kind"] == "start":
+                self._create(entry)
+        # Few calls with many values, each run's in order; a run's end comes last, when all it has is there.
+        for run in dict.fromkeys(entry["run"] for entry in chunk):
+            if run not in self._cursor.runs:
+                _LOG.warning("%s: run %s has no start; its entries are passed over", self._out / NAME, run)
+                continue
+            self._send_run(self._cursor.runs[run], [entry for entry in chunk if entry["run"] == run])
+        late = [
+            start
+            for entry, start in zip(chunk, starts, strict=True)
+            if entry["kind"] in ("text", "file") and entry["run"] in self._cursor.runs
+            if not self._send_artifact(entry)
+        ]
+        for entry in chunk:
+            if entry["kind"] == "end" and entry["run"] in self._cursor.runs:
+                run, moment = self._cursor.runs[entry["run"]], entry.get("ended", entry["time"])
+                _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+        return late
+
+    def _create(self, entry: dict[str, Any]) -> None:
+        run, parent, tags = entry["run"], entry.get("parent"), entry["tags"]
+        if run in self._cursor.runs:
+            return
+        # The answer to an earlier attempt may have been lost.
+        found = self._client.search_runs([self._experiment], f"tags.`medgen.run` = '{run}'", max_results=1)
+        if not found:
+            own = {"mlflow.user": "medgen", "mlflow.source.name": "medgen", "mlflow.source.type": "LOCAL"}
+            if "medgen.commit" in tags:
+                own["mlflow.source.git.commit"] = tags["medgen.commit"]
+            if parent in self._cursor.runs:
+                own["mlflow.parentRunId"] = self._cursor.runs[parent]
+            title = entry["name"] if parent else f"{entry['name']}-{run[:8]}"
+            made = self._client.create_run(
+                self._experiment, start_time=entry["time"], tags={**tags, **own}, run_name=title
+            )
+            found = [made]
+        self._cursor.runs[run] = found[0].info.run_id
+
+    def _send_run(self, run: str, own: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(name, float(value), entry["time"], entry["step"])
+            for entry in own
+            if entry["kind"] == "metrics"
+            for name, value in entry["values"].items()
+        ]
+        params = {k: v for entry in own if entry["kind"] == "params" for k, v in entry["values"].items()}
+        tags = {k: v for entry in own if entry["kind"] == "tags" for k, v in entry["values"].items()}
+        for batch in _chunks(metrics, _CHUNK):
+            self._log(run, "metrics", batch)
+        for batch in _chunks([Param(*item) for item in params.items()], _SMALL_CHUNK):
+            self._log(run, "params", batch)
+        for batch in _chunks([RunTag(*item) for item in tags.items()], _SMALL_CHUNK):
+            self._log(run, "tags", batch)
+
+    def _send_artifact(self, entry: dict[str, Any]) -> bool:
+        """Send a text or a file; False if it is not taken now, which must not hold up the numbers that follow."""
+        if len(self._failures) >= _ARTIFACT_FAILURES:
+            return False
+        run = self._cursor.runs[entry["run"]]
+        try:
+            if entry["kind"] == "text":
+                _unless_refused(self._client.log_text, run, entry["text"], entry["name"])
+            else:
+                self._send_file(run, entry)
+        except Exception as error:  # whatever the client of an artifact store raises
+            self._failures.append(error)
+            return False
+        return True
+
+    def _log(self, run: str, kind: str, batch: list[Any]) -> None:
+        """Send a batch; of one that the store refuses, everything but the entries that are at fault."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_batch(run, **{kind: batch})
+        except MlflowException as error:
+            if error.error_code not in _FINAL or error.error_code == _UNKNOWN:
+                raise
+            if len(batch) == 1 or self._client.get_run(run).info.lifecycle_stage != "active":
+                _LOG.warning("MLflow refused an entry: %s", short(error))
+                return
+            middle = len(batch) // 2
+            self._log(run, kind, batch[:middle])
+            self._log(run, kind, batch[middle:])
+
+    def _send_file(self, run: str, entry: Mapping[str, Any]) -> None:
+        # The journal says which content was meant: whatever else lies there now, inside the run or outside, stays here.
+        path = self._out / str(entry["path"])
+        try:
+            found = files.sha256_file(path)
+        except DataError:
+            found = "gone"
+        if found == entry.get("sha256"):
+            _unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
+        else:
+            _LOG.warning("%s: %s before it was sent", path.name, "gone" if found == "gone" else "changed")
+
+
+def import_mlflow(uri: str) -> None:
+    """Import what a store needs, quietly, with time-outs that fit a run which must not wait."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # Else the end of every stage puts two lines between what a command prints.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        # MLflow's own use of deprecated SQLAlchemy options is no news to the user; the mappers warn once, here.
+        warnings.simplefilter("ignore")
+        import mlflow.tracking
+
+        if is_sqlite(uri):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+            from sqlalchemy.orm import configure_mappers
+
+            configure_mappers()
+
+
+def _client(uri: str) -> MlflowClient:
+    import_mlflow(uri)
+    from mlflow import MlflowClient
+
+    if not is_sqlite(uri):
+        return MlflowClient(uri)
+    # Processes that set a fresh database up at the same time crash.
+    with locked(_database(uri).parent / ".mlflow.lock"):
+        if not _database(uri).exists():
+            _set_up(_database(uri))
+        client = MlflowClient(uri)
+        client.get_experiment_by_name(_EXPERIMENT)
+    return client
+
+
+def _set_up(database: Path) -> None:
+    """Make a database that is complete from its first moment: MLflow cannot open one whose making was interrupted."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    begun = database.with_name(f".{database.name}.new")
+    for left in (begun, Path(f"{begun}-journal")):
+        left.unlink(missing_ok=True)
+    # Set up here, MLflow's default experiment would keep the folder the command was started in.
+    store = SqlAlchemyStore(f"sqlite:///{begun.as_posix()}", f"{database.parent.as_posix()}/mlartifacts")
+    store.engine.dispose()
+    begun.replace(database)
+
+
+def is_sqlite(uri: str) -> bool:
+    """Whether a store is a database file."""
+    return uri.startswith("sqlite:")
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.partition(":///")[2]).resolve()
+
+
+def _unless_refused(call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        call(*arguments, **options)
+    except MlflowException as error:
+        if error.error_code not in _FINAL:
+            raise
+        _LOG.warning("MLflow refused an entry: %s", short(error))
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def short(error: Exception) -> str:
+    """The class and the first line of an error, for a message."""
+    # Addresses in messages may hold a password.
+    lines = re.sub(r"//[^/\s@]*@", "//", str(error)).strip().splitlines() or [""]
+    return f"{error.__class__.__name__}: {lines[0][:200]}"
