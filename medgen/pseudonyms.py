@@ -19,8 +19,10 @@ from medgen.errors import DataError
 _FORMAT = "medgen-pseudonyms"
 _DIGITS = 12
 # Columns that studies need and that name nobody; ages above 89 are not kept (HIPAA safe harbor, 45 CFR 164.514).
-_KEPT = ("age", "sex", "channels", "group", "field_strength")
+_KEPT = ("age", "sex", "channels", "slices", "group", "field_strength")
 _PLAIN = re.compile(r"[A-Za-z0-9.]{1,12}")
+# Which labels are complete in a mask that has not all of them: numbers, without which a label would seem absent.
+_ANNOTATED, _NUMBERS = "annotated", re.compile(r"[0-9; ]*")
 
 
 class Pseudonyms:
@@ -99,16 +101,20 @@ class Pseudonyms:
 
 
 def plain_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that name nobody: age (up to 89), sex, group, field strength, channels, as short plain words.
+    """The attributes that name nobody, as short plain words.
+
+    These are age (up to 89), sex, group, field strength, and what medgen itself reads: channels, slices, annotated.
 
     >>> plain_attributes({"age": "61", "sex": "F", "name": "Muster", "born": "19510203"})
     {'age': '61', 'sex': 'F'}
     """
-    return {
-        name: value
-        for name, value in attributes.items()
-        if name.lower() in _KEPT and _PLAIN.fullmatch(value) and not (name.lower() == "age" and _old(value))
-    }
+    return {name: value for name, value in attributes.items() if _is_plain(name.lower(), value)}
+
+
+def _is_plain(name: str, value: str) -> bool:
+    if name == _ANNOTATED:
+        return _NUMBERS.fullmatch(value) is not None
+    return name in _KEPT and _PLAIN.fullmatch(value) is not None and not (name == "age" and _old(value))
 
 
 def _old(age: str) -> bool:

@@ -136,7 +136,7 @@ def run(
     ]
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         check_cohort(folder.out, manifest)
-        manifest.write_csv(folder.out / "manifest.csv")
+        names.write_manifest(manifest, folder.out / "manifest.csv")
         write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})
         resolved, digest = config.model_dump(mode="json"), manifest.digest()
         with tracking.start("anomaly", folder.out, config=resolved, seed=config.seed, manifest_digest=digest) as track:

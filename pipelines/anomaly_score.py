@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from medgen import io, tracking
 from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
-from medgen.config import Config
+from medgen.config import Config, parse_config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.layouts import exists
 from medgen.prepared import Prepared
@@ -37,6 +39,9 @@ class ScoreConfig(Config):
         out: Folder of the results.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Whether scans that the gate refuses are scored.
+        fill: Value for voxels that are NaN or infinite; None refuses such scans.
+        unscaled: Whether values are as stored where the scale of a NIfTI header is 0 or NaN; else it is refused.
+        slices: How many slices every DICOM series should have.
     """
 
     scans: tuple[Path, ...]
@@ -45,6 +50,9 @@ class ScoreConfig(Config):
     out: Path
     device: str = "auto"
     ungated: bool = False
+    fill: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    unscaled: bool = False
+    slices: Annotated[int, Field(ge=1)] | None = None
 
 
 def score(
@@ -54,6 +62,9 @@ def score(
     out: Path,
     device: str = "auto",
     ungated: bool = False,
+    fill: float | None = None,
+    unscaled: bool = False,
+    slices: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> RunSummary:
@@ -69,6 +80,9 @@ def score(
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
             not, on scans of another site. What does not register stays refused.
+        fill: Value for voxels that are NaN or infinite; without it such scans are not scored.
+        unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
+        slices: How many slices every DICOM series should have.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
 
@@ -84,9 +98,9 @@ def score(
     names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
     detector = from_artifact(artifact)
-    config = ScoreConfig(
-        scans=tuple(scans), model=model, model_sha256=artifact.sha256, out=out, device=device, ungated=ungated
-    )
+    given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
+    reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, overwrite=overwrite) as folder,
@@ -98,7 +112,7 @@ def score(
         scorer = replace(detector, gate=None) if ungated else detector
         for done, (name, path) in enumerate(zip(unique_names(scans), scans, strict=True), start=1):
             try:
-                scan = io.read(path)
+                scan = io.read(path, fill=fill, unscaled=unscaled, slices=slices)
                 result = scorer.score_scan(scan)
                 pseudo = detector.pseudo_healthy(result.prepared)
             except OutOfDistribution as error:

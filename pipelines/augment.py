@@ -59,7 +59,7 @@ def _tracked(
     progress: bool,
 ) -> RunSummary:
     with track.stage("split"):
-        manifest.write_csv(folder.out / "manifest.csv")
+        names.write_manifest(manifest, folder.out / "manifest.csv")
         manifest = labelling.apply(manifest)
         parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())

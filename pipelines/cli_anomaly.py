@@ -10,6 +10,7 @@ import typer
 from medgen.errors import ConfigError
 
 from .cli_common import (
+    CohortOptions,
     ConfigArgument,
     Device,
     DryRun,
@@ -59,6 +60,9 @@ def anomaly_score(
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
     ] = False,
+    fill: Annotated[float | None, CohortOptions["fill"]] = None,
+    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -73,6 +77,9 @@ def anomaly_score(
             out=out,
             device=device or "auto",
             ungated=ungated,
+            fill=fill,
+            unscaled=unscaled,
+            slices=slices,
             overwrite=overwrite,
             progress=not quiet,
         )

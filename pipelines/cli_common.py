@@ -45,6 +45,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with a m
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
 
+# How a cohort, or a scan, is found and read; one text for every command.
+CohortOptions = {
+    "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
+    "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
+    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
+    "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
+    "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
+    "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
+    "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
+}
+
 
 def finish(summary: RunSummary) -> NoReturn:
     """Print the lines of a run and exit with its code."""

@@ -10,7 +10,7 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .cli_common import Workers, bar, echo_json, finish, group, listed
+from .cli_common import CohortOptions, Workers, bar, echo_json, finish, group, listed
 
 if TYPE_CHECKING:
     from medgen.layouts import CohortConfig
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 card_app = group("card", "Data cards.", "Example: medgen card lint data_cards/simulated.md")
-
-CohortOptions = {
-    "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
-    "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
-    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
-    "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
-    "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
-    "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
-    "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
-}
 
 
 @data_app.command("check", epilog="Example: medgen data check my-scans --json report.json")
@@ -90,12 +80,16 @@ def data_implant(
     ] = None,
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
     images: Annotated[str | None, CohortOptions["images"]] = None,
+    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
+    fill: Annotated[float | None, CohortOptions["fill"]] = None,
+    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    slices: Annotated[int | None, CohortOptions["slices"]] = None,
 ) -> None:
     """Put anomalies with known ground truth into healthy scans."""
     from medgen.cohorts import implant_cohort
     from medgen.layouts import load_cohort
 
-    manifest = load_cohort(cohort, _cohort(layout, images, None))
+    manifest = load_cohort(cohort, _cohort(layout, images, None, root, fill, unscaled, slices))
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)

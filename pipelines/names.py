@@ -1,8 +1,17 @@
-"""A word on ids that are the names of DICOM folders: they go into every output, and may name patients."""
+"""What of a cohort may name patients, and what outputs do about it.
+
+Ids that are the names of DICOM folders go into every output, with a word on it. Further columns of subject lists and
+manifests stay behind, but for the few that name nobody.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
+
+from medgen.cases import Manifest
+from medgen.pseudonyms import plain_attributes
 
 NOTE = (
     "file and folder names of the DICOM series become ids in outputs (tables, reports, heatmaps) and may name "
@@ -19,3 +28,9 @@ def warn(named_by_folders: bool) -> None:
 def limits(text: str, named_by_folders: bool) -> str:
     """The limits of a report, a list in Markdown, with the note as one more item where it applies."""
     return f"{text.rstrip()}\n- {NOTE[0].upper()}{NOTE[1:]}.\n" if named_by_folders else text
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a run's ``manifest.csv`` without the columns that may name somebody."""
+    cases = (replace(case, attributes=plain_attributes(case.attributes)) for case in manifest)
+    replace(manifest, cases=tuple(cases)).write_csv(path)

@@ -74,7 +74,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     manifest = sound(manifest, config.workers)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
-        manifest.write_csv(folder.out / "manifest.csv")
+        names.write_manifest(manifest, folder.out / "manifest.csv")
         parts = _split(manifest, config)
         write_splits(folder.out / "splits.csv", parts)
         with tracking.start(

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -207,6 +208,30 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
     assert re.search(r"changed: p = [\d.]+, \d+ regions?[:,]", printed)
+
+
+def test_scans_with_nan_and_a_lost_scale_are_scored_where_one_says_so(finished, cohort, tmp_path, monkeypatch, capsys):
+    good = sorted((cohort / "images").iterdir())[0]
+    scan = io.read(good)
+    data = np.array(scan.data[0], dtype=np.float32)
+    data[0, 0, 0] = np.nan
+    image = nib.Nifti1Image(data, scan.grid.affine)
+    image.header.set_sform(scan.grid.affine, 1)
+    nib.save(image, tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[112:120] = bytes(8)  # scl_slope and scl_inter
+    (tmp_path / "scan.nii").write_bytes(bytes(content))
+    command = ["anomaly", "score", tmp_path / "scan.nii", "--model", finished / "model", "-q"]
+    for number, flags in enumerate(([], ["--fill", "0"], ["--unscaled"])):
+        code, _, message = medgen(monkeypatch, capsys, *command, *flags, "--out", tmp_path / str(number))
+        assert code == 2
+        assert str(tmp_path / "scan.nii") in message
+    code, _, _ = medgen(monkeypatch, capsys, *command, "--fill", "0", "--unscaled", "--out", tmp_path / "out")
+    assert code == 0
+    assert io.read(tmp_path / "out" / "heatmaps" / "scan.nii.gz", allow_nan=True).grid.shape == scan.grid.shape
+    code, _, message = medgen(monkeypatch, capsys, *command, "--fill", "nan", "--out", tmp_path / "no")
+    assert code == 2
+    assert "fill" in message
 
 
 def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
