@@ -1,7 +1,7 @@
 """Fuzz the readers: whatever the bytes, only a valid result or a MedgenError may come out.
 
     python tests/fuzz/readers.py --seconds 600            # plain loop over mutated seeds, needs nothing else
-    python tests/fuzz/readers.py --atheris corpus         # coverage-guided, with the package atheris installed
+    python tests/fuzz/readers.py --atheris corpus -max_total_time=3600   # coverage-guided, with atheris installed
 
 The first byte of an input of atheris chooses the reader. An input that breaks one is kept in the working folder.
 """
@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -176,13 +177,31 @@ def loop(seconds: float, seed: int, folder: Path) -> dict[str, list[int]]:
 
 
 def guided(arguments: list[str], folder: Path) -> None:
-    """Coverage-guided fuzzing, until it is stopped or an input breaks a reader."""
+    """Coverage-guided fuzzing, until it is stopped or an input breaks a reader.
+
+    Args:
+        arguments: Of libFuzzer; one that is no option is the corpus folder, which is begun with sound inputs.
+        folder: For the file that is read.
+    """
     import atheris
+
+    for corpus in (Path(argument) for argument in arguments if not argument.startswith("-")):
+        corpus.mkdir(parents=True, exist_ok=True)
+        for number, content in seeds(folder):
+            (corpus / f"seed-{zlib.crc32(content):08x}").write_bytes(bytes([number]) + content)
 
     def one(content: bytes) -> None:
         attempt(content[0] if content else 0, content[1:], folder)
 
-    atheris.instrument_all()
+    # Of medgen and the parsers behind it: instrumenting everything that is loaded takes minutes.
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("medgen", "yaml", "json"):
+            for value in list(vars(module).values()):
+                own = getattr(value, "__module__", "") == name
+                members = [value] if not isinstance(value, type) else list(vars(value).values())
+                for function in members if own else ():
+                    if isinstance(function, FunctionType):
+                        atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], *arguments], one)
     atheris.Fuzz()
 
