@@ -164,6 +164,9 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"key {key!r} is required; add it or pass {key}=..."
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error" and isinstance(item.get("input"), Mapping):
+        # Of keys that do not go together; the message names them, and all the others would bury it.
+        return f"{key}: {message}" if key else message
     found = repr(item.get("input"))
     return f"{key or 'configuration'}: {message} (found {found[:80]})"
 

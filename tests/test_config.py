@@ -1,8 +1,8 @@
-from typing import Literal
+from typing import Literal, Self
 
 import pytest
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medgen.config import Config, apply_overrides, dump_yaml, load_config, parse_config
 from medgen.errors import ConfigError
@@ -89,3 +89,26 @@ def test_every_problem_is_named_at_once():
     with pytest.raises(ConfigError, match=r"training\.steps.*unknown key 'foo'.*|unknown key 'foo'.*training\.steps"):
         parse_config(Outer, {"data": "x", "training": {"steps": 0}, "foo": 1}, source="here")
     assert yaml.safe_load(dump_yaml(Outer(data="x")))["training"]["steps"] == 10
+
+
+def test_keys_that_do_not_go_together_are_named_without_all_the_others():
+    class Pair(Config):
+        low: int = 0
+        high: int = 1
+        folder: str = "private"
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.low > self.high:
+                raise ValueError(f"low: expected at most high ({self.high}), found {self.low}")
+            return self
+
+    class Outer(Config):
+        pair: Pair = Pair()
+
+    with pytest.raises(ConfigError) as refused:
+        parse_config(Outer, {"pair": {"low": 3, "folder": "Mueller"}}, source="file.yaml")
+    assert str(refused.value) == "file.yaml: pair: low: expected at most high (1), found 3"
+    with pytest.raises(ConfigError) as refused:
+        parse_config(Pair, {"low": 3}, source="file.yaml")
+    assert str(refused.value) == "file.yaml: low: expected at most high (1), found 3"
