@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from medgen import tracking
-from medgen.cases import Manifest, write_splits
+from medgen.cases import Manifest
 from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling
@@ -17,7 +17,7 @@ from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import export, generate, prepare, split
+from .augment_stages import begin, export, generate
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
@@ -58,15 +58,7 @@ def _tracked(
     resume: bool,
     progress: bool,
 ) -> RunSummary:
-    with track.stage("split"):
-        names.write_manifest(manifest, folder.out / "manifest.csv")
-        manifest = labelling.apply(manifest)
-        parts = split(config, manifest)
-        write_splits(folder.out / "splits.csv", parts.named())
-    with track.stage("prepare") as stage:
-        prepared = prepare(config, manifest, parts, progress)
-        stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
-        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    manifest, parts, prepared = begin(config, manifest, labelling, folder, track, progress)
     with track.stage("plan") as stage:
         made = decide(config, prepared, parts)
         config = made.config

@@ -97,7 +97,7 @@ class LabelledRunConfig(RunConfig):
             raise ValueError(f"fold: expected a number below folds ({self.folds}), found {self.fold}")
         most = self.labelled_subjects
         for key, numbers in (("subjects", self.value.subjects), ("real_only", self.value.real_only)):
-            if most is not None and any(number > most for number in numbers):
+            if self.value.enabled and most is not None and any(number > most for number in numbers):
                 raise ValueError(f"value.{key}: expected at most labelled_subjects ({most})")
         return self
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from medgen import tracking
-from medgen.cases import Manifest
+from medgen.cases import Manifest, write_splits
 from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
 from medgen.files import sha256_json, write_csv
@@ -21,9 +21,11 @@ from medgen.synthesis.base import Backend, FitContext, Sources, guard_split
 from medgen.synthesis.consensus import Consensus, label_unlabelled
 from medgen.synthesis.export import ExportRefused, export_pool
 from medgen.synthesis.filters import Filter
+from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
 
+from . import names
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .progress import bars
 from .runfolder import RunFolder
@@ -72,6 +74,31 @@ class Generated:
     backends: tuple[Backend, ...]
     filters: Filter
     pool: Pool
+
+
+def begin(
+    config: LabelledRunConfig,
+    manifest: Manifest,
+    labelling: Labelling,
+    folder: RunFolder,
+    track: tracking.Run,
+    progress: bool,
+) -> tuple[Manifest, Parts, Prepared]:
+    """Split and prepare a cohort, as the first two stages of a run, and write who is where.
+
+    Returns:
+        The manifest with the label numbers in use, its parts, and the scans on the model grid.
+    """
+    with track.stage("split"):
+        names.write_manifest(manifest, folder.out / "manifest.csv")
+        manifest = labelling.apply(manifest)
+        parts = split(config, manifest)
+        write_splits(folder.out / "splits.csv", parts.named())
+    with track.stage("prepare") as stage:
+        prepared = prepare(config, manifest, parts, progress)
+        stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
+        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    return manifest, parts, prepared
 
 
 def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from medgen import tracking
-from medgen.cases import Manifest, write_splits
+from medgen.cases import Manifest
 from medgen.costs import describe_memory
 from medgen.errors import ConfigError
 from medgen.layouts import load_cohort
@@ -27,7 +27,7 @@ from medgen.synthesis.value import Material, Row
 from . import names
 from .augment_intake import admit
 from .augment_settings import LabelledRunConfig
-from .augment_stages import Prepared, prepare, split
+from .augment_stages import Prepared, begin, split
 from .augment_study import judged, run_cells, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
@@ -106,15 +106,7 @@ def _tracked(
     track: tracking.Run,
     progress: bool,
 ) -> RunSummary:
-    with track.stage("split"):
-        names.write_manifest(manifest, folder.out / "manifest.csv")
-        manifest = labelling.apply(manifest)
-        parts = split(config, manifest)
-        write_splits(folder.out / "splits.csv", parts.named())
-    with track.stage("prepare") as stage:
-        prepared = prepare(config, manifest, parts, progress)
-        stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
-        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+    manifest, parts, prepared = begin(config, manifest, labelling, folder, track, progress)
     with track.stage("synthetic") as stage:
         pools = _pools(config, prepared, parts)
         stage.log_metrics({pool.name: len(pool.scans.images) for pool in pools})
