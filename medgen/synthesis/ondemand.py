@@ -17,12 +17,14 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from medgen import files, io
 from medgen.cases import Case
-from medgen.errors import DataError, MedgenError
+from medgen.errors import AuditError, DataError, MedgenError
 from medgen.layouts import load_cohort
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import synthetic_share
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend, Synthetic
+from medgen.synthesis.filter_store import FOLDER, load_filter
+from medgen.synthesis.filters import Filter
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
 
 Item = dict[str, Any]
@@ -103,21 +105,22 @@ class SyntheticDataset(Dataset[Any]):
 class LiveDataset(Dataset[Any]):
     """Scans sampled while you train, from a generator that an augment run saved: scan n is always the same.
 
-    They have not passed the run's filter, which needs the training scans. ``rejections.csv`` of the run says what share
-    of this generator's samples the filter refuses; above a few per cent use the exported scans, or ``accept``.
+    Each has passed the filter that the run keeps beside its generators, as the exported scans have.
 
     Args:
         folder: ``model/<backend>`` of a run.
         transform: Applied to each item, as for :class:`SyntheticDataset`, whose arrays the items have.
         seed: Of the samples.
         length: Number of different scans.
+        filtered: Whether a sample that the run's filter refuses is drawn anew. Checking takes longer than sampling;
+            ``rejections.csv`` of the run says what share is refused.
         accept: Says of a sample whether to use it; refused ones are sampled anew.
         attempts: Most samples per scan.
-        device: Where the generator computes; each process loads its own copy on first use.
+        device: Where generator and filter compute; each process loads its own copy on first use.
         splits: As for :class:`SyntheticDataset`.
 
     Raises:
-        ArtifactError: On first use, if the folder holds no generator.
+        ArtifactError: On first use, if the folder holds no generator, or no filter is beside it.
         DataError: If the voxel size is unknown because the run exported no scan; or if no attempt gives a scan.
     """
 
@@ -128,6 +131,7 @@ class LiveDataset(Dataset[Any]):
         *,
         seed: int = 0,
         length: int = 100_000,
+        filtered: bool = True,
         accept: Callable[[Synthetic], bool] | None = None,
         attempts: int = 10,
         device: str = "cpu",
@@ -139,16 +143,16 @@ class LiveDataset(Dataset[Any]):
         self._affine = io.read(exported.cases[0].images[0]).grid.affine
         self.origin = _origin(splits, run)
         self.original_labels = original_labels(run / "synthetic")
-        self.transform, self.accept = transform, accept
+        self.transform, self.filtered, self.accept = transform, filtered, accept
         self._seed, self._length, self._attempts, self._device = seed, length, attempts, device
-        self._backend: Backend | None = None
+        self._loaded: tuple[Backend, Filter | None] | None = None
 
     def __len__(self) -> int:
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker loads its own generator: weights are not sent between processes.
-        return {**self.__dict__, "_backend": None}
+        # A worker loads its own generator and filter: weights are not sent between processes.
+        return {**self.__dict__, "_loaded": None}
 
     def __getitem__(self, index: int) -> Any:
         item = self.arrays(index)
@@ -169,18 +173,31 @@ class LiveDataset(Dataset[Any]):
         """The arrays of a scan, without the transform; see :class:`SyntheticDataset`."""
         if not 0 <= index < self._length:
             raise IndexError(index)
-        if self._backend is None:
-            self._backend = load_backend(self.folder, self._device)
+        backend, filters = self._load()
         reason = "refused by accept"
         for attempt in range(self._attempts):
             try:
-                scan = self._backend.sample(derive(self._seed, "live", index, attempt))
+                scan = backend.sample(derive(self._seed, "live", index, attempt))
+                if filters is not None:
+                    verdict = filters.check(scan, derived=backend.derived)
+                    if not verdict.accepted:
+                        reason = "; ".join(verdict.reasons.values())
+                        continue
+            except AuditError:
+                # A leak is no property of one scan: the training must stop.
+                raise
             except MedgenError as error:
                 reason = str(error)
                 continue
             if self.accept is None or self.accept(scan):
                 return _item(f"live-{index:06d}", scan.image, scan.labels[None], self._affine, self.original_labels)
         raise DataError(f"{self.folder}: no usable sample in {self._attempts} attempts ({reason}); use exported scans")
+
+    def _load(self) -> tuple[Backend, Filter | None]:
+        if self._loaded is None:
+            filters = load_filter(self.folder.parent / FOLDER, self._device).filters if self.filtered else None
+            self._loaded = load_backend(self.folder, self._device), filters
+        return self._loaded
 
 
 Source = SyntheticDataset | LiveDataset

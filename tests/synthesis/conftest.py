@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ from medgen.fields import exponentiate, smooth_noise, warp
 from medgen.preprocess import Preprocess
 from medgen.seeds import torch_rng
 from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.filter_store import FilterState, save_filter
+from medgen.synthesis.filters import Filter, FilterConfig
+from medgen.synthesis.memorisation import AuditConfig
 
 SHAPE = (16, 20, 12)
 
@@ -44,3 +49,15 @@ def sources() -> Sources:
 def context() -> FitContext:
     recipe = Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))
     return FitContext(preprocess=recipe, seed=0, device="cpu")
+
+
+def quick_filter(sources: Sources) -> Filter:
+    """A filter that judges, but is not worth much: seconds of training."""
+    quick = {"auditor": {"channels": [8, 16], "steps": 4}, "agreement_percentile": 0, "looks_percentile": 100}
+    config = FilterConfig.model_validate({**quick, "planted": 2})
+    return Filter.fit(sources, config, seed=0, device="cpu")
+
+
+def keep_filter(filters: Filter, context: FitContext, folder: Path) -> None:
+    """Write a filter as a run keeps it beside its generators."""
+    save_filter(FilterState(filters, None, context.preprocess, AuditConfig(), {}, "blobs", "MR", "4" * 64), folder)

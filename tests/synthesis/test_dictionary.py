@@ -17,6 +17,8 @@ from medgen.foreground import foreground_mask
 from medgen.synthesis import FitContext, Sources, SyntheticDataset
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 
+from .conftest import keep_filter, quick_filter
+
 DOCS = Path(__file__).parents[2] / "docs" / "on-the-fly.md"
 KEYS = ("image", "label")
 # LoadImaged tries every reader that MONAI has, and one of them complains that a GPU decoder is not installed.
@@ -149,6 +151,7 @@ def test_the_documented_examples_run(
 
     settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
     Deform.fit(sources, settings, context).save(folder / "runs" / "augment" / "model" / "deform")
+    keep_filter(quick_filter(sources), context, folder / "runs" / "augment" / "model" / "filter")
     monkeypatch.chdir(folder)
     network = torch.nn.Conv3d(1, 31, 3, padding=1)
     mine = SyntheticDataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from medgen import files
-from medgen.errors import AuditError, DataError
+from medgen.errors import ArtifactError, AuditError, DataError
+from medgen.seeds import derive
 from medgen.synthesis import (
     FitContext,
     LiveDataset,
@@ -24,6 +26,8 @@ from medgen.synthesis import (
     match_intensities,
 )
 from medgen.synthesis.backends.deform import Deform, DeformConfig
+
+from .conftest import keep_filter, quick_filter
 
 
 @pytest.fixture(scope="module")
@@ -204,13 +208,14 @@ def test_live_samples_are_the_generators_own(run: Path, sources: Sources, contex
     settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
     backend = Deform.fit(sources, settings, context)
     backend.save(run / "model" / "deform")
-    live = LiveDataset(run / "model" / "deform", seed=5)
-    first, again, other = live[0], LiveDataset(run / "model" / "deform", seed=5)[0], live[1]
+    live = LiveDataset(run / "model" / "deform", seed=5, filtered=False)
+    first, again, other = live[0], LiveDataset(run / "model" / "deform", seed=5, filtered=False)[0], live[1]
     assert torch.equal(first["image"], again["image"])
     assert not torch.equal(first["image"], other["image"])
     assert set(first["label"].unique().tolist()) == {0, 1, 4}
     assert np.allclose(np.diag(first["affine"]), [2, 2, 5, 1])
-    in_workers = [*DataLoader(LiveDataset(run / "model" / "deform", seed=5, length=3), None, num_workers=2)]
+    short = LiveDataset(run / "model" / "deform", seed=5, length=3, filtered=False)
+    in_workers = [*DataLoader(short, None, num_workers=2)]
     assert torch.equal(in_workers[0]["image"], first["image"])
     parents: list[str] = []
 
@@ -218,9 +223,28 @@ def test_live_samples_are_the_generators_own(run: Path, sources: Sources, contex
         parents.append(scan.parents[0])
         return len(parents) == 3
 
-    LiveDataset(run / "model" / "deform", accept=accept)[0]
+    LiveDataset(run / "model" / "deform", filtered=False, accept=accept)[0]
     assert len(parents) == 3
     with pytest.raises(DataError, match="no usable sample in 2 attempts"):
-        LiveDataset(run / "model" / "deform", accept=lambda scan: False, attempts=2)[0]
+        LiveDataset(run / "model" / "deform", filtered=False, accept=lambda scan: False, attempts=2)[0]
     with pytest.raises(DataError, match="have no files"):
         live.record(0)
+
+
+def test_live_samples_pass_the_filter_of_their_run(run: Path, sources: Sources, context: FitContext) -> None:
+    settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
+    backend = Deform.fit(sources, settings, context)
+    backend.save(run / "model" / "deform")
+    with pytest.raises(ArtifactError, match="no filter/"):
+        LiveDataset(run / "model" / "deform", seed=5)[0]
+    filters = quick_filter(sources)
+    keep_filter(filters, context, run / "model" / "filter")
+    plain = LiveDataset(run / "model" / "deform", seed=5, filtered=False)
+    drawn = [backend.sample(derive(5, "live", 0, attempt)) for attempt in range(10)]
+    first = next(n for n, scan in enumerate(drawn) if filters.check(scan, derived=True).accepted)
+    item = LiveDataset(run / "model" / "deform", seed=5)[0]
+    assert np.array_equal(item["image"].numpy(), drawn[first].image)
+    assert np.array_equal(plain[0]["image"].numpy(), drawn[0].image)
+    keep_filter(replace(filters, agreement_bound=1.5), context, run / "model" / "filter")
+    with pytest.raises(DataError, match=r"no usable sample in 10 attempts \(label agreement"):
+        LiveDataset(run / "model" / "deform", seed=5)[0]
