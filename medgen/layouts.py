@@ -94,6 +94,8 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
     if not cases and not faults:
         action = "check the path, or set cohort.layout and cohort.images"
         faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
+    if layout == "bids":
+        cases = _with_participants(cases, root)
     cases, wrong = _with_subjects(cases, root, config, layout)
     faults += wrong + _bad_ids(cases, path)
     if config.slices is not None:
@@ -200,17 +202,18 @@ def _csv(path: Path, config: CohortConfig) -> Found:
     return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
 
 
-def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, cells by column) of a CSV file; empty lines are left out.
+def read_table(path: Path, delimiter: str = ",") -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line number, cells by column) of a CSV or TSV file; empty lines are left out.
 
     Raises:
-        FaultyDataError: If it is no UTF-8 CSV file, a line has another number of cells, or a column occurs twice.
+        FaultyDataError: If it is no such UTF-8 file, a line has another number of cells, or a column occurs twice.
     """
-    expected, action = "a UTF-8 CSV file with a header", "check the file"
+    kind = "CSV" if delimiter == "," else "TSV"
+    expected, action = f"a UTF-8 {kind} file with a header", "check the file"
     try:
         text = files.read_text(path, _LARGEST_TABLE)
         # Line ends inside of quotes stay as they are.
-        reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+        reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
         header = [name.strip() for name in next(reader, [])]
         rows = []
         for cells in reader:
@@ -315,6 +318,28 @@ def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: 
         )
         for case in cases
     ], faults
+
+
+def _with_participants(cases: list[Case], root: Path) -> list[Case]:
+    """What the ``participants.tsv`` of a BIDS cohort, where there is one, says of each subject.
+
+    Raises:
+        FaultyDataError: If it is no such table, or lists a participant twice.
+    """
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return cases
+    columns, rows = read_table(path, "\t")
+    if columns[:1] != ["participant_id"]:
+        raise fail(path, f"first column {columns[0] if columns else ''!r}", "participant_id", "correct the header line")
+    about: dict[str, dict[str, str]] = {}
+    for line, row in rows:
+        name = row["participant_id"]
+        if name in about:
+            raise fail(f"{path}:{line}", f"participant {name!r} twice", "one line for each", "remove one of them")
+        known = {key: value for key, value in row.items() if value and value.lower() != "n/a"}
+        about[name] = {key: value for key, value in known.items() if key and key not in ("participant_id", *COLUMNS)}
+    return [replace(case, attributes={**about.get(case.subject, {}), **case.attributes}) for case in cases]
 
 
 def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:

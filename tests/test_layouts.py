@@ -158,6 +158,24 @@ def test_bids(tmp_path):
     assert "several kinds: FLAIR, T2w" in refusal(tmp_path)
 
 
+def test_bids_participants(tmp_path):
+    tree(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz")
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id\tage\tsex\timage\nsub-01\t61\tF\tx\nsub-02\tn/a\tM\tx\nsub-03\t1\tM\tx\n")
+    assert [dict(case.attributes) for case in load_cohort(tmp_path)] == [{"age": "61", "sex": "F"}, {"sex": "M"}]
+    (tmp_path / "subjects.csv").write_text("case,subject,age\nsub-01_T1w,a,62\nsub-02_ses-1_T1w,b,\n")
+    cases = load_cohort(tmp_path).cases
+    assert [case.subject for case in cases] == ["a", "b"]
+    for text, words in (
+        ("name\tage\nsub-01\t61\n", "first column 'name'"),
+        ("participant_id\tage\nsub-01\t61\nsub-01\t62\n", "participants.tsv:3: participant 'sub-01' twice"),
+        ("participant_id\tage\nsub-01\n", "participants.tsv:2: 1 cells"),
+        ('participant_id\tage\nsub-01\t"61\n', "a UTF-8 TSV file"),
+    ):
+        table.write_text(text)
+        assert words in refusal(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
