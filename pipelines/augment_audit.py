@@ -8,7 +8,6 @@ from functools import partial
 
 from medgen import tracking
 from medgen.dataset import join
-from medgen.files import sha256_json
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.filter_store import FOLDER, FilterState, save_filter
@@ -56,7 +55,7 @@ def audit_stage(
         label_names=label_names(prepared),
         cohort=cohort,
         modality=config.modality,
-        config_sha256=sha256_json(config.model_dump(mode="json")),
+        config_sha256=config.digest(),
         original_labels=original_labels,
     )
     save_filter(state, folder.model / FOLDER)

@@ -11,7 +11,7 @@ from medgen import tracking
 from medgen.cases import Manifest, write_splits
 from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
-from medgen.files import sha256_json, write_csv
+from medgen.files import write_csv
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
@@ -242,7 +242,7 @@ def export(
             label_names=label_names(prepared),
             original_labels=original,
             seed=config.seed,
-            config_sha256=sha256_json(config.model_dump(mode="json")),
+            config_sha256=config.digest(),
             cohort=cohort,
             modality=config.modality,
             held_out=parts.held_out,

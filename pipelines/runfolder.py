@@ -19,7 +19,7 @@ from medgen.audit import RECORD
 from medgen.cases import Manifest
 from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError, DataError
-from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
+from medgen.files import REPLACED, TEMPORARY, sha256_json, unwritable, write_csv, write_json, write_text
 from medgen.journal import scrub
 from medgen.layouts import CohortConfig, read_table
 
@@ -50,6 +50,11 @@ class RunConfig(Config):
     device: str = "auto"
     workers: int = Field(default=2, ge=0)
     cohort: CohortConfig = CohortConfig()
+
+    def digest(self) -> str:
+        """SHA-256 of the settings that results depend on: not of where a run computes and writes, nor how fast."""
+        kept = self.model_dump(mode="json", exclude={*MAY_CHANGE})
+        return sha256_json(scrub(kept))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from medgen.config import Config
 from medgen.errors import ConfigError
-from medgen.pipelines.runfolder import open_run
+from medgen.pipelines.runfolder import RunConfig, open_run
 
 
 class Settings(Config):
@@ -69,3 +69,11 @@ def test_a_failed_run_can_be_resumed(tmp_path):
     assert not (tmp_path / "run" / "outputs.json").exists()
     with open_run(tmp_path / "run", Settings(out="x"), resume=True):
         pass
+
+
+def test_the_digest_of_a_run_says_what_it_computes_and_not_where():
+    base = {"data": "/home/somebody/cohort", "out": "a"}
+    same = {"data": "/mnt/share/cohort", "out": "b", "device": "cpu", "workers": 0}
+    assert RunConfig(**base).digest() == RunConfig(**same).digest()
+    for other in ({"seed": 1}, {"data": "other"}, {"cohort": {"layout": "bids"}}):
+        assert RunConfig(**{**base, **other}).digest() != RunConfig(**base).digest()
