@@ -20,6 +20,9 @@ from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_id
 
+# Of single precision, which images are read as.
+_LARGEST = 3.4e38
+
 
 class CohortConfig(Config):
     """How to find the cases of a cohort.
@@ -44,9 +47,11 @@ class CohortConfig(Config):
     images: str | None = None
     masks: str | None = None
     subjects: str | None = None
-    labels: dict[int, str] = Field(default_factory=dict)
+    labels: dict[Annotated[int, Field(ge=0, lt=1 << 31)], Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     roots: tuple[Path, ...] = ()
-    fill: float | None = Field(default=None, allow_inf_nan=False)
+    fill: float | None = Field(default=None, ge=-_LARGEST, le=_LARGEST)
     unscaled: bool = False
     slices: Annotated[int, Field(ge=1)] | None = None
 
@@ -76,14 +81,19 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         raise fail(path, "no such file or folder", "a cohort folder or manifest CSV", "check the path")
     if path.name == "dataset.json":
         path = path.parent
+    if lost := next((folder for folder in config.roots if not folder.is_dir()), None):
+        raise fail(lost, "no such folder", "a folder that links may lead to", "correct cohort.roots (--root)")
     layout: str = config.layout
     if layout == "auto" and (path.is_file() or not config.images):
         layout = _detect(path)
     if layout == "auto":
         layout = "bids" if (path / "dataset_description.json").is_file() else "folder"
+    if config.masks and not config.images and layout not in ("folder", "bids"):
+        found = f"cohort.masks (--masks) for layout {layout!r}, which says itself where masks are"
+        raise fail(path, found, "a pattern for plain folders only", "leave it out, or set cohort.images too")
     try:
         cases, labels, faults, name = _LAYOUTS[layout](path, config)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         # A pattern that is no pattern, names that are too long, folders that may not be opened.
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise fail(
