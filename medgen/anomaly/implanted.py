@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape
+from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape, readable_masks
 from medgen.cohorts.implants import (
     IMPLANTS,
     NEEDS_FOREIGN,
@@ -70,10 +70,10 @@ class ImplantConfig(Config):
         """Refuse, before anything is trained, a folder of masks that implants cannot be made from.
 
         Raises:
-            DataError: If it is no folder, or none of its images is a lesion mask.
+            DataError: If it is no folder, an image in it cannot be read, or none of them is a lesion mask.
         """
         if self.masks is not None:
-            shapes = lesion_masks(self.masks)
+            shapes = readable_masks(self.masks)
             first_usable(range(len(shapes)), shapes, {})
 
 
