@@ -26,6 +26,9 @@ from medgen.seeds import numpy_rng
 
 HEALTHY = "healthy"
 
+# No organ is larger; the box around a larger implant would fill the memory.
+LARGEST_RADIUS_MM = 200.0
+
 
 class ImplantConfig(Config):
     """Implants and how they are summarised.
@@ -62,8 +65,10 @@ class ImplantConfig(Config):
             raise ValueError(f"expected kinds that need no lesion masks, found {shaped}; or set masks to their folder")
         if self.masks is not None and not shaped:
             raise ValueError(f"masks are given, but no kind takes its form from them; add one of {sorted(NEEDS_SHAPE)}")
-        if not 0 < self.radius_mm[0] <= self.radius_mm[1] or min(self.contrasts) <= 0:
-            raise ValueError("radius_mm must be (smallest, largest), above 0, and contrasts above 0")
+        if not 0 < self.radius_mm[0] <= self.radius_mm[1] <= LARGEST_RADIUS_MM or min(self.contrasts) <= 0:
+            raise ValueError(
+                f"radius_mm must be (smallest, largest), above 0 and up to {LARGEST_RADIUS_MM:g}, and contrasts above 0"
+            )
         return self
 
     def check_masks(self) -> None:
