@@ -88,6 +88,8 @@ def verify(target: str | Path) -> list[Problem]:
     for name, digest in listed.items():
         if name not in present:
             problems.append(Problem(name, "missing", "written by the run, but no longer there"))
+        elif (out / name).is_symlink():
+            problems.append(Problem(name, "altered", "a link, where the run wrote a file"))
         elif (found := files.sha256_file(out / name)) != digest:
             problems.append(Problem(name, "altered", f"SHA-256 is {found[:12]}..., the run wrote {digest[:12]}..."))
     extra = [Problem(name, "unlisted", "not written by the run") for name in sorted(present - listed.keys())]

@@ -85,8 +85,10 @@ class Case:
         return image
 
     def _channels(self) -> int:
-        text = self.attributes.get("channels") or "0"
-        if not re.fullmatch("[0-9]{1,4}", text):
+        text = self.attributes.get("channels") or ""
+        if not text:
+            return 0
+        if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
             raise fail(self.images[0], f"{text[:40]!r} channels declared", "a number", "correct the manifest")
         return int(text)
 
@@ -149,11 +151,12 @@ def read_labels(path: Path, *, unscaled: bool = False) -> Volume:
             raise fail(
                 path, f"{count} voxels with fractional labels", "whole numbers", "threshold it, or redo its resampling"
             )
-        if np.abs(whole).max() > np.iinfo(np.int32).max:
-            raise fail(path, f"labels up to {np.abs(whole).max():g}", "label numbers", "renumber the labels")
-        data = whole.astype(np.int32)
+        if np.abs(whole).max() <= np.iinfo(np.int32).max:
+            data = whole.astype(np.int32)
     if data.min() < 0:
         raise fail(path, f"negative labels down to {int(data.min())}", "labels of 0 and more", "renumber the labels")
+    if data.max() > np.iinfo(np.int32).max:
+        raise fail(path, f"labels up to {float(data.max()):g}", "label numbers", "renumber the labels")
     return mask.with_data(data)
 
 

@@ -6,19 +6,33 @@ import difflib
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from medgen.errors import ConfigError, DataError
 from medgen.files import read_text
 
 
 class Config(BaseModel):
-    """Frozen base of every configuration: unknown keys are refused, values are validated, nothing mutates."""
+    """Frozen base of every configuration: unknown keys are refused, values are validated, nothing mutates.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    Numbers are finite, and true and false are none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        given = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(item, bool) for item in given):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            # Python counts with them: true would be 1 step.
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError("Input should be a number, not true or false")
+        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -169,6 +183,11 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
         return f"{key}: {message}" if key else message
     found = repr(item.get("input"))
     return f"{key or 'configuration'}: {message} (found {found[:80]})"
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    return {annotation}.union(*map(_kinds, get_args(annotation))) if get_args(annotation) else {annotation}
 
 
 def _known_keys(cls: type[Config], parents: list[str]) -> list[str]:

@@ -29,19 +29,22 @@ def description_of(folder: Path) -> dict[str, Any]:
 def label_names(declared: Any, path: Path) -> dict[int, str]:
     """Label names of a ``dataset.json``: ``{"1": "name"}`` (MSD) or ``{"name": 1}``, regions as lists (nnU-Net)."""
     labels: dict[int, str] = {}
+    named: set[int] = set()
     if declared is None:
         return labels
     if not isinstance(declared, Mapping):
         raise fail(path, f"labels {str(declared)[:120]}", "numbers and names", "correct them")
     try:
         for key, value in declared.items():
-            if isinstance(value, str):
-                labels[_label(key)] = value
-            elif isinstance(value, list):
+            if isinstance(value, list):
                 for number in value:
                     labels.setdefault(_label(number), f"{key}-{number}" if len(value) > 1 else str(key))
-            else:
-                labels[_label(value)] = str(key)
+                continue
+            number, name = (_label(key), value) if isinstance(value, str) else (_label(value), str(key))
+            if number in named:
+                raise ValueError
+            named.add(number)
+            labels[number] = name
     except (TypeError, ValueError):
         raise fail(path, f"labels {str(declared)[:120]}", "numbers and names", "correct dataset.json") from None
     labels.pop(0, None)
@@ -76,7 +79,11 @@ def msd(path: Path) -> Found:
     cases, faults = [], []
     listed: set[Path] = set()
     for number, item in enumerate(training):
-        names = [item.get("image"), item.get("label") or None] if isinstance(item, Mapping) else [None]
+        names = (
+            [item.get("image"), None if item.get("label") == "" else item.get("label")]
+            if isinstance(item, Mapping)
+            else [None]
+        )
         if not isinstance(names[0], str) or not isinstance(names[1], str | None):
             shown = str(item)[:80]
             faults.append(Fault(str(where), f"training entry {number}: {shown!r}", "image and label", "correct it"))
@@ -114,13 +121,13 @@ def nnunet(path: Path) -> Found:
     """nnU-Net v2 raw data: ``imagesTr/<case>_0000<ending>`` per channel and ``labelsTr/<case><ending>``."""
     description = description_of(path)
     where = path / "dataset.json"
-    ending = str(description.get("file_ending") or ".nii.gz")
+    ending = str(description.get("file_ending", ".nii.gz"))
     names = description.get("channel_names") or description.get("modality") or {"0": "image"}
     try:
         numbers = sorted(int(number) for number in names)
     except (TypeError, ValueError):
         numbers = []
-    if not isinstance(names, Mapping) or numbers != list(range(len(names))) or "/" in ending:
+    if not isinstance(names, Mapping) or numbers != list(range(len(names))) or "/" in ending or not ending:
         found = f"channel_names {str(names)[:80]} and file_ending {ending[:20]!r}"
         raise fail(where, found, "names of channels 0, 1, ...", "correct dataset.json")
     wanted = [f"{number:04d}" for number in numbers]

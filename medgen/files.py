@@ -155,13 +155,14 @@ def read_json(path: str | Path, limit: int = 64 << 20) -> Any:
     """Read a JSON file of at most ``limit`` bytes and five million values, nested at most 64 deep.
 
     Raises:
-        DataError: If it is missing, too large, nested too deeply or not JSON; NaN and infinities are not JSON.
+        DataError: If it is missing, too large, nested too deeply, gives a key twice, or is not JSON; NaN and infinities
+            are not JSON.
     """
     text = read_text(path, limit)
     if sum(text.count(sign) for sign in ",[{") > _VALUES:
         raise DataError(f"{path}: cannot be read as JSON (more than {_VALUES} values); restore it from a copy")
     try:
-        data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        data = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         kind = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
         raise DataError(f"{path}: cannot be read as JSON ({kind}); restore it from a copy") from None
@@ -224,6 +225,15 @@ def plain(value: Any) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, none of whose keys is given twice: which of the two values is meant would be a guess."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in result if keys.count(key) > 1)[:40]!r} is given twice")
+    return result
 
 
 def _finite(text: str) -> float:

@@ -207,10 +207,7 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
     content = ""
     if image is not None:
         faults += image_faults(case.images[0], image)
-        # Of the voxels, not the file: the same scan compressed anew is still the same scan.
-        digest = hashlib.blake2b(f"{image.data.shape} {image.data.dtype.kind}".encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(image.data.transpose(0, 3, 2, 1)).data)
-        content = digest.hexdigest()
+        content = _content(image)
         channels = image.data.shape[0]
     else:
         channels = 0
@@ -218,6 +215,15 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         faults += mask_faults(case, image, manifest.labels)[0]
     notes = [] if image is None else _notes(case.images[0], image)
     return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes))
+
+
+def _content(image: Volume) -> str:
+    """A hash of the voxels: the same scan packed anew, or stored as another type, is still the same scan."""
+    digest = hashlib.blake2b(str(image.data.shape).encode(), digest_size=16)
+    for plane in image.data.transpose(0, 3, 2, 1).reshape(-1, *image.data.shape[2:0:-1]):
+        # Adding 0 makes one of the two zeros.
+        digest.update(np.add(plane, 0, dtype=np.float32, casting="unsafe", order="C").data)
+    return digest.hexdigest()
 
 
 def _notes(path: Path, image: Volume) -> list[str]:
@@ -253,7 +259,8 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         labels: Declared label numbers; empty declares nothing.
 
     Returns:
-        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty. Numbers without 0, ascending.
+        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty, the image itself. Numbers
+        without 0, ascending.
     """
     path = case.mask
     if path is None:
@@ -273,6 +280,9 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         faults.append(
             Fault(str(path), "an empty mask", "at least one labelled voxel", "redraw it, or leave the case out")
         )
+    if image is not None and any(np.array_equal(mask.data[0], channel) for channel in image.data):
+        action = "give the label map, or leave the case out"
+        faults.append(Fault(str(path), f"the same voxels as {case.images[0].name}", "a label map", action))
     if labels and (unknown := sorted(set(values) - set(labels))):
         found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
         known = ", ".join(str(value) for value in labels)

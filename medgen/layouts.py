@@ -20,6 +20,9 @@ from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_id
 
+# Of single precision, which images are read as.
+_LARGEST = 3.4e38
+
 
 class CohortConfig(Config):
     """How to find the cases of a cohort.
@@ -44,9 +47,11 @@ class CohortConfig(Config):
     images: str | None = None
     masks: str | None = None
     subjects: str | None = None
-    labels: dict[int, str] = Field(default_factory=dict)
+    labels: dict[Annotated[int, Field(ge=0, lt=1 << 31)], Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     roots: tuple[Path, ...] = ()
-    fill: float | None = Field(default=None, allow_inf_nan=False)
+    fill: float | None = Field(default=None, ge=-_LARGEST, le=_LARGEST)
     unscaled: bool = False
     slices: Annotated[int, Field(ge=1)] | None = None
 
@@ -76,28 +81,34 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         raise fail(path, "no such file or folder", "a cohort folder or manifest CSV", "check the path")
     if path.name == "dataset.json":
         path = path.parent
+    if lost := next((folder for folder in config.roots if not folder.is_dir()), None):
+        raise fail(lost, "no such folder", "a folder that links may lead to", "correct cohort.roots (--root)")
     layout: str = config.layout
     if layout == "auto" and (path.is_file() or not config.images):
         layout = _detect(path)
     if layout == "auto":
         layout = "bids" if (path / "dataset_description.json").is_file() else "folder"
+    if config.masks and not config.images and layout not in ("folder", "bids"):
+        found = f"cohort.masks (--masks) for layout {layout!r}, which says itself where masks are"
+        raise fail(path, found, "a pattern for plain folders only", "leave it out, or set cohort.images too")
     try:
         cases, labels, faults, name = _LAYOUTS[layout](path, config)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         # A pattern that is no pattern, names that are too long, folders that may not be opened.
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise fail(
             path, f"cannot be searched ({reason[:120]})", "a cohort folder", "correct the path or pattern"
         ) from None
     root = path if path.is_dir() else path.parent
+    source = path / "manifest.csv" if layout == "csv" and path.is_dir() else path
     faults += _links_out(cases, root, config.roots)
     if not cases and not faults:
         action = "check the path, or set cohort.layout and cohort.images"
-        faults.append(Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action))
+        faults.append(Fault(str(source), "no images found", f"a cohort of layout {layout!r}", action))
     if layout == "bids":
         cases = _with_participants(cases, root)
     cases, wrong = _with_subjects(cases, root, config, layout)
-    faults += wrong + _bad_ids(cases, path)
+    faults += wrong + _bad_ids(cases, source)
     if config.slices is not None:
         declared = {"slices": str(config.slices)}
         cases = [replace(case, attributes={**declared, **case.attributes}) for case in cases]
@@ -172,14 +183,19 @@ def _csv(path: Path, config: CohortConfig) -> Found:
         found = f"columns {', '.join(columns) or 'none'}"
         raise fail(path, found, f"at least id and image, of {', '.join(COLUMNS)}", "correct the header line")
     cases, faults = [], []
+    some_subjects = any(row.get("subject") for _, row in rows)
     for line, row in rows:
         where = f"{path}:{line}"
-        names = [name.strip() for name in row["image"].split(";") if name.strip()]
+        names = [name.strip() for name in row["image"].split(";")]
         images = tuple(path.parent / name for name in names)
         mask = path.parent / row["mask"] if row.get("mask") else None
-        if not row["id"] or not images:
+        if not row["id"] or not all(names):
             faults.append(Fault(where, "an empty id or image", "both in every line", "complete the line"))
             continue
+        if some_subjects and not row["subject"]:
+            faults.append(Fault(where, "no subject", "one in every line, or in none", "complete the line"))
+        if len({Path(os.path.normpath(image)) for image in images}) < len(images):
+            faults.append(Fault(where, "one file for two channels", "a file for each", "correct the line"))
         absent = [file for file in (*images, *([] if mask is None else [mask])) if not os.path.lexists(_quiet(file))]
         faults += [
             Fault(where, f"{file.name} is not there", "every file of the manifest", "restore it") for file in absent
@@ -197,8 +213,9 @@ def _csv(path: Path, config: CohortConfig) -> Found:
             cases.append(Case(row["id"], row.get("subject") or row["id"], images, mask, extra, sha256))
     sidecar = path.with_suffix(".json")
     about = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
-    about = about if isinstance(about, dict) else {}
-    name = str(about.get("name") or path.parent.resolve().name)
+    if not isinstance(about, dict) or not isinstance(about.get("name", ""), str):
+        raise fail(sidecar, str(about)[:80], "an object with name and labels", "correct it, or rename what it is not")
+    name = about.get("name") or path.parent.resolve().name
     return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
 
 
@@ -288,7 +305,8 @@ def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: 
     """Fill in the subjects from the list beside the data; each case is its own subject where there is none."""
     path = root / (config.subjects or "subjects.csv")
     own = [replace(case, subject=case.subject or case.id) for case in cases]
-    if not path.is_file():
+    # A link that leads nowhere or a pipe is refused when it is read, not taken for no list.
+    if not os.path.lexists(path):
         if config.subjects:
             return own, [Fault(str(path), "no such file", "the subject list", "correct cohort.subjects")]
         return own, []

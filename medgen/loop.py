@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -64,7 +64,7 @@ class TrainingConfig(Config):
     lr: float = Field(default=1e-3, gt=0)
     lr_discriminator: float = Field(default=1.0, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1)

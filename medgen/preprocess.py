@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from scipy import linalg, ndimage
 
 from medgen.config import Config
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+# What a voxel of a scan may measure; beyond, a number in another unit is more likely.
+_FINEST_MM, _COARSEST_MM = 0.001, 100.0
 
 __all__ = ["Prepared", "Preprocess", "Template", "build_template", "prepare_labels"]
 
@@ -52,7 +55,7 @@ class Preprocess(Config):
     percentiles: tuple[float, float] = (1.0, 99.0)
     clip: tuple[float, float] = (0.0, 1.5)
     mask_background: bool = True
-    min_similarity: float = 0.4
+    min_similarity: float = Field(default=0.4, ge=-1, le=1)
 
     @field_validator("shape")
     @classmethod
@@ -64,8 +67,8 @@ class Preprocess(Config):
     @field_validator("spacing")
     @classmethod
     def _check_spacing(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if not all(0 < step < float("inf") for step in value):
-            raise ValueError("every spacing must be positive, in mm")
+        if not all(_FINEST_MM <= step <= _COARSEST_MM for step in value):
+            raise ValueError(f"every spacing must be between {_FINEST_MM:g} and {_COARSEST_MM:g} mm")
         return value
 
     @field_validator("percentiles", "clip")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medgen import tracking
 from medgen.anomaly import contamination, kept
@@ -22,14 +22,14 @@ from medgen.anomaly.screening import as_json as screening_json
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
-from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
+from medgen.cases import Manifest, is_safe_id, kfold_subjects, split_subjects, write_splits
 from medgen.config import Config
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ScanModel, build, settings_for
+from medgen.models import ScanModel, build, check_settings, settings_for
 from medgen.preprocess import Prepared, Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
@@ -46,6 +46,7 @@ from .anomaly_sections_groups import csv_rows, groups_of
 from .progress import Tick, bars
 from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
+# The grid follows from the scans; a wrong model setting is refused before any is read.
 _ANY_SHAPE = (32, 32, 32)
 
 __all__ = ["AnomalyRunConfig", "plan", "run", "score"]
@@ -61,6 +62,12 @@ class FurtherModel(Config):
 
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_settings(value, _ANY_SHAPE)
+        return value
 
 
 class AnomalyRunConfig(RunConfig):
@@ -91,6 +98,20 @@ class AnomalyRunConfig(RunConfig):
     detectability: DetectabilityConfig = DetectabilityConfig()
     check_resources: bool = True
 
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_settings(value, _ANY_SHAPE)
+        return value
+
+    @field_validator("further")
+    @classmethod
+    def _names(cls, value: dict[str, FurtherModel]) -> dict[str, FurtherModel]:
+        for name in value:
+            if not is_safe_id(name):
+                raise ValueError(f"expected names of letters, digits, '.', '_' and '-', found {name[:40]!r}")
+        return value
+
     @property
     def models(self) -> dict[str, FurtherModel]:
         """All models of a fold by name; the main one first, under the name of its family."""
@@ -114,9 +135,6 @@ def run(
     Raises:
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
-    # A wrong model setting is refused before any scan is read; the grid follows from the scans.
-    for own in config.models.values():
-        settings_for(own.model, _ANY_SHAPE, channels=1, labels=1)
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     parts = split_subjects(

@@ -12,6 +12,7 @@ from pydantic import Field
 from medgen import io
 from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.summary import as_json
+from medgen.cases import read_labels
 from medgen.config import Config
 from medgen.errors import DataError, GeometryError
 from medgen.files import write_csv, write_json
@@ -178,16 +179,15 @@ def _heatmap(path: Path) -> Volume:
     volume = io.read(path, allow_nan=True)
     if len(volume.data) != 1:
         raise DataError(f"{path}: found {len(volume.data)} channels; expected one heatmap; store one value per voxel")
+    if volume.data.dtype.kind == "f" and np.isnan(volume.data).all():
+        raise DataError(f"{path}: found NaN in all voxels; expected a heatmap; score the scan again, or leave it out")
     return volume
 
 
 def _truth(path: Path | None, scan: Volume) -> Volume:
     if path is None:
         return Volume(np.zeros((1, *scan.grid.shape), dtype=np.uint8), scan.grid)
-    volume = io.read(path)
-    if len(volume.data) != 1:
-        raise DataError(f"{path}: found {len(volume.data)} channels; expected one mask; merge them into one")
-    return volume
+    return read_labels(path)
 
 
 def _check_grid(path: Path, volume: Volume, reference: Path, truth: Volume) -> None:
@@ -257,7 +257,12 @@ def _subject_list(path: Path, cases: Sequence[str]) -> dict[str, str]:
         raise DataError(f"{path}: found {len(columns)} column; expected the scan and its subject; correct the file")
     key = next((column for column in ("case", "id") if column in columns), columns[0])
     owner = "subject" if "subject" in columns else columns[1]
-    owners = {row[key]: row[owner] for _, row in rows if row[owner]}
+    owners: dict[str, str] = {}
+    for line, row in rows:
+        if row[owner] and owners.setdefault(row[key], row[owner]) != row[owner]:
+            raise DataError(
+                f"{path}:{line}: {row[key]!r} has two subjects; expected one for each scan; correct the line"
+            )
     absent = [case for case in cases if case not in owners]
     if absent:
         raise DataError(f"{path}: no subject for {_listed(absent)}; expected a line for every scan; add them")

@@ -38,7 +38,7 @@ Overrides = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Threads that read and prepare scans.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, max=256, help="Threads that read and prepare scans.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the same folder first.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with a memory and time estimate, then stop.")]

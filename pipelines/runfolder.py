@@ -48,7 +48,7 @@ class RunConfig(Config):
     out: Path
     seed: int = 0
     device: str = "auto"
-    workers: int = Field(default=2, ge=0)
+    workers: int = Field(default=2, ge=0, le=256)
     cohort: CohortConfig = CohortConfig()
 
     def digest(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medgen import tracking
 from medgen.artifact import TrainedModel
@@ -17,7 +17,7 @@ from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ModelConfig, build, settings_for
+from medgen.models import ModelConfig, build, check_settings, settings_for
 from medgen.models.base import GenerativeModel
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.report.curves import training_curves
@@ -51,6 +51,16 @@ class TrainRunConfig(RunConfig):
     validation: float = Field(default=0.0, ge=0, lt=1)
     check_resources: bool = True
 
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainRunConfig:
+        check_settings(self.model, self.preprocess.shape)
+        if bool(self.training.validate_every) != bool(self.validation):
+            raise ValueError(
+                f"validation is {self.validation} and training.validate_every is {self.training.validate_every}; "
+                "set both or neither"
+            )
+        return self
+
 
 def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
     """Read and prepare the cohort, train, save ``model/``, draw samples, report.
@@ -60,7 +70,6 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         MedgenError: If configuration, data or training are at fault; see the message.
     """
-    _check(config)
     manifest = load_cohort(config.data, config.cohort)
     if config.check_resources:
         settings = _settings(config, 1, max(manifest.labels, default=1))
@@ -89,7 +98,6 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
 
 def plan(config: TrainRunConfig) -> list[str]:
     """What a run would do, and what it would cost: the lines of ``--dry-run``."""
-    _check(config)
     manifest = load_cohort(config.data, config.cohort)
     first = next(iter(manifest))
     labels = max(manifest.labels, default=0)
@@ -152,16 +160,6 @@ def _tracked(
     if failures:
         lines.append(f"{len(failures)} case(s) could not be prepared, see {folder.out / 'failures.csv'}")
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
-
-
-def _check(config: TrainRunConfig) -> None:
-    """Refuse what can be refused before any scan is read."""
-    _settings(config, 1, 1)
-    if bool(config.training.validate_every) != bool(config.validation):
-        raise ConfigError(
-            f"validation is {config.validation} and training.validate_every is {config.training.validate_every}; "
-            "set both or neither"
-        )
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:

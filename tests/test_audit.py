@@ -42,6 +42,12 @@ def test_every_change_is_found(out):
     assert audit.trace(out / "heatmaps" / "y.nii.gz")["state"] == "unlisted"
 
 
+def test_a_link_is_no_file_of_the_run(out):
+    path = out / "config.yaml"
+    path.symlink_to(path.rename(out.parent / "elsewhere.yaml"))
+    assert [(problem.file, problem.kind) for problem in audit.verify(out)] == [("config.yaml", "altered")]
+
+
 def test_a_file_is_traced_to_what_made_it(out):
     found = audit.trace(out / "heatmaps" / "x.nii.gz")
     run = tracking.last_run(out)

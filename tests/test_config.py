@@ -12,6 +12,8 @@ class Inner(Config):
     steps: int = Field(10, ge=1)
     kind: Literal["a", "b"] = "a"
     sizes: tuple[int, int] = (1, 2)
+    rate: float | None = None
+    fast: bool | int = False
 
 
 class Outer(Config):
@@ -42,6 +44,10 @@ def test_file_overrides_and_round_trip(tmp_path):
         config.data = "other"
 
 
+def test_truth_values_where_they_are_meant():
+    assert parse_config(Inner, {"fast": True}, "here").fast is True
+
+
 def test_overrides_do_not_change_their_input():
     data = {"a": {"b": 1}}
     assert apply_overrides(data, ["a.b=2", "c.d=null"]) == {"a": {"b": 2}, "c": {"d": None}}
@@ -57,6 +63,11 @@ def test_overrides_do_not_change_their_input():
         ("training: {}", [], "key 'data' is required"),
         ("data: x", ["training.steps=zero"], "training.steps: "),
         ("data: x", ["training.steps=0"], "greater than or equal to 1 (found 0)"),
+        ("data: x", ["training.steps=true"], "training.steps: Input should be a number, not true or false"),
+        ("data: x", ["training.sizes=[1, yes]"], "training.sizes: Input should be a number"),
+        ("data: x", ["training.rate=false"], "training.rate: Input should be a number"),
+        ("data: x", ["training.rate=.nan"], "training.rate: Input should be a finite number"),
+        ("data: x", ["training.rate=-.inf"], "training.rate: Input should be a finite number"),
         ("data: x", ["training.kind=c"], "training.kind: "),
         ("data: ''", [], "data: must name a folder"),
         ("data: x", ["training"], "expected key=value"),

@@ -88,6 +88,10 @@ TABLES = {
     "hash-wrong": b"id,image,sha256_image\na,images/c0.nii.gz,deadbeef\n",
     "hashes-too-many": b"id,image,sha256_image\na,images/c0.nii.gz,a;b\n",
     "folder": HEAD + b"a,s,images,\n",
+    "channels-none": b"id,image,channels\na,images/c0.nii.gz,0\n",
+    "channel-empty": b"id,image\na,images/c0.nii.gz;;images/c1.nii.gz\n",
+    "channel-twice": b"id,image\na,images/c0.nii.gz;images/../images/c0.nii.gz\n",
+    "subject-missing": HEAD + b"a,s,images/c0.nii.gz,\nb,,images/c1.nii.gz,\n",
     "mask-is-image": HEAD + b"a,s,images/c0.nii.gz,images/c0.nii.gz\n",
 }
 
@@ -97,6 +101,19 @@ def test_tables(cohort, name):
     (cohort / "manifest.csv").write_bytes(TABLES[name])
     refused(cohort, "")
     refused(cohort / "manifest.csv", "")
+
+
+@pytest.mark.parametrize("name", ["header", "id-twice", "id-of-path"])
+def test_faults_of_a_whole_table_name_it(cohort, name):
+    (cohort / "manifest.csv").write_bytes(TABLES[name])
+    refused(cohort, "manifest.csv")
+
+
+@pytest.mark.parametrize("text", ["[1]", '"cohort"', '{"name": ["a"]}', '{"labels": {"1": "a", "1": "b"}}'])
+def test_sidecars_of_manifests(cohort, text):
+    (cohort / "manifest.csv").write_bytes(HEAD + b"a,s,images/c0.nii.gz,\n")
+    (cohort / "manifest.json").write_text(text)
+    refused(cohort, "manifest.json")
 
 
 def test_plain_cells_are_accepted(cohort):
@@ -141,6 +158,11 @@ DESCRIPTIONS = {
     "labels-nested": f'{{{ONE}, "labels": {{"a": {{"b": 1}}}}}}',
     "labels-list": f'{{{ONE}, "labels": [1]}}',
     "labels-true": f'{{{ONE}, "labels": {{"a": true}}}}',
+    "labels-twice": f'{{{ONE}, "labels": {{"1": "a", "01": "b"}}}}',
+    "labels-twice-by-name": f'{{{ONE}, "labels": {{"a": 1, "b": 1}}}}',
+    "label-is-0": '{"training": [{"image": "images/c0.nii.gz", "label": 0}]}',
+    "ending-empty": '{"channel_names": {"0": "MR"}, "file_ending": ""}',
+    "key-twice": f'{{{ONE}, "name": "a", "name": "b"}}',
     "count": f'{{{ONE}, "numTraining": 7}}',
     "channels-list": '{"channel_names": ["MR"]}',
     "channels-words": '{"channel_names": {"x": "MR"}}',
@@ -156,7 +178,7 @@ def test_descriptions(cohort, name):
     refused(cohort, str(cohort))
 
 
-@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json"])
+@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json", "subjects.csv"])
 def test_pipes_and_lost_links_instead_of_lists(cohort, name):
     os.mkfifo(cohort / name)
     refused(cohort, str(cohort))
@@ -211,6 +233,7 @@ MASKS = {
     "fractional": (ONES * np.float32(0.5), GRID, "fractional"),
     "empty": (ONES * 0, GRID, "an empty mask"),
     "undeclared": (ONES * 9, GRID, "undeclared labels 9"),
+    "beyond-integers-as-integers": (ONES.astype(np.int64) << 40, GRID, "labels up to 1.09951e+12"),
     "beyond-integers": (ONES * np.float32(1e20), GRID, "labels up to 1e+20"),
 }
 
@@ -221,6 +244,13 @@ def test_masks(cohort, name):
     io.write(Volume(data[None], grid), cohort / "masks" / "c1.nii.gz")
     faults = refused(cohort, "c1.nii.gz", CohortConfig(labels={1: "a", 2: "b"}))
     assert words in faults[0].found
+
+
+def test_an_image_is_no_mask_of_itself(cohort):
+    values = np.random.default_rng(1).integers(1, 99, (1, *GRID.shape)).astype(np.int16)
+    for folder, kind in (("images", np.float32), ("masks", np.int16)):
+        io.write(Volume(values.astype(kind), GRID), cohort / folder / "c1.nii.gz")
+    assert "the same voxels as c1.nii.gz" in refused(cohort, "masks/c1.nii.gz")[0].found
 
 
 def test_all_that_is_wrong_with_a_mask(cohort):

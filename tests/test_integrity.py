@@ -64,7 +64,8 @@ def test_every_fault_in_one_pass(cohort):
 
 def test_same_scan_under_two_subjects(cohort):
     image = io.read(cohort / "images" / "c0.nii.gz")
-    io.write(image, cohort / "images" / "c9.nii")
+    # Also as another type.
+    io.write(image.with_data(image.data.astype(np.float32)), cohort / "images" / "c9.nii")
     (fault,) = check(cohort).faults
     assert "the same voxels as c9 (subject c9), but subject c0" in fault.found
     (cohort / "subjects.csv").write_text("case,subject\n" + "\n".join(f"c{n},s{n % 9}" for n in (0, 1, 2, 3, 4, 9)))

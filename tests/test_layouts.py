@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.config import parse_config
+from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
@@ -197,6 +199,24 @@ def test_faulty_manifests(tmp_path, text, words):
     tree(tmp_path, "a.nii")
     (tmp_path / "manifest.csv").write_text(text)
     assert words in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config", [CohortConfig(masks="{id}.nii"), CohortConfig(roots=(Path("nowhere"),)), CohortConfig(images="/a/*")]
+)
+def test_options_that_cannot_be_followed(tmp_path, config):
+    tree(tmp_path, "a.nii")
+    (tmp_path / "manifest.csv").write_text("id,image\na,a.nii\n")
+    with pytest.raises(FaultyDataError):
+        load_cohort(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"labels": {-1: "a"}}, {"labels": {1: ""}}, {"labels": {1 << 40: "a"}}, {"fill": 1e39}]
+)
+def test_options_that_cannot_be(wrong):
+    with pytest.raises(ConfigError):
+        parse_config(CohortConfig, wrong, "here")
 
 
 def test_nothing_there(tmp_path):

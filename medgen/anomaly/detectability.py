@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medgen.anomaly.crossfit import Progress
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.implanted import implant_all
+from medgen.anomaly.implanted import LARGEST_RADIUS_MM, implant_all
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
@@ -48,8 +48,8 @@ class DetectabilityConfig(Config):
     @field_validator("radii_mm")
     @classmethod
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if min(value) <= 0 or len(set(value)) < len(value):
-            raise ValueError(f"expected different radii above 0, found {list(value)}")
+        if not 0 < min(value) <= max(value) <= LARGEST_RADIUS_MM or len(set(value)) < len(value):
+            raise ValueError(f"expected different radii above 0 and up to {LARGEST_RADIUS_MM:g}, found {list(value)}")
         return value
 
     @field_validator("contrasts")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape
+from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape, readable_masks
 from medgen.cohorts.implants import (
     IMPLANTS,
     NEEDS_FOREIGN,
@@ -25,6 +25,9 @@ from medgen.dataset import Dataset
 from medgen.seeds import numpy_rng
 
 HEALTHY = "healthy"
+
+# No organ is larger; the box around a larger implant would fill the memory.
+LARGEST_RADIUS_MM = 200.0
 
 
 class ImplantConfig(Config):
@@ -62,18 +65,20 @@ class ImplantConfig(Config):
             raise ValueError(f"expected kinds that need no lesion masks, found {shaped}; or set masks to their folder")
         if self.masks is not None and not shaped:
             raise ValueError(f"masks are given, but no kind takes its form from them; add one of {sorted(NEEDS_SHAPE)}")
-        if not 0 < self.radius_mm[0] <= self.radius_mm[1] or min(self.contrasts) <= 0:
-            raise ValueError("radius_mm must be (smallest, largest), above 0, and contrasts above 0")
+        if not 0 < self.radius_mm[0] <= self.radius_mm[1] <= LARGEST_RADIUS_MM or min(self.contrasts) <= 0:
+            raise ValueError(
+                f"radius_mm must be (smallest, largest), above 0 and up to {LARGEST_RADIUS_MM:g}, and contrasts above 0"
+            )
         return self
 
     def check_masks(self) -> None:
         """Refuse, before anything is trained, a folder of masks that implants cannot be made from.
 
         Raises:
-            DataError: If it is no folder, or none of its images is a lesion mask.
+            DataError: If it is no folder, an image in it cannot be read, or none of them is a lesion mask.
         """
         if self.masks is not None:
-            shapes = lesion_masks(self.masks)
+            shapes = readable_masks(self.masks)
             first_usable(range(len(shapes)), shapes, {})
 
 

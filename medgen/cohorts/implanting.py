@@ -16,6 +16,7 @@ from medgen.cases import Case, Manifest, read_labels
 from medgen.cohorts.folder import moved, new_folder
 from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.errors import ConfigError, DataError
+from medgen.faults import Fault, FaultyDataError
 from medgen.foreground import foreground_mask
 from medgen.seeds import numpy_rng
 from medgen.volume import Grid, Volume, resample
@@ -83,7 +84,7 @@ def implant_cohort(
             raise ConfigError(f"{name}: expected a positive, ascending range, found {low:g} to {high:g}")
     if per_scan < 1:
         raise ConfigError(f"expected per_scan of at least 1, found {per_scan}")
-    shapes = [] if masks is None else lesion_masks(masks)
+    shapes = [] if masks is None else readable_masks(masks)
     names = _kinds(kinds, bool(shapes), len(manifest.subjects))
     plans = _plans(manifest, names, shapes, seed, radius_mm, contrast, per_scan)
 
@@ -118,6 +119,25 @@ def lesion_masks(folder: str | Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if io.is_image(path))
     if not found:
         raise DataError(f"{folder}: no image in it; expected lesion masks such as lesion-01.nii.gz")
+    return found
+
+
+def readable_masks(folder: str | Path) -> list[Path]:
+    """:func:`lesion_masks`, all of which can be read: what is damaged is no template that could be passed over.
+
+    Raises:
+        FaultyDataError: With every image that cannot be read.
+        DataError: As :func:`lesion_masks`.
+    """
+    found = lesion_masks(folder)
+    faults: list[Fault] = []
+    for path in found:
+        try:
+            io.read(path)
+        except FaultyDataError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise FaultyDataError(faults)
     return found
 
 

@@ -13,7 +13,13 @@ from medgen.io.headers import Header
 
 # Differences in these mean several volumes in one series, or values that cannot be compared.
 _ALWAYS = (
+    "patients",
+    "studies",
     "modalities",
+    "classes of object",
+    "patient positions",
+    "units of values",
+    "tube voltages",
     "frames of reference",
     "values of BitsAllocated",
     "values of PixelRepresentation",
@@ -25,7 +31,7 @@ _ALWAYS = (
     "stacks",
     "image types (magnitude, phase)",
     "kinds of image (localizer and not)",
-    "ways to rescale values (with and without rescale slope)",
+    "ways to rescale values (with and without slope or intercept)",
 )
 # These differ from slice to slice in sound series too: they only explain why a place is taken twice.
 _EXPLAIN = ("acquisition numbers", "flip angles", "inversion times", "trigger times", "acquisition times")

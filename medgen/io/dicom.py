@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.io.consistency import copies, counted, grouped, mixed
 from medgen.io.dicom_files import list_files
+from medgen.io.grids import far
 from medgen.io.headers import Identity, identify, patient_of, read_header
 from medgen.io.nifti import check_finite
 from medgen.io.pixels import decode
@@ -146,6 +147,8 @@ def read_dicom(path: str | Path, *, slices: int | None = None) -> Volume:
     faults += result.faults if frames else ()
     step = None if result.grid is None else float(result.grid.spacing[2])
     faults += counted(headers, step, slices, source)
+    if result.grid is not None and (distant := far(path, result.grid)) is not None:
+        faults += distant.faults
     if result.grid is None or faults:
         raise FaultyDataError(faults or result.faults)
     pixels = [_collected(decode, faults, header.path, header.dataset) for header in headers]

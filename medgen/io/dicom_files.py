@@ -12,6 +12,7 @@ from pathlib import Path
 from medgen.faults import Fault
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
+_PACKED = (".gz", ".bz2", ".xz", ".zip")
 _READABLE = "a complete DICOM file"
 # Groups that a data set without file header begins with: identification, in ACR-NEMA as in DICOM.
 _HEADLESS = (b"\x08\x00", b"\x02\x00")
@@ -150,10 +151,15 @@ def _pretenders(files: list[Path], others: list[Path]) -> list[Fault]:
     patterns = {_pattern(path) for path in files}
     faults = []
     for path in others:
-        named = path.name.lower().endswith(_SUFFIXES) or _pattern(path) in patterns
+        packed = path.suffix.lower() in _PACKED
+        bare = path.with_suffix("") if packed else path
+        named = bare.name.lower().endswith(_SUFFIXES) or _pattern(bare) in patterns
         if is_headless(path) and (named or path.suffix in ("", ".bin") or path.suffix[1:].isdigit()):
             action = "write it again as a DICOM file, for example with dcmconv"
             faults.append(Fault(str(path), _NO_HEADER, _READABLE, action))
+        elif named and packed:
+            found = "a packed file that is named as an image of this folder"
+            faults.append(Fault(str(path), found, _READABLE, "unpack it, or remove it"))
         elif named:
             found = "an empty file" if path.stat().st_size == 0 else "named as an image, but not a DICOM file"
             faults.append(Fault(str(path), found, _READABLE, "copy or export it again"))

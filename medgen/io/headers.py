@@ -16,7 +16,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.io.pixels import PIXELS, check_file, check_length
+from medgen.io.pixels import PIXELS, check_end, check_file, check_length
 from medgen.io.quiet import quiet
 from medgen.io.slices import Slice
 
@@ -211,13 +211,14 @@ def _parse(dataset: Dataset, path: Path) -> Header:
     if "ModalityLUTSequence" in dataset:
         wrong("a modality lookup table", "rescale slope and intercept", "export it without")
     size = _whole(dataset, "Rows", 0), _whole(dataset, "Columns", 0)
-    if min(size) < 1:
-        wrong(f"Rows x Columns of {size[0]} x {size[1]}", "positive numbers of rows and columns")
+    if min(size) < 2:
+        wrong(f"Rows x Columns of {size[0]} x {size[1]}", "at least two rows and columns")
     bits = _bits(dataset, wrong)
     count = _frames(dataset, wrong)
     if not faults:
         try:
             check_length(path, dataset, count, bits)
+            check_end(path, dataset)
         except FaultyDataError as error:
             faults.extend(error.faults)
     frames = range(count if count else 0)
@@ -240,7 +241,7 @@ def _parse(dataset: Dataset, path: Path) -> Header:
         wrong(f"a value of {key} that is not {_LENGTHS.get(key, 1)} finite number(s)", "numbers", "export it again")
     if any(slope == 0 for slope, _ in scale):
         wrong("a rescale slope of 0, which makes every voxel alike", "a slope other than 0", "export it again")
-    complete = len(slices) == count and min(size) > 0
+    complete = len(slices) == count and min(size) > 1
     instance = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("InstanceNumber") or "")
     places = tuple(slices) if complete else ()
     return Header(path, dataset, photometric, instance, places, tuple(scale), tuple(traits), tuple(faults))
@@ -327,9 +328,15 @@ def _traits(dataset: Dataset, frame: int) -> Mapping[str, Any]:
         return None
 
     kind = [str(part).upper() for part in dataset.get("ImageType") or ()]
-    rescaled = any(get(key) is not None for key in ("RescaleSlope", "RescaleIntercept"))
+    rescaled = [key for key in ("RescaleSlope", "RescaleIntercept") if get(key) is not None]
     found = {
+        "patients": get("PatientID"),
+        "studies": get("StudyInstanceUID"),
         "modalities": get("Modality"),
+        "classes of object": get("SOPClassUID"),
+        "patient positions": get("PatientPosition"),
+        "units of values": get("Units", "RescaleType"),
+        "tube voltages": get("KVP"),
         "frames of reference": get("FrameOfReferenceUID"),
         "values of BitsAllocated": get("BitsAllocated"),
         "values of PixelRepresentation": get("PixelRepresentation"),
@@ -341,7 +348,7 @@ def _traits(dataset: Dataset, frame: int) -> Mapping[str, Any]:
         "stacks": get("StackID"),
         "image types (magnitude, phase)": next((part for part in kind[2:4] if part in _COMPONENTS), None),
         "kinds of image (localizer and not)": "LOCALIZER" in kind,
-        "ways to rescale values (with and without rescale slope)": rescaled,
+        "ways to rescale values (with and without slope or intercept)": rescaled,
         "acquisition numbers": get("AcquisitionNumber"),
         "acquisition times": get("AcquisitionTime"),
         "flip angles": get("FlipAngle"),

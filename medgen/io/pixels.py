@@ -25,6 +25,9 @@ _GAIN = 1000
 # A deflated file is unpacked as a whole; images gain a factor of 2 to 10.
 _DEFLATED_SMALL = 128 << 20
 _DEFLATED_GAIN = 20
+_PIXEL_GROUP = 0x7FE0
+# Digital signatures, and padding.
+_BEHIND_PIXELS = (0xFFFA, 0xFFFC)
 _ITEM = struct.Struct("<HHI")
 _WORDS = struct.Struct("<HH2sHI")
 
@@ -77,6 +80,9 @@ def check_length(path: Path, dataset: Dataset, frames: int, bits: int) -> None:
     if syntax is None or syntax.is_private or not syntax.is_transfer_syntax:
         found = f"transfer syntax {syntax or 'missing'}"
         raise fail(path, found, "a transfer syntax of the DICOM standard", "export it again, uncompressed")
+    if getattr(raw, "is_implicit_VR", syntax.is_implicit_VR) != syntax.is_implicit_VR:
+        found = f"a data set that is not in its transfer syntax, {syntax.name}"
+        raise fail(path, found, "the transfer syntax that its file header names", "export it again")
     declared = getattr(raw, "length", None)
     endless = declared == 0xFFFFFFFF or bool(getattr(raw, "is_undefined_length", False))
     samples = int(dataset.get("SamplesPerPixel") or 1)
@@ -98,6 +104,21 @@ def check_length(path: Path, dataset: Dataset, frames: int, bits: int) -> None:
     if len(value) > needed + max(64, needed // 50):
         found = f"{len(value)} bytes of pixels where the header says {needed} ({shape})"
         raise fail(path, found, "pixels as the header says", _AGAIN)
+
+
+def check_end(path: Path, dataset: Dataset) -> None:
+    """Refuse a file that goes on behind its pixels with what is no DICOM: another file, or damaged bytes.
+
+    Raises:
+        FaultyDataError: If an element comes behind the pixels whose place is before them, or nowhere.
+    """
+    tags = list(dataset.keys())
+    last = max((tags.index(tag) for tag in tags if tag.group == _PIXEL_GROUP), default=len(tags))
+    for tag in tags[last + 1 :]:
+        # Zeros fill up tapes and blocks. Scanners put private groups there, the standard signatures and padding.
+        zeros = tag == 0 and not dataset[tag].value
+        if not zeros and (tag < tags[last] or (tag.group % 2 == 0 and tag.group not in _BEHIND_PIXELS)):
+            raise fail(path, "other data behind the pixels", "the end of the file", _AGAIN)
 
 
 def _fragments(value: bytes, frames: int) -> bool:

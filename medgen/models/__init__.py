@@ -19,7 +19,16 @@ from medgen.errors import ConfigError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.seeds import derive
 
-__all__ = ["ModelConfig", "ScanModel", "available", "build", "family_class", "parse_settings", "settings_for"]
+__all__ = [
+    "ModelConfig",
+    "ScanModel",
+    "available",
+    "build",
+    "check_settings",
+    "family_class",
+    "parse_settings",
+    "settings_for",
+]
 
 
 def available() -> list[str]:
@@ -70,6 +79,18 @@ def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels
     if isinstance(family, str) and "n_labels" in family_class(family).Settings.model_fields:
         given.setdefault("n_labels", max(labels, 1))
     return parse_settings(given)
+
+
+def check_settings(model: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
+    """Refuse settings of a model family that cannot be, while the file that they come from is known.
+
+    Raises:
+        ValueError: As :class:`medgen.errors.ConfigError` says it.
+    """
+    try:
+        settings_for(model, shape, channels=1, labels=1)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> ScanModel:

@@ -62,6 +62,13 @@ class ValueConfig(Config):
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int) else value
 
+    @field_validator("subjects", "real_only")
+    @classmethod
+    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected every number of subjects once")
+        return value
+
     @field_validator("arms")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:

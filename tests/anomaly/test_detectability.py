@@ -156,6 +156,7 @@ def test_a_lucky_small_implant_is_not_the_smallest_if_a_larger_one_is_missed():
     [
         ({"radii_mm": [0]}, "radii above 0"),
         ({"radii_mm": [4, 4]}, "different radii"),
+        ({"radii_mm": [4, 1e9]}, "up to 200"),
         ({"contrasts": [0, 1]}, "other than 0"),
         ({"per_cell": 0}, "per_cell"),
     ],

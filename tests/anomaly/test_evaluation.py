@@ -66,6 +66,7 @@ def test_copies_do_not_depend_on_the_other_scans():
     ("data", "message"),
     [
         ({"kinds": ["lesion"]}, "no lesion masks"),
+        ({"radius_mm": [5, 1e9]}, "up to 200"),
         ({"kinds": ["blur"], "masks": "lesions"}, "no kind takes its form"),
         ({"kinds": []}, "found none"),
         ({"radius_mm": [5, 2]}, "smallest, largest"),

@@ -8,6 +8,7 @@ from medgen.cohorts import IMPLANTS, implant_cohort
 from medgen.cohorts.implanting import read_shape
 from medgen.cohorts.implants import VALIDATION_KINDS
 from medgen.errors import ConfigError, DataError
+from medgen.faults import FaultyDataError
 from medgen.layouts import load_cohort
 from medgen.volume import Grid, Volume
 
@@ -148,6 +149,10 @@ def test_folder_of_masks(tmp_path, masks):
     source = healthy(tmp_path / "in", 1)
     result = implant_cohort(source, tmp_path / "out", 0, ["lesion"], masks, per_scan=6, radius_mm=(3, 4))
     assert len(result) == 7  # the template is passed over
+    (masks / "template.nii.gz").write_bytes((masks / "template.nii.gz").read_bytes()[:-9])
+    with pytest.raises(FaultyDataError, match=r"template\.nii\.gz: the gzip stream ends too early"):
+        implant_cohort(source, tmp_path / "other", 0, ["lesion"], masks)
+    io.write(Volume(np.ones((1, 4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4))), masks / "template.nii.gz")
     for path in masks.glob("lesion-*"):
         path.unlink()
     with pytest.raises(DataError, match="none of 1 images is a lesion mask"):

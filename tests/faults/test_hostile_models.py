@@ -525,7 +525,9 @@ def _outputs_record(folder: Path) -> str:
     return write_outputs_record(folder).read_text()
 
 
-@pytest.mark.parametrize("text", ["[NaN]", "[1e400]", "[-Infinity]", "[" * 70 + "]" * 70, '{"a": ', "\ufeff{}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[NaN]", "[1e400]", "[-Infinity]", "[" * 70 + "]" * 70, '{"a": ', '{"a": 1, "a": 1}', "\ufeff{}", "\x00"]
+)
 def test_json_that_is_none(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)

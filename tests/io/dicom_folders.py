@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import struct
@@ -317,6 +318,35 @@ simple("series uid missing in one", only([2], SeriesInstanceUID=None), "2 series
 simple("hidden 3d in one slice", only([2], NumberOfFrames=4), "002.dcm")
 
 
+simple("one row", lambda i, d: None, "Rows x Columns", data=voxels()[:, :1])
+simple("two patients", only([3, 4, 5], PatientID="SECRET OTHER"), "2 patients")
+simple("two studies", only([5], StudyInstanceUID="1.2.99"), "2 studies")
+simple("two classes of object", only([4], SOPClassUID=uid.CTImageStorage), "classes of object")
+simple("head first and feet first", put(PatientPosition=lambda i: "HFS" if i < 3 else "FFS"), "patient positions")
+simple("two units", put(Modality="PT", Units=lambda i: "CNTS" if i == 2 else "BQML"), "units")
+simple("two tube voltages", put(Modality="CT", KVP=lambda i: 80 if i < 3 else 140), "tube voltages")
+simple("no slope in one", both(put(RescaleSlope=2, RescaleIntercept=0), only([2], RescaleSlope=None)), "rescale")
+simple("20 m away", lambda i, d: None, "origin of the world", origin=(0, 20000, 0))
+
+
+@bad("last file packed", "005.dcm.gz", "packed")
+def _(folder: Path) -> Path:
+    path = series(folder) / "005.dcm"
+    path.with_suffix(".dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return folder
+
+
+@bad("two files in one", "002.dcm", "behind the pixels")
+def _(folder: Path) -> Path:
+    return change(series(folder), 2, lambda content: content + content)
+
+
+@bad("text behind the pixels", "002.dcm")
+def _(folder: Path) -> Path:
+    return change(series(folder), 2, lambda content: content + b"garbage!" * 40)
+
+
 @bad("mixed sizes", "sizes")
 def _(folder: Path) -> Path:
     def edit(index: int, item: Dataset) -> None:
@@ -500,6 +530,11 @@ def _(folder: Path) -> Path:
 @bad("declared big endian", "002.dcm")
 def _(folder: Path) -> Path:
     return change(series(folder), 2, lambda c: c.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0", 1))
+
+
+@bad("declared implicit", "002.dcm", "transfer syntax")
+def _(folder: Path) -> Path:
+    return change(series(folder), 2, lambda content: _resyntax(content, uid.ImplicitVRLittleEndian.encode()))
 
 
 @bad("declared deflated", "002.dcm")
@@ -993,6 +1028,20 @@ def _(folder: Path) -> Path:
 @_odd("padding after the pixels")
 def _(folder: Path) -> Path:
     return series(folder, lambda i, d: d.add_new(0xFFFCFFFC, "OB", bytes(64)))
+
+
+@_odd("zeros behind the pixels")
+def _(folder: Path) -> Path:
+    return change(series(folder), 2, lambda content: content + bytes(512))
+
+
+@_odd("private group and padding behind the pixels")
+def _(folder: Path) -> Path:
+    def edit(index: int, item: Dataset) -> None:
+        item.private_block(0x7FE1, "ACME", create=True).add_new(1, "OB", b"\1\2")
+        item.DataSetTrailingPadding = bytes(64)
+
+    return series(folder, edit)
 
 
 @_odd("concatenation of two enhanced objects")

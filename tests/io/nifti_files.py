@@ -157,6 +157,10 @@ def bombs() -> dict[str, Make]:
         "gzip-as-promised": file(_promised((2048, 1024, 1024)), "a.nii.gz"),
         "gzip-as-promised-nii": file(_promised((1024, 1024, 1024)), "a.nii"),
         "offset-beyond-zeros": file(gzip.compress(nifti(vox_offset=3e9) + bytes(1 << 20)), "a.nii.gz"),
+        "extensions-by-the-hundred-thousand": file(
+            gzip.compress(nifti(extension=b"\1\0\0\0" + struct.pack("<iiq", 16, 6, 0) * (1 << 18) + b"\7" * 16), 1),
+            "a.nii.gz",
+        ),
     }
 
 
@@ -305,6 +309,7 @@ def bad() -> dict[str, Make]:
         "intercept-inf": edited(scl_inter=INF),
         "both-nan": edited(scl_slope=NAN, scl_inter=NAN),
         "slope-overflows": edited(scl_slope=3e38),
+        "slope-below-single-precision": edited(scl_slope=1e-40),
         # Voxel sizes and units.
         "pixdim-0": edited(pixdim=[1, 0, 2, 2, 1, 1, 1, 1]),
         "pixdim-negative": edited(pixdim=[1, -2, 2, 2, 1, 1, 1, 1]),

@@ -109,6 +109,10 @@ def test_without_tables_each_file_is_a_subject_and_a_list_overrides(study, monke
     code, _, error = evaluate(monkeypatch, capsys, study / "good", masks, "--subjects", owners)
     assert code == 2
     assert "no subject for scan.0" in error
+    owners.write_text("scan,person\nscan.1,p\nscan.1,q\n")
+    code, _, error = evaluate(monkeypatch, capsys, study / "good", masks, "--subjects", owners)
+    assert code == 2
+    assert "owners.csv:3: 'scan.1' has two subjects" in error
 
 
 def test_a_scan_without_a_mask_is_healthy_only_if_told_so(study, monkeypatch, capsys):
@@ -147,7 +151,14 @@ def test_files_without_a_partner_and_other_grids_are_named_in_one_line(study, mo
     moved[0, 3] = 1
     io.write(Volume(np.zeros((1, *GRID.shape), np.float32), Grid(GRID.shape, moved)), path)
     refused("other voxel positions", "masks/scan.4.nii.gz")
+    io.write(Volume(np.full((1, *GRID.shape), np.nan, np.float32), GRID), path)
+    refused("good/scan.4.nii.gz", "NaN in all voxels")
     path.write_bytes(kept)
+    truth = masks / "scan.4.nii.gz"
+    whole = truth.read_bytes()
+    io.write(Volume(np.full((1, *GRID.shape), 0.5, np.float32), GRID), truth)
+    refused("masks/scan.4.nii.gz", "fractional labels")
+    truth.write_bytes(whole)
     io.write(Volume(np.zeros((1, *GRID.shape), np.float32), GRID), study / "good" / "scan.4.nrrd")
     refused("the same scan as")
     code, _, error = evaluate(monkeypatch, capsys, study / "absent", masks)
