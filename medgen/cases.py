@@ -314,11 +314,14 @@ def case_files(case: Case) -> list[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of the sorted contents of a folder (a DICOM series)."""
-    if not path.is_dir():
-        return files.sha256_file(path)
-    inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    return files.sha256_json([[_relative(file, path), files.sha256_file(file)] for file in inside])
+    """SHA-256 of a file, or of all that is read with it: a folder, a DICOM series, voxels beside a header."""
+    if path.is_dir():
+        folder, found = path, [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    else:
+        folder, found = path.parent, io.files_of(path)
+        if found == [path]:
+            return files.sha256_file(path)
+    return files.sha256_json([[_relative(file, folder), files.sha256_file(file)] for file in sorted(found)])
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,8 +1,10 @@
 import json
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,8 @@ from medgen.cases import Case, Manifest, is_safe_id, kfold_subjects, split_subje
 from medgen.errors import DataError, GeometryError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
+
+from .io.dicom_folders import series
 
 GRID = Grid((4, 5, 6), np.diag([1.0, 2.0, 1.5, 1.0]))
 
@@ -70,14 +74,30 @@ def test_fractional_and_negative_masks_are_refused(manifest, tmp_path):
 
 
 def test_declared_channels(tmp_path):
-    import nibabel as nib
-
     nib.Nifti1Image(np.zeros((4, 5, 6, 3), np.float32), GRID.affine).to_filename(tmp_path / "a.nii")
     assert Case("a", "a", (tmp_path / "a.nii",), attributes={"channels": "3"}).read_image().data.shape == (3, 4, 5, 6)
     with pytest.raises(DataError, match="3 channels; expected 2"):
         Case("a", "a", (tmp_path / "a.nii",), attributes={"channels": "2"}).read_image()
     with pytest.raises(DataError, match="4D"):
         Case("a", "a", (tmp_path / "a.nii",)).read_image()
+
+
+@pytest.mark.parametrize("kind", ["nifti pair", "mhd", "dicom"])
+def test_the_hash_of_a_scan_covers_every_file_that_is_read(tmp_path, kind):
+    data = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    if kind == "nifti pair":
+        nib.Nifti1Pair(data, GRID.affine).to_filename(tmp_path / "a.hdr")
+        first, other = tmp_path / "a.hdr", tmp_path / "a.img"
+    elif kind == "mhd":
+        sitk.WriteImage(sitk.GetImageFromArray(data), str(tmp_path / "a.mhd"))
+        first, other = tmp_path / "a.mhd", tmp_path / "a.raw"
+    else:
+        first, other = sorted(series(tmp_path).iterdir())[:2]
+    manifest = Manifest("x", tmp_path, (Case("a", "a", (first,)),))
+    before, content = manifest.with_hashes().digest(), other.read_bytes()
+    assert manifest.with_hashes().digest() == before
+    other.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    assert manifest.with_hashes().digest() != before
 
 
 def test_csv_round_trip(manifest, tmp_path):

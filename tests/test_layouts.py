@@ -134,6 +134,14 @@ def test_nnunet(tmp_path):
         assert words in found
 
 
+def test_pairs_are_one_image_each(tmp_path):
+    tree(tmp_path, "masks/a.nii.gz", "masks/b.nii.gz")
+    (tmp_path / "images").mkdir()
+    for name in ("a.hdr", "a.img", "b.HDR.gz", "b.img.gz", "other.hdr"):
+        (tmp_path / "images" / name).touch()
+    assert [(row[0], row[3]) for row in summary(load_cohort(tmp_path))] == [("a", "a.nii.gz"), ("b", "b.nii.gz")]
+
+
 def test_bids(tmp_path):
     tree(
         tmp_path,

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from medgen.errors import DataError
 from medgen.faults import fail
-from medgen.io.dicom import Series, dicom_notes, list_series, patient_key, read_dicom, series_key
+from medgen.io.dicom import Series, dicom_notes, list_series, patient_key, read_dicom, series_files, series_key
 from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
-from medgen.io.nifti import is_nifti, read_nifti, write_nifti
+from medgen.io.itk_header import voxels_of
+from medgen.io.nifti import header_beside, image_beside, is_nifti, is_pair, read_nifti, write_nifti
+from medgen.io.nifti_header import PAIR_SUFFIXES
 from medgen.io.streams import Stream, unreadable
 from medgen.volume import Volume
 
@@ -22,6 +25,7 @@ __all__ = [
     "Series",
     "dicom_folders",
     "dicom_notes",
+    "files_of",
     "has_dicom",
     "is_dicom",
     "is_image",
@@ -34,7 +38,7 @@ __all__ = [
 ]
 
 # Longest first, so that ".nii.gz" is taken off whole.
-_SUFFIXES = (".nii.gz", ".nii", *_ITK_SUFFIXES, ".dcm", ".ima")
+_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", *_ITK_SUFFIXES, ".dcm", ".ima")
 _FORMATS = "a NIfTI, DICOM, NRRD or MetaImage file"
 
 
@@ -50,7 +54,8 @@ def read(
     """Read a 3D image of any known format.
 
     Args:
-        path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series.
+        path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series. Of a NIfTI
+            pair, either file.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
         slices: How many slices a DICOM series should have, where that is known; other formats say it themselves.
@@ -79,8 +84,32 @@ def read(
         return read_itk(path, allow_nan=allow_nan, fill=fill)
     if is_dicom(path):
         return read_dicom(path, slices=slices)
+    if (header := header_beside(path)) is not None:
+        return read_nifti(header, allow_nan=allow_nan, multichannel=multichannel, fill=fill, unscaled=unscaled)
     found = "an empty file" if not head else "not an image"
     raise fail(path, found, _FORMATS, "check the path, or copy the file again")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that :func:`read` takes a file's image from: mostly itself, its pair's other half, or its series.
+
+    A file that cannot be read is one file: whoever reads it says what is wrong.
+    """
+    try:
+        with Stream(path) as stream:
+            head = stream.read(1024)
+        if is_itk(head):
+            found = {path, voxels_of(path).path}
+        elif is_nifti(head):
+            found = {path, image_beside(path)} if is_pair(path) else {path}
+        elif is_dicom(path):
+            found = {path, *series_files(path)}
+        else:
+            header = header_beside(path)
+            found = {path} if header is None else {path, header}
+    except DataError:
+        found = {path}
+    return sorted(found)
 
 
 def write(volume: Volume, path: str | Path, *, description: str = "") -> None:
@@ -114,7 +143,11 @@ def is_image(path: str | Path) -> bool:
         return False
     if path.is_dir():
         return path.name.lower().endswith(".nii.gz")
-    return path.name.lower().endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
+    name = path.name.lower()
+    if name.endswith(PAIR_SUFFIXES):
+        # Others than images have such names, too.
+        return any(path.with_name(path.name[: name.rindex(".hdr")] + end).exists() for end in (".img", ".img.gz"))
+    return name.endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
 
 
 def stem(path: str | Path) -> str:
@@ -124,7 +157,7 @@ def stem(path: str | Path) -> str:
     ('scan.v2', 'series')
     """
     name = Path(path).name
-    for suffix in _SUFFIXES:
+    for suffix in (*_SUFFIXES, ".img.gz", ".img"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

@@ -76,6 +76,15 @@ def list_series(folder: str | Path) -> list[Series]:
     return _series(found)
 
 
+def series_files(path: Path) -> tuple[Path, ...]:
+    """The files of the series that one file belongs to.
+
+    Raises:
+        FaultyDataError: If it is no file of an image series.
+    """
+    return _only_series(path, []).paths
+
+
 def dicom_notes(path: str | Path) -> list[str]:
     """What a user should know of a folder (or the folder of a file) that can be read: left out, or to be looked at.
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.faults import FaultyDataError, fail
+from medgen.io.companions import beside, named
 from medgen.io.streams import Stream, check_memory, check_ratio, open_file, too_large
 
 _LARGEST_HEADER = 1 << 20
@@ -106,7 +105,7 @@ def voxels_of(path: Path) -> Voxels:
         content = stream.read(_LARGEST_HEADER)
     voxels = (_nrrd if content.startswith(b"NRRD") else _meta)(path, content)
     # ITK would open the file of voxels, too, and wait where it is a pipe.
-    with _named(path, voxels.path), open_file(voxels.path):
+    with named(path, voxels.path), open_file(voxels.path):
         return voxels
 
 
@@ -117,23 +116,10 @@ def read_voxels(path: Path, voxels: Voxels) -> NDArray[Any]:
         FaultyDataError: Naming the header file, if they are too few, too many, damaged, or too large for this machine.
     """
     try:
-        with _named(path, voxels.path):
+        with named(path, voxels.path):
             return _read(voxels)
     except MemoryError:
         raise too_large(path, voxels.size) from None
-
-
-@contextmanager
-def _named(path: Path, voxels: Path) -> Iterator[None]:
-    """Faults of a separate file of voxels are those of its header, which is the file that was asked for."""
-    try:
-        yield
-    except FaultyDataError as error:
-        if voxels == path:
-            raise
-        raise FaultyDataError(
-            [replace(fault, file=str(path), found=f"voxels in {voxels.name}: {fault.found}") for fault in error.faults]
-        ) from None
 
 
 def _read(voxels: Voxels) -> NDArray[Any]:
@@ -288,24 +274,6 @@ def _affine(path: Path, fields: dict[str, str], rank: int) -> NDArray[np.float64
     affine[:3, :3] = directions.reshape(rank, rank)[:3, :3].T * spacing[:3] if rank > 2 else 0
     affine[:3, 3] = origin[:3] if rank > 2 else 0
     return affine
-
-
-def beside(path: Path, name: str) -> Path:
-    """The file of voxels that a header names: one file in the header's own folder or below, and nowhere else.
-
-    Raises:
-        FaultyDataError: If it is anything else.
-    """
-    if not name or name.upper().split()[0] in ("LIST", "PATTERN") or "%" in name:
-        raise fail(path, f"voxels in {name[:60]!r}", "the name of one file", "export it as one .nrrd or .mha file")
-    parts = Path(name.replace("\\", "/")).parts
-    target = path.parent / name
-    inside = path.parent.resolve()
-    if Path(name).is_absolute() or ".." in parts or name != name.replace("\0", "") or ":" in parts[0]:
-        raise fail(path, f"voxels in {name[:80]!r}", "a file in the same folder", _REEXPORT)
-    if not target.resolve().is_relative_to(inside):
-        raise fail(path, f"voxels in {name[:80]!r}, a link to elsewhere", "a file in the same folder", _REEXPORT)
-    return target
 
 
 def _lines(path: Path, header: bytes) -> list[str]:

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 single files: read to the last byte and checked, written from scratch and atomically."""
+"""NIfTI-1 and NIfTI-2 files and pairs: read to the last byte and checked, written from scratch and atomically."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medgen import files
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.io import nifti_header
+from medgen.io.companions import check_inside, named
 from medgen.io.grids import sheared
 from medgen.io.nifti_header import VECTOR_INTENT, Layout, form_distance
 from medgen.io.streams import Stream, check_memory, too_large
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 # NIfTI-1 counts voxels along an axis in 16 bits.
 _LONGEST_NIFTI1 = 32767
 _AGAIN = "copy or download it again"
+_IMAGE_SUFFIXES = (".img", ".img.gz")
 # Largest header extensions that are kept for checking: beyond, they are data of their own.
 _LARGEST_EXTENSION = 1 << 26
 
@@ -50,7 +52,8 @@ def read_nifti(
     would unpack to.
 
     Args:
-        path: ``.nii`` or ``.nii.gz``; the content decides, not the suffix.
+        path: ``.nii`` or ``.nii.gz``; the content decides, not the suffix. Of a pair, the ``.hdr`` with its ``.img``
+            beside it.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
         multichannel: Take the fourth axis of a four-dimensional image as channels instead of refusing it as time.
         fill: Value for voxels that are NaN or infinite; None refuses them.
@@ -71,14 +74,59 @@ def read_nifti(
         header = nifti_header.parse(path, content)
         layout = nifti_header.layout_of(path, header, multichannel=multichannel, unscaled=unscaled)
         grid = nifti_header.grid_of(path, header, layout.shape[:3])
-        stream.check_size(layout.offset + layout.size)
-        _skip_extensions(stream, header, layout, len(content))
         try:
-            values = _values(stream, layout)
+            if header.is_single:
+                stream.check_size(layout.offset + layout.size)
+                _skip_extensions(stream, header, layout, len(content))
+                values = _values(stream, layout)
+            else:
+                _check_rest(stream, header)
+                image = image_beside(path)
+                with named(path, image), Stream(image) as voxels:
+                    voxels.check_size(layout.offset + layout.size)
+                    if voxels.skip(layout.offset) < layout.offset:
+                        raise _truncated(voxels.path, 0, layout)
+                    values = _values(voxels, layout)
         except MemoryError:
             raise too_large(path, _memory(layout)) from None
     values = check_finite(path, values, allow_nan, fill)
     return Volume(np.moveaxis(values, 3, 0), grid)
+
+
+def image_beside(path: Path) -> Path:
+    """The file with the voxels of a NIfTI pair: ``scan.img`` or ``scan.img.gz`` for ``scan.hdr``.
+
+    Raises:
+        FaultyDataError: If there is none, there are two, or it is a link to another folder.
+    """
+    name = path.name[: path.name.lower().rindex(".hdr")]
+    wanted = {f"{name}{suffix}".lower() for suffix in _IMAGE_SUFFIXES}
+    found = sorted(file for file in path.parent.iterdir() if file.name.lower() in wanted and file.name.startswith(name))
+    if len(found) != 1:
+        what = f"{len(found)} image files" if found else "no image file"
+        raise fail(path, f"a NIfTI header with {what}", f"{name}.img beside it", "copy both files of the pair")
+    check_inside(path, found[0])
+    return found[0]
+
+
+def header_beside(path: Path) -> Path | None:
+    """The ``.hdr`` of an ``.img``, where there is one and it is that of a NIfTI pair."""
+    for suffix in _IMAGE_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            name = path.name[: -len(suffix)]
+            for other in nifti_header.PAIR_SUFFIXES:
+                header = path.with_name(f"{name}{other}")
+                if header.is_file() and is_pair(header):
+                    return header
+    return None
+
+
+def is_pair(path: Path) -> bool:
+    """Whether a file is the header of a NIfTI pair."""
+    with Stream(path) as stream:
+        content = stream.read(4)
+        content += stream.read(max(nifti_header.header_size(content) - 4, 0))
+    return nifti_header.is_pair(content)
 
 
 def check_finite(path: Path, values: NDArray[Any], allow_nan: bool, fill: float | None = None) -> NDArray[Any]:
@@ -110,6 +158,17 @@ def _skip_extensions(stream: Stream, header: Any, layout: Layout, done: int) -> 
         raise _truncated(stream.path, 0, layout)
     if layout.extended:
         nifti_header.check_extensions(stream.path, header, content)
+
+
+def _check_rest(stream: Stream, header: Any) -> None:
+    """What follows the header of a pair: four bytes that say whether extensions follow, or nothing."""
+    content = stream.read(_LARGEST_EXTENSION + 1)
+    if len(content) > _LARGEST_EXTENSION or (len(content) > 4 and not content[0]) or 0 < len(content) < 4:
+        found = f"{len(content)} bytes behind the header of a pair"
+        raise fail(stream.path, found, "header extensions, or none", "export it again from its source")
+    if content:
+        nifti_header.check_extensions(stream.path, header, content)
+    stream.finish("the header")
 
 
 def _memory(layout: Layout) -> int:

@@ -20,6 +20,8 @@ from medgen.volume import Grid
 VECTOR_INTENT = 1007
 _SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
+_PAIR_MAGIC = {348: b"ni1\0", 540: b"ni2\0\r\n\x1a\n"}
+PAIR_SUFFIXES = (".hdr", ".hdr.gz")
 _REEXPORT = "export it again from its source"
 _MILLIMETRES, _UNKNOWN_UNIT = 2, 0
 # By the standard; its multiples of 16 not every writer keeps to.
@@ -36,7 +38,7 @@ class Layout:
         dtype: As stored, byte order included.
         slope: Value of one step.
         intercept: Value of a stored 0.
-        extended: Whether header extensions lie before the voxels.
+        extended: Whether header extensions may lie between header and voxels, in the same file.
     """
 
     offset: int
@@ -67,6 +69,13 @@ def header_size(head: bytes) -> int:
     return _SIZES.get(head[:4], 0)
 
 
+def is_pair(content: bytes) -> bool:
+    """Whether these are the bytes of a header whose voxels are in another file."""
+    size = header_size(content)
+    magic = content[344:348] if size == 348 else content[4:12]
+    return bool(size) and magic == _PAIR_MAGIC[size]
+
+
 def parse(path: Path, content: bytes) -> Any:
     """The header as nibabel's object, unchecked but for its kind.
 
@@ -75,21 +84,28 @@ def parse(path: Path, content: bytes) -> Any:
         content: The first 348 or 540 bytes.
 
     Raises:
-        FaultyDataError: If it is not the header of a single NIfTI file.
+        FaultyDataError: If it is not the header of a NIfTI file, or of a pair and the file is not named as such.
     """
     size = header_size(content)
     if not size or len(content) < size:
         what = "an empty file" if not content else "a truncated header" if size else "not a NIfTI image"
         raise fail(path, what, "a NIfTI-1 or NIfTI-2 file", "check the path, or copy the file again")
     magic = content[344:348] if size == 348 else content[4:12]
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise fail(path, "a NIfTI header and image pair", "one .nii or .nii.gz file", "convert it to a single file")
+    pair = is_pair(content)
+    if magic[:3] in (b"ni1", b"ni2") and not (pair and path.name.lower().endswith(PAIR_SUFFIXES)):
+        found = "the header of a NIfTI header and image pair"
+        raise fail(
+            path, found, "one .nii file, or .hdr and .img side by side", "copy both, or convert them to one file"
+        )
     if size == 348 and not magic.strip(b"\0"):
         raise fail(path, "an ANALYZE 7.5 file, which does not say left from right", "NIfTI", f"{_REEXPORT} as NIfTI")
-    if magic != _MAGIC[size]:
+    if magic != _MAGIC[size] and not pair:
         expected = "n+1" if size == 348 else "n+2 and its line ends"
         raise fail(path, f"a header with the magic {magic!r}", f"{expected}", "copy it again, in binary mode")
-    cls = nib.Nifti1Header if size == 348 else nib.Nifti2Header
+    if pair:
+        cls = nib.nifti1.Nifti1PairHeader if size == 348 else nib.nifti2.Nifti2PairHeader
+    else:
+        cls = nib.Nifti1Header if size == 348 else nib.Nifti2Header
     # The header's own checks repair silently; the ones below refuse instead.
     order = "<" if content[:4] == size.to_bytes(4, "little") else ">"
     return cls(content[:size], endianness=order, check=False)
@@ -105,7 +121,8 @@ def layout_of(path: Path, header: Any, *, multichannel: bool, unscaled: bool) ->
     dtype = _dtype(path, header)
     offset = _offset(path, header)
     slope, intercept = _scale(path, header, unscaled)
-    return Layout(offset, shape, dtype, slope, intercept, offset > header.single_vox_offset)
+    extended = bool(header.is_single) and offset > header.single_vox_offset
+    return Layout(offset, shape, dtype, slope, intercept, extended)
 
 
 def _shape(path: Path, header: Any, multichannel: bool) -> tuple[int, int, int, int]:
@@ -154,7 +171,8 @@ def _dtype(path: Path, header: Any) -> np.dtype[Any]:
 
 
 def _offset(path: Path, header: Any) -> int:
-    offset, least = header["vox_offset"].item(), int(header.single_vox_offset)
+    offset = header["vox_offset"].item()
+    least = int(header.single_vox_offset if header.is_single else header.pair_vox_offset)
     if not math.isfinite(offset) or offset != int(offset) or offset < least:
         raise fail(path, f"voxels said to start at byte {offset:g}", f"a whole number from {least} on", _REEXPORT)
     return int(offset)

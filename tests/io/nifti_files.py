@@ -78,6 +78,31 @@ def file(content: bytes, name: str = "a.nii") -> Make:
     return make
 
 
+def pair(content: bytes, voxels: bytes, header: str = "a.hdr", image: str = "a.img", given: str = "") -> Make:
+    """A maker of a header and an image file; ``given`` is the one to be read, the header by default."""
+
+    def make(folder: Path) -> Path:
+        (folder / header).write_bytes(content)
+        (folder / image).write_bytes(voxels)
+        return folder / (given or header)
+
+    return make
+
+
+def half(content: bytes, extension: bytes = b"", **fields: object) -> tuple[bytes, bytes]:
+    """A sound single file as header and voxels of a pair."""
+    size, swapped = struct.unpack("<i", content[:4])[0], struct.unpack(">i", content[:4])[0]
+    kind, order = (size, "<") if size in (348, 540) else (swapped, ">")
+    cls = nib.Nifti1Header if kind == 348 else nib.Nifti2Header
+    header = cls(content[:kind], endianness=order, check=False)
+    start = int(header["vox_offset"])
+    raw = header.structarr.copy()
+    raw["vox_offset"], raw["magic"] = 0, header.pair_magic
+    for name, value in fields.items():
+        raw[name] = value
+    return raw.tobytes() + extension, content[start:]
+
+
 def edited(**fields: object) -> Make:
     """A maker of a sound file with wrong header fields."""
     return file(nifti(**fields))
@@ -108,6 +133,22 @@ def _linked(target: str) -> Make:
 def _fifo(folder: Path) -> Path:
     os.mkfifo(folder / "a.nii.gz")
     return folder / "a.nii.gz"
+
+
+def _both(folder: Path) -> Path:
+    content, voxels = half(nifti())
+    (folder / "a.img.gz").write_bytes(gzip.compress(voxels))
+    return pair(content, voxels)(folder)
+
+
+def _link_away(folder: Path) -> Path:
+    content, voxels = half(nifti())
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "b.img").write_bytes(voxels)
+    (folder / "home").mkdir()
+    (folder / "home" / "a.hdr").write_bytes(content)
+    (folder / "home" / "a.img").symlink_to(folder / "elsewhere" / "b.img")
+    return folder / "home" / "a.hdr"
 
 
 def _socket(folder: Path) -> Path:
@@ -241,6 +282,18 @@ def bad() -> dict[str, Make]:
         "gz-reserved-flags": file(packed[:3] + b"\xe0" + packed[4:], "a.nii.gz"),
         # Magic, sizes, types, offsets.
         "magic-of-pair": edited(magic=b"ni1"),
+        "pair-without-image": file(half(good)[0], "a.hdr"),
+        "pair-under-another-name": pair(*half(good), header="a.nii"),
+        "pair-with-two-images": _both,
+        "pair-image-elsewhere": _link_away,
+        "pair-image-short": pair(half(good)[0], half(good)[1][:-3]),
+        "pair-image-long": pair(half(good)[0], half(good)[1] + b"x"),
+        "pair-image-packed-short": pair(half(good)[0], gzip.compress(half(good)[1][:-3])),
+        "pair-image-crc": pair(half(good)[0], flipped(gzip.compress(half(good)[1]), -6)),
+        "pair-header-goes-on": pair(*half(good, bytes(40))),
+        "pair-extension-too-long": pair(*half(good, b"\1\0\0\0" + struct.pack("<ii", 64, 6) + b"c" * 24)),
+        "pair-offset-behind-image": pair(half(good, vox_offset=16)[0], half(good)[1]),
+        "pair-of-analyze": pair(*half(good, magic=b"")),
         "magic-of-analyze": edited(magic=b""),
         "magic-wrong": edited(magic=b"n+9"),
         "magic-of-nifti2-in-nifti1": edited(magic=b"n+2"),

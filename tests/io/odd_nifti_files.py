@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .nifti_files import AFFINE, DATA, INF, NAN, SHAPE, Make, file, nifti, rotated
+from .nifti_files import AFFINE, DATA, INF, NAN, SHAPE, Make, file, half, nifti, pair, rotated
 
 
 def _gz(content: bytes, **options: int) -> bytes:
@@ -101,6 +101,20 @@ def odd() -> dict[str, tuple[Make, np.ndarray, np.ndarray]]:
         made[f"plain-as-{suffix}"] = (file(good, f"scan{suffix}"), DATA, AFFINE)
     for suffix in (".NII.GZ", ".nii", "", ".Nii.Gz"):
         made[f"gz-as-{suffix}"] = (file(_gz(good), f"scan{suffix}"), DATA, AFFINE)
+    note = b"\1\0\0\0" + struct.pack("<ii", 32, 6) + b"c" * 24
+    made |= {
+        "pair": (pair(*half(good)), DATA, AFFINE),
+        "pair-by-image": (pair(*half(good), given="a.img"), DATA, AFFINE),
+        "pair-per-cent": (pair(*half(good), "list 5%.hdr", "list 5%.img"), DATA, AFFINE),
+        "pair-flag": (pair(*half(good, bytes(4))), DATA, AFFINE),
+        "pair-extension": (pair(*half(good, note)), DATA, AFFINE),
+        "pair-big-endian": (pair(*half(nifti(endian=">"))), DATA, AFFINE),
+        "pair-nifti2": (pair(*half(nifti(version=2))), DATA, AFFINE),
+        "pair-packed": (pair(*map(_gz, half(good)), "a b.hdr.gz", "a b.img.gz"), DATA, AFFINE),
+        "pair-packed-by-image": (pair(*map(_gz, half(good)), "a.hdr.gz", "a.img.gz", "a.img.gz"), DATA, AFFINE),
+        "pair-half-packed": (pair(half(good)[0], _gz(half(good)[1]), "A.HDR", "A.IMG.gz"), DATA, AFFINE),
+        "pair-offset": (pair(half(good, vox_offset=16)[0], bytes(16) + half(good)[1]), DATA, AFFINE),
+    }
     names = (
         "with blank.nii",
         "Größe äöü ñ.nii.gz",
