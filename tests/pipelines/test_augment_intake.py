@@ -80,11 +80,11 @@ def missing_class(cohort: Path) -> None:
 def channels(cohort: Path) -> None:
     # A folder without dataset.json says nothing about channels: the manifest's rows are looked at.
     lines = ["id,subject,image,mask"]
+    shutil.copy(cohort / "imagesTr" / "case1_0000.nii.gz", cohort / "imagesTr" / "case1_0001.nii.gz")
     for number in range(8):
         images = f"imagesTr/case{number}_0000.nii.gz"
-        lines.append(
-            f"case{number},s{number},{images}{';' + images if number == 1 else ''},labelsTr/case{number}.nii.gz"
-        )
+        second = ";imagesTr/case1_0001.nii.gz" if number == 1 else ""
+        lines.append(f"case{number},s{number},{images}{second},labelsTr/case{number}.nii.gz")
     (cohort / "manifest.csv").write_text("\n".join(lines))
 
 
