@@ -134,7 +134,7 @@ def planned(config: AugmentRunConfig, outline: Outline) -> Plan:
 
 def estimates(config: AugmentRunConfig, outline: Outline) -> dict[str, Estimate]:
     """What each stage takes, trainings for smaller numbers of subjects included."""
-    device, sizes = config.device, len(config.value.subjects or (0,))
+    device, sizes = config.device, len(config.value.subjects or (0,)) if config.value.enabled else 1
     members = config.consensus.trainings if outline.unlabelled else 0
     consensus = segmenter_estimate("consensus", config.consensus.segmenter, outline, device, members)
     backends = {

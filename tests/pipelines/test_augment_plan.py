@@ -63,3 +63,10 @@ def test_what_cannot_fit_is_refused_before_training(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ResourceError, match=r"deform: needs about .* GiB are free.*check_resources=false"):
         augment_plan.planned(config(consensus={"members": 0}), COHORT)
     assert augment_plan.planned(config(check_resources=False), COHORT).routing.backends == ("deform",)
+
+
+def test_generators_are_trained_anew_for_a_study_only() -> None:
+    for enabled in (True, False):
+        study = {**SMALL["value"], "subjects": [5, 10], "enabled": enabled}
+        text = "\n".join(augment_plan.planned(config(value=study), COHORT).lines)
+        assert (", 2 times" in text) == enabled
