@@ -22,6 +22,9 @@ from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_
 
 # Of single precision, which images are read as.
 _LARGEST = 3.4e38
+# How files are read, the same for a cohort and for single scans.
+Fill = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Slices = Annotated[int, Field(ge=1)]
 
 
 class CohortConfig(Config):
@@ -51,9 +54,9 @@ class CohortConfig(Config):
         default_factory=dict
     )
     roots: tuple[Path, ...] = ()
-    fill: float | None = Field(default=None, ge=-_LARGEST, le=_LARGEST)
+    fill: Fill | None = None
     unscaled: bool = False
-    slices: Annotated[int, Field(ge=1)] | None = None
+    slices: Slices | None = None
 
 
 _DEFAULT = CohortConfig()

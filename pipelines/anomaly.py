@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from medgen import tracking
 from medgen.anomaly import contamination, kept
@@ -52,6 +52,14 @@ _ANY_SHAPE = (32, 32, 32)
 __all__ = ["AnomalyRunConfig", "plan", "run", "score"]
 
 
+def _known(model: dict[str, Any]) -> dict[str, Any]:
+    check_settings(model, _ANY_SHAPE)
+    return model
+
+
+ModelSettings = Annotated[dict[str, Any], AfterValidator(_known)]
+
+
 class FurtherModel(Config):
     """One more model that is trained in every fold.
 
@@ -60,14 +68,8 @@ class FurtherModel(Config):
         training: Its training.
     """
 
-    model: dict[str, Any]
+    model: ModelSettings
     training: TrainingConfig = TrainingConfig()
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_settings(value, _ANY_SHAPE)
-        return value
 
 
 class AnomalyRunConfig(RunConfig):
@@ -90,19 +92,13 @@ class AnomalyRunConfig(RunConfig):
     test: float = Field(default=0.25, gt=0, lt=1)
     preprocess: dict[str, Any] = Field(default_factory=dict)
     max_side: int = Field(default=64, ge=16)
-    model: dict[str, Any]
+    model: ModelSettings
     training: TrainingConfig = TrainingConfig()
     further: dict[str, FurtherModel] = Field(default_factory=dict)
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     detectability: DetectabilityConfig = DetectabilityConfig()
     check_resources: bool = True
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_settings(value, _ANY_SHAPE)
-        return value
 
     @field_validator("further")
     @classmethod

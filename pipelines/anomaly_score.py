@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from medgen import io, tracking
 from medgen.anomaly import findings
@@ -18,7 +16,7 @@ from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config, parse_config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
-from medgen.layouts import exists
+from medgen.layouts import Fill, Slices, exists
 from medgen.prepared import Prepared
 from medgen.training import device_of
 
@@ -50,9 +48,9 @@ class ScoreConfig(Config):
     out: Path
     device: str = "auto"
     ungated: bool = False
-    fill: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    fill: Fill | None = None
     unscaled: bool = False
-    slices: Annotated[int, Field(ge=1)] | None = None
+    slices: Slices | None = None
 
 
 def score(

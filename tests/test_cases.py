@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen import io
-from medgen.cases import Case, Manifest, is_safe_id, kfold_subjects, split_subjects, write_splits
+from medgen.cases import Case, Manifest, is_safe_id, kfold_subjects, sha256_of, split_subjects, write_splits
 from medgen.errors import DataError, GeometryError
+from medgen.files import sha256_file
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
@@ -98,6 +99,12 @@ def test_the_hash_of_a_scan_covers_every_file_that_is_read(tmp_path, kind):
     assert manifest.with_hashes().digest() == before
     other.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
     assert manifest.with_hashes().digest() != before
+
+
+def test_the_header_of_a_pair_under_another_name_is_one_file(tmp_path):
+    nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), GRID.affine).to_filename(tmp_path / "a.hdr")
+    path = (tmp_path / "a.hdr").rename(tmp_path / "a.nii")
+    assert sha256_of(path) == sha256_file(path)
 
 
 def test_csv_round_trip(manifest, tmp_path):

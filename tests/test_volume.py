@@ -46,9 +46,9 @@ def test_a_blob_keeps_its_place_on_any_other_grid_and_comes_back(seed):
     assert np.abs(other.to_world(centre_of_mass(there)) - place).max() < 0.1 * min(other.spacing)
     back = there.resample(native)
     assert np.abs(centre_of_mass(back) - native.to_voxel(place)).max() < 0.1
-    # The mass is kept, so nothing was scaled or cut off; linear interpolation on two coarse grids moves 2 to 3 %.
+    # The mass is kept, so nothing was scaled or cut off; linear interpolation on two coarse grids moves up to 3 %.
     mass = [float(v.data.sum()) * v.grid.voxel_volume for v in (volume, there, back)]
-    np.testing.assert_allclose(mass[1:], mass[0], rtol=0.05)
+    np.testing.assert_allclose(mass[1:], mass[0], rtol=0.04)
 
 
 @settings(max_examples=40, deadline=None)

@@ -16,8 +16,8 @@ from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.itk_header import voxels_of
-from medgen.io.nifti import header_beside, image_beside, is_nifti, is_pair, read_nifti, write_nifti
-from medgen.io.nifti_header import PAIR_SUFFIXES
+from medgen.io.nifti import IMAGE_SUFFIXES, header_beside, image_beside, is_nifti, read_nifti, write_nifti
+from medgen.io.nifti_header import PAIR_SUFFIXES, is_pair
 from medgen.io.streams import Stream, unreadable
 from medgen.volume import Volume
 
@@ -101,7 +101,7 @@ def files_of(path: Path) -> list[Path]:
         if is_itk(head):
             found = {path, voxels_of(path).path}
         elif is_nifti(head):
-            found = {path, image_beside(path)} if is_pair(path) else {path}
+            found = {path, image_beside(path)} if is_pair(path, head) else {path}
         elif is_dicom(path):
             found = {path, *series_files(path)}
         else:
@@ -146,7 +146,7 @@ def is_image(path: str | Path) -> bool:
     name = path.name.lower()
     if name.endswith(PAIR_SUFFIXES):
         # Others than images have such names, too.
-        return any(path.with_name(path.name[: name.rindex(".hdr")] + end).exists() for end in (".img", ".img.gz"))
+        return any(path.with_name(path.name[: name.rindex(".hdr")] + end).exists() for end in IMAGE_SUFFIXES)
     return name.endswith(_SUFFIXES) or (path.suffix in ("", *_numeric(path)) and is_dicom(path))
 
 
@@ -157,7 +157,7 @@ def stem(path: str | Path) -> str:
     ('scan.v2', 'series')
     """
     name = Path(path).name
-    for suffix in (*_SUFFIXES, ".img.gz", ".img"):
+    for suffix in (*_SUFFIXES, *IMAGE_SUFFIXES):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

@@ -25,9 +25,10 @@ logger = logging.getLogger(__name__)
 # NIfTI-1 counts voxels along an axis in 16 bits.
 _LONGEST_NIFTI1 = 32767
 _AGAIN = "copy or download it again"
-_IMAGE_SUFFIXES = (".img", ".img.gz")
+IMAGE_SUFFIXES = (".img", ".img.gz")
 # Largest header extensions that are kept for checking: beyond, they are data of their own.
 _LARGEST_EXTENSION = 1 << 26
+_LARGEST_HEADER = 540
 
 
 def is_nifti(head: bytes) -> bool:
@@ -100,7 +101,7 @@ def image_beside(path: Path) -> Path:
         FaultyDataError: If there is none, there are two, or it is a link to another folder.
     """
     name = path.name[: path.name.lower().rindex(".hdr")]
-    wanted = {f"{name}{suffix}".lower() for suffix in _IMAGE_SUFFIXES}
+    wanted = {f"{name}{suffix}".lower() for suffix in IMAGE_SUFFIXES}
     found = sorted(file for file in path.parent.iterdir() if file.name.lower() in wanted and file.name.startswith(name))
     if len(found) != 1:
         what = f"{len(found)} image files" if found else "no image file"
@@ -111,22 +112,16 @@ def image_beside(path: Path) -> Path:
 
 def header_beside(path: Path) -> Path | None:
     """The ``.hdr`` of an ``.img``, where there is one and it is that of a NIfTI pair."""
-    for suffix in _IMAGE_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         if path.name.lower().endswith(suffix):
             name = path.name[: -len(suffix)]
             for other in nifti_header.PAIR_SUFFIXES:
                 header = path.with_name(f"{name}{other}")
-                if header.is_file() and is_pair(header):
-                    return header
+                if header.is_file():
+                    with Stream(header) as stream:
+                        if nifti_header.is_pair(header, stream.read(_LARGEST_HEADER)):
+                            return header
     return None
-
-
-def is_pair(path: Path) -> bool:
-    """Whether a file is the header of a NIfTI pair."""
-    with Stream(path) as stream:
-        content = stream.read(4)
-        content += stream.read(max(nifti_header.header_size(content) - 4, 0))
-    return nifti_header.is_pair(content)
 
 
 def check_finite(path: Path, values: NDArray[Any], allow_nan: bool, fill: float | None = None) -> NDArray[Any]:

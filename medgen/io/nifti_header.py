@@ -69,11 +69,11 @@ def header_size(head: bytes) -> int:
     return _SIZES.get(head[:4], 0)
 
 
-def is_pair(content: bytes) -> bool:
-    """Whether these are the bytes of a header whose voxels are in another file."""
+def is_pair(path: Path, content: bytes) -> bool:
+    """Whether a file is the header of a pair, by its name and its first bytes: its voxels are in another file."""
     size = header_size(content)
     magic = content[344:348] if size == 348 else content[4:12]
-    return bool(size) and magic == _PAIR_MAGIC[size]
+    return bool(size) and magic == _PAIR_MAGIC[size] and path.name.lower().endswith(PAIR_SUFFIXES)
 
 
 def parse(path: Path, content: bytes) -> Any:
@@ -91,8 +91,8 @@ def parse(path: Path, content: bytes) -> Any:
         what = "an empty file" if not content else "a truncated header" if size else "not a NIfTI image"
         raise fail(path, what, "a NIfTI-1 or NIfTI-2 file", "check the path, or copy the file again")
     magic = content[344:348] if size == 348 else content[4:12]
-    pair = is_pair(content)
-    if magic[:3] in (b"ni1", b"ni2") and not (pair and path.name.lower().endswith(PAIR_SUFFIXES)):
+    pair = is_pair(path, content)
+    if magic[:3] in (b"ni1", b"ni2") and not pair:
         found = "the header of a NIfTI header and image pair"
         raise fail(
             path, found, "one .nii file, or .hdr and .img side by side", "copy both, or convert them to one file"

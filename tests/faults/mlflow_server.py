@@ -192,3 +192,23 @@ def sent(out: Path) -> None:
 
     until(done, "sync")
     assert tracking.sync(out) == 0
+
+
+def impatient(monkeypatch: Any, uri: str, *, timeout: int, pause: float, longest: float, close: float) -> None:
+    """Track to a server, and wait for it as long as a test can.
+
+    Args:
+        monkeypatch: Of the test.
+        uri: Of the server.
+        timeout: Seconds that a call may take.
+        pause: Seconds between two looks at the journal,
+        longest: and at most between two attempts that failed.
+        close: Seconds that the end of a run waits.
+    """
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "_PAUSE", pause)
+    monkeypatch.setattr(tracking, "_LONGEST_PAUSE", longest)
+    monkeypatch.setattr(tracking, "_CLOSE_SERVER", close)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import sent, until
+from mlflow_server import impatient, sent, until
 
 from medgen import journal, mlflow_store, tracking
 
@@ -88,13 +88,7 @@ def running(tmp_path_factory) -> Iterator[MlflowServer]:
 
 @pytest.fixture
 def server(running, monkeypatch) -> MlflowServer:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(tracking, "_PAUSE", 0.05)
-    monkeypatch.setattr(tracking, "_LONGEST_PAUSE", 0.5)
-    monkeypatch.setattr(tracking, "_CLOSE_SERVER", 3.0)
+    impatient(monkeypatch, running.uri, timeout=2, pause=0.05, longest=0.5, close=3.0)
     return running
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import Server, attempt, sent, until
+from mlflow_server import Server, attempt, impatient, sent, until
 
 from medgen import journal, mlflow_store, tracking
 from medgen.errors import DataError
@@ -26,13 +26,7 @@ CLOSE = 2.0
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     server = Server()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(tracking, "_PAUSE", 0.02)
-    monkeypatch.setattr(tracking, "_LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(tracking, "_CLOSE_SERVER", CLOSE)
+    impatient(monkeypatch, server.uri, timeout=1, pause=0.02, longest=0.1, close=CLOSE)
     # Importing takes seconds, which are not those of a call.
     mlflow_store.import_mlflow(server.uri)
     yield server

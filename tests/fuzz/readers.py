@@ -176,6 +176,17 @@ def loop(seconds: float, seed: int, folder: Path) -> dict[str, list[int]]:
     return counts
 
 
+def functions(*packages: str) -> list[FunctionType]:
+    """The functions and methods that the loaded modules of some packages define."""
+    found: list[Any] = []
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in packages:
+            own = [value for value in vars(module).values() if getattr(value, "__module__", "") == name]
+            found += own
+            found += [member for value in own if isinstance(value, type) for member in vars(value).values()]
+    return [value for value in found if isinstance(value, FunctionType)]
+
+
 def guided(arguments: list[str], folder: Path) -> None:
     """Coverage-guided fuzzing, until it is stopped or an input breaks a reader.
 
@@ -194,14 +205,8 @@ def guided(arguments: list[str], folder: Path) -> None:
         attempt(content[0] if content else 0, content[1:], folder)
 
     # Of medgen and the parsers behind it: instrumenting everything that is loaded takes minutes.
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] in ("medgen", "yaml", "json"):
-            for value in list(vars(module).values()):
-                own = getattr(value, "__module__", "") == name
-                members = [value] if not isinstance(value, type) else list(vars(value).values())
-                for function in members if own else ():
-                    if isinstance(function, FunctionType):
-                        atheris.instrument_func(function)
+    for function in functions("medgen", "yaml", "json"):
+        atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], *arguments], one)
     atheris.Fuzz()
 
