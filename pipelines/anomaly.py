@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, field_validator
 
 from medgen import tracking
 from medgen.anomaly import contamination, kept
+from medgen.anomaly.comparing import Comparison
 from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, TestScan, measure, scans_to_test
-from medgen.anomaly.pseudohealthy import as_seen
+from medgen.anomaly.evaluation import (
+    EvaluationConfig,
+    Measurement,
+)
+from medgen.anomaly.leverage import leverage
 from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
 from medgen.anomaly.settings import AnomalyConfig
@@ -26,23 +29,25 @@ from medgen.cases import Manifest, is_safe_id, kfold_subjects, split_subjects, w
 from medgen.config import Config
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.errors import ConfigError
 from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ScanModel, build, check_settings, settings_for
-from medgen.preprocess import Prepared, Preprocess, Template, build_template
+from medgen.models import ScanModel, check_settings, settings_for
+from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
-from medgen.training import TrainingConfig, fit
-from medgen.volume import Volume
+from medgen.training import TrainingConfig
 
 from . import names
-from .anomaly_outputs import ScanFiles
-from .anomaly_report import Checks, Example, run_report
+from .anomaly_outputs import write_calibration
+from .anomaly_report import Checks, run_report
 from .anomaly_score import score
 from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
+from .anomaly_test_scans import evaluate
+from .anomaly_training import trained, training_digest
 from .progress import Tick, bars
 from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
 
@@ -85,8 +90,12 @@ class AnomalyRunConfig(RunConfig):
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
         detectability: The grid of the minimum detectable lesion.
+        exclude: Development cases that are not healthy after all: they calibrate nothing and no score learns from them.
+            The networks are trained as before, so that a finished run can be calibrated anew with ``--resume``.
         check_resources: Refuse trainings that will not fit into memory.
     """
+
+    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "anomaly.calibration")
 
     out: Path = Path("runs/anomaly")
     test: float = Field(default=0.25, gt=0, lt=1)
@@ -98,6 +107,7 @@ class AnomalyRunConfig(RunConfig):
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     detectability: DetectabilityConfig = DetectabilityConfig()
+    exclude: tuple[str, ...] = ()
     check_resources: bool = True
 
     @field_validator("further")
@@ -133,18 +143,12 @@ def run(
     """
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
-    parts = split_subjects(
-        manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
-    )
-    config.anomaly.check_subjects(len(parts["development"].subjects))
+    parts = _parts(config, manifest)
     config.evaluation.check_masks()
     with bars(progress) as tick:
         manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    if config.check_resources:
-        for own in config.models.values():
-            settings = settings_for(own.model, recipe.shape, channels=1, labels=max(manifest.labels, default=1))
-            check_memory(settings, own.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
+    _check_resources(config, recipe, manifest)
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     ]
@@ -161,24 +165,28 @@ def run(
             folder.write_failures(listed)
             config.anomaly.check_subjects(len(set(development.subjects)))
             held_out = [[case.id for case in fold if case.id in set(development.ids)] for fold in folds]
-            models, histories = _train(config, development, held_out, folder, track, resume=resume, progress=progress)
+            weights = training_digest(config, recipe, digest, held_out)
+            models, histories = trained(
+                config, development, held_out, weights, folder, track, resume=resume, progress=progress
+            )
+            healthy = development.subset([case for case in development.ids if case not in set(config.exclude)])
             with track.stage("calibrate") as stage:
-                detector = AnomalyDetector.fit(
-                    development, held_out, models, config.anomaly, recipe, template, progress=tick
-                )
+                detector = _calibrated(config, healthy, held_out, models, recipe, template, tick)
                 stage.log_metrics({"threshold": detector.calibration.threshold})
+            write_calibration(folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
             provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
+            provenance |= {"excluded": list(config.exclude), "training_sha256": weights}
             artifact = to_artifact(detector, provenance)
             artifact.save(folder.model)
             screening = screen(detector.gate, test)
             folder.write_failures([*listed, *((case, "gate", reason) for case, reason in screening.refused)])
             with track.stage("evaluate") as stage:
-                measurements, examples = _evaluate(config, detector, development, screening.passed, folder, tick)
+                measurements, examples, files = evaluate(config, detector, healthy, screening.passed, folder, tick)
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
             if keep:
                 kept.save(folder.out / kept.FILE, measurements)
-            checks = _check(config, manifest, detector, development, screening, measurements, folder, track, tick)
+            checks = _check(config, manifest, detector, healthy, screening, measurements, files, folder, track, tick)
             folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):
                 report = run_report(
@@ -192,14 +200,54 @@ def run(
             return RunSummary(folder.out, 1 if failures or screening.refused else 0, lines)
 
 
-def plan(config: AnomalyRunConfig) -> list[str]:
-    """What a run would do and cost: the lines of ``--dry-run``."""
-    manifest = load_cohort(config.data, config.cohort)
+def _check_resources(config: AnomalyRunConfig, recipe: Preprocess, manifest: Manifest) -> None:
+    """Refuse trainings that will not fit into memory."""
+    for own in config.models.values() if config.check_resources else ():
+        settings = settings_for(own.model, recipe.shape, channels=1, labels=max(manifest.labels, default=1))
+        check_memory(settings, own.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
+
+
+def _calibrated(
+    config: AnomalyRunConfig,
+    healthy: Dataset,
+    held_out: Sequence[Sequence[str]],
+    models: Sequence[Sequence[ScanModel]],
+    recipe: Preprocess,
+    template: Template | None,
+    tick: Tick,
+) -> AnomalyDetector:
+    """The detector from the development scans that take part in the calibration."""
+    folds = [[case for case in fold if case in set(healthy.ids)] for fold in held_out]
+    return AnomalyDetector.fit(healthy, folds, models, config.anomaly, recipe, template, progress=tick)
+
+
+def _parts(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
+    """Development and test cases, after a look at whether they can support what the configuration asks for.
+
+    Raises:
+        CalibrationError: If the target false-positive rate needs more development subjects.
+        ConfigError: If an excluded case is no development case, so that nothing would be excluded.
+    """
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )
+    known = {case.id for case in parts["development"]}
+    strangers = [case for case in config.exclude if case not in known]
+    if strangers:
+        raise ConfigError(
+            f"exclude: {strangers[0]!r} is no development case of this run; expected ids that splits.csv lists under a "
+            "fold (contamination.csv names those that stand out)"
+        )
+    kept = {case.subject for case in parts["development"] if case.id not in set(config.exclude)}
+    config.anomaly.check_subjects(len(kept))
+    return parts
+
+
+def plan(config: AnomalyRunConfig) -> list[str]:
+    """What a run would do and cost: the lines of ``--dry-run``."""
+    manifest = load_cohort(config.data, config.cohort)
+    parts = _parts(config, manifest)
     subjects = len(parts["development"].subjects)
-    config.anomaly.check_subjects(subjects)
     channels = len(next(iter(manifest)).read_image().data)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
     voxels = math.prod(recipe.shape)
@@ -251,90 +299,6 @@ def _prepare(
     return prepared["development"], prepared["test"], template, failures
 
 
-def _train(
-    config: AnomalyRunConfig,
-    development: Dataset,
-    held_out: Sequence[Sequence[str]],
-    folder: RunFolder,
-    track: tracking.Run,
-    *,
-    resume: bool,
-    progress: bool,
-) -> tuple[list[list[ScanModel]], dict[str, list[dict[str, float]]]]:
-    labels = 1 if development.labels is None else int(development.labels.max())
-    models: list[list[ScanModel]] = [[] for _ in held_out]
-    histories = {}
-    for place, (kind, own) in enumerate(config.models.items()):
-        settings = settings_for(own.model, development.shape, development.channels, labels)
-        # The first model keeps the seeds and the folder it has when it is alone.
-        key = [place] if place else []
-        for number, held in enumerate(held_out):
-            name = f"fold {number + 1}" if len(config.models) == 1 else f"{kind}, fold {number + 1}"
-            training = development.subset([case for case in development.ids if case not in set(held)])
-            with track.stage(f"train {name}") as stage:
-                result = fit(
-                    build(settings, seed=derive(config.seed, "weights", number, *key)),
-                    training,
-                    own.training,
-                    seed=derive(config.seed, "training", number, *key),
-                    device=config.device,
-                    out=folder.checkpoints / "-".join(["fold", str(number), *map(str, key)]),
-                    resume=resume,
-                    log=stage.log_metrics,
-                    title=f"{settings.family} fold {number + 1} of {len(held_out)}",
-                    progress=progress,
-                )
-            models[number].append(result.model)
-            histories[name] = result.history
-    return models, histories
-
-
-def _evaluate(
-    config: AnomalyRunConfig,
-    detector: AnomalyDetector,
-    development: Dataset,
-    test: Dataset,
-    folder: RunFolder,
-    tick: Tick,
-) -> tuple[list[Measurement], list[Example]]:
-    """Score healthy and implanted test scans, write their files, keep what metrics and pictures need."""
-    scans = scans_to_test(test, development, detector.preprocess.spacing, config.evaluation, config.seed)
-    total = len(test) * (1 + config.evaluation.per_scan)
-    rows = {case: row for row, case in enumerate(test.ids)}
-    files = ScanFiles(folder.out)
-    measurements: list[Measurement] = []
-    examples: list[Example] = []
-    for done, (scan, measured, measurement) in enumerate(measure(detector, scans), start=1):
-        prepared = test.prepared[rows[scan.case]]
-        result = detector.result(prepared, measured)
-        facts = {"subject": scan.subject, "kind": scan.kind, "radius_mm": scan.radius_mm, "contrast": scan.contrast}
-        files.add(scan.name, result, **facts)
-        if scan.kind != HEALTHY:
-            truth = detector.preprocess.restore(scan.truth.astype("uint8"), prepared, order=0, fill=0)
-            files.add_truth(scan.name, truth)
-        measurements.append(measurement)
-        if _shown(scan, examples):
-            _write_pseudo_healthy(scan, prepared, detector, files)
-            examples.append(Example(scan, Volume(scan.image.numpy(), prepared.grid), result))
-        tick("scoring test scans", done, total)
-    files.close()
-    return measurements, examples
-
-
-def _write_pseudo_healthy(scan: TestScan, prepared: Prepared, detector: AnomalyDetector, files: ScanFiles) -> None:
-    # An implanted scan exists on the model grid only, so the difference is taken from what it looks like from there.
-    own = replace(prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
-    pseudo = detector.pseudo_healthy(own)
-    if pseudo is not None:
-        seen = as_seen(own, detector.preprocess)
-        files.add_pseudo_healthy(scan.name, pseudo, seen.with_data(seen.data - pseudo.data))
-
-
-def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
-    """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
-    return sum(example.scan.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
-
-
 def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) -> Summary:
     target = config.anomaly.calibration.target_fpr
     return summarise(measurements, target, config.evaluation.bootstrap, derive(config.seed, "bootstrap"))
@@ -352,6 +316,7 @@ def _check(
     development: Dataset,
     screening: Screening,
     measurements: Sequence[Measurement],
+    files: Comparison,
     folder: RunFolder,
     track: tracking.Run,
     tick: Tick,
@@ -367,13 +332,22 @@ def _check(
         with track.stage("detectability"):
             smallest = detectability(detector, screening.passed, config.detectability, config.seed, tick)
         write_detectability(folder.out / "detectability.csv", smallest)
-    return Checks(screening, groups, suspects, smallest)
+    target = config.anomaly.calibration.target_fpr
+    alone = leverage(detector.calibration, development.subjects, development.ids, target, measurements)
+    return Checks(screening, groups, suspects, smallest, alone, files, config.exclude)
 
 
 def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict[str, Any]:
     """Entries of ``metrics.json`` beside the summary of the evaluation."""
     return {
         "threshold": detector.calibration.threshold,
+        "calibration_subjects": len(detector.calibration.maxima),
+        "channels": list(detector.config.fusion.channels),
+        "scan_score": detector.config.scan_score,
+        "excluded": list(checks.excluded),
+        "leverage": {**as_json(checks.leverage), "decides": checks.leverage.decides},
+        "suspects": [item.row() for item in checks.suspects],
+        "own_grid": as_json(checks.files),
         "choice": as_json(detector.choice),
         "gate": screening_json(detector.gate, checks.screening, test_scans),
         "groups": as_json(checks.groups),
@@ -390,7 +364,12 @@ def _flat(summary: Summary) -> dict[str, float]:
     numbers = {f"ap.{row.name}": row.ap.estimate for row in summary.voxel}
     numbers |= {f"auroc.{row.name}": row.auroc.estimate for row in summary.scan}
     numbers |= {"gain_over_best_baseline": summary.gain_raw.estimate, "gain_over_best_z": summary.gain_z.estimate}
-    return {**numbers, "prevalence": summary.prevalence, "realised_fpr": summary.any_hot.estimate}
+    return {
+        **numbers,
+        "prevalence": summary.prevalence,
+        "realised_fpr": summary.any_hot.estimate,
+        "found": summary.found.estimate,
+    }
 
 
 def _lines(
@@ -398,6 +377,9 @@ def _lines(
 ) -> tuple[str, ...]:
     best = summary.row(summary.best_raw)
     lines = [
+        f"findings: on {summary.found_scans} of {summary.implanted} implants, in "
+        f"{summary.healthy_with_finding} of {summary.any_hot.n} healthy test subjects (aim: at "
+        f"most {100 * summary.target_fpr:g} %)",
         f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance {summary.prevalence:.4f}",
         f"heatmaps: {folder.heatmaps}",
         f"model:    {folder.model}",
@@ -407,6 +389,8 @@ def _lines(
     if failures:
         lines.append(f"{len(failures)} scan(s) could not be prepared, see {folder.out / 'failures.csv'}")
     lines += [f"{case}: abstained: {reason}" for case, reason in checks.screening.refused]
+    if checks.leverage.decides:
+        lines.append(checks.leverage.words)
     if checks.suspects:
         where = folder.out / "contamination.csv"
         lines.append(f"{len(checks.suspects)} training scan(s) stand out, look at them before trusting: {where}")

@@ -26,6 +26,8 @@ from .progress import bars
 from .runfolder import RunSummary, open_run
 
 _TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
+# Of the resampling; a run's own metrics of its heatmaps take the same.
+SEED = 0
 # Names listed in a message before it says how many more there are.
 _LISTED = 5
 
@@ -58,7 +60,7 @@ class EvaluateConfig(Config):
     against: tuple[Path, ...] = ()
     subjects: Path | None = None
     unmatched_healthy: bool = False
-    seed: int = 0
+    seed: int = SEED
     bootstrap: int = Field(default=2000, ge=100)
     out: Path | None = None
 
@@ -304,6 +306,7 @@ def _head(result: Comparison) -> str:
     return (
         f"{result.scans} scans with an anomaly, {result.healthy} without, {result.subjects} subjects; prevalence "
         f"{fmt(result.prevalence)} (chance level of AP)"
+        + (f"; chance level of scan AP {fmt(result.chance_scan)}" if result.healthy else "")
     )
 
 
@@ -331,7 +334,12 @@ def _report(config: EvaluateConfig, result: Comparison, notes: Sequence[str]) ->
     for note in notes:
         report.text(note)
     methods = result.methods
-    report.section("Voxels", "Pooled over all scans with an anomaly. Brackets: 95 %, resampling subjects.")
+    report.section(
+        "Voxels",
+        "Pooled over all scans with an anomaly. Brackets: 95 %, resampling subjects. Chance level of AP: "
+        f"{fmt(result.prevalence)}"
+        + (f", with healthy scans {fmt(result.prevalence_all)}." if result.healthy else "."),
+    )
     columns = ["method", *methods[0].voxel, "AP per scan", "coverage"]
     report.table(columns, [(row.name, *row.voxel.values(), row.ap_per_scan, row.coverage) for row in methods])
     report.figure(
@@ -346,7 +354,12 @@ def _report(config: EvaluateConfig, result: Comparison, notes: Sequence[str]) ->
     if methods[0].scan:
         report.section("Scans", f"{result.scans} scans with an anomaly against {result.healthy} without.")
         scans = [(row.name, key, own["AUROC"], own["AP"]) for row in methods for key, own in row.scan.items()]
-        report.table(["method", "score", "AUROC", "AP"], scans, "max: hottest voxel; top: mean of the hottest 0.1 %.")
+        report.table(
+            ["method", "score", "AUROC", "AP"],
+            scans,
+            "max: hottest voxel; top: mean of the hottest 0.1 %. Chance: AUROC 0.5, AP "
+            f"{fmt(result.chance_scan)} (the share of scans with an anomaly).",
+        )
     if result.group_sizes:
         report.section("What is found")
     for by, sizes in result.group_sizes.items():

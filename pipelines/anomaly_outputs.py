@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from medgen import io
 from medgen.anomaly.detector import ScanResult
+from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings import COLUMNS
 from medgen.files import write_csv, write_json
 from medgen.volume import Volume
@@ -33,10 +35,9 @@ class ScanFiles:
         """Write ``heatmaps/<name>.nii.gz`` and keep the rows of the tables; ``facts`` are further columns."""
         path = self.out / "heatmaps" / f"{name}.nii.gz"
         io.write(result.heatmap, path, description=_DESCRIPTION)
-        row: dict[str, Any] = {"case": name, "score": result.scan_score, "p": result.p_value, **facts}
-        row |= {"findings": len(result.findings)}
+        row: dict[str, Any] = {"case": name, **facts, "findings": len(result.findings)}
         for key, value in result.scores.items():
-            row |= {key: value, f"{key}_p": result.p_values[key]}
+            row |= {key: value, f"p_{key}": result.p_values[key]}
         self._scans.append(row)
         self._findings += [finding.row(name) for finding in result.findings]
         self._json[name] = [finding.to_json() for finding in result.findings]
@@ -55,10 +56,30 @@ class ScanFiles:
 
     def close(self) -> None:
         """Write ``scans.csv``, ``findings.csv`` and ``findings.json``; headers alone if there is nothing."""
-        columns = list(dict.fromkeys(key for row in self._scans for key in row)) or ["case", "score", "p", "findings"]
-        write_csv(self.out / "scans.csv", self._scans, columns)
-        write_csv(self.out / "findings.csv", self._findings, COLUMNS)
+        columns = list(dict.fromkeys(key for row in self._scans for key in row)) or ["case", "findings"]
+        write_csv(self.out / "scans.csv", map(_exact, self._scans), columns)
+        write_csv(self.out / "findings.csv", map(_exact, self._findings), COLUMNS)
         write_json(self.out / "findings.json", self._json)
+
+
+def write_calibration(out: Path, calibration: Calibration, subjects: Sequence[str] = ()) -> None:
+    """Write ``calibration.csv``: one line per healthy calibration subject with its scan scores, out of fold.
+
+    A p-value of ``scans.csv`` is (1 + how many lines have a score at least as high) / (1 + lines), and that of a
+    finding is the same for its peak and the column ``max``.
+
+    Args:
+        out: Folder of the run.
+        calibration: The scores.
+        subjects: Names in their order; a model that was handed on knows none.
+    """
+    rows = calibration.rows(subjects)
+    write_csv(out / "calibration.csv", map(_exact, rows), list(rows[0]))
+
+
+def _exact(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers to their last digit: a p-value counts which scores are higher, and rounding would make ties."""
+    return {key: repr(float(value)) if isinstance(value, float) and isfinite(value) else value for key, value in row.items()}
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:

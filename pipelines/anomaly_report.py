@@ -10,28 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import findings
+from medgen.anomaly.comparing import Comparison
 from medgen.anomaly.contamination import Suspect
 from medgen.anomaly.detectability import Detectability
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation import HEALTHY, TestScan
 from medgen.anomaly.groups import GroupRow
+from medgen.anomaly.leverage import Leverage
 from medgen.anomaly.pseudohealthy import as_seen
 from medgen.anomaly.registry import registered
 from medgen.anomaly.screening import Screening
 from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.cases import Manifest
 from medgen.dataset import Failure
-from medgen.preprocess import Preprocess
 from medgen.report.curves import interval_plot, training_curves
-from medgen.report.html import Kind, Report, fmt
+from medgen.report.html import Report, fmt, without_marks
 from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
 from . import names
 from .anomaly_sections import detectability_section
 from .anomaly_sections_choice import choice_section
+from .anomaly_sections_files import files_section
 from .anomaly_sections_gate import abstained_section, contamination_section, gate_section, outside_section
 from .anomaly_sections_groups import groups_section
+from .anomaly_words import compared_words, found_words, scan_words
 
 if TYPE_CHECKING:
     from .anomaly import AnomalyRunConfig
@@ -73,12 +76,18 @@ class Checks:
         groups: False-positive rates by group.
         suspects: Training scans to look at.
         smallest: Minimum detectable lesion; None if it is switched off.
+        leverage: What the most extreme calibration subject costs.
+        files: The heatmap files, evaluated on their own grids.
+        excluded: Development cases that were left out of the calibration.
     """
 
     screening: Screening
     groups: Sequence[GroupRow]
     suspects: Sequence[Suspect]
     smallest: Detectability | None
+    leverage: Leverage
+    files: Comparison
+    excluded: Sequence[str] = ()
 
 
 def run_report(
@@ -95,12 +104,16 @@ def run_report(
 ) -> Report:
     """The report of an anomaly run."""
     report = Report("Anomaly detection", f"{manifest.name}: {len(manifest)} scans", run_id)
-    report.verdict(*_verdict(summary))
-    _cohort(report, config, detector.preprocess, parts, failures)
+    report.verdict(found_words(summary))
+    if checks.leverage.decides:
+        report.verdict(checks.leverage.words, "bad")
+    report.verdict(*compared_words(summary))
+    _cohort(report, config, detector, parts, failures, checks.excluded)
     _training(report, detector, histories)
     choice_section(report, detector.choice)
     _voxel_level(report, summary)
     _scan_level(report, summary)
+    files_section(report, checks.files, summary.fused.ap.estimate)
     groups_section(report, checks.groups, summary.target_fpr)
     gate_section(report, detector.gate, checks.screening)
     contamination_section(report, checks.suspects)
@@ -108,9 +121,7 @@ def run_report(
     _pictures(report, examples, detector)
     report.section("Scores", "What each row of the tables is, and where it comes from.")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
-    entries = [
-        (name, entry.level, " ".join(entry.source.split())) for name, entry in registered().items() if name in used
-    ]
+    entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
     report.table(["score", "level", "definition and source"], entries)
     report.section("Limits", names.limits(LIMITS_TEXT, manifest.named_by_folders))
     return report
@@ -137,16 +148,25 @@ def score_report(
             "healthy subjects in the calibration": len(detector.calibration.maxima),
             "target false-positive rate": f"{100 * target:g} % of healthy scans",
             "heat threshold": detector.calibration.threshold,
+            "score of whole scans": detector.config.scan_score,
         }
     )
     if scored:
+        names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
+        columns = [text for name in names_of for text in (name, f"p ({name})")]
         report.table(
-            ["scan", "score", "p", "findings", "hottest voxel (z)"],
+            ["scan", "findings", *columns],
             [
-                (s.name, s.result.scan_score, s.result.p_value, len(s.result.findings), s.result.scores["max"])
+                (
+                    s.name,
+                    len(s.result.findings),
+                    *(part for name in names_of for part in (s.result.scores[name], s.result.p_values[name])),
+                )
                 for s in scored
             ],
-            "p: share of healthy scans that score at least as high, conformal.",
+            "max: hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
+            "(conformal); a scan has a finding exactly where p (max) is at or below the target. By hand: "
+            "`calibration.csv` lists the healthy scores.",
         )
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
@@ -154,7 +174,7 @@ def score_report(
     outside_section(report, outside)
     for entry in scored:
         report.section(entry.name)
-        report.verdict(*_scan_verdict(entry.result, target, detector.calibration.maxima))
+        report.verdict(*scan_words(entry.result, target, detector.calibration))
         _compare(report, entry, detector)
         figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
         report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)
@@ -163,41 +183,15 @@ def score_report(
     return report
 
 
-def _verdict(summary: Summary) -> tuple[str, Kind]:
-    best, best_z = summary.row(summary.best_raw), summary.row(summary.best_z)
-    kind: Kind
-    ap = f"Voxel average precision of the fused heatmap: **{fmt(summary.fused.ap)}** (chance {summary.prevalence:.4f})."
-    raw = f"Best baseline as published, {best.score}: {fmt(best.ap)}; difference {fmt(summary.gain_raw)}."
-    z = f"Best baseline with the same normative z, {best_z.score}: {fmt(best_z.ap)}; difference {fmt(summary.gain_z)}."
-    if summary.gain_raw.low > 0 and summary.gain_z.low > 0:
-        words, kind = "The fused score **beats every baseline** on these implants.", "good"
-    elif summary.gain_raw.low > 0:
-        words = "The fused score beats the baselines as published, but **not clearly** the best one given the same z."
-        kind = "neutral"
-    elif summary.gain_raw.high < 0:
-        words, kind = f"**A simple baseline is better**: use {best.score} on this cohort.", "bad"
-    else:
-        words, kind = "**No evidence** that the fused score beats the best baseline on this cohort.", "neutral"
-    return "\n\n".join([words, f"{ap} {raw} {z}"]), kind
-
-
-def _scan_verdict(result: ScanResult, target: float, maxima: NDArray[np.float64]) -> tuple[str, Kind]:
-    if result.findings:
-        text = f"**{findings.summary(result.findings, maxima)}.**"
-        text += f" The threshold is one that {100 * target:g} % of healthy scans exceed."
-        return f"{text} Scan p = {result.p_value:.3f}.", "bad"
-    if result.p_value <= target:
-        return f"No single region stands out, but the scan as a whole is unusual: p = {result.p_value:.3f}.", "bad"
-    return f"Nothing unusual among the scored voxels: scan p = {result.p_value:.3f}.", "neutral"
-
-
 def _cohort(
     report: Report,
     config: AnomalyRunConfig,
-    grid: Preprocess,
+    detector: AnomalyDetector,
     parts: Mapping[str, Manifest],
     failures: Sequence[Failure],
+    excluded: Sequence[str],
 ) -> None:
+    grid = detector.preprocess
     report.section("Cohort", "Splits are by subject. Test subjects took no part in training, template or calibration.")
     rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
     report.table(["part", "scans", "subjects"], rows)
@@ -207,7 +201,10 @@ def _cohort(
             "voxel size (mm)": " x ".join(f"{step:g}" for step in grid.spacing),
             "alignment": grid.align,
             "folds": config.anomaly.folds,
-            "fused channels": ", ".join(config.anomaly.fusion.channels),
+            "channels of the heatmap": ", ".join(detector.config.fusion.channels),
+            "score of whole scans": detector.config.scan_score,
+            "subjects in the calibration": len(detector.calibration.maxima),
+            "left out of the calibration": ", ".join(excluded) or "none",
             "seed": config.seed,
         }
     )
@@ -234,7 +231,10 @@ def _voxel_level(report: Report, summary: Summary) -> None:
     )
     columns = ["score", "form", "baseline", "AP", "AP per scan", "AUROC", "best Dice"]
     rows = [(r.score, r.form, r.baseline, r.ap, r.ap_per_scan, r.auroc, r.dice) for r in summary.voxel]
-    report.table(columns, rows, "raw: as published; z: with the normative z of this pipeline.", highlight=[0])
+    caption = (
+        f"raw: as published; z: with the normative z of this pipeline. Chance: AP {summary.prevalence:.4f}, AUROC 0.5."
+    )
+    report.table(columns, rows, caption, highlight=[0])
     shown = _compared(summary)
     report.figure(
         interval_plot(
@@ -251,8 +251,12 @@ def _voxel_level(report: Report, summary: Summary) -> None:
             f"fused over {summary.best_z}": summary.ratio_z,
         }
     )
-    rows_by_kind = [(kind, count, *(row.by_kind[kind] for row in shown[:4])) for kind, count in summary.kinds.items()]
-    report.table(["implant", "scans", *(row.name for row in shown[:4])], rows_by_kind, "Voxel AP by kind of implant.")
+    rows_by_kind = [
+        (kind, count, summary.prevalence_by_kind[kind], *(row.by_kind[kind] for row in shown[:4]))
+        for kind, count in summary.kinds.items()
+    ]
+    columns = ["implant", "scans", "chance", *(row.name for row in shown[:4])]
+    report.table(columns, rows_by_kind, "Voxel AP by kind of implant; chance: its prevalence.")
     controls = [(name, value) for name, value in summary.controls.items()]
     report.table(
         ["control", "AP over prevalence"],
@@ -270,13 +274,13 @@ def _scan_level(report: Report, summary: Summary) -> None:
         f"{100 * target:g} % of healthy subjects; realised: share of healthy test subjects with p at or below it, "
         "exact 95 % interval.",
     )
-    rows = [(r.name, r.auroc, r.ap, r.fpr_at_95, r.fpr, r.detected) for r in summary.scan]
-    columns = ["scan score", "AUROC", "AP", "FPR at 95 % TPR", "realised FPR", "detected"]
-    report.table(columns, rows)
+    rows = [(r.name, r.auroc, r.ap, r.chance, r.fpr_at_95, r.fpr, r.detected) for r in summary.scan]
+    columns = ["scan score", "AUROC", "AP", "chance AP", "FPR at 95 % TPR", "realised FPR", "detected"]
+    report.table(columns, rows, "Chance: AUROC 0.5, AP the share of implanted scans. Detected: p at or below the aim.")
     report.facts(
         {
-            "healthy subjects with any voxel above the threshold": summary.any_hot,
-            "implants touched by a voxel above the threshold": summary.found,
+            "healthy subjects with a finding": summary.any_hot,
+            "implants touched by a finding": summary.found,
         }
     )
 
@@ -293,7 +297,7 @@ def _pictures(report: Report, examples: Sequence[Example], detector: AnomalyDete
         truth = None if healthy else example.image.with_data(scan.truth.astype(np.uint8))
         point = _peak(result) if healthy or truth is None else _middle(truth)
         what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
-        title = f"{scan.case}: {what}; p = {result.p_value:.3f}, findings: {len(result.findings)}"
+        title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
         figure = mosaic(
             example.image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal"
         )
@@ -306,7 +310,7 @@ def _compare(report: Report, entry: Scored, detector: AnomalyDetector) -> None:
     if entry.pseudo is not None:
         seen = as_seen(result.prepared, detector.preprocess)
         difference = seen.with_data(seen.data - entry.pseudo.data)
-    contour = findings.outline(result.heatmap, detector.calibration.threshold, detector.config.findings)
+    contour = findings.outline(result.heatmap, detector.calibration.threshold)
     figure = comparison(
         entry.scan,
         heatmap=result.heatmap,
@@ -332,21 +336,27 @@ def _findings(report: Report, result: ScanResult) -> None:
         (
             f.id,
             f.region,
-            findings.millilitres(f.volume_mm3),
+            findings.millilitres(f.half_peak_extent_ml),
+            findings.millilitres(f.above_threshold_ml),
             f.peak,
-            f.p,
+            f.p_max,
             f.channels or None,
-            " ".join(f"{value:.1f}" for value in f.peak_ras),
+            f.position,
         )
         for f in result.findings
     ]
     if rows:
-        columns = ["finding", "region", "volume", "peak z", "p", "channels", "position of the peak (R A S, mm)"]
+        columns = [
+            "finding", "region", "extent at half the peak", "part above the threshold", "peak z", "p (max)", "channels",
+            "position of the peak",
+        ]  # fmt: skip
         report.table(
             columns,
             rows,
-            "p: share of healthy scans whose hottest voxel is at least as hot (family-wise). channels: those that at "
-            "most 1 % of healthy voxels surprise as much as the peak does, each with its -log10 p.",
+            "Extent: where the heat is at least half as far above the scan's background as the peak is; the part above "
+            "the threshold is smaller, and neither is a lesion's volume. p (max): share of healthy scans whose hottest "
+            "voxel is at least as hot (family-wise). channels: those that at most 1 % of healthy voxels surprise as "
+            "much as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
         )
 
 
@@ -358,9 +368,9 @@ def _compared(summary: Summary) -> list[VoxelRow]:
 
 def _caption(text: str) -> str:
     return (
-        f"{text} Radiological convention: the patient's right is on the left; x, y, z: world mm, to the right, "
-        f"front and top. Heat: z against healthy, fixed scale from {LIMITS[0]:g} to {LIMITS[1]:g}; transparent: below, "
-        "or not scored (outside the dotted line)."
+        f"{text} Radiological convention: the patient's right is on the left; i, j, k: slice number along that axis of "
+        f"the picture's grid, from 0. Heat: z against healthy, fixed scale from {LIMITS[0]:g} to {LIMITS[1]:g}; "
+        "transparent: below, or not scored (outside the dotted line)."
     )
 
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medgen import io, tracking
 from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config, parse_config
@@ -21,7 +19,7 @@ from medgen.prepared import Prepared
 from medgen.training import device_of
 
 from . import names
-from .anomaly_outputs import ScanFiles, unique_names
+from .anomaly_outputs import ScanFiles, unique_names, write_calibration
 from .anomaly_report import Scored, score_report
 from .progress import bars
 from .runfolder import RunSummary, open_run
@@ -126,6 +124,7 @@ def score(
                     outside.append((name, reason))
             tick("scoring", done, len(scans))
         files.close()
+        write_calibration(folder.out, detector.calibration)
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
@@ -133,7 +132,7 @@ def score(
         score_report(detector, scored, failures, outside, artifact.sha256, track.id, series).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
-    lines = [_line(entry, detector.calibration.maxima) for entry in scored]
+    lines = [_line(entry, detector.calibration) for entry in scored]
     lines += [
         f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}" for name, stage, reason in failures
     ]
@@ -157,5 +156,7 @@ def _numbers(entry: Scored) -> dict[str, object]:
     return {"scores": dict(result.scores), "p": dict(result.p_values), "findings": len(result.findings)}
 
 
-def _line(entry: Scored, maxima: NDArray[np.float64]) -> str:
-    return f"{entry.name}: p = {entry.result.p_value:.3f}, {findings.summary(entry.result.findings, maxima)}"
+def _line(entry: Scored, calibration: Calibration) -> str:
+    p_values, name = entry.result.p_values, entry.result.scan_score
+    numbers = ", ".join(f"p({key}) = {p_values[key]:.3f}" for key in dict.fromkeys(["max", name]))
+    return f"{entry.name}: {numbers}, {findings.summary(entry.result.findings, calibration)}"

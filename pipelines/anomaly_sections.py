@@ -38,16 +38,9 @@ def detectability_section(report: Report, result: Detectability | None) -> None:
         f"say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
     )
     report.table(
-        ["region", "contrast (sd)", f"smallest radius detected in {100 * FOUND:g} %"],
-        [
-            (
-                item.region,
-                f"{item.contrast:+g}",
-                "none of those measured" if item.radius_mm is None else f"{item.radius_mm:g} mm",
-            )
-            for item in result.smallest
-        ],
-        "The smallest radius that, like every larger one that fits, is detected in so many subjects.",
+        ["region", "contrast (sd)", f"smallest radius detected in {100 * FOUND:g} % of the subjects tried"],
+        [(item.region, f"{item.contrast:+g}", item.words) for item in result.smallest],
+        "The smallest radius that, like every larger one that fits, is detected in so many of the subjects tried.",
     )
     regions = _distinct(cell.region for cell in result.cells)
     radii, contrasts = (

@@ -65,15 +65,19 @@ def outside_section(report: Report, outside: Sequence[tuple[str, str]]) -> None:
 
 def contamination_section(report: Report, suspects: Sequence[Suspect]) -> None:
     """Development scans that stand out among the others."""
-    text = f"Out-of-fold scan scores of the development subjects with a robust z above {OUTLIER:g} (median and MAD)."
+    text = (
+        "Development subjects whose out-of-fold scan score or hottest voxel has a robust z above "
+        f"{OUTLIER:g} (median and MAD)."
+    )
     if not suspects:
         report.section("Contaminated training scans", f"{text} None stands out.")
         return
     report.section("Contaminated training scans", f"{text} **Look at these before trusting the model.**")
     rows = [
-        (s.case, s.subject, s.score, s.robust_z, " ".join(f"{value:.1f}" for value in s.peak_ras)) for s in suspects
+        (s.case, s.subject, s.scan_score, s.score, s.robust_z, " ".join(f"{value:.1f}" for value in s.peak_ras))
+        for s in suspects
     ]
-    report.table(["case", "subject", "score", "robust z", "hottest at R A S (mm)"], rows)
+    report.table(["case", "subject", "by", "score", "robust z", "hottest at R A S (mm, the scan's own origin)"], rows)
 
 
 def _range(values: Sequence[float]) -> str:

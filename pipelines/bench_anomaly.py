@@ -268,7 +268,6 @@ def _measurement(scan: TestScan, region: NDArray[np.bool_], maps: Mapping[str, N
         region=region,
         truth=scan.truth[region],
         rows={name: half(values[region]) for name, values in maps.items()},
-        hot=np.zeros(int(region.sum()), dtype=bool),
         scores={},
         p_values={},
     )

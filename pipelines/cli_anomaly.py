@@ -156,3 +156,16 @@ def bench_anomaly(
             progress=not quiet,
         )
     )
+
+
+@bench_app.command("calibration", epilog="Example: medgen bench calibration bench --cohorts 2000")
+def bench_calibration(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
+    cohorts: Annotated[int, typer.Option("--cohorts", min=1, help="Simulated cohorts for each rate.")] = 2000,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Count how often healthy subjects of simulated cohorts get a finding, and write calibration.md and .json."""
+    from . import bench_calibration as pipeline
+
+    finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))

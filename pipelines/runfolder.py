@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field
@@ -43,6 +43,9 @@ class RunConfig(Config):
             depends on it.
         cohort: How the cohort is laid out.
     """
+
+    # Keys, dots between levels, that a resumed run may change, since nothing that is trained depends on them.
+    RECALIBRATED: ClassVar[tuple[str, ...]] = ()
 
     data: Path
     out: Path
@@ -229,18 +232,32 @@ def _kept(config: Config) -> dict[str, Any]:
 
 
 def check_unchanged(out: Path, config: Config) -> None:
-    """Refuse a run folder that was started with another configuration (``MAY_CHANGE`` apart).
+    """Refuse a run folder that was started with another configuration (``MAY_CHANGE`` and ``RECALIBRATED`` apart).
 
     Raises:
         ConfigError: If any key differs.
     """
     before, now = read_yaml(out / CONFIG_FILE), _kept(config)
+    for path in config.RECALIBRATED if isinstance(config, RunConfig) else ():
+        _forget(before, path)
+        _forget(now, path)
     changed = sorted(key for key in {*before, *now} - set(MAY_CHANGE) if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(
             f"{out}: cannot resume, the configuration differs from the first start in: {', '.join(changed)}; "
             "use the same values, or another out="
         )
+
+
+def _forget(settings: dict[str, Any], path: str) -> None:
+    """Take a key, dots between levels, out of nested settings; nothing where it is not there."""
+    *above, last = path.split(".")
+    for key in above:
+        inner = settings.get(key)
+        if not isinstance(inner, dict):
+            return
+        settings = inner
+    settings.pop(last, None)
 
 
 @contextmanager

@@ -2,16 +2,16 @@
 
 A new healthy scan is exchangeable with the healthy scans the model was calibrated on: same scanner, protocol and
 population. Then its conformal p-value p = (1 + #{i: sᵢ ≥ s}) / (n + 1) is at most α with probability at most α
-(Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005). Every calibration scan is scored out
-of fold, and a new scan is compared with the calibration scans of a fold through that fold's model (Vovk,
-"Cross-conformal predictors", 2015; Barber et al., "Predictive inference with the jackknife+", 2021, CV+: guaranteed
-2α, close to α in practice). On other scanners or populations none of this holds.
+(Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005). Every calibration scan is scored out of
+fold, by the one model that has not seen it; a new scan has one score, from the mean over all models, and p compares
+that number with the calibration's. Averaging takes the models' disagreement out of the new scan's score and leaves it
+in the calibration's, so p errs upwards; ``docs/decisions/0009-one-score-one-table-one-p.md`` and
+``docs/benchmarks/calibration.md`` have the simulated rates. On other scanners or populations none of this holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,15 @@ def scans_needed(target: float) -> int:
     return math.ceil(1 / target - 1e-9) - 1
 
 
+def reachable_target(n: int) -> float:
+    """Smallest false-positive rate, in tenths of a percent, that ``n`` healthy subjects can certify.
+
+    >>> reachable_target(18), reachable_target(19)
+    (0.053, 0.05)
+    """
+    return math.ceil(1000 / (n + 1) - 1e-9) / 1000
+
+
 def check_target(target: float, n: int) -> None:
     """Refuse a target that ``n`` healthy subjects cannot certify: the smallest p-value is 1 / (n + 1).
 
@@ -48,11 +57,10 @@ def check_target(target: float, n: int) -> None:
     """
     needed = scans_needed(target)
     if n < needed:
-        reachable = math.ceil(1000 / (n + 1)) / 10
         raise CalibrationError(
             f"a false-positive rate of {100 * target:g} % needs at least {needed} healthy scans (subjects) "
             f"to calibrate on, found {n}; add scans or raise "
-            f"anomaly.calibration.target_fpr to {reachable / 100:g} or more"
+            f"anomaly.calibration.target_fpr to {reachable_target(n):g} or more"
         )
 
 
@@ -66,17 +74,13 @@ def p_value(calibration: ArrayLike, value: float) -> float:
     return float((1 + np.sum(scores >= value)) / (scores.size + 1))
 
 
-def cross_p_value(calibration: ArrayLike, folds: ArrayLike, values: Sequence[float]) -> float:
-    """Cross-conformal p-value: calibration score i is compared with the new scan's score from the same fold's model.
+def significant(p: float, target: float) -> bool:
+    """Whether a p-value is at or below a target; rounding of 1 / (n + 1) must not decide.
 
-    Args:
-        calibration: (n,) out-of-fold scores.
-        folds: (n,) fold of each.
-        values: The new scan's score from every fold's model.
+    >>> significant((1 + 2) / (1 + 59), 0.05), significant(0.0501, 0.05)
+    (True, False)
     """
-    scores = np.asarray(calibration, dtype=np.float64)
-    own = np.asarray(values, dtype=np.float64)[np.asarray(folds, dtype=np.intp)]
-    return float((1 + np.sum(scores >= own)) / (scores.size + 1))
+    return p <= target + 1e-12
 
 
 def threshold(calibration: ArrayLike, target: float) -> float:

@@ -97,19 +97,28 @@ class Choice:
 
     @property
     def words(self) -> str:
-        """The decision in two sentences."""
-        configured, best = self.candidates[0], max(self.candidates[1:], key=lambda entry: entry.ap.estimate)
+        """The decision in two or three sentences."""
+        configured, winner = self.candidates[0], self.winner
         where = f"{self.scans} implanted development scans of {self.subjects} subjects ({', '.join(self.kinds)})"
-        kind = "baseline" if best.baseline else "candidate"
+        # Others may have a higher average precision and no clear gain: few subjects, and the spread of each is its own.
+        higher = [
+            entry.name for entry in self.candidates if entry is not winner and entry.ap.estimate > winner.ap.estimate
+        ]
+        but = f" Higher, but not clearly better than the configured fusion: {', '.join(higher)}." if higher else ""
         if self.chosen != CONFIGURED:
+            kind = "baseline" if winner.baseline else "candidate"
             return (
-                f"On {where} the {kind} {best.name} is better than the configured fusion "
-                f"(average precision {best.ap} against {configured.ap}), and makes the heatmap of this model."
+                f"On {where} the {kind} {winner.name} is clearly better than the configured fusion of "
+                f"{', '.join(configured.channels)} (average precision {winner.ap} against {configured.ap}, gain "
+                f"{winner.gain}, p = {winner.p:.3f} after Holm), and makes the heatmap of this model.{but}"
             )
-        return (
+        start = (
             f"On {where} no candidate is clearly better than the configured fusion of "
-            f"{', '.join(configured.channels)} (average precision {configured.ap}); next is {best.name} with {best.ap}."
+            f"{', '.join(configured.channels)} (average precision {configured.ap}), which makes the heatmap."
         )
+        if len(self.candidates) == 1:
+            return start
+        return f"{start}{but}" if higher else f"{start} Next is {self.candidates[1].name} with {self.candidates[1].ap}."
 
 
 def choose(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.ranking import Ranked, Resampler, Statistic, level_counts
+from medgen.anomaly.ranking import Ranked, Resampler, Statistic, centred, level_counts
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
 from medgen.metrics.detection import Candidates, find_candidates, froc
@@ -124,6 +124,8 @@ class Comparison:
     Attributes:
         scans, healthy, subjects: Numbers of scans with an anomaly, without, and of subjects.
         prevalence: Share of anomalous voxels in the scans with an anomaly: chance level of AP.
+        prevalence_all: The same in all scans: chance level of ``AP with healthy scans``.
+        chance_scan: Share of scans with an anomaly: chance level of the scan APs.
         group_sizes: Scans per group, by ``kind``, ``contrast``, ``radius``.
         methods: One row each, in the order given.
         paired: The first against every other.
@@ -133,6 +135,8 @@ class Comparison:
     healthy: int
     subjects: int
     prevalence: float
+    prevalence_all: float
+    chance_scan: float
     group_sizes: Mapping[str, Mapping[str, int]]
     methods: Sequence[MethodRow]
     paired: Sequence[Paired]
@@ -199,6 +203,8 @@ def compare(
         healthy=len(facts) - len(rows),
         subjects=len(resampler.names),
         prevalence=sum(item.truth_voxels for item in facts) / sum(facts[row].voxels for row in rows),
+        prevalence_all=sum(item.truth_voxels for item in facts) / sum(item.voxels for item in facts),
+        chance_scan=len(rows) / len(facts),
         group_sizes={by: {name: len(own) for name, own in parts.items()} for by, parts in groups.items()},
         methods=[item.row() for item in judged.values()],
         paired=[replace(item, p_holm=p) for item, p in zip(paired, adjusted, strict=True)],
@@ -309,7 +315,7 @@ def _froc_draws(subjects: Sequence[str], scans: Sequence[Candidates], resampler:
         places = np.stack([(false <= rate + 1e-9).sum(axis=1) for rate in RATES], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             result.append(np.take_along_axis(true, places, axis=1) / (weights @ lesions)[:, None])
-    return np.concatenate(result)
+    return np.apply_along_axis(centred, 0, np.concatenate(result))
 
 
 def _best(scan: Candidates) -> Candidates:

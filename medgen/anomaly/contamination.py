@@ -13,7 +13,7 @@ from medgen.errors import DataError
 
 # Iglewicz and Hoaglin 1993 recommend this limit for the modified z-score.
 OUTLIER = 3.5
-COLUMNS = ("case", "subject", "score", "robust_z", "peak_r", "peak_a", "peak_s")
+COLUMNS = ("case", "subject", "scan_score", "score", "robust_z", "peak_r", "peak_a", "peak_s")
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,15 @@ class Suspect:
 
     Attributes:
         case, subject: Which scan; of several scans of a subject the one with the highest score.
-        score: Its out-of-fold scan score.
+        scan_score: Name of the scan score by which it stands out most: the one that decides about scans, or ``max``.
+        score: Its out-of-fold value.
         robust_z: How far the subject's score lies above those of the others, in robust standard deviations.
         peak_ras: Where it is hottest, mm in the scan's own RAS+ world.
     """
 
     case: str
     subject: str
+    scan_score: str
     score: float
     robust_z: float
     peak_ras: tuple[float, float, float]
@@ -36,7 +38,7 @@ class Suspect:
     def row(self) -> dict[str, object]:
         """One line of ``contamination.csv``."""
         r, a, s = (round(value, 1) for value in self.peak_ras)
-        values = (self.case, self.subject, self.score, round(self.robust_z, 2), r, a, s)
+        values = (self.case, self.subject, self.scan_score, self.score, round(self.robust_z, 2), r, a, s)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -57,7 +59,7 @@ def robust_z(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
-    """Development scans whose out-of-fold scan score is an outlier above the others, the most unusual first.
+    """Development scans whose out-of-fold scan score or hottest voxel is an outlier above the others, worst first.
 
     Args:
         detector: Calibrated on ``development``.
@@ -67,26 +69,30 @@ def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
         DataError: If the data set is not the one of the calibration, or has no ``prepared`` records.
     """
     names = list(dict.fromkeys(development.subjects))
-    scores = detector.calibration.scores[detector.config.scan_score]
-    if len(names) != len(scores) or not development.prepared:
+    judged = list(dict.fromkeys([detector.config.scan_score, "max"]))
+    scores = detector.calibration.scores
+    if len(names) != len(scores["max"]) or not development.prepared:
         raise DataError(
-            f"expected the {len(scores)} prepared subjects that the detector was calibrated on, found {len(names)}"
+            f"expected the {len(scores['max'])} prepared subjects that the detector was calibrated on, "
+            f"found {len(names)}"
         )
-    outlying = robust_z(scores)
+    table = np.stack([robust_z(scores[name]) for name in judged])
     found = []
-    for number in np.flatnonzero(outlying > OUTLIER).tolist():
+    for number in np.flatnonzero(table.max(axis=0) > OUTLIER).tolist():
+        worst = judged[int(table[:, number].argmax())]
         # Through the member of its own fold alone, which has never seen this subject: its calibration score again.
         fold = int(detector.calibration.folds[number])
         own = replace(detector, members=(detector.members[fold],))
         best: Suspect | None = None
         for row in (row for row, subject in enumerate(development.subjects) if subject == names[number]):
             measured = own.measure(development.images[row], development.foregrounds[row])
-            score = measured.scores[detector.config.scan_score][0]
-            hot = np.where(measured.region, measured.heat, -np.inf)
-            peak = development.prepared[row].grid.to_world(np.unravel_index(int(hot.argmax()), hot.shape))
+            result = own.result(development.prepared[row], measured)
+            hot = np.nan_to_num(result.heatmap.data[0], nan=-np.inf)
+            peak = result.heatmap.grid.to_world(np.unravel_index(int(hot.argmax()), hot.shape))
             place = (float(peak[0]), float(peak[1]), float(peak[2]))
+            score, away = result.scores[worst], float(table[:, number].max())
             if best is None or score > best.score:
-                best = Suspect(development.ids[row], names[number], score, float(outlying[number]), place)
+                best = Suspect(development.ids[row], names[number], worst, score, away, place)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda item: -item.robust_z)

@@ -17,10 +17,11 @@ from medgen.anomaly.ensemble import (
     fused_surprise,
     heat_of,
     inputs_for,
-    scan_values,
+    model_scores,
     smoothed,
 )
 from medgen.anomaly.fusion import Tail
+from medgen.anomaly.heat_scores import heat_scores, prepared_record, to_own_grid
 from medgen.anomaly.implanted import HEALTHY, scans_to_test
 from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.ranking import half
@@ -29,6 +30,7 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset
 from medgen.models import ScanModel
+from medgen.preprocess import Preprocess
 
 Progress = Callable[[str, int, int], None]
 # Healthy voxels used for one tail: more do not move its quantiles, and sorting them takes seconds.
@@ -60,7 +62,7 @@ def crossfit(
     models: Sequence[Sequence[ScanModel]],
     config: AnomalyConfig,
     names: Sequence[str],
-    spacing: Sequence[float],
+    preprocess: Preprocess,
     progress: Progress | None = None,
 ) -> Fitted:
     """Fit all members of the ensemble and calibrate them on the same healthy scans, out of fold.
@@ -68,8 +70,8 @@ def crossfit(
     1. Each score learns from the scans outside fold k and scores those inside, with the models of fold k.
     2. Member k's normative maps come from the out-of-fold maps of the other folds, and so do its tails.
     3. Implanted copies of the scans of fold k pass through member k: they say which channels to fuse.
-    4. So do the scans themselves: these are the calibration scores that a new scan, passed through member k, is
-       compared with.
+    4. So do the scans themselves, and their heatmaps go back to their own grids: the scores there are the calibration
+       that a new scan's scores, from the mean of all members, are compared with.
 
     Args:
         dataset: Healthy development scans.
@@ -77,7 +79,7 @@ def crossfit(
         models: The models of entry k were trained without fold k.
         config: Smoothing, normative, fusion, validation and calibration settings.
         names: Scores to fit: voxel scores (the fused channels among them) and scan scores.
-        spacing: Voxel size of the model grid in mm.
+        preprocess: How the scans were prepared, and the way back to their own grids.
         progress: Called with (what, done, total).
     """
     tick = progress or (lambda what, done, total: None)
@@ -109,7 +111,9 @@ def crossfit(
 
     channels, choice = config.fusion.channels, None
     if config.validation.enabled:
-        validated = _validate(dataset, fold_of, models, states, normatives, support, voxel_names, config, spacing, tick)
+        validated = _validate(
+            dataset, fold_of, models, states, normatives, support, voxel_names, config, preprocess.spacing, tick
+        )
         cached: dict[tuple[int, tuple[str, ...]], dict[str, Tail]] = {}
 
         def fuse(number: int, chosen: tuple[str, ...], z: Mapping[str, NDArray[np.float16]]) -> NDArray[np.float32]:
@@ -129,7 +133,9 @@ def crossfit(
             hot = np.zeros(support.shape, dtype=np.float32)
             hot[regions[index]] = heat_of(fused_tail, fused_surprise(tails, zs[index])[0])
             inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
-            values[index] = scan_values(hot, regions[index], inputs, states[number], config)
+            own_grid = prepared_record(dataset, index, preprocess.spacing)
+            heatmap = to_own_grid(hot, regions[index], own_grid, preprocess)
+            values[index] = heat_scores(heatmap, config.top_fraction) | model_scores(inputs, states[number])
         tick("calibrating", number + 1, len(models))
     calibrated = _calibrate(values, dataset.subjects, fold_of, config)
     return Fitted(tuple(members), calibrated, support, channels, choice)
@@ -247,6 +253,5 @@ def _calibrate(
     return Calibration(
         folds=np.array([fold_of[own[0]] for own in rows], dtype=np.int64),
         scores=scores,
-        maxima=scores["max"],
         threshold=calibration.threshold(scores["max"], config.calibration.target_fpr),
     )

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from medgen.anomaly.crossfit import Progress
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.heat_scores import prepared_record, truth_on_own_grid
 from medgen.anomaly.implanted import LARGEST_RADIUS_MM, implant_all
 from medgen.config import Config
 from medgen.dataset import Dataset
@@ -74,7 +75,7 @@ class Cell:
         contrast: Signed, in robust standard deviations.
         radius_mm: Radius.
         subjects: Subjects with such an implant; fewer than wanted where it does not fit.
-        detected: Those with a voxel of the implant above the calibrated threshold.
+        detected: Those with a voxel of the implant above the calibrated threshold, on the scan's own grid.
         share: ``detected`` in ``subjects`` with its exact 95 % interval; None if it fits nowhere.
     """
 
@@ -94,12 +95,28 @@ class Smallest:
     Attributes:
         region, contrast: See :class:`Cell`.
         radius_mm: The smallest radius that, like every larger one that fits, is detected in at least 80 % of the
-            subjects; None if there is none.
+            subjects tried; None if there is none.
+        subjects, detected: At that radius, how many were tried and in how many it was detected.
+        more: How many more subjects with such an implant detected it would take to say, with 95 % confidence (one-sided
+            exact limit), that it is detected in at least 80 % of them; 0 if that can be said.
     """
 
     region: str
     contrast: float
     radius_mm: float | None
+    subjects: int = 0
+    detected: int = 0
+    more: int = 0
+
+    @property
+    def words(self) -> str:
+        """What can be said of the smallest radius."""
+        if self.radius_mm is None:
+            return "none of those measured"
+        seen = f"{self.radius_mm:g} mm: {self.detected} of {self.subjects}"
+        if self.more:
+            return f"{seen}; {self.more} more needed to say {100 * FOUND:g} %"
+        return f"{seen}, at least {100 * FOUND:g} % of subjects (95 % confidence)"
 
 
 @dataclass(frozen=True)
@@ -158,6 +175,7 @@ def detectability(
         for row in chosen:
             foreground = test.foregrounds[row, 0].bool().cpu().numpy()
             where = region_masks(foreground, spacing)[region] & detector.support
+            own = prepared_record(test, row, spacing)
             for contrast in config.contrasts:
                 for radius in config.radii_mm:
                     stream = (seed, "detectability", test.ids[row], region)
@@ -165,9 +183,9 @@ def detectability(
                     found = counts.setdefault((region, contrast, radius), [])
                     if placed is not None:
                         image, truth = placed
-                        measured = lean.measure(image, test.foregrounds[row].bool())
-                        hot = measured.region & (measured.heat > detector.calibration.threshold)
-                        found.append(bool((hot & truth).any()))
+                        heatmap = lean.heatmap(own, lean.measure(image, test.foregrounds[row].bool()))
+                        there = truth_on_own_grid(truth, own, detector.preprocess).data > 0
+                        found.append(bool((heatmap.data[there] > detector.calibration.threshold).any()))
                     done += 1
                     if progress is not None:
                         progress("minimum detectable lesion", done, total)
@@ -192,15 +210,33 @@ def tabulate(counts: Mapping[tuple[str, float, float], Sequence[bool]]) -> Detec
     ]
     smallest = []
     for region, contrast in dict.fromkeys((cell.region, cell.contrast) for cell in cells):
-        radius = None
+        best: Cell | None = None
         for cell in reversed([cell for cell in cells if (cell.region, cell.contrast) == (region, contrast)]):
             if cell.share is None:
                 continue
             if cell.share.estimate < FOUND:
                 break
-            radius = cell.radius_mm
-        smallest.append(Smallest(region, contrast, radius))
+            best = cell
+        if best is None:
+            smallest.append(Smallest(region, contrast, None))
+        else:
+            more = more_needed(best.detected, best.subjects)
+            smallest.append(Smallest(region, contrast, best.radius_mm, best.subjects, best.detected, more))
     return Detectability(cells, smallest)
+
+
+def more_needed(detected: int, subjects: int) -> int:
+    """Fewest further subjects, all with their implant detected, until at least 80 % can be said with 95 % confidence.
+
+    The one-sided exact (Clopper-Pearson) lower limit of ``detected`` in ``subjects``.
+
+    >>> more_needed(0, 0), more_needed(2, 2), more_needed(14, 14)
+    (14, 12, 0)
+    """
+    more = 0
+    while binomial_interval(detected + more, max(subjects + more, 1), level=0.9).low < FOUND:
+        more += 1
+    return more
 
 
 def kind_of(contrast: float) -> str:

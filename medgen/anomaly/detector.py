@@ -19,12 +19,13 @@ from medgen.anomaly.ensemble import (
     fused_surprise,
     heat_of,
     inputs_for,
-    scan_values,
+    model_scores,
     smoothed,
     supported,
 )
 from medgen.anomaly.findings import Finding
 from medgen.anomaly.gate import Gate
+from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.registry import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
@@ -44,7 +45,7 @@ class Measured:
         raw, z: Per voxel score, averaged over folds: the smoothed score and its normative z.
         surprise: Per fused channel, −log₁₀ of the healthy tail probability, averaged over folds.
         heat: The fused map, averaged over folds.
-        scores: Per scan score, its value from every fold.
+        model_scores: Scan scores that come from the models, averaged over folds.
     """
 
     region: NDArray[np.bool_]
@@ -52,7 +53,7 @@ class Measured:
     z: Mapping[str, NDArray[np.float32]]
     surprise: Mapping[str, NDArray[np.float32]]
     heat: NDArray[np.float32]
-    scores: Mapping[str, list[float]]
+    model_scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,11 @@ class ScanResult:
     Attributes:
         heatmap: One channel on the scan's native grid; NaN is "not scored".
         channels: −log₁₀ p of the fused channels on the native grid, if asked for.
-        findings: Regions above the calibrated threshold, hottest first.
-        scan_score, p_value: The configured scan score (mean over folds) and its cross-conformal p-value.
-        scores, p_values: All scan scores.
+        findings: Regions above the calibrated threshold, hottest first: there is one exactly where ``p_values["max"]``
+            is at or below the target.
+        scores: All scan scores: those of the heatmap as it is here, then those of the models.
+        p_values: Their conformal p-values.
+        scan_score: Name of the score that decides about the whole scan.
         prepared: The scan on the model grid, with registration quality.
         measured: All maps on the model grid.
     """
@@ -72,10 +75,9 @@ class ScanResult:
     heatmap: Volume
     channels: Mapping[str, Volume]
     findings: list[Finding]
-    scan_score: float
-    p_value: float
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
+    scan_score: str
     prepared: Prepared
     measured: Measured
 
@@ -138,7 +140,7 @@ class AnomalyDetector:
             raise DataError("folds must hold every prepared case exactly once and have models each")
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
-        fitted = crossfit(dataset, folds, models, config, chosen, preprocess.spacing, progress)
+        fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
         parts = (fitted.members, fitted.calibration, fitted.support, fitted.choice)
@@ -174,7 +176,7 @@ class AnomalyDetector:
         fixed: dict[str, NDArray[np.float32]] = {}
         raw, zs, surprises = _Mean(), _Mean(), _Mean()
         heats = _Mean()
-        scan_scores: dict[str, list[float]] = {name: [] for name in self.calibration.scores}
+        values_of: dict[str, list[float]] = {}
         memo: list[dict[str, Any]] = [{}]
         smoother = Smoother.of(region, self.config.smoothing)
         for member in self.members:
@@ -192,12 +194,11 @@ class AnomalyDetector:
             fused, single = fused_surprise(member.tails, own)
             for name, values in single.items():
                 surprises.add(name, values)
-            hot = heat_of(member.fused_tail, fused)
-            heats.add("heat", hot)
-            for name, value in scan_values(hot, region, inputs, member.states, self.config).items():
-                scan_scores[name].append(value)
-        known = {name: values for name, values in scan_scores.items() if values}
-        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], known)
+            heats.add("heat", heat_of(member.fused_tail, fused))
+            for name, value in model_scores(inputs, member.states).items():
+                values_of.setdefault(name, []).append(value)
+        averaged = {name: float(np.mean(values)) for name, values in values_of.items()}
+        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
 
     def score_scan(self, scan: Volume, *, with_channels: bool = False) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
@@ -221,24 +222,26 @@ class AnomalyDetector:
 
     def result(self, prepared: Prepared, measured: Measured, *, with_channels: bool = False) -> ScanResult:
         """Bring measured maps to the scan's native grid and judge them against the calibration."""
-        heatmap = self._native(measured.heat, measured.region, prepared)
-        found = findings.find(heatmap, self.calibration.threshold, self.calibration.maxima, self.config.findings)
-        scores = {name: float(np.mean(values)) for name, values in measured.scores.items()}
-        p_values = {name: self.calibration.p_value(name, values) for name, values in measured.scores.items()}
+        heatmap = self.heatmap(prepared, measured)
+        scores = heat_scores(heatmap, self.config.top_fraction) | dict(measured.model_scores)
+        found = findings.find(heatmap, self.calibration)
         return ScanResult(
             heatmap=heatmap,
             channels={
-                name: self._native(values, measured.region, prepared)
+                name: to_own_grid(values, measured.region, prepared, self.preprocess)
                 for name, values in (measured.surprise.items() if with_channels else ())
             },
             findings=findings.describe(found, prepared, measured.surprise, self._registered_to),
-            scan_score=scores[self.config.scan_score],
-            p_value=p_values[self.config.scan_score],
             scores=scores,
-            p_values=p_values,
+            p_values={name: self.calibration.p_value(name, value) for name, value in scores.items()},
+            scan_score=self.config.scan_score,
             prepared=prepared,
             measured=measured,
         )
+
+    def heatmap(self, prepared: Prepared, measured: Measured) -> Volume:
+        """The fused map on the scan's own grid, NaN where not scored."""
+        return to_own_grid(measured.heat, measured.region, prepared, self.preprocess)
 
     def pseudo_healthy(self, prepared: Prepared) -> Volume | None:
         """What the models take for the healthy version of a scan, on its native grid and in its intensities.
@@ -252,9 +255,6 @@ class AnomalyDetector:
     @property
     def _registered_to(self) -> Template | None:
         return self.template if self.preprocess.align == "affine" else None
-
-    def _native(self, values: NDArray[np.float32], region: NDArray[np.bool_], prepared: Prepared) -> Volume:
-        return self.preprocess.restore(np.where(region, values, np.float32(np.nan)), prepared, order=1, fill=np.nan)
 
 
 class _Mean:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medgen.anomaly import calibration
 from medgen.anomaly.fusion import Tail, fuse, heat
@@ -20,15 +19,12 @@ from medgen.anomaly.smoothing import Smoother
 from medgen.errors import ConfigError
 from medgen.models import ScanModel
 
-# One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.
-_CLUSTER_HEAT = 2.0
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """One fold: its model, what its scores learned, and healthy statistics that leave the fold's own scans out.
 
-    A calibration scan of this fold was scored with exactly these, so a new scan scored with them is comparable to it.
+    A calibration scan of this fold is scored with exactly these, which have not seen its subject.
 
     Attributes:
         models: Trained on the other folds, in evaluation mode, one of each kind.
@@ -50,20 +46,38 @@ class Calibration:
     """Out-of-fold scores of the healthy development subjects; a subject's scans count once, with their largest.
 
     Attributes:
-        folds: (n,) fold of each subject.
+        folds: (n,) fold of each subject, whose member scored it.
         scores: Scan scores by name, each (n,).
-        maxima: (n,) hottest voxel.
         threshold: Heat that a healthy scan exceeds anywhere with probability at most the target.
     """
 
     folds: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float64]]
-    maxima: NDArray[np.float64]
     threshold: float
 
-    def p_value(self, name: str, values: Sequence[float]) -> float:
-        """Cross-conformal p of a scan score, ``values`` being the scan's score from every fold."""
-        return calibration.cross_p_value(self.scores[name], self.folds, values)
+    @property
+    def maxima(self) -> NDArray[np.float64]:
+        """(n,) hottest voxel of every subject."""
+        return self.scores["max"]
+
+    def p_value(self, name: str, value: float) -> float:
+        """Conformal p of a scan score: by hand, (1 + how many of the table's scores are at least as high) / (n + 1)."""
+        return calibration.p_value(self.scores[name], value)
+
+    def rows(self, subjects: Sequence[str] = ()) -> list[dict[str, object]]:
+        """The lines of ``calibration.csv``, from which every p-value and the threshold can be recomputed.
+
+        Args:
+            subjects: Names in the order of the calibration; without them subjects stay unnamed.
+        """
+        return [
+            {
+                **({"subject": subjects[number]} if subjects else {}),
+                "fold": int(fold) + 1,
+                **{name: float(values[number]) for name, values in self.scores.items()},
+            }
+            for number, fold in enumerate(self.folds)
+        ]
 
 
 def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequence[str] | None) -> list[str]:
@@ -128,37 +142,10 @@ def heat_of(fused_tail: Tail, fused: NDArray[np.float32]) -> NDArray[np.float32]
     return heat(fused_tail(fused))
 
 
-def scan_values(
-    heatmap: NDArray[np.float32],
-    region: NDArray[np.bool_],
-    inputs: Inputs,
-    states: Mapping[str, State],
-    config: AnomalyConfig,
-) -> dict[str, float]:
-    """All scan scores of one scan from one fold: those of the heatmap and those of the model."""
-    inside = heatmap[region]
-    count = max(1, round(config.top_fraction * inside.size))
-    values = {
-        "top": float(np.partition(inside, -count)[-count:].mean()),
-        "max": float(inside.max()),
-        "mean": float(inside.mean()),
-        "cluster": _cluster_mass(heatmap, region),
-    }
+def model_scores(inputs: Inputs, states: Mapping[str, State]) -> dict[str, float]:
+    """Scan scores that come from a model instead of the heatmap, of one scan (a batch of one) from one fold."""
+    found = {}
     for name, entry in registered("scan").items():
         if name in states:
-            values[name] = float(entry(inputs, entry.state(states))[0])
-    return values
-
-
-def _cluster_mass(heatmap: NDArray[np.float32], region: NDArray[np.bool_]) -> float:
-    """Heat above 2, summed over the connected region (26 neighbours) above 2 where that sum is largest.
-
-    Source: Bullmore et al., "Global, voxel, and cluster tests, by theory and permutation", IEEE TMI 1999.
-    """
-    excess = np.where(region, heatmap - _CLUSTER_HEAT, 0)
-    labels, count = ndimage.label(excess > 0, structure=np.ones((3, 3, 3)))
-    return (
-        float(np.bincount(labels.ravel(), weights=np.maximum(excess, 0).ravel(), minlength=2)[1:].max())
-        if count
-        else 0.0
-    )
+            found[name] = float(entry(inputs, entry.state(states))[0])
+    return found

@@ -8,32 +8,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
 
-from medgen.anomaly.calibration import p_value
-from medgen.anomaly.places import regions
-from medgen.config import Config
+from medgen.anomaly.ensemble import Calibration
+from medgen.anomaly.places import middle_of, regions
 from medgen.prepared import Prepared, Template
 from medgen.volume import Volume
 
 COLUMNS = (
-    "case", "finding", "region", "volume_mm3", "peak", "mean", "p", "channel", "channels",
-    "peak_r_mm", "peak_a_mm", "peak_s_mm", "centroid_r_mm", "centroid_a_mm", "centroid_s_mm",
+    "case", "finding", "region", "above_threshold_ml", "half_peak_extent_ml", "peak", "mean", "p_max", "channel",
+    "channels", "voxel_i", "voxel_j", "voxel_k", "template_r_mm", "template_a_mm", "template_s_mm",
+    "scan_r_mm", "scan_a_mm", "scan_s_mm",
 )  # fmt: skip
 
 # A channel takes part in a finding if fewer than one in a hundred healthy voxels surprise it as much: −log₁₀ p above 2.
 _TAKES_PART = 2.0
 
-
-class FindingsConfig(Config):
-    """Which regions above the threshold are listed.
-
-    Attributes:
-        min_volume_mm3: Smaller regions are left out of the table (they stay in the heatmap).
-    """
-
-    min_volume_mm3: float = Field(default=0.0, ge=0)
+Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -42,22 +33,30 @@ class Finding:
 
     Attributes:
         id: 1 for the region with the highest peak, and so on.
-        volume_mm3: Volume in the scan's own grid.
-        peak, mean: Heat (z) at the peak and on average.
-        p: Family-wise conformal p-value of the peak: the share of healthy scans whose hottest voxel is as hot.
-        peak_ras, centroid_ras: Position in RAS+ mm of the scan's world.
+        above_threshold_ml: Volume of the part above the threshold, in the scan's own grid. It is no lesion's volume: of
+            a lesion that is barely above the threshold, it is a few voxels.
+        half_peak_extent_ml: Volume around the peak that is at least half as far above the scan's background (the median
+            of its scored voxels) as the peak is, in one piece: the full width at half maximum, in three dimensions.
+        peak, mean: Heat (z) at the peak and on average above the threshold.
+        p_max: Family-wise conformal p-value of the peak: the share of healthy scans whose hottest voxel is as hot.
+        peak_voxel: (i, j, k) of the peak in the scan's file, from 0.
+        peak_ras: The same in RAS+ mm of the scan's own world, whose origin is wherever the scanner put it.
+        peak_template: Of a scan that was registered to a template: mm to the right, front and top of the middle of the
+            template's organ; None where nothing was registered.
         channel: The channel with the smallest tail probability at the peak.
         channels: All channels with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca 3.0".
         region: Where the peak lies, in words; see :func:`medgen.anomaly.places.regions`.
     """
 
     id: int
-    volume_mm3: float
+    above_threshold_ml: float
+    half_peak_extent_ml: float
     peak: float
     mean: float
-    p: float
-    peak_ras: tuple[float, float, float]
-    centroid_ras: tuple[float, float, float]
+    p_max: float
+    peak_voxel: tuple[int, int, int]
+    peak_ras: Point
+    peak_template: Point | None = None
     channel: str = ""
     channels: str = ""
     region: str = ""
@@ -68,47 +67,55 @@ class Finding:
 
     def row(self, case: str) -> dict[str, Any]:
         """A row of ``findings.csv`` (see ``COLUMNS``)."""
-        places = [*self.peak_ras, *self.centroid_ras]
-        numbers = (self.volume_mm3, self.peak, self.mean, self.p)
+        numbers = (self.above_threshold_ml, self.half_peak_extent_ml, self.peak, self.mean, self.p_max)
+        places = [*self.peak_voxel, *(self.peak_template or (None, None, None)), *self.peak_ras]
         values = (case, self.id, self.region, *numbers, self.channel, self.channels, *places)
         return dict(zip(COLUMNS, values, strict=True))
 
+    @property
+    def position(self) -> str:
+        """Where the peak is, in numbers that can be looked up, with what they are counted from."""
+        i, j, k = self.peak_voxel
+        if self.peak_template is None:
+            r, a, s = self.peak_ras
+            return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the scan's own origin"
+        r, a, s = self.peak_template
+        return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the template's middle"
 
-def find(heatmap: Volume, threshold: float, maxima: NDArray[np.float64], config: FindingsConfig) -> list[Finding]:
-    """Connected regions (26 neighbours) with heat above ``threshold``, hottest first.
+
+def find(heatmap: Volume, calibration: Calibration) -> list[Finding]:
+    """Connected regions (26 neighbours) with heat above the calibrated threshold, hottest first.
 
     Args:
         heatmap: One channel, NaN where not scored.
-        threshold: Calibrated threshold, in heat.
-        maxima: (n,) hottest voxel of every healthy calibration subject, for the p-values.
-        config: Which regions count.
+        calibration: Its threshold, and the hottest voxels of healthy scans for the p-values.
     """
-    values = heatmap.data[0]
-    labels, count = _labelled(heatmap, threshold)
+    values = np.nan_to_num(heatmap.data[0], nan=-np.inf)
+    labels, count = _labelled(heatmap, calibration.threshold)
+    if not count:
+        return []
+    background = float(np.median(values[np.isfinite(values)]))
     found = []
     for index, box in enumerate(ndimage.find_objects(labels, max_label=count), start=1):
         inside = labels[box] == index
-        volume = float(inside.sum()) * heatmap.grid.voxel_volume
-        if volume < config.min_volume_mm3:
-            continue
         corner = np.array([axis.start for axis in box])
         heats = np.where(inside, values[box], -np.inf)
-        peak_voxel = np.array(np.unravel_index(int(heats.argmax()), heats.shape)) + corner
-        centroid = np.argwhere(inside).mean(axis=0) + corner
-        peak = float(heats.max())
-        found.append((peak, volume, float(values[box][inside].mean()), peak_voxel, centroid))
+        voxel = tuple((np.array(np.unravel_index(int(heats.argmax()), heats.shape)) + corner).tolist())
+        found.append((float(heats.max()), int(inside.sum()), float(values[box][inside].mean(dtype=np.float64)), voxel))
     found.sort(key=lambda entry: (-entry[0], -entry[1]))
+    litre = heatmap.grid.voxel_volume / 1000
     return [
         Finding(
             id=number,
-            volume_mm3=volume,
+            above_threshold_ml=size * litre,
+            half_peak_extent_ml=_extent(values, voxel, (background + peak) / 2) * litre,
             peak=peak,
             mean=mean,
-            p=p_value(maxima, peak),
-            peak_ras=_point(heatmap, peak_voxel),
-            centroid_ras=_point(heatmap, centroid),
+            p_max=calibration.p_value("max", peak),
+            peak_voxel=voxel,
+            peak_ras=_point(heatmap, voxel),
         )
-        for number, (peak, volume, mean, peak_voxel, centroid) in enumerate(found, start=1)
+        for number, (peak, size, mean, voxel) in enumerate(found, start=1)
     ]
 
 
@@ -125,49 +132,51 @@ def describe(
     """
     if not found:
         return []
-    voxels = prepared.grid.to_voxel([finding.peak_ras for finding in found])
+    voxels = prepared.grid.to_voxel(prepared.native.to_world([finding.peak_voxel for finding in found]))
     # The template's own millimetres: a registered scan's are stretched by its registration.
     grid = prepared.grid if template is None else template.grid
     foreground = prepared.foreground if template is None else template.foreground.data[0] > 0
     words = regions(voxels, foreground, grid.spacing, registered=template is not None)
+    from_middle = (voxels - middle_of(foreground)) * np.array(grid.spacing)
     inside = np.clip(np.rint(voxels).astype(int), 0, np.array(grid.shape) - 1)
     described = []
-    for finding, region, place in zip(found, words, inside.tolist(), strict=True):
+    for finding, region, place, away in zip(found, words, inside.tolist(), from_middle.tolist(), strict=True):
         at_peak = {name: float(values[tuple(place)]) for name, values in surprise.items()}
         order = sorted(at_peak, key=lambda name: -at_peak[name])
         channels = ", ".join(f"{name} {at_peak[name]:.1f}" for name in order if at_peak[name] > _TAKES_PART)
-        described.append(replace(finding, region=region, channel=order[0], channels=channels))
+        there = None if template is None else (round(away[0], 1), round(away[1], 1), round(away[2], 1))
+        described.append(replace(finding, region=region, channel=order[0], channels=channels, peak_template=there))
     return described
 
 
-def outline(heatmap: Volume, threshold: float, config: FindingsConfig) -> Volume:
+def outline(heatmap: Volume, threshold: float) -> Volume:
     """The regions that :func:`find` lists, as a mask of 0 and 1 (uint8) on the heatmap's grid."""
     labels, _ = _labelled(heatmap, threshold)
-    large = np.bincount(labels.ravel()) * heatmap.grid.voxel_volume >= config.min_volume_mm3
-    large[0] = False
-    return heatmap.with_data(large[labels].astype(np.uint8))
+    return heatmap.with_data((labels > 0).astype(np.uint8)[None])
 
 
-def summary(found: Sequence[Finding], maxima: NDArray[np.float64]) -> str:
+def summary(found: Sequence[Finding], calibration: Calibration) -> str:
     """One line on a scan: how many regions, where and how large the hottest is, and how it compares with healthy scans.
 
     Args:
         found: Findings of the scan, hottest first.
-        maxima: (n,) hottest voxel of every healthy calibration subject.
+        calibration: The healthy calibration subjects.
     """
     if not found:
         return "no region above the threshold"
-    first = found[0]
+    first, maxima = found[0], calibration.maxima
     cooler = int((maxima < first.peak).sum())
     healthy = f"all {cooler}" if cooler == len(maxima) else f"{cooler} of {len(maxima)}"
     start = "1 region:" if len(found) == 1 else f"{len(found)} regions, the hottest:"
     where = first.region.replace(", cortex", " cortex")
-    return f"{start} {where}, {millilitres(first.volume_mm3)}, hotter than {healthy} healthy scans"
+    size = f"{millilitres(first.half_peak_extent_ml)} at half its peak"
+    part = f"{millilitres(first.above_threshold_ml)} above the threshold"
+    return f"{start} {where}, {size} ({part}), hotter than {healthy} healthy scans"
 
 
-def millilitres(volume_mm3: float) -> str:
+def millilitres(volume_ml: float) -> str:
     """A volume with two significant digits and its unit: ``"2.1 ml"``, ``"0.034 ml"``, ``"120 ml"``."""
-    return f"{float(f'{volume_mm3 / 1000:.2g}'):g} ml"
+    return f"{float(f'{volume_ml:.2g}'):g} ml"
 
 
 def _labelled(heatmap: Volume, threshold: float) -> tuple[NDArray[np.int32], int]:
@@ -176,6 +185,12 @@ def _labelled(heatmap: Volume, threshold: float) -> tuple[NDArray[np.int32], int
     return labels, int(count)
 
 
-def _point(volume: Volume, voxel: NDArray[Any]) -> tuple[float, float, float]:
+def _extent(values: NDArray[np.floating], voxel: tuple[int, ...], level: float) -> int:
+    """Voxels of the connected region at or above ``level`` that holds a voxel."""
+    labels, _ = ndimage.label(values >= level, structure=np.ones((3, 3, 3)))
+    return int((labels == labels[voxel]).sum())
+
+
+def _point(volume: Volume, voxel: tuple[int, ...]) -> Point:
     right, anterior, superior = (round(float(value), 2) for value in volume.grid.to_world(voxel))
     return right, anterior, superior

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medgen.anomaly.calibration import significant
 from medgen.cases import Case
 from medgen.metrics.bootstrap import Interval, binomial_interval
 
@@ -103,7 +104,7 @@ def group_rows(cases: Iterable[Case], p_values: Mapping[str, float], target: flo
             continue
         groups: dict[str, list[bool]] = {}
         for subject, p in p_values.items():
-            groups.setdefault(own.get(subject, UNKNOWN), []).append(p <= target + 1e-12)
+            groups.setdefault(own.get(subject, UNKNOWN), []).append(significant(p, target))
         for group in sorted(groups):
             flags = groups[group]
             k, n = sum(flags), len(flags)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from medgen.anomaly.heat_scores import prepared_record
 from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape, readable_masks
 from medgen.cohorts.implants import (
     IMPLANTS,
@@ -22,6 +23,7 @@ from medgen.cohorts.implants import (
 )
 from medgen.config import Config
 from medgen.dataset import Dataset
+from medgen.prepared import Prepared
 from medgen.seeds import numpy_rng
 
 HEALTHY = "healthy"
@@ -114,6 +116,7 @@ class TestScan:
         image: (c, i, j, k) float32.
         foreground: (1, i, j, k) boolean.
         truth: (i, j, k), voxels changed by the implant.
+        prepared: The healthy scan on the model grid, with the way back to its own grid.
     """
 
     # Not a test, whatever pytest makes of the name.
@@ -128,6 +131,7 @@ class TestScan:
     image: torch.Tensor
     foreground: torch.Tensor
     truth: NDArray[np.bool_]
+    prepared: Prepared
 
 
 def scans_to_test(
@@ -154,7 +158,9 @@ def scans_to_test(
     for number, (case, subject) in enumerate(zip(test.ids, test.subjects, strict=True)):
         image, foreground = test.images[number], test.foregrounds[number].bool()
         mask = foreground[0].cpu().numpy()
-        yield TestScan(case, case, subject, HEALTHY, 0.0, 0.0, image, foreground, np.zeros(mask.shape, dtype=bool))
+        own = prepared_record(test, number, spacing)
+        nothing = np.zeros(mask.shape, dtype=bool)
+        yield TestScan(case, case, subject, HEALTHY, 0.0, 0.0, image, foreground, nothing, own)
         for copy in range(config.per_scan):
             turn = number * config.per_scan + copy
             kind = config.kinds[turn % len(config.kinds)]
@@ -168,7 +174,7 @@ def scans_to_test(
                 shape = read_shape(first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable))
             changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng, shape=shape)
             name = f"{case}-implant{copy + 1}-{kind}"
-            yield TestScan(name, case, subject, kind, radius, contrast, changed, foreground, truth)
+            yield TestScan(name, case, subject, kind, radius, contrast, changed, foreground, truth, own)
 
 
 def implant_all(

@@ -22,7 +22,7 @@ from medgen.errors import DataError
 from medgen.files import atomic_path
 
 FILE = "measurements.npz"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Kept:
 
     Attributes:
         path: The file.
-        facts: Per scan: case, subject, kind, radius_mm, contrast, scores, p_values.
+        facts: Per scan, what :class:`Measurement` holds beside its arrays.
         names: Table rows.
         sizes: (n,) scored voxels of each scan.
     """
@@ -74,15 +74,14 @@ class Kept:
     def measurements(self, rows: Sequence[str] = ()) -> list[Measurement]:
         """All scans with these rows only."""
         values = {name: self.row(name) for name in rows}
-        truth, hot = self.truth(), self._split(self._bits("hot"))
+        truth = self.truth()
         regions = self._bits("regions").reshape(len(self.facts), *_member(self.path, "shape").tolist())
         return [
             Measurement(
-                **fact,
+                **{**fact, "own_grid": tuple(fact["own_grid"])},
                 region=regions[number],
                 truth=truth[number],
                 rows={name: own[number] for name, own in values.items()},
-                hot=hot[number],
             )
             for number, fact in enumerate(self.facts)
         ]
@@ -119,6 +118,8 @@ def save(path: str | Path, measurements: Sequence[Measurement]) -> None:
             "contrast": item.contrast,
             "scores": dict(item.scores),
             "p_values": dict(item.p_values),
+            "hottest_in_truth": item.hottest_in_truth,
+            "own_grid": list(item.own_grid),
         }
         for item in measurements
     ]
@@ -130,7 +131,6 @@ def save(path: str | Path, measurements: Sequence[Measurement]) -> None:
         for name, flags in (
             ("regions", np.concatenate([item.region.ravel() for item in measurements])),
             ("truth", np.concatenate([item.truth for item in measurements])),
-            ("hot", np.concatenate([item.hot for item in measurements])),
         ):
             _write(archive, name, np.packbits(flags))
             _write(archive, f"{name}_size", np.array([flags.size], dtype=np.int64))

@@ -42,11 +42,8 @@ def regions(
         ValueError: If the foreground is empty.
     """
     points = np.asarray(voxels, dtype=np.float64).reshape(-1, 3)
-    ends = [np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not ends[0].size:
-        raise ValueError("a place can be named in a foreground of at least one voxel only")
-    low, high = np.array([(end[0], end[-1]) for end in ends], dtype=np.float64).T
-    middle = (low[0] + high[0]) / 2 if registered else (foreground.shape[0] - 1) / 2
+    low, high = _ends(foreground)
+    middle = middle_of(foreground)[0] if registered else (foreground.shape[0] - 1) / 2
     # Fluid-filled holes inside an organ are not its surface.
     filled = ndimage.binary_fill_holes(foreground)
     # The surface lies between the outermost voxel and the next.
@@ -62,6 +59,24 @@ def regions(
         start = f"{side} {third or 'central'}" if registered else f"{side}, {third or 'central'}"
         words.append(", ".join([start, *_depth(point, depth, registered)]))
     return words
+
+
+def middle_of(foreground: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Middle of the box around a foreground (i, j, k), in voxels, (3,): where left meets right on a registered grid.
+
+    Raises:
+        ValueError: If the foreground is empty.
+    """
+    low, high = _ends(foreground)
+    return np.asarray((low + high) / 2, dtype=np.float64)
+
+
+def _ends(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last foreground voxel along each axis, (3,) each."""
+    ends = [np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not ends[0].size:
+        raise ValueError("a place can be named in a foreground of at least one voxel only")
+    return np.array([end[0] for end in ends], dtype=float), np.array([end[-1] for end in ends], dtype=float)
 
 
 def _side(offset: float, registered: bool) -> str:

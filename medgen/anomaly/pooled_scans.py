@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation import Measurement
 from medgen.anomaly.pooling import Runs, scans_ranked
 from medgen.anomaly.ranking import Ranked
 from medgen.metrics.bootstrap import Interval, binomial_interval
-
-# p-values are compared with targets that are multiples of 1 / (n + 1); rounding must not decide.
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def scan_levels(runs: Runs, target: float, targets: Iterable[float]) -> list[Sca
     rows = []
     for name in names:
         ranked = scans_ranked(everything, name)
-        flagged = np.array([item.p_values[name] <= target + _ROUNDING for item in runs.implanted], dtype=np.float64)
+        flagged = np.array([significant(item.p_values[name], target) for item in runs.implanted], dtype=np.float64)
         rows.append(
             ScanLevel(
                 name=name,
@@ -59,10 +57,10 @@ def scan_levels(runs: Runs, target: float, targets: Iterable[float]) -> list[Sca
                 detected=runs.resampler.mean(flagged, runs.subjects),
                 realised={
                     rate: share_of_subjects(
-                        runs.healthy, [item.p_values[name] <= rate + _ROUNDING for item in runs.healthy]
+                        runs.healthy, [significant(item.p_values[name], rate) for item in runs.healthy]
                     )
                     for rate in targets
-                    if rate >= smallest - _ROUNDING or rate == target
+                    if significant(smallest, rate) or rate == target
                 },
             )
         )
@@ -90,4 +88,4 @@ def share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> In
 
 def family_wise(runs: Runs) -> Interval:
     """Share of healthy test subjects with any voxel above the calibrated threshold."""
-    return share_of_subjects(runs.healthy, [bool(item.hot.any()) for item in runs.healthy])
+    return share_of_subjects(runs.healthy, [item.has_finding for item in runs.healthy])

@@ -136,14 +136,14 @@ class Resampler:
         return matrix
 
     def draws(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> NDArray[np.float64]:
-        """The statistic of all units pooled, then of every resample, (1 + n,)."""
+        """The statistic of all units pooled, then of every resample, centred on it, (1 + n,)."""
         own = ranked.pooled(self.indicator(subjects))
         parts = [statistic(own.pooled())]
         # In portions: the tables of 2000 resamples would take gigabytes.
         parts += [
             statistic(own.pooled(part)) for part in np.array_split(self.weights, max(1, len(self.weights) // 250))
         ]
-        return np.concatenate(parts)
+        return centred(np.concatenate(parts))
 
     def ranked(self, ranked: Ranked, subjects: Sequence[str], statistic: Statistic) -> Interval:
         """The statistic of all units pooled, with its interval; see :meth:`draws`."""
@@ -165,6 +165,31 @@ class Resampler:
     def interval(self, draws: NDArray[np.float64]) -> Interval:
         """First value as the estimate, the rest as its resamples."""
         return percentile_interval(float(draws[0]), draws[1:], len(self.names))
+
+
+def centred(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Resamples of a ranking statistic without the bias of drawing subjects twice.
+
+    A ranking compares every positive with every negative, also within a subject. A resample that holds a subject w
+    times holds its own pairs w² times: on average twice as many of them as the data, whose pairs between subjects it
+    keeps. Where a subject's scans are more alike than two subjects are (an implanted copy is always above its own
+    healthy scan), resamples are then all above the estimate, and percentiles exclude it. The excess belongs to the
+    drawing, not to the data, so their median is put back on the estimate (Efron and Tibshirani, "An Introduction to the
+    Bootstrap", 1993, section 10.3, subtract the mean in the same way); shares stay within 0 and 1.
+
+    Args:
+        draws: The estimate, then its resamples, (1 + n,); NaN where a resample has none.
+
+    >>> centred(np.array([0.6, 0.5, 0.7, 0.9, 1.0])).round(2).tolist()
+    [0.6, 0.3, 0.5, 0.7, 0.8]
+    """
+    estimate, resamples = draws[0], draws[1:]
+    known = resamples[np.isfinite(resamples)]
+    if not known.size or not np.isfinite(estimate):
+        return draws
+    highest = 1.0 if max(estimate, known.max()) <= 1 else np.inf
+    moved = np.clip(resamples - (np.median(known) - estimate), 0.0, highest)
+    return np.concatenate([draws[:1], moved])
 
 
 # Of the 2¹⁶ levels, those of values below 0 and of values above 1, spread evenly over the log of these magnitudes.

@@ -6,7 +6,6 @@ from pydantic import Field, field_validator
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.corruptions import DEFAULT, KINDS
-from medgen.anomaly.findings import FindingsConfig
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.implanted import ValidationConfig
@@ -32,10 +31,10 @@ class AnomalyConfig(Config):
         restoration_steps: Gradient steps of scores that optimise an image or a code for each scan.
         scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
-            connected region above it; or a registered scan score.
+            connected region above it (see :mod:`medgen.anomaly.heat_scores`); or a registered scan score.
         top_fraction: Share of voxels in ``top``.
         validation: Implanted development scans that decide about the fused channels.
-        normative, fusion, calibration, findings, gate: See the classes.
+        normative, fusion, calibration, gate: See the classes.
     """
 
     folds: int = Field(default=5, ge=2, le=20)
@@ -50,7 +49,6 @@ class AnomalyConfig(Config):
     normative: NormativeConfig = NormativeConfig()
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
-    findings: FindingsConfig = FindingsConfig()
     gate: GateConfig = GateConfig()
     validation: ValidationConfig = ValidationConfig()
 

@@ -21,6 +21,8 @@ from medgen.errors import ArtifactError, MedgenError
 
 KIND = "anomaly"
 _SEPARATOR = "/"
+# Calibrations before this entry held the scores of single folds on the model grid; no p-value can be read off them.
+_OWN_GRID = "the scan's own grid"
 
 
 def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None) -> TrainedModel:
@@ -65,6 +67,7 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
             "subjects": len(detector.calibration.maxima),
             "target_fpr": detector.config.calibration.target_fpr,
             "threshold": detector.calibration.threshold,
+            "measured_on": _OWN_GRID,
         },
     }
     models = [model for member in detector.members for model in member.models]
@@ -83,6 +86,8 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
             f"expected the model/ folder of an anomaly run, found an artifact of kind {artifact.meta.get('kind')!r}"
         )
     try:
+        if artifact.meta["calibration"].get("measured_on") != _OWN_GRID:
+            raise ValueError("its calibration is of an earlier version; run `medgen anomaly run` again")
         config = parse_config(AnomalyConfig, artifact.meta["anomaly"], source="artifact")
         kept = [get(str(name)).name for name in artifact.meta["scores"]]
         support = artifact.arrays["support"].astype(bool)
@@ -90,7 +95,6 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         calibration = Calibration(
             folds=artifact.arrays["calibration/folds"],
             scores=scores,
-            maxima=scores["max"],
             threshold=float(artifact.meta["calibration"]["threshold"]),
         )
         gate = Gate.from_arrays(_below(artifact.arrays, "gate")) if artifact.meta["gate"] else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
 from medgen.anomaly.ranking import Ranked, Resampler
 from medgen.anomaly.registry import get
@@ -45,6 +46,7 @@ class ScanRow:
     Attributes:
         name: The scan score.
         auroc, ap, fpr_at_95: Ranking of implanted above healthy scans.
+        chance: Chance level of ``ap``: the share of implanted scans.
         fpr: Realised share of healthy test subjects with p at or below the target, exact binomial interval.
         detected: Share of implanted scans with p at or below the target.
     """
@@ -52,6 +54,7 @@ class ScanRow:
     name: str
     auroc: Interval
     ap: Interval
+    chance: float
     fpr_at_95: Interval
     fpr: Interval
     detected: Interval
@@ -65,15 +68,17 @@ class Summary:
         subjects, healthy, implanted: Numbers of test subjects and scans.
         prevalence: Share of implant voxels among scored voxels of implanted scans: chance level of AP.
         kinds: Implanted scans per kind.
+        prevalence_by_kind: Chance level of a kind's AP.
         target_fpr: What the calibration aimed at.
         voxel: Rows, the fused map first, then by falling AP.
         scan: Rows of scan scores.
         best_raw, best_z: Names of the best baseline row as it is and with the same normative z as the channels.
         gain_raw, gain_z: Fused AP minus theirs, paired over subjects.
         ratio_raw, ratio_z: Fused AP over theirs.
-        dice_at_threshold: Pooled Dice of the heatmap above the calibrated threshold.
-        any_hot: Share of healthy test subjects with any voxel above the threshold (family-wise), exact interval.
-        found: Share of implants touched by a voxel above the threshold.
+        dice_at_threshold: Pooled Dice of the heatmap above the calibrated threshold, on the scans' own grids.
+        any_hot: Share of healthy test subjects with a finding (family-wise), exact interval.
+        with_finding: Implanted scans with a finding, anywhere.
+        found_scans: Implanted scans whose implant is touched by a finding; found: their share.
         controls: What must be at chance, see :func:`controls`.
     """
 
@@ -82,6 +87,7 @@ class Summary:
     implanted: int
     prevalence: float
     kinds: Mapping[str, int]
+    prevalence_by_kind: Mapping[str, float]
     target_fpr: float
     voxel: Sequence[VoxelRow]
     scan: Sequence[ScanRow]
@@ -93,8 +99,15 @@ class Summary:
     ratio_z: Interval
     dice_at_threshold: Interval
     any_hot: Interval
+    with_finding: int
+    found_scans: int
     found: Interval
     controls: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def healthy_with_finding(self) -> int:
+        """Healthy test subjects with a finding."""
+        return round(self.any_hot.estimate * self.any_hot.n)
 
     @property
     def fused(self) -> VoxelRow:
@@ -136,6 +149,10 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
         implanted=len(implanted),
         prevalence=float(np.concatenate(truth).mean()),
         kinds={kind: sum(item.kind == kind for item in implanted) for kind in _kinds(implanted)},
+        prevalence_by_kind={
+            kind: float(np.concatenate([item.truth for item in implanted if item.kind == kind]).mean())
+            for kind in _kinds(implanted)
+        },
         target_fpr=target_fpr,
         voxel=rows,
         scan=[_scan_row(name, healthy, implanted, target_fpr, resampler) for name in healthy[0].scores],
@@ -146,8 +163,10 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
         ratio_raw=ratios[best_raw],
         ratio_z=ratios[best_z],
         dice_at_threshold=_dice_at_threshold(implanted, resampler),
-        any_hot=_share_of_subjects(healthy, [bool(item.hot.any()) for item in healthy]),
-        found=resampler.mean(np.array([float((item.hot & item.truth).any()) for item in implanted]), subjects),
+        any_hot=_share_of_subjects(healthy, [item.has_finding for item in healthy]),
+        with_finding=sum(item.has_finding for item in implanted),
+        found_scans=sum(item.is_found for item in implanted),
+        found=resampler.mean(np.array([float(item.is_found) for item in implanted]), subjects),
         controls=controls(healthy, implanted, resampler),
     )
 
@@ -214,13 +233,14 @@ def _scan_row(
         [np.array([item.scores[name]]) for item in everything],
         [np.array([item.kind != HEALTHY]) for item in everything],
     )
-    flagged = [item.p_values[name] <= target + 1e-12 for item in implanted]
+    flagged = [significant(item.p_values[name], target) for item in implanted]
     return ScanRow(
         name=name,
         auroc=resampler.ranked(ranked, subjects, Ranked.auroc),
         ap=resampler.ranked(ranked, subjects, Ranked.average_precision),
+        chance=len(implanted) / len(everything),
         fpr_at_95=resampler.ranked(ranked, subjects, Ranked.fpr_at_tpr),
-        fpr=_share_of_subjects(healthy, [item.p_values[name] <= target + 1e-12 for item in healthy]),
+        fpr=_share_of_subjects(healthy, [significant(item.p_values[name], target) for item in healthy]),
         detected=resampler.mean(np.array(flagged, dtype=np.float64), [item.subject for item in implanted]),
     )
 
@@ -233,8 +253,8 @@ def _share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> I
 
 def _dice_at_threshold(implanted: Sequence[Measurement], resampler: Resampler) -> Interval:
     matrix = resampler.indicator([item.subject for item in implanted])
-    both = matrix @ np.array([float((item.hot & item.truth).sum()) for item in implanted])
-    sizes = matrix @ np.array([float(item.hot.sum() + item.truth.sum()) for item in implanted])
+    called, truth, both = (matrix @ np.array([float(item.own_grid[k]) for item in implanted]) for k in range(3))
+    sizes = called + truth
     weights = np.vstack([np.ones(len(resampler.names)), resampler.weights])
     return resampler.interval(2 * (weights @ both) / np.maximum(weights @ sizes, 1))
 

@@ -177,6 +177,16 @@ def fmt(value: Any, digits: int = 3) -> str:
     return str(value)
 
 
+def without_marks(text: str) -> str:
+    """A docstring's sentences as plain text: no backquotes, no roles, no line breaks.
+
+    >>> without_marks("Residual of ``pca``, see :func:`medgen.anomaly.scores.residual` and :math:`x^2`.")
+    'Residual of pca, see residual and x^2.'
+    """
+    plain = re.sub(r":(?:func|class|mod|meth|attr|data):`~?(?:[\w.]*\.)?(\w+)`", r"\1", " ".join(text.split()))
+    return re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", plain)
+
+
 def png(picture: Figure | bytes | str | Path) -> bytes:
     """The bytes of a picture as PNG, without time stamps or program names, so that equal pictures are equal files.
 

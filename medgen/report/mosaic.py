@@ -307,8 +307,9 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
     axes.text(0.5, 0.985, top, ha="center", va="top", **letter)
     axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **letter)
     if place:
-        # Not "L 57 mm": the origin of a scan's world need not lie in the midline, and a side must never be guessed.
-        text = f"{'xyz'[shown.normal]} {geometry.position(grid, view):.0f} mm"
+        # The slice's number in the file, not its world mm: the origin of a scan's world may lie far outside the head.
+        axis, number = geometry.slice_number(layers.image.grid, grid, view)
+        text = f"{axis} {number}"
         axes.text(0.015, 0.015, text, ha="left", va="bottom", **{**style, "fontsize": 7})
     if ruler:
         _ruler(axes, grid, ruler, stroke)

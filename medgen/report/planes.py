@@ -229,6 +229,19 @@ def position(grid: Grid, view: str) -> float:
     return float(grid.center[VIEWS[view].normal])
 
 
+def slice_number(grid: Grid, plane: Grid, view: str) -> tuple[str, int]:
+    """Axis (``"i"``, ``"j"`` or ``"k"``) and voxel index, from 0, of a slice in the volume that it was cut from.
+
+    Args:
+        grid: Grid of the volume.
+        plane: Of the slice.
+        view: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+    """
+    targets = [int(target) for target, _ in orientations.io_orientation(grid.affine)]
+    source = targets.index(VIEWS[view].normal)
+    return "ijk"[source], round(float(grid.to_voxel(plane.center)[source]))
+
+
 def same_extent(grids: Sequence[Grid]) -> tuple[float, float]:
     """Largest width and height of slice grids in mm."""
     return (

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
 from medgen.anomaly.choice import CONFIGURED, INDEPENDENT, Validated, choose
+from medgen.metrics.interval import Interval
 
 KINDS = ("twist", "ramp")
 
@@ -30,7 +33,7 @@ def test_a_clearly_better_baseline_is_taken_and_named():
     assert choice.winner.baseline
     assert choice.winner.channels == ("zscore",)
     assert choice.winner.gain.low > 0
-    assert "the baseline zscore is better" in choice.words
+    assert "the baseline zscore is clearly better than the configured fusion of nll, selfsup" in choice.words
 
 
 def test_the_configured_fusion_stays_where_nothing_is_clearly_better():
@@ -65,3 +68,17 @@ def test_numbers_are_scikit_learns():
     assert choice.prevalence == pytest.approx(truth.mean())
     assert choice.kinds == KINDS
     assert (choice.scans, choice.subjects) == (24, 12)
+
+
+def test_the_words_name_the_one_that_was_chosen_whoever_has_the_highest_estimate():
+    choice = choose(scans({"nll": 0.3, "selfsup": 0.3, "zscore": 4.0}), ("nll", "selfsup"), mean, 200)
+    first, winner, *rest = choice.candidates
+    assert winner.name == "zscore"
+    ahead = replace(rest[0], ap=Interval(0.99, 0.5, 1.0, 12), gain=Interval(0.5, -0.1, 0.9, 12), p=0.4)
+    changed = replace(choice, candidates=(first, ahead, winner, *rest[1:]))
+    assert "zscore is clearly better" in changed.words
+    assert f"{ahead.name} is clearly better" not in changed.words
+    assert f"Higher, but not clearly better than the configured fusion: {ahead.name}." in changed.words
+    kept = replace(changed, chosen=CONFIGURED)
+    assert "no candidate is clearly better" in kept.words
+    assert f"Higher, but not clearly better than the configured fusion: {ahead.name}, zscore." in kept.words

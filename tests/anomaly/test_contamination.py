@@ -67,7 +67,7 @@ def test_the_one_scan_with_a_lesion_is_named_with_its_place(fitted):
     assert [(item.case, item.subject) for item in found] == [("c11", "s3")]
     item = found[0]
     subject = list(dict.fromkeys(data.subjects)).index("s3")
-    assert item.score == pytest.approx(detector.calibration.scores["top"][subject], rel=1e-4)
+    assert item.score == pytest.approx(detector.calibration.scores[item.scan_score][subject], rel=1e-4)
     assert item.robust_z > 3.5
     voxel = GRID.to_voxel(item.peak_ras)
     assert (np.abs(voxel - [8.5, 5.5, 6.5]) <= 1.6).all()

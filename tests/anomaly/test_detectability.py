@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,14 +11,18 @@ from scipy import stats
 from medgen.anomaly.detectability import (
     REGIONS,
     DetectabilityConfig,
+    Smallest,
     detectability,
+    more_needed,
     region_masks,
     tabulate,
 )
+from medgen.anomaly.heat_scores import to_own_grid
 from medgen.cohorts.implants import implant
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, DataError
+from medgen.preprocess import Preprocess
 
 SHAPE = (30, 32, 28)
 SPACING = (2.0, 2.0, 2.0)
@@ -36,7 +40,7 @@ class BrightFinder:
     support: np.ndarray
     threshold: float = 0.5
     seen: list = field(default_factory=list)
-    preprocess = SimpleNamespace(spacing=SPACING)
+    preprocess = Preprocess(shape=SHAPE, spacing=SPACING)
 
     @property
     def calibration(self):
@@ -51,6 +55,9 @@ class BrightFinder:
         heat = image[0].numpy() - 1
         self.seen.append(heat)
         return SimpleNamespace(region=region, heat=heat)
+
+    def heatmap(self, prepared, measured):
+        return to_own_grid(measured.heat, measured.region, prepared, self.preprocess)
 
 
 def dataset(n=5, per_subject=1):
@@ -164,3 +171,22 @@ def test_a_lucky_small_implant_is_not_the_smallest_if_a_larger_one_is_missed():
 def test_unusable_grids_are_refused(data, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(DetectabilityConfig, data, source="test")
+
+
+def test_how_many_more_subjects_is_the_exact_lower_limit():
+    """All of n found: the one-sided 95 % limit is 0.05^(1/n), so 14 subjects say 80 %."""
+    assert 0.05 ** (1 / 13) < 0.8 < 0.05 ** (1 / 14)
+    assert [more_needed(n, n) for n in (0, 1, 2, 13, 14, 20)] == [14, 13, 12, 1, 0, 0]
+    for detected, subjects in ((4, 5), (9, 10), (20, 24)):
+        more = more_needed(detected, subjects)
+        limits = [stats.beta.ppf(0.05, detected + m, subjects - detected + 1) for m in (more - 1, more)]
+        assert limits[0] < 0.8 <= limits[1]
+
+
+def test_the_words_on_the_smallest_radius_follow_the_numbers():
+    item = Smallest("left deep", 2.5, 5.0, subjects=2, detected=2, more=12)
+    assert item.words == "5 mm: 2 of 2; 12 more needed to say 80 %"
+    assert replace(item, more=0, subjects=14, detected=14).words == (
+        "5 mm: 14 of 14, at least 80 % of subjects (95 % confidence)"
+    )
+    assert replace(item, radius_mm=None).words == "none of those measured"

@@ -78,8 +78,12 @@ def test_a_bright_blob_is_found_where_it_is(detector):
     assert (place > (12, 10, 8)).all()
     assert (place < (20, 18, 16)).all()
     assert first.peak > detector.calibration.threshold
-    assert first.p == pytest.approx(1 / 13)
-    assert result.p_value == pytest.approx(1 / 13)
+    assert first.p_max == pytest.approx(1 / 13)
+    assert result.p_values["max"] == pytest.approx(1 / 13)
+    assert native.grid.to_voxel(first.peak_ras) == pytest.approx(first.peak_voxel, abs=0.01)
+    assert result.heatmap.data[0][first.peak_voxel] == first.peak == result.scores["max"]
+    # Nothing was registered, so there is no template to count from.
+    assert first.peak_template is None
     assert set(result.channels) == set(CONFIG.fusion.channels)
     assert first.channel in result.channels
 
@@ -141,21 +145,42 @@ def test_a_model_that_rebuilds_everything_gives_the_scan_back(detector):
 def test_a_fresh_healthy_scan_is_unremarkable_and_unscored_voxels_are_nan(detector):
     native = scan(200)
     result = detector.score_scan(native)
-    assert result.p_value > 0.1
+    assert result.p_values[result.scan_score] > 0.1
     data = result.heatmap.data[0]
     assert np.isnan(data[0, 0, 0])
     assert np.isfinite(data[11, 14, 11])
     assert np.isfinite(data).sum() == pytest.approx((native.data > 0).sum(), rel=0.25)
 
 
-def test_calibration_scans_get_the_p_values_of_ranks(detector):
-    """A calibration scan passed through its own fold has exactly its calibration score."""
+def test_a_calibration_scan_through_its_own_fold_has_its_calibration_scores(detector):
     data = dataset()
     for row in (0, 1, 5):
-        measured = detector.measure(data.images[row], data.foregrounds[row])
-        fold = row % 2
-        for name, values in measured.scores.items():
-            assert values[fold] == pytest.approx(detector.calibration.scores[name][row], rel=1e-4), name
+        own = replace(detector, members=(detector.members[row % 2],))
+        result = own.score_prepared(data.prepared[row])
+        assert set(result.scores) == set(detector.calibration.scores)
+        for name, value in result.scores.items():
+            assert value == pytest.approx(detector.calibration.scores[name][row], rel=1e-4), name
+
+
+def test_scores_can_be_read_off_the_heatmap_and_p_values_off_the_calibration_table(detector):
+    table = detector.calibration.rows()
+    target = CONFIG.calibration.target_fpr
+    seen = set()
+    for seed in range(200, 212):
+        for blob in (False, True):
+            result = detector.score_scan(scan(seed, blob=blob))
+            values = np.sort(result.heatmap.data[np.isfinite(result.heatmap.data)])
+            assert result.scores["max"] == values[-1]
+            assert result.scores["mean"] == pytest.approx(values.mean(dtype=np.float64))
+            assert result.scores["top"] == pytest.approx(values[-max(1, round(len(values) / 1000)) :].mean())
+            for name, value in result.scores.items():
+                by_hand = (1 + sum(row[name] >= value for row in table)) / (1 + len(table))
+                assert result.p_values[name] == by_hand, name
+            assert bool(result.findings) == (result.p_values["max"] <= target)
+            for finding in result.findings:
+                assert finding.p_max == (1 + sum(row["max"] >= finding.peak for row in table)) / (1 + len(table))
+            seen.add(bool(result.findings))
+    assert seen == {False, True}
 
 
 def test_scoring_repeats_bit_for_bit(detector):
@@ -197,7 +222,16 @@ def test_the_gate_travels_with_the_model_and_an_artifact_without_one_is_refused(
         from_artifact(TrainedModel(artifact.models, RECIPE, None, artifact.arrays, meta))
     ungated = replace(detector, gate=None)
     assert from_artifact(to_artifact(ungated)).gate is None
-    assert ungated.score_scan(half.with_data(data)).p_value < 1
+    assert ungated.score_scan(half.with_data(data)).p_values["max"] < 1
+
+
+def test_a_calibration_of_an_earlier_version_is_refused(detector):
+    artifact = to_artifact(detector)
+    old = {key: value for key, value in artifact.meta["calibration"].items() if key != "measured_on"}
+    with pytest.raises(ArtifactError, match=r"earlier version; run `medgen anomaly run` again"):
+        from_artifact(
+            TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**artifact.meta, "calibration": old})
+        )
 
 
 def test_a_scan_that_cannot_be_prepared_is_abstained_on(detector):
@@ -245,8 +279,8 @@ def test_a_scan_score_that_decides_is_computed_however_slow_it_is():
     settings = {"scan_score": "regret", "restoration_steps": 2}
     fitted = AnomalyDetector.fit(data, folds(data), models(), CONFIG.model_copy(update=settings), RECIPE)
     result = fitted.score_scan(scan(100, blob=True))
-    assert result.scan_score == result.scores["regret"]
-    assert 0 < result.p_value <= 1
+    assert result.scan_score == "regret"
+    assert 0 < result.p_values["regret"] <= 1
     for name in ("sideways", "pca"):
         with pytest.raises(ConfigError, match=name):
             CONFIG.model_copy(update={"scan_score": name}).check_subjects(40)
@@ -258,5 +292,5 @@ def test_the_lean_detector_gives_the_same_heat(detector):
     np.testing.assert_array_equal(whole.heat, lean.heat)
     assert set(lean.raw) == set(detector.config.fusion.channels)
     assert set(whole.raw) > set(lean.raw)
-    assert lean.scores["top"] == whole.scores["top"]
-    assert "iwae" not in lean.scores
+    assert "iwae" in whole.model_scores
+    assert "iwae" not in lean.model_scores

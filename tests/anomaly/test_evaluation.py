@@ -141,9 +141,10 @@ def measurements(strength, n=8, seed=0):
                     region=region,
                     truth=truth,
                     rows={name: values.astype(np.float16) for name, values in rows.items()},
-                    hot=good > 4,
                     scores={"top": top},
                     p_values={"top": 0.01 if top > 3.5 else 0.5},
+                    hottest_in_truth=float(good[truth].max(initial=-np.inf)),
+                    own_grid=(int((good > 4).sum()), int(truth.sum()), int((truth & (good > 4)).sum())),
                 )
             )
     return result

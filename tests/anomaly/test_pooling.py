@@ -39,9 +39,10 @@ def measurements(seed, subjects=5, rows=(FUSED, "zscore (raw)", "zscore (z)", "n
                     region=region,
                     truth=truth,
                     rows=maps,
-                    hot=maps[rows[0]] > 3.5,
                     scores={"top": score},
                     p_values={"top": (1.0, 0.5, 0.1, 0.05)[copy] if number else 0.05},
+                    hottest_in_truth=float(maps[rows[0]][truth].max(initial=-np.inf)),
+                    own_grid=(int((maps[rows[0]] > 3.5).sum()), int(truth.sum()), int(truth.sum() // 2)),
                 )
             )
     return result
@@ -62,9 +63,9 @@ def test_measurements_come_back_as_they_were(tmp_path):
     original, found = measurements(3), saved(tmp_path, 3)
     assert found.names == tuple(original[0].rows)
     for before, after in zip(original, found.measurements(found.names), strict=True):
-        for name in ("case", "subject", "kind", "radius_mm", "contrast", "scores", "p_values"):
+        for name in ("case", "subject", "kind", "radius_mm", "contrast", "scores", "p_values", "own_grid"):
             assert getattr(after, name) == getattr(before, name)
-        for name in ("region", "truth", "hot"):
+        for name in ("region", "truth", "hottest_in_truth"):
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         for name, values in before.rows.items():
             assert after.rows[name].dtype == np.float16

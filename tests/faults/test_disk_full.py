@@ -75,7 +75,7 @@ def measurements(path: Path, version: int) -> None:
     region = np.ones(SHAPE, bool)
     truth = numbers(version)[: region.size] > 0.5
     rows = {"fused": numbers(version)[: region.size].astype(np.float16)}
-    kept.save(path, [Measurement("c", "s", "blob", 3.0, 1.0, region, truth, rows, truth, {"a": 1.0}, {"a": 0.5})])
+    kept.save(path, [Measurement("c", "s", "blob", 3.0, 1.0, region, truth, rows, {"a": 1.0}, {"a": 0.5})])
 
 
 def key(path: Path, version: int) -> None:

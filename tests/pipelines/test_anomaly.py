@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -59,6 +60,20 @@ def finished(cohort, tmp_path_factory):
             main()
     assert ended.value.code == 0
     return out
+
+
+def outside(value, place=""):
+    """Places of all intervals that do not hold their estimate."""
+    if isinstance(value, list):
+        return [found for number, item in enumerate(value) for found in outside(item, f"{place}[{number}]")]
+    if not isinstance(value, dict):
+        return []
+    found = [entry for key, item in value.items() for entry in outside(item, f"{place}.{key}")]
+    if {"estimate", "low", "high"} <= set(value) and None not in (value["low"], value["high"]):
+        rounding = 1e-12
+        if not value["low"] - rounding <= value["estimate"] <= value["high"] + rounding:
+            found.append(place)
+    return found
 
 
 def rows(path):
@@ -136,21 +151,123 @@ def test_the_smallest_lesions_are_tabulated_by_region(finished):
     assert "Minimum detectable lesion" in report
 
 
-def test_the_heatmaps_of_a_run_can_be_evaluated_from_outside(finished, tmp_path, monkeypatch, capsys):
+def test_the_heatmaps_of_a_run_are_evaluated_the_same_from_inside_and_from_outside(
+    finished, tmp_path, monkeypatch, capsys
+):
     out = tmp_path / "numbers.json"
     code, printed, _ = medgen(
-        monkeypatch, capsys, "anomaly", "evaluate", finished / "heatmaps", finished / "truth",
-        "--unmatched-healthy", "--json", out, "-q",
-    )  # fmt: skip
+        monkeypatch, capsys, "anomaly", "evaluate", finished / "heatmaps", finished / "truth", "--json", out, "-q"
+    )
     assert code == 0
     assert "scans.csv" in printed
     numbers = json.loads(out.read_text())
     inside = json.loads((finished / "metrics.json").read_text())
     assert (numbers["subjects"], numbers["healthy"]) == (inside["subjects"], inside["healthy"])
     assert numbers["group_sizes"]["kind"] == inside["kinds"]
+    # Every metric and every interval of the files, and the scan scores are those of the tables.
+    ours, theirs = inside["own_grid"]["methods"][0], numbers["methods"][0]
+    assert {**ours, "name": ""} == {**theirs, "name": ""}
+    for row in inside["scan"]:
+        if row["name"] in theirs["scan"]:
+            for what in ("AUROC", "AP"):
+                assert theirs["scan"][row["name"]][what]["estimate"] == pytest.approx(row[what.lower()]["estimate"])
     # Centred only, at the scans' own spacing: heat on the native grid is that on the model grid.
-    ap = numbers["methods"][0]["voxel"]["AP"]["estimate"]
-    assert ap == pytest.approx(inside["voxel"][0]["ap"]["estimate"], rel=0.1)
+    assert theirs["voxel"]["AP"]["estimate"] == pytest.approx(inside["voxel"][0]["ap"]["estimate"], rel=0.1)
+
+
+def by_hand(table, column, value):
+    """The p-value as a reader computes it, from the text of the files alone."""
+    return (1 + sum(float(row[column]) >= float(value) for row in table)) / (1 + len(table))
+
+
+def test_every_p_value_follows_from_the_printed_score_and_the_calibration_table(finished):
+    table, scored = rows(finished / "calibration.csv"), rows(finished / "scans.csv")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert len(table) == metrics["calibration_subjects"] == 10
+    assert {row["subject"] for row in table}.isdisjoint({row["subject"] for row in scored})
+    names = [column.removeprefix("p_") for column in scored[0] if column.startswith("p_")]
+    assert {"top", "max", "mean", "cluster"} < set(names)
+    assert "p" not in scored[0]
+    for row in scored:
+        for name in names:
+            assert float(row[f"p_{name}"]) == by_hand(table, name, row[name]), (row["case"], name)
+    listed = rows(finished / "findings.csv")
+    for row in listed:
+        assert float(row["p_max"]) == by_hand(table, "max", row["peak"])
+    # A family-wise finding exactly where p(max) is at or below the target; scans.csv counts those of findings.csv.
+    counts = Counter(row["case"] for row in listed)
+    for row in scored:
+        assert int(row["findings"]) == counts[row["case"]]
+        assert (counts[row["case"]] > 0) == (float(row["p_max"]) <= metrics["target_fpr"] + 1e-12)
+    assert len({bool(counts[row["case"]]) for row in scored}) == 2
+
+
+def test_the_scores_of_a_scan_can_be_read_off_its_file(finished):
+    for row in rows(finished / "scans.csv"):
+        heatmap = io.read(finished / "heatmaps" / f"{row['case']}.nii.gz", allow_nan=True)
+        assert float(row["max"]) == np.nanmax(heatmap.data)
+        assert float(row["mean"]) == pytest.approx(np.nanmean(heatmap.data), abs=1e-5)
+    for row in rows(finished / "findings.csv"):
+        heatmap = io.read(finished / "heatmaps" / f"{row['case']}.nii.gz", allow_nan=True)
+        voxel = tuple(int(row[f"voxel_{axis}"]) for axis in "ijk")
+        assert float(row["peak"]) == heatmap.data[0][voxel]
+        assert float(row["half_peak_extent_ml"]) > 0
+
+
+def test_every_interval_holds_its_estimate(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert outside(metrics) == []
+    broken = json.loads((finished / "metrics.json").read_text())
+    broken["scan"][0]["auroc"] |= {"estimate": 0.585, "low": 0.592, "high": 0.75}
+    assert len(outside(broken)) == 1
+
+
+def test_the_report_says_what_the_metrics_hold(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    text = re.sub(r"<[^>]+>", " ", html.unescape((finished / "report.html").read_text(encoding="utf-8")))
+    text = " ".join(text.split())
+    assert f"a finding touches {metrics['found_scans']} of {metrics['implanted']} implants" in text
+    assert f"{metrics['with_finding']} of {metrics['implanted']} implanted scans have a finding" in text
+    channels = ", ".join(metrics["channels"])
+    assert f"channels of the heatmap {channels} " in text
+    assert f"subjects in the calibration {metrics['calibration_subjects']} " in text
+    # No docstring marks on the page, and the words of the leverage where it decides only.
+    assert "``" not in text
+    assert ":func:" not in text
+    assert ("sets the threshold alone" in text) == metrics["leverage"]["decides"]
+
+
+def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
+    finished, cohort, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "again"
+    shutil.copytree(finished, out)
+    worst = max(rows(out / "calibration.csv"), key=lambda row: float(row["max"]))["subject"]
+    case = next(row["case"] for row in rows(out / "splits.csv") if row["subject"] == worst)
+    command = ["anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", "-q", "--resume"]
+    code, _, error = medgen(monkeypatch, capsys, *command, "exclude=[nobody]")
+    assert code == 2
+    assert "exclude: 'nobody' is no development case" in error
+    code, _, error = medgen(monkeypatch, capsys, *command, "training.steps=7")
+    assert code == 2
+    assert "differs from the first start in: training" in error
+
+    def untrained(*_, **__):
+        raise AssertionError("a model was trained")
+
+    monkeypatch.setattr("medgen.pipelines.anomaly_training.fit", untrained)
+    code, _, _ = medgen(monkeypatch, capsys, *command, f"exclude=[{case}]")
+    assert code == 0
+    table = rows(out / "calibration.csv")
+    assert len(table) == 9
+    assert worst not in {row["subject"] for row in table}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["excluded"] == [case]
+    before = json.loads((finished / "metrics.json").read_text())
+    assert metrics["threshold"] != before["threshold"]
+    assert f"left out of the calibration</dt><dd>{case}" in re.sub(
+        r"\s*\n\s*", "", (out / "report.html").read_text(encoding="utf-8")
+    )
 
 
 def test_the_report_is_one_file_with_the_tables_and_the_limits(finished):
@@ -207,7 +324,7 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
         assert row["region"] in report
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
-    assert re.search(r"changed: p = [\d.]+, \d+ regions?[:,]", printed)
+    assert re.search(r"changed: p\(max\) = [\d.]+, p\(top\) = [\d.]+, \d+ regions?[:,]", printed)
 
 
 def test_scans_with_nan_and_a_lost_scale_are_scored_where_one_says_so(finished, cohort, tmp_path, monkeypatch, capsys):
@@ -276,7 +393,7 @@ def test_a_run_shows_its_gate_and_lists_suspects(finished):
     for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
         assert words in text
     header = (finished / "contamination.csv").read_text().splitlines()[0]
-    assert header == "case,subject,score,robust_z,peak_r,peak_a,peak_s"
+    assert header == "case,subject,scan_score,score,robust_z,peak_r,peak_a,peak_s"
 
 
 def test_false_positive_rates_are_told_by_group(finished):

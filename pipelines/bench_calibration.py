@@ -1,0 +1,71 @@
+"""The calibration played through on simulated cohorts: realised false-positive rates as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from medgen.anomaly.simulated_rates import Rate, simulated_rates
+from medgen.anomaly.summary import as_json
+from medgen.files import write_json, write_text
+from medgen.report.html import fmt
+
+from .progress import bars
+from .runfolder import RunSummary
+
+SUBJECTS = (19, 29, 99)
+TARGETS = (0.05, 0.1, 0.2)
+# Of what the models add to a map of their own, where subjects vary by 1.
+MODEL_NOISE = (0.0, 0.5, 1.0)
+
+
+def run(out: Path, *, cohorts: int, seed: int, progress: bool) -> RunSummary:
+    """Simulate and write ``calibration.md`` and ``calibration.json``.
+
+    Args:
+        out: Folder of the two files.
+        cohorts: Simulated cohorts for every number of subjects and every noise of the models.
+        seed: Of the simulation.
+        progress: Show progress bars.
+    """
+    found: list[tuple[float, Rate]] = []
+    with bars(progress) as tick:
+        jobs = [(noise, subjects) for noise in MODEL_NOISE for subjects in SUBJECTS]
+        for noise, subjects in jobs:
+            step = partial(tick, f"{subjects} subjects, models {noise:g}")
+            found += [
+                (noise, rate)
+                for rate in simulated_rates(subjects, TARGETS, cohorts, seed, model_noise=noise, progress=step)
+            ]
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [{"model_noise": noise, **as_json(rate)} for noise, rate in found]
+    write_json(out / "calibration.json", {"cohorts": cohorts, "seed": seed, "rates": rows})
+    write_text(out / "calibration.md", table(found, cohorts, seed))
+    above = [rate for _, rate in found if rate.realised.low > rate.target]
+    verdict = f"{len(above)} of {len(found)} rates are too high" if above else f"{len(found)} rates, none too high"
+    lines = (f"{verdict} ({cohorts} cohorts each, exact 95 % intervals)", f"{out / 'calibration.md'}")
+    return RunSummary(out, 0, lines)
+
+
+def table(found: Sequence[tuple[float, Rate]], cohorts: int, seed: int) -> str:
+    """The rates as a page in Markdown."""
+    lines = [
+        "# Realised false-positive rates of the calibration, simulated",
+        "",
+        f"`medgen bench calibration OUT --cohorts {cohorts} --seed {seed}`: {cohorts} cohorts for each line, one new "
+        "healthy subject each; see `medgen/anomaly/simulated_rates.py` for what is simulated. models: standard "
+        "deviation of what each fold's model adds to a map, where subjects vary by 1. attainable: the largest rate at "
+        "most the target that p-values in steps of 1/(n + 1) can have. Brackets: exact 95 % intervals.",
+        "",
+        "| models | subjects | target | attainable | findings (max) | scan score (top) |",
+        "|---|---|---|---|---|---|",
+    ]
+    by_key = {(noise, rate.subjects, rate.target, rate.score): rate for noise, rate in found}
+    for noise, subjects, target in dict.fromkeys((noise, rate.subjects, rate.target) for noise, rate in found):
+        first, second = (by_key[noise, subjects, target, score] for score in ("max", "top"))
+        lines.append(
+            f"| {noise:g} | {subjects} | {target:g} | {first.attainable:.3f} | {fmt(first.realised)} | "
+            f"{fmt(second.realised)} |"
+        )
+    return "\n".join(lines) + "\n"
