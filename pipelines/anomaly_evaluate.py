@@ -26,8 +26,8 @@ from .progress import bars
 from .runfolder import RunSummary, open_run
 
 _TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
-# Of the resampling; a run's own metrics of its heatmaps take the same.
-SEED = 0
+# Of the resampling; a run's own metrics of its heatmaps take the same two.
+SEED, BOOTSTRAP = 0, 2000
 # Names listed in a message before it says how many more there are.
 _LISTED = 5
 
@@ -61,7 +61,7 @@ class EvaluateConfig(Config):
     subjects: Path | None = None
     unmatched_healthy: bool = False
     seed: int = SEED
-    bootstrap: int = Field(default=2000, ge=100)
+    bootstrap: int = Field(default=BOOTSTRAP, ge=100)
     out: Path | None = None
 
 

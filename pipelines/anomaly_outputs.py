@@ -79,7 +79,9 @@ def write_calibration(out: Path, calibration: Calibration, subjects: Sequence[st
 
 def _exact(row: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers to their last digit: a p-value counts which scores are higher, and rounding would make ties."""
-    return {key: repr(float(value)) if isinstance(value, float) and isfinite(value) else value for key, value in row.items()}
+    return {
+        key: repr(float(value)) if isinstance(value, float) and isfinite(value) else value for key, value in row.items()
+    }
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:

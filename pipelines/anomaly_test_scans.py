@@ -14,7 +14,7 @@ from medgen.dataset import Dataset
 from medgen.prepared import Prepared
 from medgen.volume import Volume
 
-from .anomaly_evaluate import SEED as EVALUATE_SEED
+from .anomaly_evaluate import BOOTSTRAP, SEED
 from .anomaly_outputs import ScanFiles
 from .anomaly_report import Example
 from .progress import Tick
@@ -62,10 +62,10 @@ def evaluate(
             examples.append(Example(scan, Volume(scan.image.numpy(), scan.prepared.grid), result))
         tick("scoring test scans", done, total)
     files.close()
-    # In the order of the files: with the seed that evaluate takes, its intervals are the same to the last digit.
-    on_own_grid.sort(key=lambda pair: pair[0].name)
+    # In the order of the files, with what evaluate takes by default: its intervals are these to the last digit.
+    on_own_grid.sort(key=lambda pair: f"{pair[0].name}.nii.gz")
     listed, scores = (list(part) for part in zip(*on_own_grid, strict=True))
-    return measurements, examples, compare(listed, {FUSED: scores}, config.evaluation.bootstrap, EVALUATE_SEED)
+    return measurements, examples, compare(listed, {FUSED: scores}, BOOTSTRAP, SEED)
 
 
 def _write_pseudo_healthy(scan: TestScan, prepared: Prepared, detector: AnomalyDetector, files: ScanFiles) -> None:
