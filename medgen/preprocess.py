@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from scipy import linalg, ndimage
+from scipy import ndimage
 
+from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.foreground import foreground_mask
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 # What a voxel of a scan may measure; beyond, a number in another unit is more likely.
 _FINEST_MM, _COARSEST_MM = 0.001, 100.0
 
+Direction = tuple[float, float, float]
+
 __all__ = ["Prepared", "Preprocess", "Template", "build_template", "prepare_labels"]
 
 
@@ -38,6 +41,8 @@ class Preprocess(Config):
     Attributes:
         shape: Voxels (i, j, k) of the model grid, axes in the order R, A, S.
         spacing: Voxel size in mm along them.
+        frame: Directions in the scans' world by which their axes are ordered, a unit vector per axis of the model grid;
+            None for R, A, S. For cohorts that lie so obliquely that the nearest of these is arbitrary.
         align: ``center`` puts the grid around the scan's centre, along the scan's own (possibly oblique) axes;
             ``affine`` registers the scan to the cohort template and takes the template's grid along.
         center_on: The centre for ``center``: of the field of view, or of the foreground.
@@ -50,6 +55,7 @@ class Preprocess(Config):
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    frame: tuple[Direction, Direction, Direction] | None = None
     align: Literal["center", "affine"] = "center"
     center_on: Literal["fov", "foreground"] = "fov"
     percentiles: tuple[float, float] = (1.0, 99.0)
@@ -69,6 +75,15 @@ class Preprocess(Config):
     def _check_spacing(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
         if not all(_FINEST_MM <= step <= _COARSEST_MM for step in value):
             raise ValueError(f"every spacing must be between {_FINEST_MM:g} and {_COARSEST_MM:g} mm")
+        return value
+
+    @field_validator("frame")
+    @classmethod
+    def _check_frame(cls, value: tuple[Direction, Direction, Direction] | None) -> Any:
+        if value is not None and (
+            not np.allclose(np.array(value) @ np.array(value).T, np.eye(3), atol=0.01) or np.linalg.det(value) < 0
+        ):
+            raise ValueError("expected three perpendicular unit vectors, right-handed, one for each axis of the model")
         return value
 
     @field_validator("percentiles", "clip")
@@ -104,7 +119,7 @@ class Preprocess(Config):
             ConfigError: If ``align`` is ``affine`` and ``world`` or ``template`` is missing.
         """
         if self.align == "center":
-            grid = native.centred(self.shape, self.spacing)
+            grid = native.centred(self.shape, self.spacing, None if self.frame is None else np.array(self.frame).T)
             return (grid if world is None else grid.moved(world)).on_lattice(native)
         if world is None or template is None:
             raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
@@ -304,7 +319,7 @@ def build_template(
             return template
         template = _mean([max(starts, key=lambda item: _likeness(item, template))], grid)
         bodies = list(pool.map(preprocess._body, scans))
-        poses = [start.grid.affine @ np.linalg.inv(grid.affine) for start in starts]
+        poses = [affines.product(start.grid.affine, affines.inverse(grid.affine)) for start in starts]
         worlds: list[NDArray[np.float64] | None] = [None] * len(scans)
         done = 0
         for _ in range(max(iterations, 1)):
@@ -320,8 +335,9 @@ def build_template(
                     f"only {len(good)} of {len(scans)} training scans register to each other; "
                     "use align: center, or check that they show the same organ"
                 )
-            drift = _log_mean([np.linalg.inv(poses[index]) @ results[index].world for index in good])
-            found = {index: results[index].world @ np.linalg.inv(drift) for index in good}
+            moves = [affines.product(affines.inverse(poses[index]), results[index].world) for index in good]
+            back = affines.inverse(affines.log_mean(moves))
+            found = {index: affines.product(results[index].world, back) for index in good}
             worlds = [found.get(index) for index in range(len(scans))]
             grids = [grid.moved(found[index]) for index in good]
             moved = pool.map(preprocess._sample, [scans[n] for n in good], [bodies[n] for n in good], grids)
@@ -343,12 +359,6 @@ def _mean(items: Sequence[Prepared], grid: Grid) -> Template:
 
 def _likeness(item: Prepared, template: Template) -> float:
     return float(np.corrcoef(item.image.ravel(), template.image.data.ravel())[0, 1])
-
-
-def _log_mean(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """exp(mean(log A)): the affine that is the middle of several."""
-    mean: NDArray[np.float64] = linalg.expm(np.mean([np.real(linalg.logm(matrix)) for matrix in matrices], axis=0))
-    return mean
 
 
 def _to_numpy(data: NDArray[Any] | torch.Tensor) -> NDArray[Any]:

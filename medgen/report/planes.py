@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel import orientations
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.volume import Grid, Volume
@@ -80,8 +79,8 @@ class Plane:
 def canonical(grid: Grid) -> Grid:
     """The same voxels with axes permuted and flipped to run nearest to right, anterior and superior."""
     shape, spacing = [0, 0, 0], [0.0, 0.0, 0.0]
-    for source, (target, _) in enumerate(orientations.io_orientation(grid.affine)):
-        shape[int(target)], spacing[int(target)] = grid.shape[source], grid.spacing[source]
+    for source, (target, _) in enumerate(grid.axes):
+        shape[target], spacing[target] = grid.shape[source], grid.spacing[source]
     return grid.centred(shape, spacing)
 
 
