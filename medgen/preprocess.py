@@ -16,6 +16,7 @@ from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.foreground import foreground_mask
+from medgen.hounsfield import measured
 from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
 from medgen.processes import thread_pool
@@ -47,6 +48,7 @@ class Preprocess(Config):
             ``affine`` registers the scan to the cohort template and takes the template's grid along.
         center_on: The centre for ``center``: of the field of view, or of the foreground.
         percentiles: Percentiles of the foreground's intensities that become 0 and 1.
+        window: Values that become 0 and 1 instead, the same for every scan, for units that are absolute such as HU.
         clip: Limits of the model intensities.
         mask_background: Set the image to 0 outside the foreground, so that skull and neck do not reach a model that
             has never seen them. A crop inside the body is all foreground and is not touched by this.
@@ -59,6 +61,7 @@ class Preprocess(Config):
     align: Literal["center", "affine"] = "center"
     center_on: Literal["fov", "foreground"] = "fov"
     percentiles: tuple[float, float] = (1.0, 99.0)
+    window: tuple[float, float] | None = None
     clip: tuple[float, float] = (0.0, 1.5)
     mask_background: bool = True
     min_similarity: float = Field(default=0.4, ge=-1, le=1)
@@ -86,10 +89,10 @@ class Preprocess(Config):
             raise ValueError("expected three perpendicular unit vectors, right-handed, one for each axis of the model")
         return value
 
-    @field_validator("percentiles", "clip")
+    @field_validator("percentiles", "clip", "window")
     @classmethod
-    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
+    def _check_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
             raise ValueError("the first value must be below the second")
         return value
 
@@ -143,6 +146,7 @@ class Preprocess(Config):
                 than the template, or cannot be registered believably.
             ConfigError: If ``align`` is ``affine`` and there is no template.
         """
+        scan = measured(scan)
         body = self._body(scan)
         if self.align == "center":
             return self._sample(scan, body, self.plan(scan.grid, self._shift(body, scan.grid)))
@@ -239,6 +243,7 @@ class Preprocess(Config):
         shown = inside if self.mask_background else np.isfinite(values).all(axis=0)
         for channel, target in zip(values, image, strict=True):
             low, high = (float(x) for x in np.percentile(channel[inside], self.percentiles))
+            low, high = (low, high) if self.window is None or not high > low else self.window
             if not high > low:
                 raise DataError(f"the foreground has one intensity only ({low:g}); expected an image with contrast")
             scale.append((low, high - low))
@@ -308,6 +313,7 @@ def build_template(
         raise DataError("a template needs at least one training scan, found none")
     if len({len(scan.data) for scan in scans}) != 1:
         raise DataError(f"a template needs scans with equal channels, found {sorted({len(s.data) for s in scans})}")
+    scans = [measured(scan) for scan in scans]
     grid = preprocess.canonical()
     # The start is around the foreground's centre also where the recipe goes by the field of view.
     centre_on = "foreground" if preprocess.align == "affine" else preprocess.center_on

@@ -14,6 +14,7 @@ from medgen.cases import Case, Manifest
 from medgen.config import parse_config
 from medgen.errors import DataError, MedgenError
 from medgen.foreground import foreground_mask
+from medgen.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
 
@@ -43,7 +44,8 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     reach; an axis whose own spacing is more than 1.5 times the finest, as that of thick slices, keeps it. Whole organs
     are registered to the cohort template, crops inside the body are centred. Where scans lie so obliquely that it is
     arbitrary which of their axes is nearest to R, A or S, as in short-axis views of the heart, axes are ordered by
-    those of the scan that is most like all others (``frame``).
+    those of the scan that is most like all others (``frame``). Hounsfield units are scaled by one ``window`` for all
+    scans, from the 1st to the 99th percentile inside the body of a typical scan, unless ``percentiles`` are given.
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
@@ -65,6 +67,8 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
         reference = None if wanted.get("frame") else _reference([scan.grid for scan in scans])
         frame, steps = (wanted.get("frame"), None) if reference is None else _frame(reference)
         axes = [_axes(scan, frame, steps) for scan in scans]
+        if (window := _window(scans)) is not None:
+            wanted = {"window": window, **wanted} if "percentiles" not in wanted else wanted
         wanted = {**_measure(axes, wanted, max_side), **({} if frame is None else {"frame": frame}), **wanted}
         chosen = f"shape {wanted['shape']}, spacing {wanted['spacing']} mm, align {wanted['align']}"
         logger.info("preprocess: %s", chosen)
@@ -101,6 +105,15 @@ def _reference(grids: Sequence[Grid]) -> Grid | None:
         return sum(_along(other, grid) for other in grids)
 
     return max(grids, key=likeness)
+
+
+def _window(scans: Sequence[Volume]) -> list[float] | None:
+    """The cohort's own 1st and 99th percentile inside the body, in HU; None unless all scans hold Hounsfield units."""
+    if not all(is_hounsfield(channel) for scan in scans for channel in scan.data):
+        return None
+    ends = [np.percentile(measured(scan).data[:, foreground_mask(scan.data)], (1, 99)) for scan in scans]
+    low, high = np.median(ends, axis=0).round().tolist()
+    return [low, high] if low < high else None
 
 
 def _along(grid: Grid, other: Grid) -> float:

@@ -61,6 +61,7 @@ _NOT_SCAN_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
     "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
 }
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _COMPONENTS = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M_FFE", "PHASE MAP"}
 
@@ -95,6 +96,7 @@ class Header:
         instance: SOPInstanceUID and InstanceNumber, "" where missing.
         slices: One per frame; empty where the file does not say where its frames lie.
         scale: Rescale slope and intercept per frame.
+        padding: Stored values, lowest and highest, that stand for no measurement; None where the file names none.
         traits: Per frame, what all frames of one volume have in common: name in words → value.
         faults: Why the file cannot be used, without its relation to others.
     """
@@ -105,6 +107,7 @@ class Header:
     instance: tuple[str, str]
     slices: tuple[Slice, ...]
     scale: tuple[tuple[float, float], ...]
+    padding: tuple[int, int] | None
     traits: tuple[Mapping[str, Any], ...]
     faults: tuple[Fault, ...]
 
@@ -244,7 +247,22 @@ def _parse(dataset: Dataset, path: Path) -> Header:
     complete = len(slices) == count and min(size) > 1
     instance = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("InstanceNumber") or "")
     places = tuple(slices) if complete else ()
-    return Header(path, dataset, photometric, instance, places, tuple(scale), tuple(traits), tuple(faults))
+    padding = _padding(dataset, bits)
+    return Header(path, dataset, photometric, instance, places, tuple(scale), padding, tuple(traits), tuple(faults))
+
+
+def _padding(dataset: Dataset, bits: int) -> tuple[int, int] | None:
+    """PixelPaddingValue, up to PixelPaddingRangeLimit; writers mix up their signs, which the pixels' own decides."""
+    try:
+        ends = [int(dataset[key].value) for key in _PADDING if key in dataset and dataset[key].value not in (None, "")]
+    except (TypeError, ValueError):
+        return None
+    if not ends or "PixelPaddingValue" not in dataset or bits not in (8, 16, 32):
+        return None
+    signed = _whole(dataset, "PixelRepresentation", 0) == 1
+    wrapped = [end % (1 << bits) for end in ends]
+    values = [end - (1 << bits) if signed and end >= 1 << (bits - 1) else end for end in wrapped]
+    return min(values), max(values)
 
 
 def _bits(dataset: Dataset, wrong: Callable[..., None]) -> int:

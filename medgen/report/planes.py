@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medgen.hounsfield import without_padding
 from medgen.volume import Grid, Volume
 
 # Pictures larger than this gain nothing in a report; smaller ones are interpolated up to it, in world coordinates.
@@ -100,7 +101,7 @@ def bounding_box(volume: Volume, margin: float = 6.0) -> Box:
         margin: Air to keep around it, in mm.
     """
     grid = canonical(volume.grid)
-    data = volume.data[0]
+    data = without_padding(volume.data[0])
     sample = data[:: max(1, data.shape[0] // 64), :: max(1, data.shape[1] // 64), :: max(1, data.shape[2] // 64)]
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
