@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.hounsfield import AIR
 from medgen.io.consistency import copies, counted, grouped, mixed
-from medgen.io.dicom_files import list_files
+from medgen.io.dicom_files import list_files, without_header
 from medgen.io.grids import far
-from medgen.io.headers import Identity, identify, patient_of, read_header
+from medgen.io.headers import patient_of, read_header
+from medgen.io.identity import Identity, identify, identify_headless
 from medgen.io.nifti import check_finite
 from medgen.io.pixels import decode
 from medgen.io.slices import stack
@@ -108,7 +109,14 @@ def _survey(folder: Path, *, deep: bool = True) -> tuple[list[tuple[Path, Identi
     listing = list_files(folder, deep=deep)
     faults = list(listing.faults)
     named = [(path, _collected(identify, faults, path)) for path in listing.files]
-    return [(path, item) for path, item in named if item is not None], faults
+    found = [(path, item) for path, item in named if item is not None]
+    for path in listing.headless:
+        # What is no scan is left aside with its file header or without.
+        if (item := identify_headless(path)) is not None:
+            found.append((path, item))
+        else:
+            faults.append(without_header(path))
+    return found, faults
 
 
 def _series(found: list[tuple[Path, Identity]]) -> list[Series]:

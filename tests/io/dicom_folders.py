@@ -764,14 +764,6 @@ def _(folder: Path) -> Path:
     return folder
 
 
-@bad("report that is damaged", "sr.dcm")
-def _(folder: Path) -> Path:
-    other(series(folder), "sr.dcm", uid.BasicTextSRStorage, "SR")
-    path = folder / "sr.dcm"
-    path.write_bytes(path.read_bytes()[:200])
-    return folder
-
-
 @bad("empty folder", "no images")
 def _(folder: Path) -> Path:
     return _in(folder)
