@@ -580,7 +580,7 @@ def _(folder: Path) -> Path:
     return compressed(folder, uid.JPEGLSLossless, lambda p: b"\xff\xd8\xff\xf7" + bytes(50))
 
 
-@bad("JPEG lossless without decoder", "JPEG Lossless")
+@bad("JPEG lossless of noise", "JPEG Lossless")
 def _(folder: Path) -> Path:
     return compressed(folder, uid.JPEGLosslessSV1, lambda p: b"\xff\xd8\xff\xc3" + bytes(50))
 
