@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
+from medgen.hounsfield import AIR, EMPTY, TISSUE, is_hounsfield
 
 # Air is darker than this share of the scan's bright end (98th percentile), in MR as in CT.
 _DARK = 0.15
 # How many voxels deep the outer layer is in which air is looked for: deeper than a resampled mask's feathered edge.
 _LAYER = 3
+# A tomogram with air on less of its border is a crop inside the body.
+_OUTSIDE = 0.05
 
 
 def foreground_mask(data: NDArray[Any]) -> NDArray[np.bool_]:
@@ -27,7 +30,9 @@ def foreground_mask(data: NDArray[Any]) -> NDArray[np.bool_]:
        and spread of air, and what is brighter (at most Otsu's threshold, IEEE SMC 1979), closed and filled, is kept.
     3. *Crop inside the body* (organ of interest): no constant border and no dark layer; everything is foreground.
 
-    In the first two the largest connected component is kept.
+    In the first two the largest connected component is kept. Where a channel holds Hounsfield units, these decide by
+    themselves, whatever the image is padded with: air at the border is outside, and what is denser than lung, closed
+    and filled, is the body; without air at the border everything is.
 
     Args:
         data: (c, i, j, k) or (i, j, k), any scale. A non-finite voxel counts as background.
@@ -42,6 +47,8 @@ def foreground_mask(data: NDArray[Any]) -> NDArray[np.bool_]:
     if data.ndim not in (3, 4):
         raise DataError(f"expected an image of shape (i, j, k) or (channel, i, j, k), found {data.shape}")
     channels = data[None] if data.ndim == 3 else data
+    if (tomogram := next((channel for channel in channels if is_hounsfield(channel)), None)) is not None:
+        return _body(tomogram)
     normal, paddings = zip(*(_normalise(channel) for channel in channels), strict=True)
     image: NDArray[np.float32] = np.stack(normal).mean(axis=0)
     body = ~_reached_from_border(np.logical_and.reduce(paddings))
@@ -77,6 +84,22 @@ def _normalise(channel: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.b
         low, high = float(inside.min()), float(inside.max())
     scaled = np.where(finite, (values - np.float32(low)) / np.float32(high - low), np.float32(0))
     return np.clip(scaled, 0, 1), padding
+
+
+def _body(channel: NDArray[Any]) -> NDArray[np.bool_]:
+    """The body in an image of Hounsfield units, which has tissue and values as low as air."""
+    values = np.where(np.isfinite(channel), channel, AIR).astype(np.float32)
+    smooth = ndimage.median_filter(np.maximum(values, AIR), 3) if min(values.shape) >= 3 else values
+    border = _border(values.shape)
+    if np.mean(smooth[border] < EMPTY) < _OUTSIDE:
+        return np.ones(values.shape, dtype=bool)
+    # Thin things that touch the body, such as blankets and the table's edge, come off by an opening.
+    dense = smooth > TISSUE
+    opened = ndimage.binary_opening(dense)
+    body = _filled(_largest(opened if opened.any() else dense), smooth >= EMPTY)
+    # Lungs alone, cut out of a scan, are not denser than lung: then what air does not reach from outside is the body.
+    enclosed = _largest(~_reached_from_border(smooth < EMPTY))
+    return body if 2 * body.sum() >= enclosed.sum() else enclosed
 
 
 def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -117,14 +140,21 @@ def _without_air(image: NDArray[np.float32], body: NDArray[np.bool_], air: NDArr
     mask = body & (smooth > threshold)
     if not mask.any():
         return body
-    # Skull, sinuses and ears are dark: close the shell, then fill in 3D and in every plane of each axis.
+    return _filled(mask, body) & body
+
+
+def _filled(mask: NDArray[np.bool_], closable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask's shell closed where it may be, then filled in 3D and in every plane of each axis.
+
+    Skull, sinuses, ears and lungs are dark, and open to the outside by a few voxels.
+    """
     reach = max(1, min(4, min(mask.shape) // 16))
     closed = ndimage.binary_closing(np.pad(mask, reach), iterations=reach)[reach:-reach, reach:-reach, reach:-reach]
-    mask = _largest(ndimage.binary_fill_holes(mask | (closed & body)))
+    mask = _largest(ndimage.binary_fill_holes(mask | (closed & closable)))
     for axis in range(3):
         planes = np.moveaxis(mask, axis, 0)
         filled = np.stack([ndimage.binary_fill_holes(plane) for plane in planes])
-        mask = np.moveaxis(filled, 0, axis) & body
+        mask = np.moveaxis(filled, 0, axis)
     return mask
 
 

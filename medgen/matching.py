@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, ndimage
+from scipy import ndimage
 
+from medgen import affines
 from medgen.errors import DataError
 from medgen.volume import Grid, Volume
 
@@ -129,8 +130,8 @@ class Pair:
             for _ in range(6):
                 ridge = damping * np.diag(np.diag(matrix)) + 1e-9 * np.trace(matrix) * np.eye(len(matrix))
                 step = np.linalg.solve(ridge + matrix, vector) if np.trace(matrix) > 0 else np.zeros(len(vector))
-                change = linalg.expm(np.tensordot(step, generators, axes=1))
-                proposal = world @ unit @ change @ np.linalg.inv(unit)
+                change = affines.exponential(np.tensordot(step, generators, axes=1))
+                proposal = affines.product(world, unit, change, affines.inverse(unit))
                 values, seen = self.samples(proposal, self.mask)
                 if seen.mean() >= 0.3 and _cost(_explain(values, seen, curve)[0], seen, scale) < before:
                     break
@@ -144,7 +145,7 @@ class Pair:
         return world
 
     def _points(self, world: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        matrix = np.linalg.inv(self.moving.grid.affine) @ world @ self.fixed.grid.affine
+        matrix = affines.product(affines.inverse(self.moving.grid.affine), world, self.fixed.grid.affine)
         return matrix[:3, :3] @ np.array(np.nonzero(mask)) + matrix[:3, 3:]
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from scipy import linalg, ndimage
+from scipy import ndimage
 
+from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.foreground import foreground_mask
+from medgen.hounsfield import measured
 from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
 from medgen.processes import thread_pool
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 # What a voxel of a scan may measure; beyond, a number in another unit is more likely.
 _FINEST_MM, _COARSEST_MM = 0.001, 100.0
 
+Direction = tuple[float, float, float]
+
 __all__ = ["Prepared", "Preprocess", "Template", "build_template", "prepare_labels"]
 
 
@@ -38,10 +42,13 @@ class Preprocess(Config):
     Attributes:
         shape: Voxels (i, j, k) of the model grid, axes in the order R, A, S.
         spacing: Voxel size in mm along them.
+        frame: Directions in the scans' world by which their axes are ordered, a unit vector per axis of the model grid;
+            None for R, A, S. For cohorts that lie so obliquely that the nearest of these is arbitrary.
         align: ``center`` puts the grid around the scan's centre, along the scan's own (possibly oblique) axes;
             ``affine`` registers the scan to the cohort template and takes the template's grid along.
         center_on: The centre for ``center``: of the field of view, or of the foreground.
         percentiles: Percentiles of the foreground's intensities that become 0 and 1.
+        window: Values that become 0 and 1 instead, the same for every scan, for units that are absolute such as HU.
         clip: Limits of the model intensities.
         mask_background: Set the image to 0 outside the foreground, so that skull and neck do not reach a model that
             has never seen them. A crop inside the body is all foreground and is not touched by this.
@@ -50,9 +57,11 @@ class Preprocess(Config):
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    frame: tuple[Direction, Direction, Direction] | None = None
     align: Literal["center", "affine"] = "center"
     center_on: Literal["fov", "foreground"] = "fov"
     percentiles: tuple[float, float] = (1.0, 99.0)
+    window: tuple[float, float] | None = None
     clip: tuple[float, float] = (0.0, 1.5)
     mask_background: bool = True
     min_similarity: float = Field(default=0.4, ge=-1, le=1)
@@ -71,10 +80,19 @@ class Preprocess(Config):
             raise ValueError(f"every spacing must be between {_FINEST_MM:g} and {_COARSEST_MM:g} mm")
         return value
 
-    @field_validator("percentiles", "clip")
+    @field_validator("frame")
     @classmethod
-    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
+    def _check_frame(cls, value: tuple[Direction, Direction, Direction] | None) -> Any:
+        if value is not None and (
+            not np.allclose(np.array(value) @ np.array(value).T, np.eye(3), atol=0.01) or np.linalg.det(value) < 0
+        ):
+            raise ValueError("expected three perpendicular unit vectors, right-handed, one for each axis of the model")
+        return value
+
+    @field_validator("percentiles", "clip", "window")
+    @classmethod
+    def _check_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
             raise ValueError("the first value must be below the second")
         return value
 
@@ -104,7 +122,7 @@ class Preprocess(Config):
             ConfigError: If ``align`` is ``affine`` and ``world`` or ``template`` is missing.
         """
         if self.align == "center":
-            grid = native.centred(self.shape, self.spacing)
+            grid = native.centred(self.shape, self.spacing, None if self.frame is None else np.array(self.frame).T)
             return (grid if world is None else grid.moved(world)).on_lattice(native)
         if world is None or template is None:
             raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
@@ -128,6 +146,7 @@ class Preprocess(Config):
                 than the template, or cannot be registered believably.
             ConfigError: If ``align`` is ``affine`` and there is no template.
         """
+        scan = measured(scan)
         body = self._body(scan)
         if self.align == "center":
             return self._sample(scan, body, self.plan(scan.grid, self._shift(body, scan.grid)))
@@ -224,6 +243,7 @@ class Preprocess(Config):
         shown = inside if self.mask_background else np.isfinite(values).all(axis=0)
         for channel, target in zip(values, image, strict=True):
             low, high = (float(x) for x in np.percentile(channel[inside], self.percentiles))
+            low, high = (low, high) if self.window is None or not high > low else self.window
             if not high > low:
                 raise DataError(f"the foreground has one intensity only ({low:g}); expected an image with contrast")
             scale.append((low, high - low))
@@ -293,6 +313,7 @@ def build_template(
         raise DataError("a template needs at least one training scan, found none")
     if len({len(scan.data) for scan in scans}) != 1:
         raise DataError(f"a template needs scans with equal channels, found {sorted({len(s.data) for s in scans})}")
+    scans = [measured(scan) for scan in scans]
     grid = preprocess.canonical()
     # The start is around the foreground's centre also where the recipe goes by the field of view.
     centre_on = "foreground" if preprocess.align == "affine" else preprocess.center_on
@@ -304,7 +325,7 @@ def build_template(
             return template
         template = _mean([max(starts, key=lambda item: _likeness(item, template))], grid)
         bodies = list(pool.map(preprocess._body, scans))
-        poses = [start.grid.affine @ np.linalg.inv(grid.affine) for start in starts]
+        poses = [affines.product(start.grid.affine, affines.inverse(grid.affine)) for start in starts]
         worlds: list[NDArray[np.float64] | None] = [None] * len(scans)
         done = 0
         for _ in range(max(iterations, 1)):
@@ -320,8 +341,9 @@ def build_template(
                     f"only {len(good)} of {len(scans)} training scans register to each other; "
                     "use align: center, or check that they show the same organ"
                 )
-            drift = _log_mean([np.linalg.inv(poses[index]) @ results[index].world for index in good])
-            found = {index: results[index].world @ np.linalg.inv(drift) for index in good}
+            moves = [affines.product(affines.inverse(poses[index]), results[index].world) for index in good]
+            back = affines.inverse(affines.log_mean(moves))
+            found = {index: affines.product(results[index].world, back) for index in good}
             worlds = [found.get(index) for index in range(len(scans))]
             grids = [grid.moved(found[index]) for index in good]
             moved = pool.map(preprocess._sample, [scans[n] for n in good], [bodies[n] for n in good], grids)
@@ -343,12 +365,6 @@ def _mean(items: Sequence[Prepared], grid: Grid) -> Template:
 
 def _likeness(item: Prepared, template: Template) -> float:
     return float(np.corrcoef(item.image.ravel(), template.image.data.ravel())[0, 1])
-
-
-def _log_mean(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """exp(mean(log A)): the affine that is the middle of several."""
-    mean: NDArray[np.float64] = linalg.expm(np.mean([np.real(linalg.logm(matrix)) for matrix in matrices], axis=0))
-    return mean
 
 
 def _to_numpy(data: NDArray[Any] | torch.Tensor) -> NDArray[Any]:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.axes import assigned, margin
 from medgen.cases import Case, Manifest
 from medgen.config import parse_config
 from medgen.errors import DataError, MedgenError
 from medgen.foreground import foreground_mask
+from medgen.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess
-from medgen.volume import Volume
+from medgen.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,10 @@ _SCANS = 12
 _MULTIPLE = 8
 # A scan that is filled by tissue to this share is a crop inside the body, which has no outline to register.
 _CROP = 0.9
+# Where the nearest order of a scan's axes beats another by less (in cosines), scans of one protocol fall on both sides.
+_UNDECIDED = 0.3
+# Voxels of a stack of thick slices, as volumes mostly lie.
+_STACK = (1.0, 1.0, 8.0)
 # Slices this much thicker than the finest voxel side stay thick: voxels between them would be invented.
 _THICK = 1.5
 
@@ -36,7 +42,10 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     The grid covers 95 % of the scans' fields of view (of their foreground for scans with air around the organ, plus 5 %
     margin). Voxels have the median of the scans' finest spacing, or are coarser where ``max_side`` voxels would not
     reach; an axis whose own spacing is more than 1.5 times the finest, as that of thick slices, keeps it. Whole organs
-    are registered to the cohort template, crops inside the body are centred.
+    are registered to the cohort template, crops inside the body are centred. Where scans lie so obliquely that it is
+    arbitrary which of their axes is nearest to R, A or S, as in short-axis views of the heart, axes are ordered by
+    those of the scan that is most like all others (``frame``). Hounsfield units are scaled by one ``window`` for all
+    scans, from the 1st to the 99th percentile inside the body of a typical scan, unless ``percentiles`` are given.
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
@@ -51,8 +60,16 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
         ConfigError: If ``wanted`` has a wrong key or value.
     """
     wanted = {key: value for key, value in wanted.items() if value is not None}
+    # What is wrong with the user's own keys is said before any scan is read.
+    parse_config(Preprocess, {"shape": (1, 1, 1), "spacing": (1, 1, 1), **wanted}, source="preprocess")
     if not {"shape", "spacing", "align"} <= set(wanted):
-        wanted = {**_measure([_axes(scan) for scan in _some(manifest)], wanted, max_side), **wanted}
+        scans = _some(manifest)
+        reference = None if wanted.get("frame") else _reference([scan.grid for scan in scans])
+        frame, steps = (wanted.get("frame"), None) if reference is None else _frame(reference)
+        axes = [_axes(scan, frame, steps) for scan in scans]
+        if (window := _window(scans)) is not None:
+            wanted = {"window": window, **wanted} if "percentiles" not in wanted else wanted
+        wanted = {**_measure(axes, wanted, max_side), **({} if frame is None else {"frame": frame}), **wanted}
         chosen = f"shape {wanted['shape']}, spacing {wanted['spacing']} mm, align {wanted['align']}"
         logger.info("preprocess: %s", chosen)
     return parse_config(Preprocess, wanted, source="preprocess")
@@ -79,17 +96,54 @@ def _measure(axes: Sequence[Axes], wanted: Mapping[str, Any], max_side: int) -> 
     }
 
 
-def _axes(scan: Volume) -> Axes:
-    """Extent of what is worth covering and spacing, both along R, A, S in mm, and whether the scan is a crop."""
+def _reference(grids: Sequence[Grid]) -> Grid | None:
+    """The grid whose axes are nearest to those of all others; None where R, A and S order them without doubt."""
+    if min(margin(grid.directions) for grid in grids) >= _UNDECIDED:
+        return None
+
+    def likeness(grid: Grid) -> float:
+        return sum(_along(other, grid) for other in grids)
+
+    return max(grids, key=likeness)
+
+
+def _window(scans: Sequence[Volume]) -> list[float] | None:
+    """The cohort's own 1st and 99th percentile inside the body, in HU; None unless all scans hold Hounsfield units."""
+    if not all(is_hounsfield(channel) for scan in scans for channel in scan.data):
+        return None
+    ends = [np.percentile(measured(scan).data[:, foreground_mask(scan.data)], (1, 99)) for scan in scans]
+    low, high = np.median(ends, axis=0).round().tolist()
+    return [low, high] if low < high else None
+
+
+def _along(grid: Grid, other: Grid) -> float:
+    """Sum of the cosines between the axes of two grids, as they are assigned to each other."""
+    order = assigned(grid.directions, other.directions, spacing=grid.spacing, wanted=other.spacing)
+    cosines = grid.directions.T @ other.directions
+    return float(sum(abs(cosines[axis, target]) for axis, (target, _) in enumerate(order)))
+
+
+def _frame(grid: Grid) -> tuple[list[list[float]], list[float]]:
+    """Directions of a grid's axes, each a line, and their spacing: thick slices last, the others near to R, A, S."""
+    order = assigned(grid.directions, spacing=grid.spacing, wanted=_STACK)
+    lines, spacing = np.zeros((3, 3)), np.zeros(3)
+    for axis, (target, flip) in enumerate(order):
+        lines[target], spacing[target] = grid.directions[:, axis] * flip, grid.spacing[axis]
+    return lines.round(6).tolist(), spacing.tolist()
+
+
+def _axes(scan: Volume, frame: Sequence[Sequence[float]] | None, wanted: Sequence[float] | None) -> Axes:
+    """Extent of what is worth covering and spacing, both along the model's axes in mm, and whether it is a crop."""
     mask = foreground_mask(scan.data)
     crop = bool(mask.mean() > _CROP)
     corners = np.argwhere(mask) if not crop else np.array([[0, 0, 0], np.array(mask.shape) - 1])
     size = (corners.max(axis=0) - corners.min(axis=0) + 1).astype(float)
-    # Size along each array axis, seen along the world axis it is nearest to.
-    order = np.abs(scan.grid.affine[:3, :3] / np.array(scan.grid.spacing)).argmax(axis=0)
+    columns = None if frame is None else np.array(frame).T
+    order = assigned(scan.grid.directions, columns, spacing=scan.grid.spacing, wanted=wanted)
+    targets = [target for target, _ in order]
     extent, spacing = np.zeros(3), np.zeros(3)
-    spacing[order] = scan.grid.spacing
-    extent[order] = size * np.array(scan.grid.spacing)
+    spacing[targets] = scan.grid.spacing
+    extent[targets] = size * np.array(scan.grid.spacing)
     return extent, spacing, crop
 
 

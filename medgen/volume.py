@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel import orientations
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from medgen import affines
+from medgen.axes import assigned
 from medgen.errors import GeometryError
 
 # Full width at half maximum to standard deviation of a Gaussian.
@@ -68,7 +69,17 @@ class Grid:
     @property
     def axcodes(self) -> str:
         """Nearest anatomical direction of each array axis, such as ``"RAS"`` or ``"PSR"``."""
-        return "".join(orientations.aff2axcodes(self.affine))
+        return "".join("RAS"[axis] if flip > 0 else "LPI"[axis] for axis, flip in self.axes)
+
+    @property
+    def directions(self) -> NDArray[np.float64]:
+        """Unit vectors along i, j, k in the RAS+ world, one per column, (3, 3)."""
+        return np.asarray(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def axes(self) -> tuple[tuple[int, int], ...]:
+        """For i, j, k the world axis (0 R, 1 A, 2 S) each is assigned to, and 1 or -1 for along or against it."""
+        return assigned(self.directions)
 
     def to_world(self, voxels: ArrayLike) -> NDArray[np.float64]:
         """Map voxel coordinates of shape (..., 3) to RAS+ mm."""
@@ -87,24 +98,26 @@ class Grid:
 
     def moved(self, world: ArrayLike) -> Grid:
         """The same voxels after the world is mapped by a 4 × 4 affine: ``world @ affine``."""
-        return Grid(self.shape, np.asarray(world, dtype=np.float64) @ self.affine)
+        return Grid(self.shape, affines.product(np.asarray(world, dtype=np.float64), self.affine))
 
-    def centred(self, shape: Sequence[int], spacing: Sequence[float]) -> Grid:
+    def centred(self, shape: Sequence[int], spacing: Sequence[float], frame: ArrayLike | None = None) -> Grid:
         """A grid of another shape and spacing around the same centre, with axes along this grid's, ordered as RAS+.
 
         The axes are this grid's own directions, permuted and flipped to the nearest R, A and S: an oblique scan
-        keeps its obliqueness, and no voxel is mirrored.
+        keeps its obliqueness, and no voxel is mirrored. See :func:`medgen.axes.assigned` for what is nearest.
+
+        Args:
+            shape: Voxels along the new axes.
+            spacing: Their size in mm.
+            frame: Directions to order the axes by instead of R, A and S, one per column, (3, 3).
         """
-        ornt = orientations.io_orientation(self.affine)
-        directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        order = assigned(self.directions, frame, spacing=self.spacing, wanted=spacing)
         axes = np.zeros((3, 3))
-        for source, (target, flip) in enumerate(ornt):
-            axes[:, int(target)] = directions[:, source] * flip
-        affine = np.eye(4)
-        affine[:3, :3] = axes * np.asarray(spacing, dtype=np.float64)
+        for source, (target, flip) in enumerate(order):
+            axes[:, target] = self.directions[:, source] * flip
         size = np.array(tuple(int(n) for n in shape))
-        affine[:3, 3] = self.center - affine[:3, :3] @ ((size - 1) / 2)
-        return Grid(tuple(size.tolist()), affine)
+        linear = axes * np.asarray(spacing, dtype=np.float64)
+        return Grid(tuple(size.tolist()), affines.affine(linear, self.center - linear @ ((size - 1) / 2)))
 
     def on_lattice(self, other: Grid) -> Grid:
         """This grid, moved by at most half a voxel of ``other`` along each axis, so that voxel centres coincide.
@@ -113,7 +126,7 @@ class Grid:
         to a grid of its own voxel size is then copied and not interpolated: half a voxel of shift would blur it, and
         a label map that goes there and back would lose a tenth of its overlap on structures a few voxels thick.
         """
-        mapping = np.linalg.inv(other.affine) @ self.affine
+        mapping = affines.product(affines.inverse(other.affine), self.affine)
         steps = np.abs(mapping[:3, :3])
         shared = (np.abs(steps.max(axis=1) - 1) < 1e-3) & (np.abs(steps.sum(axis=1) - 1) < 1e-3)
         origin = np.where(shared, np.floor(mapping[:3, 3] + 0.5), mapping[:3, 3])
@@ -195,7 +208,7 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
     """
     if order not in (0, 1, 3):
         raise GeometryError(f"interpolation order must be 0, 1 or 3, found {order}")
-    mapping = np.linalg.inv(volume.grid.affine) @ grid.affine
+    mapping = affines.product(affines.inverse(volume.grid.affine), grid.affine)
     dtype = volume.data.dtype if order == 0 else np.dtype(np.float32)
     if order == 0 and not _holds(dtype, fill):
         raise GeometryError(f"fill {fill} does not fit the label type {dtype}")

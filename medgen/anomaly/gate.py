@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 
+from medgen.axes import assigned
 from medgen.config import Config
 from medgen.errors import DataError, OutOfDistribution
 from medgen.prepared import Prepared
@@ -245,8 +246,10 @@ def measure(prepared: Prepared, reference: Reference) -> dict[str, float]:
         values["kept"] = float(prepared.quality["kept"])
     for axis, (name, step) in enumerate(zip("ras", prepared.grid.spacing, strict=True)):
         values[f"extent_{name}"] = _extent(inside, axis) * step
-    for code, step in zip(prepared.native.axcodes, prepared.native.spacing, strict=True):
-        values[f"spacing_{_axis_of(code)}"] = step
+    native, model = prepared.native, prepared.grid
+    order = assigned(native.directions, model.directions, spacing=native.spacing, wanted=model.spacing)
+    for (target, _), step in zip(order, native.spacing, strict=True):
+        values[f"spacing_{'ras'[target]}"] = step
     values["histogram"] = histogram_distance(histogram(prepared), reference.histogram)
     values["likeness"] = _likeness(prepared, reference)
     values |= {
@@ -288,10 +291,6 @@ def _extent(inside: NDArray[np.bool_], axis: int) -> float:
         return 0.0
     low, high = np.searchsorted(profile, [0.01 * profile[-1], 0.99 * profile[-1]])
     return float(high - low + 1)
-
-
-def _axis_of(code: str) -> str:
-    return {"R": "r", "L": "r", "A": "a", "P": "a", "S": "s", "I": "s"}[code]
 
 
 def _likeness(prepared: Prepared, reference: Reference) -> float:

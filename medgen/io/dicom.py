@@ -17,10 +17,12 @@ import psutil
 from numpy.typing import NDArray
 
 from medgen.faults import Fault, FaultyDataError, fail
+from medgen.hounsfield import AIR
 from medgen.io.consistency import copies, counted, grouped, mixed
-from medgen.io.dicom_files import list_files
+from medgen.io.dicom_files import list_files, without_header
 from medgen.io.grids import far
-from medgen.io.headers import Identity, identify, patient_of, read_header
+from medgen.io.headers import patient_of, read_header
+from medgen.io.identity import Identity, identify, identify_headless
 from medgen.io.nifti import check_finite
 from medgen.io.pixels import decode
 from medgen.io.slices import stack
@@ -107,7 +109,14 @@ def _survey(folder: Path, *, deep: bool = True) -> tuple[list[tuple[Path, Identi
     listing = list_files(folder, deep=deep)
     faults = list(listing.faults)
     named = [(path, _collected(identify, faults, path)) for path in listing.files]
-    return [(path, item) for path, item in named if item is not None], faults
+    found = [(path, item) for path, item in named if item is not None]
+    for path in listing.headless:
+        # What is no scan is left aside with its file header or without.
+        if (item := identify_headless(path)) is not None:
+            found.append((path, item))
+        else:
+            faults.append(without_header(path))
+    return found, faults
 
 
 def _series(found: list[tuple[Path, Identity]]) -> list[Series]:
@@ -166,7 +175,12 @@ def read_dicom(path: str | Path, *, slices: int | None = None) -> Volume:
     order = list(result.order)
     data = np.concatenate([values for values in pixels if values is not None])[order]
     scale = np.array([pair for header in headers for pair in header.scale])[order]
-    data = _rescaled(data, scale).transpose(2, 1, 0)
+    padding = [header.padding for header in headers for _ in header.scale]
+    padded = _padded(data, [padding[index] for index in order])
+    data = _rescaled(data, scale)
+    if padded is not None:
+        data = _without_padding(data, padded, series.modality)
+    data = data.transpose(2, 1, 0)
     check_finite(path, data, allow_nan=False)
     if headers[0].photometric == "MONOCHROME1" and series.modality not in _QUANTITATIVE:
         logger.info("MONOCHROME1 image inverted, so that larger values are brighter")
@@ -242,6 +256,30 @@ def _rescaled(data: NDArray[Any], scale: NDArray[np.float64]) -> NDArray[Any]:
         if data.dtype.kind in "iu" and data.itemsize <= 2:
             return data.astype(np.float32) * slope.astype(np.float32) + intercept.astype(np.float32)
         return (data * slope + intercept).astype(np.float32)
+
+
+def _padded(data: NDArray[Any], padding: list[tuple[int, int] | None]) -> NDArray[np.bool_] | None:
+    """Where stored values, (slice, row, column), are those that stand for no measurement; None if nowhere."""
+    mask = np.zeros(data.shape, dtype=bool)
+    for values, own, ends in zip(data, mask, padding, strict=True):
+        if ends is not None:
+            np.logical_and(values >= ends[0], values <= ends[1], out=own)
+    return mask if mask.any() and not mask.all() else None
+
+
+def _without_padding(data: NDArray[Any], padded: NDArray[np.bool_], modality: str) -> NDArray[Any]:
+    """Values, (slice, row, column), with padding set to the darkest that was measured: air, in CT.
+
+    A padding value that lies among the measured ones cannot be told from them (headers are wrong, too), and stays.
+    """
+    low, high = data[~padded].min(), data[~padded].max()
+    stand_in = data[padded]
+    if ((stand_in >= low) & (stand_in <= high)).any():
+        return data
+    # A tomogram without its intercept is not in HU: its darkest value is the best that is known of air.
+    dark = AIR if modality == "CT" and low < 0 else float(low)
+    logger.info("%d voxels of padding set to %g", int(padded.sum()), dark)
+    return np.where(padded, data.dtype.type(dark), data)
 
 
 def patient_key(folder: str | Path) -> str:

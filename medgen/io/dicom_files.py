@@ -25,10 +25,12 @@ class Listing:
 
     Attributes:
         files: DICOM files, sorted.
+        headless: Files named as images that hold DICOM data without its file header.
         faults: Entries that should be DICOM files and are not, or cannot be looked at.
     """
 
     files: tuple[Path, ...]
+    headless: tuple[Path, ...]
     faults: tuple[Fault, ...]
 
 
@@ -109,7 +111,14 @@ def list_files(folder: str | Path, *, deep: bool = True) -> Listing:
                 files.append(path)
             elif found == "other":
                 others.append(path)
-    return Listing(tuple(sorted(files)), tuple(faults + _pretenders(files, others)))
+    headless, wrong = _pretenders(files, others)
+    return Listing(tuple(sorted(files)), tuple(headless), tuple(faults + wrong))
+
+
+def without_header(path: Path) -> Fault:
+    """The fault of an image without its file header."""
+    action = "write it again as a DICOM file, for example with dcmconv"
+    return Fault(str(path), _NO_HEADER, _READABLE, action)
 
 
 def _kind(path: Path, root: Path) -> str | Fault:
@@ -146,24 +155,23 @@ def _unreadable(path: Path, error: Exception) -> Fault:
     return Fault(str(path), f"cannot be read ({reason})", _READABLE, "check permissions")
 
 
-def _pretenders(files: list[Path], others: list[Path]) -> list[Fault]:
-    """Faults for files that are named as DICOM files, or as the DICOM files beside them, and are none."""
+def _pretenders(files: list[Path], others: list[Path]) -> tuple[list[Path], list[Fault]]:
+    """Of the files that are named as DICOM files, or as the DICOM files beside them, those without header; faults."""
     patterns = {_pattern(path) for path in files}
-    faults = []
+    faults, headless = [], []
     for path in others:
         packed = path.suffix.lower() in _PACKED
         bare = path.with_suffix("") if packed else path
         named = bare.name.lower().endswith(_SUFFIXES) or _pattern(bare) in patterns
         if is_headless(path) and (named or path.suffix in ("", ".bin") or path.suffix[1:].isdigit()):
-            action = "write it again as a DICOM file, for example with dcmconv"
-            faults.append(Fault(str(path), _NO_HEADER, _READABLE, action))
+            headless.append(path)
         elif named and packed:
             found = "a packed file that is named as an image of this folder"
             faults.append(Fault(str(path), found, _READABLE, "unpack it, or remove it"))
         elif named:
             found = "an empty file" if path.stat().st_size == 0 else "named as an image, but not a DICOM file"
             faults.append(Fault(str(path), found, _READABLE, "copy or export it again"))
-    return faults
+    return headless, faults
 
 
 def _pattern(path: Path) -> tuple[Path, str]:

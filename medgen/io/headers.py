@@ -35,53 +35,8 @@ _GROUPS = {
     "StackID": "FrameContentSequence",
 }
 _LENGTHS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-# Objects with rows and columns, or with neither, that are no scan: they are left aside.
-_NOT_SCANS = (
-    "SEG",
-    "SR",
-    "PR",
-    "KO",
-    "DOC",
-    "PLAN",
-    "REG",
-    "RWV",
-    "AU",
-    "ECG",
-    "RTSTRUCT",
-    "RTPLAN",
-    "RTDOSE",
-    "RTRECORD",
-)
-_NOT_SCAN_CLASSES = {
-    "1.2.840.10008.1.3.10": "DICOMDIR",
-    "1.2.840.10008.5.1.4.1.1.4.2": "MR spectroscopy",
-    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
-    "1.2.840.10008.5.1.4.1.1.66.7": "SEG",
-    "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
-    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
-    "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
-}
-_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _COMPONENTS = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M_FFE", "PHASE MAP"}
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a file is, without its pixels.
-
-    Attributes:
-        uid: SeriesInstanceUID.
-        number: SeriesNumber, or "".
-        modality: Such as ``"MR"``.
-        other: What it is, such as ``"SEG"``, for objects that are no scan; "" for scans.
-        flags: What may identify the patient in the pixels themselves, in words.
-    """
-
-    uid: str
-    number: str
-    modality: str
-    other: str
-    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +50,7 @@ class Header:
         instance: SOPInstanceUID and InstanceNumber, "" where missing.
         slices: One per frame; empty where the file does not say where its frames lie.
         scale: Rescale slope and intercept per frame.
+        padding: Stored values, lowest and highest, that stand for no measurement; None where the file names none.
         traits: Per frame, what all frames of one volume have in common: name in words → value.
         faults: Why the file cannot be used, without its relation to others.
     """
@@ -105,49 +61,9 @@ class Header:
     instance: tuple[str, str]
     slices: tuple[Slice, ...]
     scale: tuple[tuple[float, float], ...]
+    padding: tuple[int, int] | None
     traits: tuple[Mapping[str, Any], ...]
     faults: tuple[Fault, ...]
-
-
-def identify(path: Path) -> Identity:
-    """What a file is: series UID, number, modality, and whether it is a scan at all.
-
-    Raises:
-        FaultyDataError: If the file is damaged.
-    """
-
-    def look() -> Identity:
-        tags = ["SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "SOPClassUID", "ImageType"]
-        tags += ["BurnedInAnnotation", "RecognizableVisualFeatures", "ConversionType"]
-        check_file(path)
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        kind = dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or ""
-        modality = str(dataset.get("Modality") or "?")
-        other = _NOT_SCAN_CLASSES.get(str(kind), modality if modality in _NOT_SCANS else "")
-        if "Rows" not in dataset and not other:
-            # pydicom reads a file that ends early without complaint: an image class without rows is one of these.
-            if not kind or "Image Storage" in getattr(kind, "name", ""):
-                raise fail(path, "no Rows in its header: truncated or damaged", _COMPLETE, _AGAIN)
-            other = getattr(kind, "name", "") or modality
-        if "SeriesInstanceUID" not in dataset and other not in ("", "DICOMDIR"):
-            raise EOFError
-        number = str(dataset.get("SeriesNumber") or "").strip()
-        flags = () if other else tuple(_flags(dataset, str(kind)))
-        uid = str(dataset.get("SeriesInstanceUID", ""))
-        return Identity(uid, number if number.isdigit() else "", modality, other, flags)
-
-    return _guarded(path, look)
-
-
-def _flags(dataset: Dataset, kind: str) -> list[str]:
-    flags = []
-    if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
-        flags.append("text burned into the pixels (BurnedInAnnotation is YES)")
-    if str(dataset.get("RecognizableVisualFeatures") or "").upper() == "YES":
-        flags.append("recognisable features (RecognizableVisualFeatures is YES)")
-    if kind.startswith(_CAPTURE) or "ConversionType" in dataset:
-        flags.append("secondary captures, which often show text")
-    return flags
 
 
 def patient_of(path: Path) -> str:
@@ -162,7 +78,7 @@ def patient_of(path: Path) -> str:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
         return str(dataset.get("PatientID") or "")
 
-    return _guarded(path, look)
+    return guarded(path, look)
 
 
 def read_header(path: Path) -> Header:
@@ -179,10 +95,10 @@ def read_header(path: Path) -> Header:
         check_file(path)
         return _parse(pydicom.dcmread(path), path)
 
-    return _guarded(path, look)
+    return guarded(path, look)
 
 
-def _guarded(path: Path, function: Callable[[], T]) -> T:
+def guarded(path: Path, function: Callable[[], T]) -> T:
     """The function's result; whatever pydicom raises on a damaged file becomes one clear error."""
     try:
         with quiet():
@@ -244,7 +160,22 @@ def _parse(dataset: Dataset, path: Path) -> Header:
     complete = len(slices) == count and min(size) > 1
     instance = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("InstanceNumber") or "")
     places = tuple(slices) if complete else ()
-    return Header(path, dataset, photometric, instance, places, tuple(scale), tuple(traits), tuple(faults))
+    padding = _padding(dataset, bits)
+    return Header(path, dataset, photometric, instance, places, tuple(scale), padding, tuple(traits), tuple(faults))
+
+
+def _padding(dataset: Dataset, bits: int) -> tuple[int, int] | None:
+    """PixelPaddingValue, up to PixelPaddingRangeLimit; writers mix up their signs, which the pixels' own decides."""
+    try:
+        ends = [int(dataset[key].value) for key in _PADDING if key in dataset and dataset[key].value not in (None, "")]
+    except (TypeError, ValueError):
+        return None
+    if not ends or "PixelPaddingValue" not in dataset or bits not in (8, 16, 32):
+        return None
+    signed = _whole(dataset, "PixelRepresentation", 0) == 1
+    wrapped = [end % (1 << bits) for end in ends]
+    values = [end - (1 << bits) if signed and end >= 1 << (bits - 1) else end for end in wrapped]
+    return min(values), max(values)
 
 
 def _bits(dataset: Dataset, wrong: Callable[..., None]) -> int:

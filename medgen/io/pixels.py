@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medgen.faults import FaultyDataError, fail
-from medgen.io.quiet import quiet
+from medgen.io.quiet import mute, quiet
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _AGAIN = "copy or export it again"
@@ -25,6 +27,19 @@ _GAIN = 1000
 # A deflated file is unpacked as a whole; images gain a factor of 2 to 10.
 _DEFLATED_SMALL = 128 << 20
 _DEFLATED_GAIN = 20
+# Who decodes what: the same on every machine, whatever else is installed. All are dependencies of this package.
+_DECODERS = {
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGExtended12Bit: "gdcm",
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.JPEG2000Lossless: "pillow",
+    uid.JPEG2000: "pillow",
+    uid.RLELossless: "pydicom",
+}
+_READ = "pixels uncompressed or in RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 2000"
 _PIXEL_GROUP = 0x7FE0
 # Digital signatures, and padding.
 _BEHIND_PIXELS = (0xFFFA, 0xFFFC)
@@ -141,8 +156,16 @@ def decode(path: Path, dataset: Dataset) -> NDArray[Any]:
     Raises:
         FaultyDataError: If the pixels are damaged, or compressed in a way that no installed decoder reads.
     """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    packed = syntax is not None and syntax.is_compressed and not syntax.is_deflated
+    if packed and syntax not in _DECODERS:
+        action = "export it again in one of these, uncompressed for example"
+        raise fail(path, f"pixels in {syntax.name} ({syntax}), which nothing here decodes", _READ, action)
     try:
-        with quiet():
+        plugin = _DECODERS[syntax] if packed else ""
+        with quiet(), mute() if plugin == "gdcm" else nullcontext():
+            if plugin:
+                dataset.pixel_array_options(decoding_plugin=plugin)
             values: NDArray[Any] = dataset.pixel_array
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         values = values if values.ndim == 3 else values[None]
@@ -153,11 +176,12 @@ def decode(path: Path, dataset: Dataset) -> NDArray[Any]:
     except FaultyDataError:
         raise
     except Exception as error:  # decoders are plug-ins, each with errors of its own
-        syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "")
-        kind = "damaged pixels" if "Little Endian" in syntax else f"pixels that cannot be decoded ({syntax})"
-        reason = " ".join(str(error).split())[:80] if str(error) else type(error).__name__
-        action = "decompress it (gdcmconv --raw), or copy or export it again"
-        raise fail(path, f"{kind}: {reason}", "readable pixels", action) from None
+        reason = " ".join(str(error).split())[:400] if str(error) else type(error).__name__
+        if packed:
+            found = f"pixels that cannot be decoded ({syntax.name}, by {_DECODERS[syntax]}): {reason}"
+        else:
+            found = f"damaged pixels: {reason}"
+        raise fail(path, found, "readable pixels", "copy or export it again, uncompressed for example") from None
 
 
 def _stored(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:

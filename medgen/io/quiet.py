@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _LOCK = threading.Lock()
+_MUTE = threading.Lock()
 _USERS: list[warnings.catch_warnings] = []
 _COUNT = [0]
 _LEVEL = [logging.NOTSET]
@@ -39,3 +42,25 @@ def quiet() -> Iterator[None]:
             if _COUNT[0] == 0:
                 _USERS.pop().__exit__(None, None, None)
                 log.setLevel(_LEVEL[0])
+
+
+@contextmanager
+def mute() -> Iterator[None]:
+    """Nothing on the standard error of the whole process inside the block; one thread at a time.
+
+    For decoders in C that print what is raised as an error anyway. What other threads print meanwhile is lost, so the
+    block should be as short as the decoding of one file.
+    """
+    with _MUTE:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without standard error
+            yield
+            return
+        try:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -15,6 +15,8 @@ from medgen.volume import Grid
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 # Below this, rows and columns that are not quite perpendicular to the stack are rounding; the affine keeps the shear.
 _TILT_DEGREES = 0.25
+# Positions written with fewer decimals than these are rounded on purpose, not by a program.
+_COARSEST_ROUNDING, _ROUNDED_SHARE = 0.1, 0.1
 _GAPS, _ONE_EACH = "irregular spacing", "one slice per position"
 
 
@@ -56,7 +58,8 @@ def stack(slices: Sequence[Slice], source: str, *, complete: bool = True, hint: 
     """Order slices along their normal and find the grid they make.
 
     Slices must share size, spacing and orientation, lie at distinct and regular positions (each gap within 1 % or
-    0.01 mm of the median gap), and be stacked along their normal (within 0.25 degrees).
+    0.01 mm of the median gap, or all positions where rounding to the decimals they are written with puts them), and be
+    stacked along their normal (within 0.25 degrees, or what that rounding makes).
 
     Args:
         slices: The slices in any order.
@@ -93,7 +96,9 @@ def stack(slices: Sequence[Slice], source: str, *, complete: bool = True, hint: 
     affine[:3, 0] = row * slices[0].spacing[1]
     affine[:3, 1] = column * slices[0].spacing[0]
     # The mean step, not the normal: it also places the last slice where the file says it is.
-    affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(slices) - 1)
+    step = (positions[order[-1]] - positions[order[0]]) / (len(slices) - 1)
+    # A tilt that is rounding would shear the grid.
+    affine[:3, 2] = normal * (step @ normal) if _rounding(positions) and _tilt(step, normal) > 0.01 else step
     affine[:3, 3] = positions[order[0]]
     rows, columns = slices[0].size
     return Stack(tuple(order.tolist()), Grid((columns, rows, len(slices)), _LPS_TO_RAS @ affine), ())
@@ -154,6 +159,9 @@ def _irregular(
     lengths = np.linalg.norm(steps, axis=1)
     median = float(np.median(lengths))
     wrong = np.abs(lengths - median) > max(0.01, 0.01 * median)
+    unit = _rounding(positions)
+    if wrong.any() and not same.any() and _evenly_rounded(positions, unit, median):
+        wrong[:] = False
     if wrong.any():
         first = int(np.argmax(wrong))
         missing = round(float(lengths[first]) / median) - 1
@@ -162,19 +170,46 @@ def _irregular(
             f"{_GAPS}: {int(wrong.sum())} of {len(lengths)} gaps differ, first {lengths[first]:.3f} mm "
             f"between {names[first]} and {names[first + 1]}" + (f" ({missing} missing?)" if whole else "")
         )
-        action = "add the missing slices, or resample the series to a regular spacing knowingly"
+        action = "add the missing slices" if whole else "export it with even spacing, or resample it to one knowingly"
         faults.append(Fault(source, found, f"{median:.3f} mm between all slices", action))
     total = steps.sum(axis=0)
-    cosine = float(np.clip(total @ normal / np.linalg.norm(total), -1, 1))
-    degrees = float(np.degrees(np.arccos(cosine)))
-    if degrees > _TILT_DEGREES:
+    degrees = _tilt(total, normal)
+    if degrees > max(_TILT_DEGREES, float(np.degrees(np.arctan2(1.5 * unit, np.linalg.norm(total))))):
         found = f"gantry tilt of {degrees:.1f} degrees: slices are not stacked along their normal"
         action = "resample the series to a regular grid knowingly, for example with dcm2niix"
         faults.append(Fault(source, found, "slices stacked along their normal", action))
     elif not wrong.any():
         line = positions[0] + np.linspace(0, 1, len(positions))[:, None] * (positions[-1] - positions[0])
         drift = float(np.linalg.norm(positions - line, axis=1).max())
-        if drift > max(0.05, 0.05 * median) and not same.any():
+        if drift > max(0.05, 0.05 * median, 1.5 * min(unit, _ROUNDED_SHARE * median)) and not same.any():
             found = f"slices that leave a straight line by {drift:.2f} mm"
             faults.append(Fault(source, found, "a straight stack", "resample the series to a regular grid knowingly"))
     return faults
+
+
+def _tilt(step: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
+    """Degrees between the direction of a stack and the normal of its slices."""
+    cosine = float(np.clip(step @ normal / np.linalg.norm(step), -1, 1))
+    return float(np.degrees(np.arccos(cosine)))
+
+
+def _rounding(positions: NDArray[np.float64]) -> float:
+    """The unit (mm) that positions are rounded to where it is 0.1 or 0.01 mm; 0 where they are finer, or all whole."""
+    moving = positions[:, np.ptp(positions, axis=0) > 1e-6]
+    if moving.size == 0 or np.allclose(moving, moving.round(), rtol=0, atol=1e-6):
+        return 0.0
+    for unit in (_COARSEST_ROUNDING, _COARSEST_ROUNDING / 10):
+        if np.allclose(moving, (moving / unit).round() * unit, rtol=0, atol=1e-6):
+            return unit
+    return 0.0
+
+
+def _evenly_rounded(positions: NDArray[np.float64], unit: float, step: float) -> bool:
+    """Whether some even positions, rounded to the unit, are these: rounding does not add up, wrong gaps do."""
+    if unit == 0:
+        return False
+    rows = np.arange(len(positions))
+    design = np.stack([rows, np.ones(len(rows))], axis=1)
+    line = design @ np.linalg.lstsq(design, positions, rcond=None)[0]
+    # Half a unit by rounding itself, and a little for the line, which is fitted to the rounded places.
+    return bool(np.abs(positions - line).max() <= min(0.75 * unit, _ROUNDED_SHARE * step))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel import orientations
 from numpy.typing import ArrayLike, NDArray
 
+from medgen.hounsfield import without_padding
 from medgen.volume import Grid, Volume
 
 # Pictures larger than this gain nothing in a report; smaller ones are interpolated up to it, in world coordinates.
@@ -80,8 +80,8 @@ class Plane:
 def canonical(grid: Grid) -> Grid:
     """The same voxels with axes permuted and flipped to run nearest to right, anterior and superior."""
     shape, spacing = [0, 0, 0], [0.0, 0.0, 0.0]
-    for source, (target, _) in enumerate(orientations.io_orientation(grid.affine)):
-        shape[int(target)], spacing[int(target)] = grid.shape[source], grid.spacing[source]
+    for source, (target, _) in enumerate(grid.axes):
+        shape[target], spacing[target] = grid.shape[source], grid.spacing[source]
     return grid.centred(shape, spacing)
 
 
@@ -101,7 +101,7 @@ def bounding_box(volume: Volume, margin: float = 6.0) -> Box:
         margin: Air to keep around it, in mm.
     """
     grid = canonical(volume.grid)
-    data = volume.data[0]
+    data = without_padding(volume.data[0])
     sample = data[:: max(1, data.shape[0] // 64), :: max(1, data.shape[1] // 64), :: max(1, data.shape[2] // 64)]
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:

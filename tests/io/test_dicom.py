@@ -278,3 +278,48 @@ def test_any_damage_gives_an_image_or_one_clear_error(tmp_path_factory, make_ser
     except DataError as error:
         message = str(error)
     assert "SECRET" not in message
+
+
+def padded_series(folder, make_series, modality, stored, pad, **more):
+    """A series with a corner of padding; and where it is, (i, j, k)."""
+    data = np.random.default_rng(0).integers(100, 1500, (5, 6, 8)).astype(stored)
+    data[:, :2, :3] = pad
+
+    def edit(index, item):
+        item.Modality = modality
+        if modality == "CT":
+            item.RescaleSlope, item.RescaleIntercept = 1, -1024
+        for name, (kind, value) in more.items():
+            item.add_new(name, kind, value)
+
+    where = np.zeros((8, 6, 5), dtype=bool)
+    where[:3, :2] = True
+    return make_series(folder, data, edit=edit), where
+
+
+@pytest.mark.parametrize(
+    ("stored", "pad", "kind", "value"),
+    [("int16", -2000, "SS", -2000), ("int16", -2000, "US", 63536), ("uint16", 63536, "US", 63536)],
+)
+def test_padding_of_a_tomogram_is_air(tmp_path, make_series, stored, pad, kind, value):
+    folder, where = padded_series(tmp_path, make_series, "CT", stored, pad, PixelPaddingValue=(kind, value))
+    volume = io.read(folder)
+    assert (volume.data[0][where] == -1000).all()
+    assert volume.data[0][~where].min() >= 100 - 1024
+
+
+def test_padding_of_other_images_is_their_darkest_value(tmp_path, make_series):
+    folder, where = padded_series(tmp_path, make_series, "MR", "uint16", 60000, PixelPaddingValue=("US", 60000))
+    values = io.read(folder).data[0]
+    assert (values[where] == values[~where].min()).all()
+
+
+def test_a_range_of_padding_is_padding(tmp_path, make_series):
+    more = {"PixelPaddingValue": ("SS", -3024), "PixelPaddingRangeLimit": ("SS", -1900)}
+    folder, where = padded_series(tmp_path, make_series, "CT", "int16", -2000, **more)
+    assert (io.read(folder).data[0][where] == -1000).all()
+
+
+def test_a_padding_value_among_measured_ones_changes_nothing(tmp_path, make_series):
+    folder, where = padded_series(tmp_path, make_series, "MR", "uint16", 700, PixelPaddingValue=("US", 700))
+    assert (io.read(folder).data[0][where] == 700).all()
