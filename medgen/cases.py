@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medgen import files, io
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.intake import Intake
 from medgen.processes import thread_pool
 from medgen.seeds import derive
 from medgen.volume import Volume
@@ -191,6 +192,7 @@ class Manifest:
         cases: Ids are unique, also where upper and lower case are the same.
         labels: Name per label value, without 0 (background); may be empty.
         named_by_folders: Whether ids are the names of DICOM folders, which scanners and archives name after patients.
+        intake: How the cases were found, and what was left out.
 
     Raises:
         DataError: If an id is unsafe or occurs twice.
@@ -201,6 +203,7 @@ class Manifest:
     cases: tuple[Case, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     named_by_folders: bool = False
+    intake: Intake = field(default_factory=Intake)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -290,7 +293,13 @@ class Manifest:
             raise DataError(f"{path}: attribute {min(clash)!r} is the name of a manifest column; rename the attribute")
         files.write_csv(path, [self._row(case, path, extra) for case in self.cases], (*COLUMNS, *extra))
         labels = {str(value): name for value, name in sorted(self.labels.items())}
-        files.write_json(path.with_suffix(".json"), {"name": self.name, "labels": labels})
+        about: dict[str, Any] = {"name": self.name, "labels": labels}
+        if self.intake.channels:
+            about["channels"] = list(self.intake.channels)
+        if self.intake.regions:
+            about["regions"] = {name: list(numbers) for name, numbers in self.intake.regions.items()}
+            about["class_order"] = list(self.intake.class_order)
+        files.write_json(path.with_suffix(".json"), about)
 
     def _row(self, case: Case, path: Path, extra: Sequence[str]) -> dict[str, str]:
         for file in case_files(case):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator
 
 from medgen import tracking
+from medgen.account import account
 from medgen.anomaly import contamination, kept
 from medgen.anomaly.detectability import DetectabilityConfig, detectability
 from medgen.anomaly.detector import AnomalyDetector
@@ -132,7 +133,7 @@ def run(
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
     manifest = load_cohort(config.data, config.cohort)
-    names.warn(manifest.named_by_folders)
+    names.announce(manifest)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )
@@ -210,6 +211,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         trainings.append(describe_training(settings.family, estimate, config.anomaly.folds))
     copies = 1 + config.evaluation.per_scan
     return [
+        *account(manifest),
         f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {subjects} subjects in "
         f"{config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
         f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",

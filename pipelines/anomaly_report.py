@@ -97,6 +97,7 @@ def run_report(
     report = Report("Anomaly detection", f"{manifest.name}: {len(manifest)} scans", run_id)
     report.verdict(*_verdict(summary))
     _cohort(report, config, detector.preprocess, parts, failures)
+    names.taken(report, manifest)
     _training(report, detector, histories)
     choice_section(report, detector.choice)
     _voxel_level(report, summary)

@@ -25,8 +25,10 @@ def data_check(
     path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -34,16 +36,19 @@ def data_check(
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
+    from medgen.account import account
+    from medgen.advice import as_options
     from medgen.faults import visible
     from medgen.files import write_json
     from medgen.integrity import check
 
+    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
     with bar("checking") as progress:
-        result = check(
-            path, _cohort(layout, images, masks, root, fill, unscaled, slices), workers=workers or 2, progress=progress
-        )
+        result = check(path, settings, workers=workers or 2, progress=progress)
+    for line in [] if result.manifest is None else account(result.manifest):
+        typer.echo(visible(as_options(line)))
     for fault in result.faults:
-        typer.echo(visible(str(replace(fault, found=f"found {fault.found}"))), err=True)
+        typer.echo(visible(as_options(str(replace(fault, found=f"found {fault.found}")))), err=True)
     for note in result.notes:
         typer.echo(visible(f"note: {note}"), err=True)
     if json_file is not None:
@@ -79,7 +84,9 @@ def data_implant(
         Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
     ] = None,
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -89,7 +96,7 @@ def data_implant(
     from medgen.cohorts import implant_cohort
     from medgen.layouts import load_cohort
 
-    manifest = load_cohort(cohort, _cohort(layout, images, None, root, fill, unscaled, slices))
+    manifest = load_cohort(cohort, _cohort(layout, images, None, leave_out, subjects, root, fill, unscaled, slices))
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
@@ -101,8 +108,10 @@ def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -119,7 +128,7 @@ def data_import(
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    settings = _cohort(layout, images, masks, root, fill, unscaled, slices)
+    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
 
 
@@ -179,16 +188,26 @@ def card_new(path: Annotated[Path, typer.Argument(metavar="PATH", help="File to 
 
 def _cohort(
     layout: str,
-    images: str | None,
+    images: list[str] | None,
     masks: str | None,
-    root: list[Path] | None = None,
-    fill: float | None = None,
-    unscaled: bool = False,
-    slices: int | None = None,
+    leave_out: list[str] | None,
+    subjects: str | None,
+    root: list[Path] | None,
+    fill: float | None,
+    unscaled: bool,
+    slices: int | None,
 ) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
-    given = {"layout": layout, "images": images, "masks": masks, "roots": tuple(root or ())}
-    read = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    # One glob is a pattern; several are channels.
+    globs = images[0] if images and len(images) == 1 else images or None
+    given = {
+        "layout": layout,
+        "images": globs,
+        "masks": masks,
+        "leave_out": leave_out or (),
+        "roots": tuple(root or ()),
+    }
+    read = {"subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
     return parse_config(CohortConfig, {**given, **read}, source="command line")

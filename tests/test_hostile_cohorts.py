@@ -75,7 +75,7 @@ TABLES = {
     "escape-codes": HEAD + b"a,\x1b[31ms,images/c0.nii.gz,\n",
     "column-missing": b"name,file\na,images/c0.nii.gz\n",
     "column-twice": b"id,id,image\na,b,images/c0.nii.gz\n",
-    "semicolons": b"id;image\na;images/c0.nii.gz\n",
+    "semicolons-and-commas": b"id;image,mask\na;images/c0.nii.gz,\n",
     "password-file": HEAD + b"a,s,/etc/passwd,\n",
     "device": HEAD + b"a,s,/dev/zero,\n",
     "leaves": HEAD + b"a,s,../../../../../../etc/passwd,\n",
@@ -287,6 +287,18 @@ def test_the_record_of_a_check(cohort):
         "files": [],
         "faults": [],
         "notes": [],
+        "taken": {
+            "layout": "folder",
+            "subjects_from": "nothing says whose scans they are: each counts as another subject's",
+            "masks_from": "the folder masks",
+            "decisions": [],
+            "left_out": [],
+            "channels": [],
+            "regions": {},
+            "scans": 3,
+            "masks": 3,
+            "subjects": 3,
+        },
     }
     (cohort / "images" / "c0.nii.gz").write_bytes(b"x")
     record = check(cohort).record(cohort)

@@ -57,7 +57,7 @@ def test_ambiguous_names_are_refused_and_patterns_help(tmp_path):
     assert "cohort.images=" in refusal(tmp_path)
     manifest = load_cohort(tmp_path, CohortConfig(images="*_T1w.nii.gz", masks="{id}_labels.nii.gz"))
     assert summary(manifest)[0] == ("10", "10", ["10_T1w.nii.gz"], "10_labels.nii.gz")
-    assert "no file matches cohort.masks" in refusal(tmp_path, images="*_T1w.nii.gz", masks="{id}_nope.nii.gz")
+    assert "no file matches 'cohort.masks={id}_n" in refusal(tmp_path, images="*_T1w.nii.gz", masks="{id}_n.nii.gz")
     assert "no images found" in refusal(tmp_path, images="*_T3w.nii.gz")
     assert "cohort.masks without cohort.images" in refusal(tmp_path, layout="folder", masks="{id}_labels.nii.gz")
 
@@ -123,7 +123,7 @@ def test_nnunet(tmp_path):
     }
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     manifest = load_cohort(tmp_path)
-    assert manifest.labels == {1: "edema-1", 2: "core"}
+    assert manifest.labels == {1: "rest of edema", 2: "core"}
     assert summary(manifest)[0] == ("a", "a", ["a_0000.nii.gz", "a_0001.nii.gz"], "a.nii.gz")
     assert summary(manifest)[2] == ("c", "c", ["c_0000.nii.gz", "c_0001.nii.gz"], None)
     (tmp_path / "imagesTr" / "a_0001.nii.gz").unlink()
