@@ -99,12 +99,14 @@ class CohortConfig(Config):
 _DEFAULT = CohortConfig()
 
 
-def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
-    """Find the cases of a cohort and whom they belong to, without opening any image.
+def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool = True) -> Manifest:
+    """Find the cases of a cohort and whom they belong to; images are opened only where names leave a choice.
 
     Args:
         path: A folder, a manifest CSV, or a ``dataset.json``.
         config: Layout and patterns.
+        ask: Refuse names that look like several scans of one subject where nothing says whose they are. False where
+            nothing depends on it, as for synthetic scans, which show nobody.
 
     Returns:
         The manifest, sorted by case id except for a CSV, which keeps its order. Cases of MSD and nnU-Net folders
@@ -113,7 +115,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
 
     Raises:
         FaultyDataError: A :class:`medgen.errors.DataError` with everything that is wrong with the layout: nothing
-            found, missing files, ambiguous names, unknown subjects, unsafe or double ids.
+            found, missing files, ambiguous names, unknown or unclear subjects, unsafe or double ids.
     """
     path = Path(path)
     if not exists(path):
@@ -149,7 +151,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         cases, more = with_participants(cases, root)
         decisions += more
     faults += _bad_ids(cases, source)
-    told = owned(cases, root, config.subjects, layout, found.subjects_by, ask=not faults)
+    told = owned(cases, root, config.subjects, layout, found.subjects_by, ask=ask and not faults)
     cases, faults, decisions = told.cases, [*faults, *told.faults], [*decisions, *told.decisions]
     if config.slices is not None:
         declared = {"slices": str(config.slices)}

@@ -133,7 +133,6 @@ def run(
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
     manifest = load_cohort(config.data, config.cohort)
-    names.announce(manifest)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )
@@ -149,6 +148,7 @@ def run(
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     ]
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         check_cohort(folder.out, manifest)
         names.write_manifest(manifest, folder.out / "manifest.csv")

@@ -37,8 +37,8 @@ def run(
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
-    names.announce(manifest)
     labelling = admit(config, manifest, progress)
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)

@@ -80,8 +80,8 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
-    names.announce(manifest)
     manifest = sound(manifest, config.workers)
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
         names.write_manifest(manifest, folder.out / "manifest.csv")
