@@ -133,6 +133,7 @@ def run(
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
     )

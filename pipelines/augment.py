@@ -37,6 +37,7 @@ def run(
         MedgenError: If configuration, data or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:

@@ -87,6 +87,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
         MedgenError: If configuration, data, synthetic scans or training are at fault.
     """
     manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:

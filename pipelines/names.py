@@ -29,9 +29,8 @@ def warn(named_by_folders: bool) -> None:
 
 
 def announce(manifest: Manifest) -> None:
-    """Say on stderr, before anything is written, what the cohort was taken for, and whether ids may name patients."""
+    """Say on stderr, before anything is written, what the cohort was taken for."""
     print("\n".join(map(visible, account(manifest))), file=sys.stderr)
-    warn(manifest.named_by_folders)
 
 
 def taken(report: Report, manifest: Manifest) -> None:

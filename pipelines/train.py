@@ -80,6 +80,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
+    names.warn(manifest.named_by_folders)
     manifest = sound(manifest, config.workers)
     names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
