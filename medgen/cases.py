@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import files, io
+from medgen.advice import apart
+from medgen.crops import crop_of
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.intake import Intake
@@ -77,7 +79,7 @@ class Case:
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
             if not first.grid.same_as(volume.grid):
                 raise GeometryError(
-                    f"{path}: {_difference(volume, first)} {self.images[0].name}; expected all channels of "
+                    f"{path}: {_difference(volume, first)} {apart(path, self.images[0])[1]}; expected all channels of "
                     f"case {self.id} on one grid; resample it to the first channel"
                 )
         image = first if len(volumes) == 1 else first.with_data(np.concatenate([volume.data for volume in volumes]))
@@ -129,9 +131,16 @@ def check_grid(case: Case, mask: Volume, image: Volume) -> None:
         GeometryError: Saying how they differ.
     """
     if not mask.grid.same_as(image.grid):
+        path, other = case.mask or Path(), case.images[0]
+        _, name = apart(path, other)
+        if (start := crop_of(mask.grid, image.grid)) is not None:
+            raise GeometryError(
+                f"{path}: {_difference(mask, image)} {name}: it was cropped, and begins at voxel {start} of it; expected "
+                "the mask on the grid of its image; save it at the image's full size, with zeros around"
+            )
         raise GeometryError(
-            f"{case.mask}: {_difference(mask, image)} {case.images[0].name}; expected the mask on the grid of its "
-            "image; resample the mask (nearest neighbour)"
+            f"{path}: {_difference(mask, image)} {name}; expected the mask on the grid of its image; resample the mask "
+            "(nearest neighbour)"
         )
 
 

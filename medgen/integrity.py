@@ -20,6 +20,7 @@ from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
+from medgen.listing import images_in, is_dicom_file
 from medgen.processes import thread_pool
 from medgen.volume import Volume
 
@@ -168,7 +169,7 @@ def _is_scan(path: Path) -> bool:
     """Whether a path is meant as one scan: a folder of DICOM files, or any file that is no list of a cohort."""
     try:
         if path.is_dir():
-            return io.has_dicom(path)
+            return io.has_dicom(path) and all(is_dicom_file(file) for file in images_in(path))
     except (OSError, ValueError):
         return True
     return path.suffix.lower() not in (".csv", ".json")
@@ -288,7 +289,7 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         )
     if image is not None and any(np.array_equal(mask.data[0], channel) for channel in image.data):
         action = "give the label map, or leave the case out"
-        faults.append(Fault(str(path), f"the same voxels as {case.images[0].name}", "a label map", action))
+        faults.append(Fault(str(path), f"the same voxels as {apart(path, case.images[0])[1]}", "a label map", action))
     if labels and (unknown := sorted(set(values) - set(labels))):
         found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
         known = ", ".join(str(value) for value in labels)

@@ -14,6 +14,7 @@ from medgen.intake import LeftOut, grouped
 MAC, HIDDEN = "._* of macOS", "hidden"
 # Scans in formats that medgen does not read, and pictures; other files are named by their suffix alone.
 _OTHER_IMAGES = (".mgz", ".mgh", ".mnc", ".mnc.gz", ".par", ".rec", ".img", ".img.gz", ".tif", ".tiff", ".v", ".ecat")
+_IMAGES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What belongs to a layout and is read, or describes the data for people.
 _OF_THE_LAYOUT = re.compile(
     r"manifest\.(csv|json)|subjects\.csv|dataset\.json|dataset_description\.json|participants\.(tsv|json)|card\.md"
@@ -50,6 +51,16 @@ def images_in(folder: Path, leave_out: Sequence[str] = ()) -> list[Path]:
     return sorted(path for path in here if not is_left_out(path, folder.parent, leave_out))
 
 
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is DICOM: by its name where this says so, else by its content."""
+    name = path.name.lower()
+    if name.endswith((*_IMAGES, *_OTHER_IMAGES)):
+        return False
+    return name.endswith((".dcm", ".ima")) or (
+        (path.suffix == "" or path.suffix[1:].isdigit()) and path.is_file() and io.is_dicom(path)
+    )
+
+
 def is_left_out(path: Path, root: Path, patterns: Sequence[str]) -> bool:
     """Whether a pattern of ``cohort.leave_out`` names a file: by its name, or by its path below the cohort.
 
@@ -73,10 +84,11 @@ def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tu
     reasons: list[tuple[str, str]] = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if os.path.normpath(Path(folder) / name) not in taken)
-        if os.path.normpath(folder) in taken:
-            folders[:] = []
-            continue
+        series = os.path.normpath(folder) in taken
         for name in names:
+            # What else lies in the folder of a DICOM series is told by its name.
+            if series and not name.lower().endswith(_IMAGES):
+                continue
             path = Path(folder) / name
             place = os.path.normpath(path)
             if place in taken or _companion(path, taken):
@@ -110,8 +122,8 @@ def _reason(path: Path, relative: Path) -> str:
     if name.endswith(_OTHER_IMAGES) and not io.is_image(path):
         end = next(end for end in _OTHER_IMAGES if name.endswith(end))
         return f"*{end}, a format that is not read"
-    if name.endswith((".dcm", ".ima")) or (path.suffix == "" and path.is_file() and io.is_dicom(path)):
-        return "DICOM"
+    if is_dicom_file(path):
+        return "DICOM, not read beside other images (medgen data import makes NIfTI of it)"
     if io.is_image(path):
         return "images that are neither a scan nor a mask here"
     return f"*{path.suffix.lower()}" if path.suffix else "without suffix"

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medgen import io
-from medgen.advice import apart, setting
+from medgen.advice import apart, quoted, setting
 from medgen.cases import Case
 from medgen.content import Traits, is_stripped_copy, traits
 from medgen.errors import DataError
-from medgen.faults import Fault
-from medgen.listing import images_in
+from medgen.faults import Fault, fail
+from medgen.listing import images_in, is_dicom_file
 from medgen.name_groups import Kinds, kinds_of
 
 _WORDS = (
@@ -107,7 +107,9 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
     Where names differ in one part only, such as ``p1`` and ``p1_final``, the content of some files tells label maps and
     copies without skull from scans.
     """
-    files = images_in(image_folder(path) or path, leave_out)
+    folder = image_folder(path) or path
+    files = images_in(folder, leave_out)
+    _refuse_mixed(folder, files)
     masks = {file: base for file in files if (base := mask_base(io.stem(file)))}
     images = [file for file in files if file not in masks]
     words = sorted({_word(io.stem(file)) for file in masks})
@@ -148,6 +150,22 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
         reasons=reasons,
         masks_by=", ".join(dict.fromkeys(told)) if any(case.mask for case in cases) else "",
     )
+
+
+def _refuse_mixed(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse slices of a DICOM series that lie among images of other formats, each of which is a whole scan."""
+    slices = [file for file in files if is_dicom_file(file)]
+    others = [file for file in files if file not in slices]
+    if slices and others:
+        example = others[0]
+        glob = f"*{example.name[len(io.stem(example)) :]}"
+        text = f"{len(slices)} DICOM files ({slices[0].name}) beside {len(others)} other images ({example.name})"
+        action = (
+            f"take the other images only: {setting('images', glob)}; or the DICOM series only: "
+            f"{setting('layout', 'dicom')}; for both, make NIfTI of the series first: medgen data import "
+            f"{quoted(folder)} OUT --layout dicom"
+        )
+        raise fail(folder, text, "one kind of image in a folder", action)
 
 
 def is_mask_word(part: str) -> bool:

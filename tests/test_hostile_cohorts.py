@@ -250,7 +250,7 @@ def test_an_image_is_no_mask_of_itself(cohort):
     values = np.random.default_rng(1).integers(1, 99, (1, *GRID.shape)).astype(np.int16)
     for folder, kind in (("images", np.float32), ("masks", np.int16)):
         io.write(Volume(values.astype(kind), GRID), cohort / folder / "c1.nii.gz")
-    assert "the same voxels as c1.nii.gz" in refused(cohort, "masks/c1.nii.gz")[0].found
+    assert "the same voxels as images/c1.nii.gz" in refused(cohort, "masks/c1.nii.gz")[0].found
 
 
 def test_all_that_is_wrong_with_a_mask(cohort):

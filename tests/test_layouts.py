@@ -8,6 +8,7 @@ from medgen import io
 from medgen.config import parse_config
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
+from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
@@ -255,3 +256,24 @@ def test_further_columns_of_the_subject_list_stay_with_the_cases(tmp_path):
         {"age": "45", "Sex": "F"},
         {"Sex": "M"},
     ]
+
+
+def test_dicom_beside_other_images_is_never_half_read_without_a_word(tmp_path, shared_data):
+    series = sorted((shared_data / "dicom" / "t1_sagittal_384").rglob("*.dcm"))
+    for folder in (tmp_path / "flat", tmp_path / "tree" / "P1" / "t1"):
+        folder.mkdir(parents=True)
+        for file in series:
+            (folder / file.name).write_bytes(file.read_bytes())
+    flat, deep = tree(tmp_path / "flat", "a.nii.gz", "b.nii.gz"), tree(tmp_path / "tree", "a.nii.gz", "b.nii.gz")
+    text = refusal(flat)
+    assert f"{len(series)} DICOM files" in text
+    assert "medgen data import" in text
+    (fault,) = check(flat).faults
+    assert "beside 2 other images" in fault.found
+    only = load_cohort(flat, CohortConfig(images="*.nii.gz"))
+    assert [case.id for case in only] == ["a", "b"]
+    (left,) = load_cohort(deep).intake.left_out
+    assert left.count == len(series)
+    assert left.reason.startswith("DICOM, not read")
+    (other,) = load_cohort(flat, CohortConfig(layout="dicom")).intake.left_out
+    assert other.files == ("a.nii.gz", "b.nii.gz")
