@@ -28,6 +28,8 @@ TODO = "TO BE FILLED IN"
 _BYTES = 1 << 20
 
 Text = Annotated[str, Field(min_length=2)]
+Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Counts = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 _ABSOLUTE = re.compile(
     r"(?<![\w.:/~])(?:/(?:home|Users|mnt|media|data|work|tmp|root|scratch|srv)/|[A-Za-z]:\\|~/|file://)\S*"
 )
@@ -63,6 +65,11 @@ class CardFields(Config):
         n_cases: Number of scans.
         n_subjects: Number of people, or of simulated subjects.
         spacing: Voxel size (mm) along i, j, k; the median if it varies.
+        spacing_range: Lowest and highest voxel size (mm) along i, j, k, where it was measured.
+        shape_range: Fewest and most voxels along i, j, k, where they were counted.
+        orientation: Directions of the array axes, such as ``RAS``, most frequent first.
+        sex: Number of people by sex, of those of whom it is stated.
+        age: Lowest and highest age in years, of those of whom it is stated.
         labels: Name per label value, without background.
         licence: Name of the licence, SPDX where there is one.
         source: Where it comes from, in words or as a public address.
@@ -83,6 +90,11 @@ class CardFields(Config):
     n_cases: Annotated[int, Field(ge=1)]
     n_subjects: Annotated[int, Field(ge=1)]
     spacing: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    spacing_range: tuple[Pair, Pair, Pair] | None = None
+    shape_range: tuple[Counts, Counts, Counts] | None = None
+    orientation: tuple[str, ...] = ()
+    sex: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    age: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(lt=90)]] | None = None
     labels: dict[int, str] = Field(default_factory=dict)
     licence: Text
     source: Text
@@ -154,29 +166,25 @@ def render(fields: CardFields, sections: Mapping[str, str]) -> str:
     return _markdown(fields.model_dump(mode="json", exclude_defaults=False), fields.name, sections)
 
 
-def new_card(
-    name: str,
-    *,
-    n_cases: int = 1,
-    n_subjects: int = 1,
-    spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    labels: Mapping[int, str] | None = None,
-    modality: str = TODO,
-) -> str:
-    """A card to fill in: every field and section is there; :func:`lint` names those that still hold template text."""
+def new_card(name: str, known: Mapping[str, Any] | None = None) -> str:
+    """A card to fill in: every field and section is there; :func:`lint` names those that still hold template text.
+
+    Args:
+        name: Of the data set.
+        known: Fields that were measured or stated; nothing is made up for the others.
+    """
+    given = dict(known or {})
     text = dict.fromkeys(
         ("licence", "source", "citation", "intended_use", "not_for", "preprocessing", "privacy", "description"), TODO
     )
-    front = {
+    front: dict[str, Any] = {
         "name": name,
         "version": "1",
         "kind": "collected",
         "description": text["description"],
-        "modality": modality,
-        "n_cases": n_cases,
-        "n_subjects": n_subjects,
-        "spacing": [round(float(step), 4) for step in spacing],
-        "labels": dict(labels or {}),
+        **{key: given.get(key, TODO) for key in ("modality", "n_cases", "n_subjects", "spacing")},
+        **{key: given[key] for key in ("spacing_range", "shape_range", "orientation", "sex", "age") if key in given},
+        "labels": dict(given.get("labels", {})),
         **{key: value for key, value in text.items() if key != "description"},
         "known_biases": [TODO],
         "provenance": {},
@@ -279,7 +287,10 @@ def _problems(front: Mapping[str, Any], body: str) -> list[str]:
         problems += [_describe(dict(item)) for item in error.errors(include_url=False)]
     else:
         problems += _contradictions(fields)
-    problems += [f"field {key}: still holds template text; fill it in" for key in front if TODO in str(front[key])]
+    unfilled = [key for key in front if TODO in str(front[key])]
+    # That text is no number follows from this.
+    problems = [text for text in problems if not text.startswith(tuple(f"field {key}:" for key in unfilled))]
+    problems += [f"field {key}: still holds template text; fill it in" for key in unfilled]
     found = _sections(body)
     for name in SECTIONS:
         if name not in found:

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import files, io
+from medgen.advice import apart
+from medgen.crops import crop_of
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
+from medgen.intake import Intake
 from medgen.processes import thread_pool
 from medgen.seeds import derive
 from medgen.volume import Volume
@@ -76,7 +79,7 @@ class Case:
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
             if not first.grid.same_as(volume.grid):
                 raise GeometryError(
-                    f"{path}: {_difference(volume, first)} {self.images[0].name}; expected all channels of "
+                    f"{path}: {_difference(volume, first)} {apart(path, self.images[0])[1]}; expected all channels of "
                     f"case {self.id} on one grid; resample it to the first channel"
                 )
         image = first if len(volumes) == 1 else first.with_data(np.concatenate([volume.data for volume in volumes]))
@@ -128,9 +131,16 @@ def check_grid(case: Case, mask: Volume, image: Volume) -> None:
         GeometryError: Saying how they differ.
     """
     if not mask.grid.same_as(image.grid):
+        path, other = case.mask or Path(), case.images[0]
+        _, name = apart(path, other)
+        if (start := crop_of(mask.grid, image.grid)) is not None:
+            raise GeometryError(
+                f"{path}: {_difference(mask, image)} {name}: it was cropped, and begins at voxel {start} of it; expected "
+                "the mask on the grid of its image; save it at the image's full size, with zeros around"
+            )
         raise GeometryError(
-            f"{case.mask}: {_difference(mask, image)} {case.images[0].name}; expected the mask on the grid of its "
-            "image; resample the mask (nearest neighbour)"
+            f"{path}: {_difference(mask, image)} {name}; expected the mask on the grid of its image; resample the mask "
+            "(nearest neighbour)"
         )
 
 
@@ -191,6 +201,7 @@ class Manifest:
         cases: Ids are unique, also where upper and lower case are the same.
         labels: Name per label value, without 0 (background); may be empty.
         named_by_folders: Whether ids are the names of DICOM folders, which scanners and archives name after patients.
+        intake: How the cases were found, and what was left out.
 
     Raises:
         DataError: If an id is unsafe or occurs twice.
@@ -201,6 +212,7 @@ class Manifest:
     cases: tuple[Case, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     named_by_folders: bool = False
+    intake: Intake = field(default_factory=Intake)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -290,7 +302,13 @@ class Manifest:
             raise DataError(f"{path}: attribute {min(clash)!r} is the name of a manifest column; rename the attribute")
         files.write_csv(path, [self._row(case, path, extra) for case in self.cases], (*COLUMNS, *extra))
         labels = {str(value): name for value, name in sorted(self.labels.items())}
-        files.write_json(path.with_suffix(".json"), {"name": self.name, "labels": labels})
+        about: dict[str, Any] = {"name": self.name, "labels": labels}
+        if self.intake.channels:
+            about["channels"] = list(self.intake.channels)
+        if self.intake.regions:
+            about["regions"] = {name: list(numbers) for name, numbers in self.intake.regions.items()}
+            about["class_order"] = list(self.intake.class_order)
+        files.write_json(path.with_suffix(".json"), about)
 
     def _row(self, case: Case, path: Path, extra: Sequence[str]) -> dict[str, str]:
         for file in case_files(case):

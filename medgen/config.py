@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -38,6 +39,8 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 # Configurations are written by people: a larger one is something else.
 _BYTES, _VALUES = 1 << 20, 100_000
+# Patterns for files and ids begin with signs that mean something else in YAML: *_T1w.nii.gz, {id}_labels.nii.gz.
+_PATTERN = re.compile(r"[*?]|\{(id|subject)\}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,7 +61,8 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
         cls: The configuration class.
         path: YAML file. Only plain data is accepted: tags never run code.
         overrides: Strings such as ``"model.latent=32"``; the value is parsed as YAML, so ``3``, ``true``,
-            ``[1, 2]`` and ``null`` have their YAML meaning.
+            ``[1, 2]`` and ``null`` have their YAML meaning. What begins with ``*``, ``?``, ``{id}`` or ``{subject}`` is
+            text as it stands.
 
     Returns:
         The validated, frozen configuration.
@@ -131,7 +135,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         if not separator or not key.strip():
             raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
         try:
-            value = plain_yaml(text, "value")
+            value = text if _PATTERN.match(text) else plain_yaml(text, "value")
         except ConfigError:
             raise ConfigError(f"override {item[:200]!r}: the value is not valid YAML") from None
         *parents, last = key.strip().split(".")

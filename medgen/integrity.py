@@ -6,17 +6,21 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medgen import io
+from medgen import account, io
+from medgen.advice import apart, setting
 from medgen.cases import Case, Manifest, case_files, check_grid, read_labels, sha256_of
+from medgen.content import Traits, is_stripped_copy, traits
 from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
+from medgen.listing import images_in, is_dicom_file
 from medgen.processes import thread_pool
 from medgen.volume import Volume
 
@@ -56,7 +60,7 @@ class CheckResult:
         Returns:
             ``schema`` (1), ``path`` that was checked, ``ok``, ``cases`` (how many were looked at), ``files`` (names of
             those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``),
-            ``notes`` (sentences about what is no fault).
+            ``notes`` (sentences about what is no fault), ``taken`` (what was taken for what; null without a cohort).
         """
         faults = [asdict(fault) for fault in self.faults]
         names = list(dict.fromkeys(fault.file for fault in self.faults))
@@ -68,6 +72,7 @@ class CheckResult:
             "files": names,
             "faults": faults,
             "notes": list(self.notes),
+            "taken": None if self.manifest is None else account.record(self.manifest),
         }
 
 
@@ -80,6 +85,7 @@ class _Looked:
     content: str
     channels: int
     notes: tuple[str, ...]
+    traits: Traits | None = None
 
 
 def check(
@@ -153,7 +159,8 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
             if progress is not None:
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
-    faults += _doubles(looked) + mixed_channels([(item.case, item.channels) for item in looked])
+    faults += _doubles(looked) + _no_scans([(item.case, item.traits) for item in looked if item.traits])
+    faults += mixed_channels([(item.case, item.channels) for item in looked])
     notes = tuple(note for item in looked for note in item.notes)
     return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
 
@@ -162,7 +169,7 @@ def _is_scan(path: Path) -> bool:
     """Whether a path is meant as one scan: a folder of DICOM files, or any file that is no list of a cohort."""
     try:
         if path.is_dir():
-            return io.has_dicom(path)
+            return io.has_dicom(path) and all(is_dicom_file(file) for file in images_in(path))
     except (OSError, ValueError):
         return True
     return path.suffix.lower() not in (".csv", ".json")
@@ -207,14 +214,14 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
     content = ""
     if image is not None:
         faults += image_faults(case.images[0], image)
-        content = _content(image)
+        content, own = _content(image), traits(image)
         channels = image.data.shape[0]
     else:
-        channels = 0
+        channels, own = 0, None
     if case.mask is not None:
         faults += mask_faults(case, image, manifest.labels)[0]
     notes = [] if image is None else _notes(case.images[0], image)
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes))
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own)
 
 
 def _content(image: Volume) -> str:
@@ -282,7 +289,7 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         )
     if image is not None and any(np.array_equal(mask.data[0], channel) for channel in image.data):
         action = "give the label map, or leave the case out"
-        faults.append(Fault(str(path), f"the same voxels as {case.images[0].name}", "a label map", action))
+        faults.append(Fault(str(path), f"the same voxels as {apart(path, case.images[0])[1]}", "a label map", action))
     if labels and (unknown := sorted(set(values) - set(labels))):
         found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
         known = ", ".join(str(value) for value in labels)
@@ -313,6 +320,32 @@ def _doubles(looked: Sequence[_Looked]) -> list[Fault]:
             found = f"the same voxels as {shown}, but subject {first.subject}"
             action = "remove the copies, or give them one subject"
             faults.append(Fault(str(first.images[0]), found, "different scans for different subjects", action))
+    return faults
+
+
+def _no_scans(looked: Sequence[tuple[Case, Traits]]) -> list[Fault]:
+    """Label maps, and copies without skull, that are counted as further scans: told by the scans on the same grid."""
+    faults = []
+    scans = [(case, own) for case, own in looked if not own.labels]
+    for case, own in looked:
+        beside = [other for other, its in scans if its.grid.same_as(own.grid)] if own.labels else []
+        if beside:
+            near = max(beside, key=lambda other: SequenceMatcher(None, other.id, case.id).ratio())
+            name, scan = apart(case.images[0], near.images[0])
+            text = f"few whole numbers on the grid of {scan}, as a label map has, but counted as a scan"
+            action = (
+                f"if it is the mask of a scan, say which files are masks ({setting('masks', '*_mask.nii.gz')}); if it "
+                f"belongs to no scan, leave it out: {setting('leave_out', name)}"
+            )
+            faults.append(Fault(str(case.images[0]), text, "scans only", action))
+    for index, one in enumerate(scans):
+        for other in scans[:index]:
+            for (copy, its), (whole, whole_traits) in ((one, other), (other, one)):
+                if is_stripped_copy(its, whole_traits):
+                    name, scan = apart(copy.images[0], whole.images[0])
+                    text = f"the same scan as {scan} with zeros around, but counted as another scan"
+                    action = f"keep one of them, for example leave this one out: {setting('leave_out', name)}"
+                    faults.append(Fault(str(copy.images[0]), text, "one copy of each scan", action))
     return faults
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medgen import files, io
+from medgen.advice import apart, setting, shown
+from medgen.bids import bids
 from medgen.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
 from medgen.config import Config
-from medgen.decathlon import description_of, label_names, msd, nnunet
-from medgen.errors import DataError
+from medgen.decathlon import channel_names, description_of, label_names, listed, nnunet, regions_of, says_listed
+from medgen.errors import ConfigError
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.naming import Found, bids, by_names, by_pattern, image_folder, safe_id
+from medgen.intake import Intake
+from medgen.listing import images_in, left_alone, leftovers
+from medgen.naming import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
+from medgen.patterns import by_pattern
+from medgen.subjects import GROUP, MARK, check_pattern, owned, with_participants
+from medgen.tables import read_table
+
+__all__ = ["CohortConfig", "exists", "load_cohort", "read_table"]
 
 # Of single precision, which images are read as.
 _LARGEST = 3.4e38
@@ -32,11 +39,15 @@ class CohortConfig(Config):
 
     Attributes:
         layout: Kind of folder; ``auto`` looks at what is there.
-        images: Glob for the images of a plain folder or BIDS tree, such as ``"*_T1w.nii.gz"``; what ``*`` stands
-            for is the case id.
-        masks: File of a case's mask relative to the folder, with ``{id}``, such as ``"{id}_labels.nii.gz"``.
+        images: Glob for the images of a plain folder or BIDS tree, such as ``"*_T1w.nii.gz"`` or ``"*/*_t1.nii.gz"``;
+            what the stars stand for is the case id. Several globs, as a list or by channel name, are channels.
+        masks: File of a case's mask relative to the folder, with ``{id}``, such as ``"{id}_labels.nii.gz"``; or a glob
+            that varies in the same parts as the images', or names one file in the folder of each image.
+        leave_out: Glob, or globs, of files that are no scans of this cohort.
         subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
             where it is there. Further columns, such as ``age``, ``sex`` and ``scanner``, are kept with the cases.
+            Or a pattern for case ids, such as ``"{subject}_V*"`` (``"{subject}"``: each scan shows another subject), or
+            a regular expression with a group ``(?P<subject>...)``.
         labels: Name per label value; overrides what the cohort itself declares.
         roots: Further folders that links inside the cohort may lead to; a link to anywhere else is refused.
         fill: Value for image voxels that are NaN or infinite; by default such images are refused.
@@ -47,8 +58,9 @@ class CohortConfig(Config):
     """
 
     layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
-    images: str | None = None
+    images: str | tuple[str, ...] | dict[str, str] | None = None
     masks: str | None = None
+    leave_out: str | tuple[str, ...] = ()
     subjects: str | None = None
     labels: dict[Annotated[int, Field(ge=0, lt=1 << 31)], Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict
@@ -58,17 +70,43 @@ class CohortConfig(Config):
     unscaled: bool = False
     slices: Slices | None = None
 
+    @field_validator("subjects")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        if value and (MARK in value or GROUP in value):
+            try:
+                check_pattern(value)
+            except ConfigError as error:
+                raise ValueError(str(error).removeprefix("subjects: ")) from None
+        return value
+
+    @property
+    def globs(self) -> dict[str, str]:
+        """Channel name, or its number, → glob; empty where files are found by their names."""
+        if not self.images:
+            return {}
+        if isinstance(self.images, Mapping):
+            return dict(self.images)
+        given = (self.images,) if isinstance(self.images, str) else self.images
+        return {str(number): glob for number, glob in enumerate(given)}
+
+    @property
+    def unwanted(self) -> tuple[str, ...]:
+        """The globs of ``leave_out``."""
+        return (self.leave_out,) if isinstance(self.leave_out, str) else self.leave_out
+
 
 _DEFAULT = CohortConfig()
-_LARGEST_TABLE = 64 << 20
 
 
-def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
-    """Find the cases of a cohort and whom they belong to, without opening any image.
+def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool = True) -> Manifest:
+    """Find the cases of a cohort and whom they belong to; images are opened only where names leave a choice.
 
     Args:
         path: A folder, a manifest CSV, or a ``dataset.json``.
         config: Layout and patterns.
+        ask: Refuse names that look like several scans of one subject where nothing says whose they are. False where
+            nothing depends on it, as for synthetic scans, which show nobody.
 
     Returns:
         The manifest, sorted by case id except for a CSV, which keeps its order. Cases of MSD and nnU-Net folders
@@ -77,7 +115,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
 
     Raises:
         FaultyDataError: A :class:`medgen.errors.DataError` with everything that is wrong with the layout: nothing
-            found, missing files, ambiguous names, unknown subjects, unsafe or double ids.
+            found, missing files, ambiguous names, unknown or unclear subjects, unsafe or double ids.
     """
     path = Path(path)
     if not exists(path):
@@ -90,12 +128,12 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
     if layout == "auto" and (path.is_file() or not config.images):
         layout = _detect(path)
     if layout == "auto":
-        layout = "bids" if (path / "dataset_description.json").is_file() else "folder"
+        layout = "bids" if _is_bids(path) else "folder"
     if config.masks and not config.images and layout not in ("folder", "bids"):
-        found = f"cohort.masks (--masks) for layout {layout!r}, which says itself where masks are"
-        raise fail(path, found, "a pattern for plain folders only", "leave it out, or set cohort.images too")
+        text = f"masks for layout {layout!r}, which says itself where they are"
+        raise fail(path, text, "a pattern for plain folders only", "leave it out, or set cohort.images too")
     try:
-        cases, labels, faults, name = _LAYOUTS[layout](path, config)
+        found = _LAYOUTS[layout](path, config)
     except (OSError, ValueError, NotImplementedError) as error:
         # A pattern that is no pattern, names that are too long, folders that may not be opened.
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -104,14 +142,17 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         ) from None
     root = path if path.is_dir() else path.parent
     source = path / "manifest.csv" if layout == "csv" and path.is_dir() else path
-    faults += _links_out(cases, root, config.roots)
+    cases = found.cases if layout == "csv" else distinct(found.cases)
+    faults = [*found.faults, *_links_out(cases, root, config.roots)]
     if not cases and not faults:
-        action = "check the path, or set cohort.layout and cohort.images"
-        faults.append(Fault(str(source), "no images found", f"a cohort of layout {layout!r}", action))
+        faults.append(_nothing(source, layout))
+    decisions = list(found.decisions)
     if layout == "bids":
-        cases = _with_participants(cases, root)
-    cases, wrong = _with_subjects(cases, root, config, layout)
-    faults += wrong + _bad_ids(cases, source)
+        cases, more = with_participants(cases, root)
+        decisions += more
+    faults += _bad_ids(cases, source)
+    told = owned(cases, root, config.subjects, layout, found.subjects_by, ask=ask and not faults)
+    cases, faults, decisions = told.cases, [*faults, *told.faults], [*decisions, *told.decisions]
     if config.slices is not None:
         declared = {"slices": str(config.slices)}
         cases = [replace(case, attributes={**declared, **case.attributes}) for case in cases]
@@ -120,8 +161,64 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
     cases = [replace(case, fill=config.fill, unscaled=config.unscaled) for case in cases]
-    named = dict(config.labels) or labels
-    return Manifest(name or root.resolve().name, root, tuple(cases), named, named_by_folders=layout == "dicom")
+    # A manifest names what belongs to it; beside it may lie anything.
+    used = [file for case in cases for file in case_files(case)]
+    intake = Intake(
+        layout=layout,
+        chosen=config.layout == "auto",
+        subjects=told.source,
+        masks=found.masks_by,
+        decisions=tuple(decisions),
+        left_out=() if layout == "csv" else leftovers(root, used, found.reasons),
+        channels=found.channels,
+        regions=found.regions,
+        class_order=found.class_order,
+    )
+    named = dict(config.labels) or dict(found.labels)
+    name = found.name or root.resolve().name
+    return Manifest(name, root, tuple(cases), named, named_by_folders=layout == "dicom", intake=intake)
+
+
+def _nothing(path: Path, layout: str) -> Fault:
+    """Nothing found; where scans lie in folders of their own, the patterns that would find them."""
+    action = "check the path"
+    if path.is_dir() and layout == "folder":
+        first = next((file for folder in _walked(path) for file in images_in(folder)), None)
+        if first is not None and first.parent.parent == path:
+            names = [file.name for file in images_in(first.parent)]
+            images, masks = _patterns(names, first.parent.name)
+            patterns = " ".join([setting("images", images), *([setting("masks", masks)] if masks else [])])
+            listed = f"{first.parent.name} holds {shown(names, 5)}"
+            action = f"say which files are scans and which are masks ({listed}), for example {patterns}"
+        elif first is not None:
+            below = first.relative_to(path).as_posix()
+            action = f"give the folder that holds the cohort: the first image below this one is {below}"
+    return Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action)
+
+
+def _walked(path: Path) -> Iterator[Path]:
+    """The folders below one, itself first, without those that are left alone."""
+    for folder, folders, _ in os.walk(path):
+        folders[:] = sorted(name for name in folders if not left_alone(Path(name)))
+        yield Path(folder)
+
+
+def _patterns(names: Sequence[str], folder: str) -> tuple[str, str]:
+    """Globs for the scan and for its mask, "" if there is none, where every case has a folder with such names."""
+    marked = [name for name in names if mask_base(io.stem(name)) or is_mask_word(io.stem(name))]
+    scans = [name for name in names if name not in marked] or list(names)
+    bases = [mask_base(io.stem(name)) for name in marked]
+    # One that a mask is named after, if there is one.
+    scan = next((name for name in scans if io.stem(name) in bases), scans[0])
+    mask = next((name for name in marked if mask_base(io.stem(name)) == io.stem(scan)), marked[0] if marked else "")
+    return _glob(scan, folder), _glob(mask, folder) if mask else ""
+
+
+def _glob(name: str, folder: str) -> str:
+    if name.startswith(folder):
+        return f"*/*{name[len(folder) :]}"
+    head, separator, tail = name.rpartition("_")
+    return f"*/*{separator}{tail}" if separator and any(sign.isdigit() for sign in head) else f"*/{name}"
 
 
 def exists(path: Path) -> bool:
@@ -161,15 +258,18 @@ def _detect(path: Path) -> str:
     if os.path.lexists(path / "manifest.csv"):
         return "csv"
     if os.path.lexists(path / "dataset.json"):
-        description = description_of(path)
-        return "nnunet" if "channel_names" in description or "file_ending" in description else "msd"
-    if (path / "dataset_description.json").is_file() or next(path.glob("sub-*/**/*.nii*"), None):
+        return "msd" if says_listed(path, description_of(path)) else "nnunet"
+    if _is_bids(path):
         return "bids"
     if any(io.is_image(child) and not _is_dicom_file(child) for child in path.iterdir()) or image_folder(path):
         return "folder"
     if next(io.dicom_folders(path), None) is not None:
         return "dicom"
     return "folder"
+
+
+def _is_bids(path: Path) -> bool:
+    return (path / "dataset_description.json").is_file() or next(path.glob("sub-*/**/*.nii*"), None) is not None
 
 
 def _is_dicom_file(path: Path) -> bool:
@@ -190,8 +290,8 @@ def _csv(path: Path, config: CohortConfig) -> Found:
     for line, row in rows:
         where = f"{path}:{line}"
         names = [name.strip() for name in row["image"].split(";")]
-        images = tuple(path.parent / name for name in names)
-        mask = path.parent / row["mask"] if row.get("mask") else None
+        images = tuple(_named(path.parent, name) for name in names)
+        mask = _named(path.parent, row["mask"]) if row.get("mask") else None
         if not row["id"] or not all(names):
             faults.append(Fault(where, "an empty id or image", "both in every line", "complete the line"))
             continue
@@ -201,7 +301,8 @@ def _csv(path: Path, config: CohortConfig) -> Found:
             faults.append(Fault(where, "one file for two channels", "a file for each", "correct the line"))
         absent = [file for file in (*images, *([] if mask is None else [mask])) if not os.path.lexists(_quiet(file))]
         faults += [
-            Fault(where, f"{file.name} is not there", "every file of the manifest", "restore it") for file in absent
+            Fault(where, f"{_below(file, path.parent)} is not there", "every file of the manifest", "restore it")
+            for file in absent
         ]
         if not absent:
             hashes = [text.strip() for text in (row.get("sha256_image") or "").split(";") if text.strip()]
@@ -213,56 +314,41 @@ def _csv(path: Path, config: CohortConfig) -> Found:
             if mask is not None and row.get("sha256_mask"):
                 sha256[base.key(mask)] = row["sha256_mask"]
             extra = {name: row[name] for name in columns if name not in COLUMNS and row[name]}
-            cases.append(Case(row["id"], row.get("subject") or row["id"], images, mask, extra, sha256))
+            cases.append(Case(row["id"], row.get("subject") or "", images, mask, extra, sha256))
     sidecar = path.with_suffix(".json")
     about = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
     if not isinstance(about, dict) or not isinstance(about.get("name", ""), str):
         raise fail(sidecar, str(about)[:80], "an object with name and labels", "correct it, or rename what it is not")
     name = about.get("name") or path.parent.resolve().name
-    return Found(cases, label_names(about.get("labels"), sidecar), faults, name)
-
-
-def read_table(path: Path, delimiter: str = ",") -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, cells by column) of a CSV or TSV file; empty lines are left out.
-
-    Raises:
-        FaultyDataError: If it is no such UTF-8 file, a line has another number of cells, or a column occurs twice.
-    """
-    kind = "CSV" if delimiter == "," else "TSV"
-    expected, action = f"a UTF-8 {kind} file with a header", "check the file"
+    regions = about.get("regions")
     try:
-        text = files.read_text(path, _LARGEST_TABLE)
-        # Line ends inside of quotes stay as they are.
-        reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        rows = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                found, wanted = f"{len(cells)} cells", f"{len(header)} as in the header"
-                raise fail(f"{path}:{reader.line_num}", found, wanted, "correct the line")
-            values = [cell.strip() for cell in cells]
-            if wrong := next((cell for cell in values if not _plain_cell(cell)), None):
-                raise fail(f"{path}:{reader.line_num}", f"the cell {wrong[:60]!r}", "plain text", "correct the line")
-            plain = (files.unescaped(cell) for cell in values)
-            rows.append((reader.line_num, dict(zip(header, plain, strict=True))))
-    except csv.Error as error:
-        raise fail(path, f"cannot be read ({error})", expected, action) from None
-    except FaultyDataError:
-        raise
-    except DataError as error:
-        raise fail(path, str(error).removeprefix(f"{path}: "), expected, action) from None
-    if len(set(header)) != len(header):
-        raise fail(path, f"columns {', '.join(header)}", "each column once", "correct the header line")
-    return header, rows
+        told = regions_of(regions)
+    except (TypeError, ValueError):
+        raise fail(sidecar, f"regions {str(regions)[:80]}", "names and lists of numbers", "correct it") from None
+    return Found(
+        cases,
+        label_names(about.get("labels"), sidecar),
+        faults,
+        name,
+        channels=channel_names({"channel_names": about.get("channels")}),
+        regions=told,
+        class_order=tuple(about.get("class_order") or ()) if told else (),
+        masks_by="the column mask",
+        subjects_by="from the column subject" if some_subjects else "",
+    )
 
 
-def _plain_cell(cell: str) -> bool:
-    """Whether a cell is text alone: no control characters, and nothing that a spreadsheet would run as a formula."""
-    if not cell.isprintable():
-        return False
-    return not cell or cell[0] not in "=+-@" or not (cell[0] == "=" or any(sign in cell for sign in "(|!"))
+def _below(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+
+
+def _named(folder: Path, name: str) -> Path:
+    """A file of a manifest; one that was written on Windows has other slashes."""
+    path = folder / name
+    if "\\" in name and not os.path.lexists(_quiet(path)):
+        other = folder / name.replace("\\", "/")
+        return other if os.path.lexists(_quiet(other)) else path
+    return path
 
 
 def _quiet(path: Path) -> Path:
@@ -274,13 +360,15 @@ def _quiet(path: Path) -> Path:
 def _dicom(path: Path, config: CohortConfig) -> Found:
     """A tree of folders with one series each, such as patient/study/series; or a folder that is itself one series."""
     patients: dict[str, str] = {}
-    cases = []
+    cases, unnamed = [], 0
     for folder in _whole_series(path):
         patient = io.patient_key(folder)
+        unnamed += not patient
         name = safe_id("-".join(folder.relative_to(path).parts) or folder.resolve().name)
         # Two series of one patient must not be parted by a split, but the patient's own number stays in the file.
         cases.append(Case(name, patients.setdefault(patient, name) if patient else name, (folder,)))
-    return Found(cases, {}, [])
+    lost = f"; {unnamed} without one count as another subject each" if unnamed else ""
+    return Found(cases, {}, [], subjects_by=f"from the PatientID of the DICOM headers{lost}")
 
 
 def _whole_series(path: Path) -> list[Path]:
@@ -297,89 +385,47 @@ def _folder(path: Path, config: CohortConfig) -> Found:
     """Any folder of images: with patterns, or by what the names suggest."""
     if not path.is_dir():
         raise fail(path, "a single file", "a folder", "give the folder that holds it")
-    if config.images:
-        return by_pattern(path, config.images, config.masks)
+    if config.globs:
+        return by_pattern(path, config.globs, config.masks, config.unwanted)
     if config.masks:
-        raise fail(path, "cohort.masks without cohort.images", "both patterns or none", "set cohort.images too")
-    return by_names(path)
+        use = setting("images", "*_T1w.nii.gz")
+        raise fail(path, "cohort.masks without cohort.images", "both patterns or none", f"set both, for example {use}")
+    return by_names(path, config.unwanted)
 
 
-def _with_subjects(cases: list[Case], root: Path, config: CohortConfig, layout: str) -> tuple[list[Case], list[Fault]]:
-    """Fill in the subjects from the list beside the data; each case is its own subject where there is none."""
-    path = root / (config.subjects or "subjects.csv")
-    own = [replace(case, subject=case.subject or case.id) for case in cases]
-    # A link that leads nowhere or a pipe is refused when it is read, not taken for no list.
-    if not os.path.lexists(path):
-        if config.subjects:
-            return own, [Fault(str(path), "no such file", "the subject list", "correct cohort.subjects")]
-        return own, []
-    if layout == "csv" and not config.subjects:
-        return own, []  # the manifest itself says
-    columns, rows = read_table(path)
-    if len(columns) < 2:
-        return own, [Fault(str(path), f"{len(columns)} columns", "case id and subject", "correct the file")]
-    owners: dict[str, str] = {}
-    about: dict[str, dict[str, str]] = {}
-    faults = []
-    for line, row in rows:
-        case, subject = row[columns[0]], row[columns[1]]
-        if not case or not subject or owners.setdefault(case, subject) != subject:
-            found = f"case {case!r} with subject {subject!r}" + (" as well" if case in owners else "")
-            faults.append(Fault(f"{path}:{line}", found, "one subject for each case", "correct the line"))
-        about[case] = {name: row[name] for name in columns[2:] if name and name not in COLUMNS and row[name]}
-    absent = [case.id for case in cases if case.id not in owners]
-    if absent:
-        found = f"no subject for {len(absent)} of {len(cases)} cases, such as {absent[0]}"
-        faults.append(Fault(str(path), found, "a line for every case", "add them, in the first column as the case id"))
-    return [
-        replace(
-            case,
-            subject=owners.get(case.id, case.id),
-            attributes={**about.get(case.id, {}), **case.attributes},
-        )
-        for case in cases
-    ], faults
+def _bids(path: Path, config: CohortConfig) -> Found:
+    if len(config.globs) > 1:
+        found = by_pattern(path, config.globs, config.masks, config.unwanted)
+        cases = [replace(case, subject=_participant(case, path)) for case in found.cases]
+        return replace(found, cases=cases, subjects_by="from the sub-... of the names")
+    return bids(path, next(iter(config.globs.values()), None), config.masks, config.unwanted)
 
 
-def _with_participants(cases: list[Case], root: Path) -> list[Case]:
-    """What the ``participants.tsv`` of a BIDS cohort, where there is one, says of each subject.
-
-    Raises:
-        FaultyDataError: If it is no such table, or lists a participant twice.
-    """
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return cases
-    columns, rows = read_table(path, "\t")
-    if columns[:1] != ["participant_id"]:
-        raise fail(path, f"first column {columns[0] if columns else ''!r}", "participant_id", "correct the header line")
-    about: dict[str, dict[str, str]] = {}
-    for line, row in rows:
-        name = row["participant_id"]
-        if name in about:
-            raise fail(f"{path}:{line}", f"participant {name!r} twice", "one line for each", "remove one of them")
-        known = {key: value for key, value in row.items() if value and value.lower() != "n/a"}
-        about[name] = {key: value for key, value in known.items() if key and key not in ("participant_id", *COLUMNS)}
-    return [replace(case, attributes={**about.get(case.subject, {}), **case.attributes}) for case in cases]
+def _participant(case: Case, root: Path) -> str:
+    parts = case.images[0].relative_to(root).parts
+    return next((part for part in parts if part.startswith("sub-")), case.id)
 
 
 def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
-    faults, seen = [], set()
+    faults: list[Fault] = []
+    seen: dict[str, Case] = {}
     for case in cases:
         if not is_safe_id(case.id):
             expected = "letters, digits, '.', '_' and '-'"
             faults.append(Fault(str(path), f"case id {case.id!r}", expected, "rename the case"))
-        elif case.id.lower() in seen:
-            faults.append(Fault(str(path), f"case id {case.id!r} twice", "unique ids", "rename one of the files"))
-        seen.add(case.id.lower())
+        elif other := seen.get(case.id.lower()):
+            one, two = apart(other.images[0], case.images[0])
+            files_of = f" ({one} and {two})" if one != two else ""
+            faults.append(Fault(str(path), f"case id {case.id!r} twice{files_of}", "unique ids", "rename one of them"))
+        seen.setdefault(case.id.lower(), case)
     return faults
 
 
 _LAYOUTS: dict[str, Callable[[Path, CohortConfig], Found]] = {
     "csv": _csv,
     "folder": _folder,
-    "msd": lambda path, _: msd(path),
-    "nnunet": lambda path, _: nnunet(path),
-    "bids": lambda path, config: bids(path, config.images, config.masks),
+    "msd": lambda path, config: listed(path, config.unwanted),
+    "nnunet": lambda path, config: nnunet(path, config.unwanted),
+    "bids": _bids,
     "dicom": _dicom,
 }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, field_validator
 
 from medgen import tracking
+from medgen.account import account
 from medgen.anomaly import contamination, kept
 from medgen.anomaly.comparing import Comparison
 from medgen.anomaly.detectability import DetectabilityConfig, detectability
@@ -152,6 +153,7 @@ def run(
     folds = [
         held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     ]
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         check_cohort(folder.out, manifest)
         names.write_manifest(manifest, folder.out / "manifest.csv")
@@ -258,6 +260,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         trainings.append(describe_training(settings.family, estimate, config.anomaly.folds))
     copies = 1 + config.evaluation.per_scan
     return [
+        *account(manifest),
         f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {subjects} subjects in "
         f"{config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
         f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",

@@ -109,6 +109,7 @@ def run_report(
         report.verdict(checks.leverage.words, "bad")
     report.verdict(*compared_words(summary))
     _cohort(report, config, detector, parts, failures, checks.excluded)
+    names.taken(report, manifest)
     _training(report, detector, histories)
     choice_section(report, detector.choice)
     _voxel_level(report, summary)

@@ -39,6 +39,7 @@ def run(
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)

@@ -54,9 +54,10 @@ def audit_stage(
         audit=config.audit,
         label_names=label_names(prepared),
         cohort=cohort,
-        modality=config.modality,
+        modality=config.modality_of(prepared.manifest.intake.channels),
         config_sha256=config.digest(),
         original_labels=original_labels,
+        intake=prepared.manifest.intake,
     )
     save_filter(state, folder.model / FOLDER)
     stage.set_tags({"medgen.audit.valid": str(audit.valid).lower()})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from medgen.account import account
 from medgen.cases import Manifest
 from medgen.costs import describe_memory, minutes
 from medgen.dataset import Dataset, prepare_dataset
@@ -84,6 +85,7 @@ def plan(config: AugmentRunConfig) -> list[str]:
             outline = replace(outline, labels=labels, facts=label_facts(studied, labels))
     made = planned(config, outline)
     return [
+        *account(manifest),
         f"cohort: {len(parts.labelled.subjects)} labelled subjects, {len(parts.unlabelled)} unlabelled scans, "
         f"{len(parts.test.subjects)} test subjects",
         f"grid: {' x '.join(map(str, preprocess.shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",

@@ -166,6 +166,7 @@ def _cohort(report: Report, results: Results) -> None:
         prepared = results.prepared.get(name)
         rows.append((name, len(part.subjects), len(part), 0 if prepared is None else len(prepared)))
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
+    names.taken(report, results.manifest)
     spacing = " x ".join(f"{step:g}" for step in results.grid.spacing)
     report.facts(
         {

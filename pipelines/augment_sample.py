@@ -128,6 +128,7 @@ def _write(
             cohort=state.cohort,
             modality=state.modality,
             layout=layout,
+            intake=state.intake,
             held_out=() if state.held_out is None else frozenset(state.held_out.subjects),
         )
         rows = rejections(audit.clean(pool))

@@ -20,6 +20,9 @@ from medgen.synthesis.value import ValueConfig
 
 from .runfolder import RunConfig
 
+# The modality of a cohort that does not name its channels, where the configuration does not say it either.
+NOT_STATED = "not stated"
+
 
 class Generators(Config):
     """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out.
@@ -116,7 +119,7 @@ class AugmentRunConfig(LabelledRunConfig):
     """One run of the augmentation pipeline.
 
     Attributes:
-        modality: For the card of the synthetic cohort.
+        modality: For the card of the synthetic cohort; empty takes the names of the cohort's channels.
         consensus: How unlabelled scans get labels, so that generators can learn from them.
         generators: Backends with their settings, or ``auto``: chosen by the cohort and the machine.
         check_resources: Refuse a run that will not fit into memory or on the disk by its estimate.
@@ -128,7 +131,7 @@ class AugmentRunConfig(LabelledRunConfig):
     """
 
     out: Path = Path("runs/augment")
-    modality: str = "MR"
+    modality: str = ""
     consensus: ConsensusConfig = ConsensusConfig()
     generators: GeneratorsConfig = Field(default_factory=lambda: GeneratorsConfig.model_validate({"auto": True}))
     check_resources: bool = True
@@ -148,6 +151,10 @@ class AugmentRunConfig(LabelledRunConfig):
         if not self.generators.auto:
             self.check_arms()
         return self
+
+    def modality_of(self, channels: Sequence[str]) -> str:
+        """What scans are, for the card: as configured, else as the cohort names its channels, else that nobody says."""
+        return self.modality or ", ".join(channels) or NOT_STATED
 
     def check_arms(self) -> None:
         """Every arm of the study has its generator.

@@ -244,8 +244,9 @@ def export(
             seed=config.seed,
             config_sha256=config.digest(),
             cohort=cohort,
-            modality=config.modality,
+            modality=config.modality_of(prepared.manifest.intake.channels),
             held_out=parts.held_out,
+            intake=prepared.manifest.intake,
         )
     except ExportRefused as error:
         return str(error).removeprefix(f"{folder.synthetic}: ")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from medgen import tracking
+from medgen.account import account
 from medgen.cases import Manifest
 from medgen.costs import describe_memory
 from medgen.errors import ConfigError
@@ -88,6 +89,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)
@@ -201,6 +203,7 @@ def _report(results: StudyResults, cohort: _Cohort, folder: RunFolder, run_id: s
         for name, part in cohort.parts.named().items()
     ]
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
+    names.taken(report, cohort.manifest)
     if cohort.prepared.failures:
         report.table(["case", "reason"], [tuple(failure) for failure in cohort.prepared.failures], "Scans left out")
     study_section(report, results, folder)
@@ -219,6 +222,7 @@ def plan(config: ValueRunConfig) -> list[str]:
     outline = Outline(shape, channels, labels, len(parts.labelled), len(parts.unlabelled))
     found = ", ".join(f"{len(part.subjects)} {name}" for name, part in parts.named().items())
     return [
+        *account(manifest),
         f"cohort: subjects: {found}",
         f"grid: {' x '.join(map(str, shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",
         describe_memory((channels + 1) * len(manifest) * math.prod(shape)),

@@ -48,8 +48,10 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
 # How a cohort, or a scan, is found and read; one text for every command.
 CohortOptions = {
     "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
-    "images": typer.Option("--images", help="Glob of the image files in a plain folder, such as '*_T1w.nii.gz'."),
-    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz'."),
+    "images": typer.Option("--images", help="Glob of the image files, such as '*/*_t1.nii'; once per channel."),
+    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz' or '*/*_seg.nii'."),
+    "leave_out": typer.Option("--leave-out", help="Glob of files that are no scans, such as '*_brain.nii.gz'."),
+    "subjects": typer.Option("--subjects", help="List of subjects beside the data, or a pattern: '{subject}_V*'."),
     "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
     "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
     "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),

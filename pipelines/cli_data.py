@@ -10,9 +10,10 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .cli_common import CohortOptions, Workers, bar, echo_json, finish, group, listed
+from .cli_common import CohortOptions, Workers, bar, echo_json, finish, group, listed, plan
 
 if TYPE_CHECKING:
+    from medgen.card_facts import Facts
     from medgen.layouts import CohortConfig
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
@@ -25,8 +26,10 @@ def data_check(
     path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -34,16 +37,19 @@ def data_check(
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
+    from medgen.account import account
+    from medgen.advice import as_options
     from medgen.faults import visible
     from medgen.files import write_json
     from medgen.integrity import check
 
+    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
     with bar("checking") as progress:
-        result = check(
-            path, _cohort(layout, images, masks, root, fill, unscaled, slices), workers=workers or 2, progress=progress
-        )
+        result = check(path, settings, workers=workers or 2, progress=progress)
+    for line in [] if result.manifest is None else account(result.manifest):
+        typer.echo(visible(as_options(line)))
     for fault in result.faults:
-        typer.echo(visible(str(replace(fault, found=f"found {fault.found}"))), err=True)
+        typer.echo(visible(as_options(str(replace(fault, found=f"found {fault.found}")))), err=True)
     for note in result.notes:
         typer.echo(visible(f"note: {note}"), err=True)
     if json_file is not None:
@@ -79,7 +85,9 @@ def data_implant(
         Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
     ] = None,
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -89,7 +97,7 @@ def data_implant(
     from medgen.cohorts import implant_cohort
     from medgen.layouts import load_cohort
 
-    manifest = load_cohort(cohort, _cohort(layout, images, None, root, fill, unscaled, slices))
+    manifest = load_cohort(cohort, _cohort(layout, images, None, leave_out, subjects, root, fill, unscaled, slices))
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
@@ -101,8 +109,10 @@ def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
     layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[str | None, CohortOptions["images"]] = None,
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -112,14 +122,17 @@ def data_import(
         typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
     ] = False,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Key file of the pseudonyms; default: beside SRC. Never share it.")
+        Path | None, typer.Option("--key", help="Key file of the pseudonyms; default: beside OUT. Never share it.")
     ] = None,
     workers: Workers = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written, then stop.")] = False,
 ) -> None:
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    settings = _cohort(layout, images, masks, root, fill, unscaled, slices)
+    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
+    if dry_run:
+        plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
 
 
@@ -153,11 +166,24 @@ def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a r
 
 
 @card_app.command("lint", epilog="Example: medgen card lint data_cards/simulated.md")
-def card_lint(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Cards.")]) -> None:
-    """Check cards against the schema; exit 2 on any problem."""
-    from medgen.cards import lint
+def card_lint(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Cards.")],
+    cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to compare the card with.")] = None,
+    layout: Annotated[str, CohortOptions["layout"]] = "auto",
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
+    masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
+) -> None:
+    """Check cards against the schema, and against their cohort; exit 2 on any problem."""
+    from medgen.card_facts import differences
+    from medgen.cards import lint, read_card
 
     problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
+    if cohort is not None and not problems:
+        facts = _facts(cohort, _cohort(layout, images, masks, leave_out, subjects, None, None, False, None))
+        for path in paths:
+            problems += [f"{path}: {problem}" for problem in differences(read_card(path).fields, facts)]
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -166,29 +192,63 @@ def card_lint(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", hel
 
 
 @card_app.command("new", epilog="Example: medgen card new my-cohort.md")
-def card_new(path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; must not exist.")]) -> None:
-    """Write a card with every required field to fill in."""
+def card_new(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; must not exist.")],
+    cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to measure the card's facts on.")] = None,
+    layout: Annotated[str, CohortOptions["layout"]] = "auto",
+    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
+    masks: Annotated[str | None, CohortOptions["masks"]] = None,
+    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
+    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
+) -> None:
+    """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
+    from medgen.advice import quoted
     from medgen.cards import new_card
     from medgen.files import write_text
 
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name")
-    write_text(path, new_card(path.stem))
-    typer.echo(f"{path}: fill in the fields, then run: medgen card lint {path}")
+    settings = _cohort(layout, images, masks, leave_out, subjects, None, None, False, None)
+    write_text(path, new_card(path.stem, None if cohort is None else _facts(cohort, settings).fields()))
+    typer.echo(f"{path}: fill in the fields, then run: medgen card lint {quoted(path)}")
+
+
+def _facts(cohort: Path, settings: CohortConfig) -> Facts:
+    """What the scans of a cohort are, by reading all of them."""
+    from medgen.card_facts import facts_of
+    from medgen.layouts import load_cohort
+
+    manifest = load_cohort(cohort, settings)
+    grids = []
+    with bar("measuring") as progress:
+        for case in manifest:
+            grids.append(case.read_image().grid)
+            progress(len(grids), len(manifest))
+    return facts_of(manifest, grids)
 
 
 def _cohort(
     layout: str,
-    images: str | None,
+    images: list[str] | None,
     masks: str | None,
-    root: list[Path] | None = None,
-    fill: float | None = None,
-    unscaled: bool = False,
-    slices: int | None = None,
+    leave_out: list[str] | None,
+    subjects: str | None,
+    root: list[Path] | None,
+    fill: float | None,
+    unscaled: bool,
+    slices: int | None,
 ) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
-    given = {"layout": layout, "images": images, "masks": masks, "roots": tuple(root or ())}
-    read = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    # One glob is a pattern; several are channels.
+    globs = images[0] if images and len(images) == 1 else images or None
+    given = {
+        "layout": layout,
+        "images": globs,
+        "masks": masks,
+        "leave_out": leave_out or (),
+        "roots": tuple(root or ()),
+    }
+    read = {"subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
     return parse_config(CohortConfig, {**given, **read}, source="command line")

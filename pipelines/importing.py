@@ -2,30 +2,82 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from medgen import faces, io
+from medgen.account import account
+from medgen.advice import as_options, quoted
+from medgen.card_facts import facts_of
 from medgen.cards import new_card
 from medgen.cases import Case, Manifest, case_files
 from medgen.errors import DataError, MedgenError
-from medgen.faults import FaultyDataError
+from medgen.faults import FaultyDataError, visible
 from medgen.files import write_csv, write_text
 from medgen.integrity import image_faults
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.pseudonyms import Pseudonyms, plain_attributes
+from medgen.volume import Grid
 
 from .runfolder import RunSummary
 
 _SHOWN = 20
 
 
-def key_file(source: Path) -> Path:
-    """Where the key of a source's pseudonyms is kept: beside the source, never in the output."""
-    source = source.resolve()
-    return source.parent / f"{source.name}.medgen-key.json"
+def key_file(out: Path) -> Path:
+    """Where the key of the pseudonyms is kept: beside the new folder, never in it nor in the source."""
+    out = out.resolve()
+    return out.parent / f"{out.name}.medgen-key.json"
+
+
+def check_key(place: Path, source: Path, out: Path) -> None:
+    """Refuse a place for the key that is shared or read with the scans.
+
+    Raises:
+        DataError: If it lies in the new folder or in the source.
+    """
+    if place.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{place}: the key must not lie in the new folder, which is to be shared; give --key FILE")
+    if source.is_dir() and place.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{place}: the key must not lie among the scans of the source; give --key FILE")
+
+
+def plan(
+    source: Path, out: Path, cohort: CohortConfig, *, keep_ids: bool = False, key: Path | None = None
+) -> list[str]:
+    """What an import would read and write: the lines of ``--dry-run``.
+
+    Raises:
+        DataError: As :func:`run`, as far as that is known beforehand.
+    """
+    manifest = load_cohort(source, cohort)
+    place = _checked_places(source, out, keep_ids=keep_ids, key=key)
+    return [*map(as_options, account(manifest)), *_key_lines(place, source), f"output: {out}"]
+
+
+def _checked_places(source: Path, out: Path, *, keep_ids: bool, key: Path | None) -> Path | None:
+    """Where the key goes, None without pseudonyms; nothing is written if a place will not do."""
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out}: is not empty; choose a new folder")
+    if keep_ids:
+        return None
+    place = (key or key_file(out)).absolute()
+    check_key(place, source, out)
+    return place
+
+
+def _key_lines(place: Path | None, source: Path) -> list[str]:
+    if place is None:
+        return ["ids: those of the source are kept (--keep-ids)"]
+    there = "is used again" if place.exists() else "will be made"
+    lines = [f"key of the pseudonyms: {place} ({there}; keep it, and never share it)"]
+    earlier = source.resolve().parent / f"{source.resolve().name}.medgen-key.json"
+    if earlier.exists() and earlier != place and not place.exists():
+        lines.append(f"an earlier key lies beside the source; for the same ids as then, add --key {quoted(earlier)}")
+    return lines
 
 
 def run(
@@ -43,20 +95,15 @@ def run(
         cohort: How the source is laid out.
         workers: Threads that hash files.
         keep_ids: Keep the source's own ids and columns.
-        key: Key file of the pseudonyms; default: :func:`key_file`.
+        key: Key file of the pseudonyms; default: :func:`key_file`. Its path is said on stderr before it is made.
 
     Raises:
         DataError: If ``out`` is not empty, no case could be read, or the key file cannot be kept.
     """
     manifest = load_cohort(source, cohort)
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out}: is not empty; choose a new folder")
-    names = None
-    if not keep_ids:
-        place = (key or key_file(source)).absolute()
-        if place.resolve().is_relative_to(out.resolve()):
-            raise DataError(f"{place}: the key must not lie in the new folder, which is to be shared; give --key FILE")
-        names = Pseudonyms(place)
+    place = _checked_places(source, out, keep_ids=keep_ids, key=key)
+    names = None if place is None else Pseudonyms(place)
+    print("\n".join(map(visible, [*map(as_options, account(manifest)), *_key_lines(place, source)])), file=sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as name:
         folder = Path(name) / "cohort"
@@ -65,11 +112,15 @@ def run(
         failures: list[dict[str, str]] = []
         spoken: list[str] = []
         notes: Counter[str] = Counter()
+        grids: list[Grid] = []
+        read: list[Case] = []
         for case in manifest:
             target = case if names is None else _pseudonymous(case, names)
             try:
-                converted_case, found = _convert(case, target, folder)
+                converted_case, found, grid = _convert(case, target, folder)
                 cases.append(converted_case)
+                read.append(case)
+                grids.append(grid)
                 notes.update(found)
             except MedgenError as error:
                 spoken.append(f"{target.id}: {error}")
@@ -83,7 +134,9 @@ def run(
         converted.write_csv(folder / "manifest.csv")
         write_csv(folder / "failures.csv", failures, ["case", "stage", "reason"])
         warnings = [f"{count} case(s): {note}" for note, count in sorted(notes.items())]
-        card = new_card(out.name, n_cases=len(cases), n_subjects=len(converted.subjects), labels=manifest.labels)
+        facts = facts_of(replace(manifest, cases=tuple(read)), grids)
+        # Patients may have other numbers than their folders say.
+        card = new_card(out.name, {**facts.fields(), "n_subjects": len(converted.subjects)})
         write_text(folder / "card.md", _with_privacy(card, keep_ids, warnings))
         if names is not None:
             names.save()
@@ -127,13 +180,13 @@ def _nameless(error: MedgenError, case: Case, manifest: Manifest) -> str:
 
 
 def _with_privacy(card: str, keep_ids: bool, warnings: list[str]) -> str:
-    ids = "are those of the source" if keep_ids else "are pseudonyms, whose key is kept beside the source"
+    ids = "are those of the source" if keep_ids else "are pseudonyms, whose key is kept apart from this folder"
     found = "".join(f"\n- {line}" for line in warnings) or "\n- no sign of faces or of text in the pixels was found"
     return f"{card.rstrip()}\n\n## Privacy on import\n\n- case and subject ids {ids}{found}\n"
 
 
-def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str]]:
-    """Write a case under the ids of ``target``; the case as written, and what to know before sharing it."""
+def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str], Grid]:
+    """Write a case under the ids of ``target``; the case as written, what to know before sharing it, its grid."""
     image = case.read_image()
     if faults := image_faults(case.images[0], image):
         raise FaultyDataError(faults)
@@ -151,4 +204,8 @@ def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str]]:
     notes |= {faces.NOTE} if faces.may_show_face(image) else set()
     # Once converted, channels are files and slices are an axis.
     kept = {name: value for name, value in target.attributes.items() if name not in ("channels", "slices")}
-    return replace(target, images=tuple(images), mask=labels, sha256={}, relabel={}, attributes=kept), sorted(notes)
+    return (
+        replace(target, images=tuple(images), mask=labels, sha256={}, relabel={}, attributes=kept),
+        sorted(notes),
+        image.grid,
+    )

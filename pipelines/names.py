@@ -10,8 +10,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from medgen.account import account
 from medgen.cases import Manifest
+from medgen.faults import visible
 from medgen.pseudonyms import plain_attributes
+from medgen.report.html import Report
 
 NOTE = (
     "file and folder names of the DICOM series become ids in outputs (tables, reports, heatmaps) and may name "
@@ -23,6 +26,17 @@ def warn(named_by_folders: bool) -> None:
     """Say it once on stderr, before anything is written, if the scans are named by DICOM folders."""
     if named_by_folders:
         print(f"warning: {NOTE}", file=sys.stderr)
+
+
+def announce(manifest: Manifest) -> None:
+    """Say on stderr, before anything is written, what the cohort was taken for."""
+    print("\n".join(map(visible, account(manifest))), file=sys.stderr)
+
+
+def taken(report: Report, manifest: Manifest) -> None:
+    """What the cohort was taken for, as a table of a report; without names of files, which may name patients."""
+    told = [line.partition(": ")[::2] for line in account(manifest, examples=False)]
+    report.table(["of the cohort", "taken for"], told, "What was found in the cohort's folder, and what was left out.")
 
 
 def limits(text: str, named_by_folders: bool) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from medgen import tracking
+from medgen.account import account
 from medgen.artifact import TrainedModel
 from medgen.cases import Manifest, split_subjects, write_splits
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
@@ -81,6 +82,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         return RunSummary(config.out, 0, ())
     names.warn(manifest.named_by_folders)
     manifest = sound(manifest, config.workers)
+    names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
         names.write_manifest(manifest, folder.out / "manifest.csv")
@@ -108,6 +110,7 @@ def plan(config: TrainRunConfig) -> list[str]:
     voxels = math.prod(config.preprocess.shape)
     estimate = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
     return [
+        *account(manifest),
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
         f"grid: {' x '.join(map(str, config.preprocess.shape))} voxels of {config.preprocess.spacing} mm",
         describe_memory(len(manifest) * voxels * (channels + 1)),
@@ -232,6 +235,7 @@ def _report(
     report.section("Cohort")
     rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
     report.table(["part", "cases", "subjects"], rows)
+    names.taken(report, manifest)
     if failures:
         report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
     report.section("Training")

@@ -75,7 +75,7 @@ TABLES = {
     "escape-codes": HEAD + b"a,\x1b[31ms,images/c0.nii.gz,\n",
     "column-missing": b"name,file\na,images/c0.nii.gz\n",
     "column-twice": b"id,id,image\na,b,images/c0.nii.gz\n",
-    "semicolons": b"id;image\na;images/c0.nii.gz\n",
+    "semicolons-and-commas": b"id;image,mask\na;images/c0.nii.gz,\n",
     "password-file": HEAD + b"a,s,/etc/passwd,\n",
     "device": HEAD + b"a,s,/dev/zero,\n",
     "leaves": HEAD + b"a,s,../../../../../../etc/passwd,\n",
@@ -250,7 +250,7 @@ def test_an_image_is_no_mask_of_itself(cohort):
     values = np.random.default_rng(1).integers(1, 99, (1, *GRID.shape)).astype(np.int16)
     for folder, kind in (("images", np.float32), ("masks", np.int16)):
         io.write(Volume(values.astype(kind), GRID), cohort / folder / "c1.nii.gz")
-    assert "the same voxels as c1.nii.gz" in refused(cohort, "masks/c1.nii.gz")[0].found
+    assert "the same voxels as images/c1.nii.gz" in refused(cohort, "masks/c1.nii.gz")[0].found
 
 
 def test_all_that_is_wrong_with_a_mask(cohort):
@@ -287,6 +287,18 @@ def test_the_record_of_a_check(cohort):
         "files": [],
         "faults": [],
         "notes": [],
+        "taken": {
+            "layout": "folder",
+            "subjects_from": "nothing says whose scans they are: each counts as another subject's",
+            "masks_from": "the folder masks",
+            "decisions": [],
+            "left_out": [],
+            "channels": [],
+            "regions": {},
+            "scans": 3,
+            "masks": 3,
+            "subjects": 3,
+        },
     }
     (cohort / "images" / "c0.nii.gz").write_bytes(b"x")
     record = check(cohort).record(cohort)

@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from medgen import io
 from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
+
+from .cohort_folders import brain, labels, scan
 
 GRID = Grid((6, 7, 8), np.diag([1.0, 2.0, 1.5, 1.0]))
 
@@ -115,3 +118,27 @@ def test_real_series(shared_data):
     words = " ".join(fault.found for fault in check(shared_data / "dicom" / "ct_head_tilted").faults)
     assert "gantry tilt" in words
     assert "irregular spacing" in words
+
+
+def test_label_maps_among_scans_are_faults(tmp_path):
+    for number in range(3):
+        scan(tmp_path / f"a{number}x.nii.gz", number)
+    labels(tmp_path / "drawn.nii.gz")
+    (fault,) = check(tmp_path).faults
+    assert Path(fault.file).name == "drawn.nii.gz"
+    assert fault.found.startswith("few whole numbers on the grid of a")
+    assert "cohort.leave_out=drawn.nii.gz" in fault.action
+    assert check(tmp_path, CohortConfig(leave_out="drawn.nii.gz")).ok
+    # A cohort of masks alone is one of images.
+    for number in range(3):
+        (tmp_path / f"a{number}x.nii.gz").unlink()
+    assert check(tmp_path).ok
+
+
+def test_copies_without_skull_among_scans_are_faults(tmp_path):
+    for number in range(3):
+        whole = scan(tmp_path / f"a{number}x.nii.gz", number)
+    brain(tmp_path / "other.nii.gz", whole)
+    (fault,) = check(tmp_path).faults
+    assert fault.found == "the same scan as a2x.nii.gz with zeros around, but counted as another scan"
+    assert "cohort.leave_out=other.nii.gz" in fault.action

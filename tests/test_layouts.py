@@ -8,6 +8,7 @@ from medgen import io
 from medgen.config import parse_config
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
+from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
@@ -57,7 +58,7 @@ def test_ambiguous_names_are_refused_and_patterns_help(tmp_path):
     assert "cohort.images=" in refusal(tmp_path)
     manifest = load_cohort(tmp_path, CohortConfig(images="*_T1w.nii.gz", masks="{id}_labels.nii.gz"))
     assert summary(manifest)[0] == ("10", "10", ["10_T1w.nii.gz"], "10_labels.nii.gz")
-    assert "no file matches cohort.masks" in refusal(tmp_path, images="*_T1w.nii.gz", masks="{id}_nope.nii.gz")
+    assert "no file matches 'cohort.masks={id}_n" in refusal(tmp_path, images="*_T1w.nii.gz", masks="{id}_n.nii.gz")
     assert "no images found" in refusal(tmp_path, images="*_T3w.nii.gz")
     assert "cohort.masks without cohort.images" in refusal(tmp_path, layout="folder", masks="{id}_labels.nii.gz")
 
@@ -123,7 +124,7 @@ def test_nnunet(tmp_path):
     }
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     manifest = load_cohort(tmp_path)
-    assert manifest.labels == {1: "edema-1", 2: "core"}
+    assert manifest.labels == {1: "rest of edema", 2: "core"}
     assert summary(manifest)[0] == ("a", "a", ["a_0000.nii.gz", "a_0001.nii.gz"], "a.nii.gz")
     assert summary(manifest)[2] == ("c", "c", ["c_0000.nii.gz", "c_0001.nii.gz"], None)
     (tmp_path / "imagesTr" / "a_0001.nii.gz").unlink()
@@ -255,3 +256,24 @@ def test_further_columns_of_the_subject_list_stay_with_the_cases(tmp_path):
         {"age": "45", "Sex": "F"},
         {"Sex": "M"},
     ]
+
+
+def test_dicom_beside_other_images_is_never_half_read_without_a_word(tmp_path, shared_data):
+    series = sorted((shared_data / "dicom" / "t1_sagittal_384").rglob("*.dcm"))
+    for folder in (tmp_path / "flat", tmp_path / "tree" / "P1" / "t1"):
+        folder.mkdir(parents=True)
+        for file in series:
+            (folder / file.name).write_bytes(file.read_bytes())
+    flat, deep = tree(tmp_path / "flat", "a.nii.gz", "b.nii.gz"), tree(tmp_path / "tree", "a.nii.gz", "b.nii.gz")
+    text = refusal(flat)
+    assert f"{len(series)} DICOM files" in text
+    assert "medgen data import" in text
+    (fault,) = check(flat).faults
+    assert "beside 2 other images" in fault.found
+    only = load_cohort(flat, CohortConfig(images="*.nii.gz"))
+    assert [case.id for case in only] == ["a", "b"]
+    (left,) = load_cohort(deep).intake.left_out
+    assert left.count == len(series)
+    assert left.reason.startswith("DICOM, not read")
+    (other,) = load_cohort(flat, CohortConfig(layout="dicom")).intake.left_out
+    assert other.files == ("a.nii.gz", "b.nii.gz")

@@ -7,9 +7,18 @@ from pathlib import Path
 
 from medgen import cards, files
 from medgen.errors import AuditError, DataError
+from medgen.intake import Intake
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
 from medgen.synthesis.base import Backend, Sources, guard, guard_split
-from medgen.synthesis.layouts_out import About, Layout, check_layout, describe, scan_files, write_scan
+from medgen.synthesis.layouts_out import (
+    About,
+    Layout,
+    check_layout,
+    describe,
+    renumbered_regions,
+    scan_files,
+    write_scan,
+)
 from medgen.synthesis.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.volume import Grid
@@ -35,6 +44,7 @@ def export_pool(
     original_labels: Mapping[int, int] | None = None,
     layout: Layout = "nnunet",
     held_out: Collection[str] = (),
+    intake: Intake | None = None,
 ) -> list[Path]:
     """Write every accepted scan that was audited and is no copy.
 
@@ -54,6 +64,7 @@ def export_pool(
         original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
+        intake: How the cohort was found: names of its channels, and regions of its labels, are kept.
 
     Returns:
         The files written.
@@ -93,10 +104,13 @@ def export_pool(
         hashes = write_scan(content, out, candidate.backend, record["stamp"])
         written += [out / name for name in hashes] + [out / FOLDER / f"{candidate.id}.json"]
         files.write_json(written[-1], sealed(record, hashes))
+    source = intake or Intake()
+    mine = {number: label for label, number in (original_labels or {label: label for label in label_names}).items()}
+    known = (source.channels, *renumbered_regions(source.regions, source.class_order, mine))
     used = sorted({candidate.backend for candidate in accepted})
     stamp = SHARE if all(audit.stamp(name) == SHARE for name in used) else INTERNAL
     scans = tuple((item.id, item.backend, audit.stamp(item.backend)) for item in accepted)
-    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {})
+    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {}, *known)
     written += describe(out, layout, about)
     files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
     files.write_json(out / FOLDER / AUDIT, audit.summary())

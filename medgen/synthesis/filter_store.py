@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, MedgenError
+from medgen.intake import Intake
 from medgen.preprocess import Preprocess
 from medgen.synthesis.base import Sources
 from medgen.synthesis.copies import CopyBounds, Gallery
@@ -45,6 +46,7 @@ class FilterState:
         modality: Of its scans.
         config_sha256: Digest of the configuration of the run.
         original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
+        intake: How the cohort was found; names of channels and regions of labels are kept for exports.
     """
 
     filters: Filter
@@ -56,6 +58,7 @@ class FilterState:
     modality: str
     config_sha256: str
     original_labels: Mapping[int, int] = field(default_factory=dict)
+    intake: Intake = field(default_factory=Intake)
 
 
 def save_filter(state: FilterState, folder: Path) -> None:
@@ -89,6 +92,9 @@ def save_filter(state: FilterState, folder: Path) -> None:
         "modality": state.modality,
         "config_sha256": state.config_sha256,
         "original_labels": {str(label): number for label, number in state.original_labels.items()},
+        "channels": list(state.intake.channels),
+        "regions": {name: list(numbers) for name, numbers in state.intake.regions.items()},
+        "class_order": list(state.intake.class_order),
         "contains_patient_scans": True,
     }
     Stored(_KIND, arrays, meta).save(folder)
@@ -153,6 +159,12 @@ def _restore(stored: Stored, device: str) -> FilterState:
         modality=meta["modality"],
         config_sha256=meta["config_sha256"],
         original_labels={int(label): int(number) for label, number in meta["original_labels"].items()},
+        # Runs of earlier versions did not keep these.
+        intake=Intake(
+            channels=tuple(meta.get("channels", ())),
+            regions={name: tuple(numbers) for name, numbers in meta.get("regions", {}).items()},
+            class_order=tuple(meta.get("class_order", ())),
+        ),
     )
 
 

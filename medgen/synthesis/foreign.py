@@ -67,7 +67,7 @@ def read_foreign(
         AuditError: Naming the case, if its record names a held-out parent, it bears a held-out subject's or case's
             name, or one of its files is a file of a held-out case.
     """
-    manifest = load_cohort(folder)
+    manifest = load_cohort(folder, ask=False)
     for case in manifest:
         if case.mask is None:
             raise fail(
@@ -107,7 +107,7 @@ def read_run(run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts:
             "seed, test and validation as that run"
         )
     labelled = frozenset(subject for subject, part in learnt.items() if part == "labelled")
-    manifest = load_cohort(folder).with_hashes()
+    manifest = load_cohort(folder, ask=False).with_hashes()
     _guard(run.name, manifest, folder, parts)
     groups: dict[str, list[tuple[str, torch.Tensor, torch.Tensor]]] = {}
     grid = preprocess.canonical()

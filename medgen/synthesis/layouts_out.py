@@ -32,6 +32,9 @@ class About:
         backends: What made it.
         scans: (id, backend, stamp) of every scan.
         original_labels: Label → its number in the cohort's own masks, where a run had to renumber.
+        channel_names: Of the cohort that was learnt from, one per channel; empty where it does not say.
+        regions: Name → labels of every region, where the cohort's labels are regions; empty where they are not.
+        class_order: Label that each region is drawn with, in the order of ``regions``.
     """
 
     name: str
@@ -42,6 +45,9 @@ class About:
     backends: tuple[str, ...]
     scans: tuple[tuple[str, str, str], ...]
     original_labels: Mapping[int, int] = field(default_factory=dict)
+    channel_names: tuple[str, ...] = ()
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    class_order: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -94,8 +100,14 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
     labels = {"background": 0, **{name: value for value, name in sorted(about.labels.items())}}
     common = {"name": f"{about.name} synthetic", "description": about.sentence, "numTraining": len(about.scans)}
     if layout == "nnunet":
-        names = {str(channel): about.modality for channel in range(about.channels)}
-        content: dict[str, Any] = {**common, "channel_names": names, "labels": labels, "file_ending": ".nii.gz"}
+        known = len(about.channel_names) == about.channels
+        named = about.channel_names if known else (about.modality,) * about.channels
+        content: dict[str, Any] = {
+            **common,
+            "channel_names": {str(channel): name for channel, name in enumerate(named)},
+            **labels_or_regions(about.labels, about.regions, about.class_order),
+            "file_ending": ".nii.gz",
+        }
     else:
         listed = [
             {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name, _, _ in about.scans
@@ -103,7 +115,7 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
         content = {
             **common,
             "tensorImageSize": "3D",
-            "modality": {"0": about.modality},
+            "modality": {"0": about.channel_names[0] if len(about.channel_names) == 1 else about.modality},
             "labels": {str(value): name for name, value in labels.items()},
             "numTest": 0,
             "training": listed,
@@ -113,6 +125,46 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
     content["medgen"] = {"synthetic": True, "stamp": about.stamp, "version": medgen.__version__}
     files.write_json(out / "dataset.json", content)
     return [out / "dataset.json"]
+
+
+def labels_or_regions(
+    labels: Mapping[int, str], regions: Mapping[str, tuple[int, ...]], class_order: Sequence[int]
+) -> dict[str, Any]:
+    """``labels`` of an nnU-Net ``dataset.json``; with ``regions_class_order`` where labels are regions.
+
+    >>> labels_or_regions({1: "a"}, {}, ())
+    {'labels': {'background': 0, 'a': 1}}
+    >>> labels_or_regions({1: "rest of a", 2: "b"}, {"a": (1, 2), "b": (2,)}, (1, 2))
+    {'labels': {'background': 0, 'a': [1, 2], 'b': 2}, 'regions_class_order': [1, 2]}
+    """
+    if not regions:
+        return {"labels": {"background": 0, **{name: value for value, name in sorted(labels.items())}}}
+    named = {name: numbers[0] if len(numbers) == 1 else list(numbers) for name, numbers in regions.items()}
+    order = {"regions_class_order": list(class_order)} if class_order else {}
+    return {"labels": {"background": 0, **named}, **order}
+
+
+def renumbered_regions(
+    regions: Mapping[str, tuple[int, ...]], class_order: Sequence[int], numbers: Mapping[int, int]
+) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
+    """Regions and their order of drawing in other numbers; what has no number is dropped, and regions of nothing, too.
+
+    Args:
+        regions: Name → numbers in the cohort's masks.
+        class_order: Number that each region is drawn with.
+        numbers: Number in the cohort's masks → number in use.
+
+    >>> renumbered_regions({"a": (1, 2), "b": (2,), "c": (9,)}, (1, 2, 9), {1: 5, 2: 6})
+    ({'a': (5, 6), 'b': (6,)}, (5, 6))
+    """
+    kept = {name: tuple(numbers[n] for n in own if n in numbers) for name, own in regions.items()}
+    order = [
+        numbers.get(drawn, kept[name][0] if kept[name] else 0)
+        for name, drawn in zip(regions, class_order, strict=False)
+    ]
+    used = [name for name in kept if kept[name]]
+    drawn = tuple(number for name, number in zip(regions, order, strict=False) if kept[name])
+    return {name: kept[name] for name in used}, drawn
 
 
 def participant(name: str) -> str:

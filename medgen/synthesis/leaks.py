@@ -120,7 +120,7 @@ def _held_out(path: Path) -> Iterator[_HeldOut]:
     elif path.is_file() and path.suffix in (".txt", ".lst", ""):
         yield from _listed(path, path.read_text(encoding="utf-8").splitlines())
     else:
-        for case in load_cohort(path).with_hashes():
+        for case in load_cohort(path, ask=False).with_hashes():
             yield _HeldOut(case.id, path.name, case.subject, frozenset(case.sha256.values()))
 
 

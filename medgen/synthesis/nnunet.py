@@ -23,6 +23,7 @@ from medgen.errors import AuditError, DataError
 from medgen.layouts import load_cohort
 from medgen.seeds import numpy_rng
 from medgen.synthesis.intensities import match_intensities
+from medgen.synthesis.layouts_out import labels_or_regions, renumbered_regions
 from medgen.synthesis.ondemand import original_labels
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
 from medgen.volume import Volume
@@ -151,9 +152,12 @@ def write_nnunet(
                 progress(count, total)
         names = {label: first.real.labels.get(label, f"label {label}") for label in numbers}
         description = files.read_json(first.folder / "synthetic" / "dataset.json")
-        files.write_json(
-            folder / "dataset.json", _description(name, names, consecutive, description, channels, count - len(test))
-        )
+        about = _description(name, names, consecutive, description, channels, count - len(test))
+        intake = first.real.intake
+        regions = renumbered_regions(intake.regions, intake.class_order, consecutive)
+        if regions[0]:
+            about |= labels_or_regions({}, *regions)
+        files.write_json(folder / "dataset.json", about)
         files.write_json(folder / FOLDS, [{"train": list(train), "val": list(val)} for train, val in folds])
         files.write_csv(folder / "subjects.csv", _subjects(real, test, synthetic), ("case", "subject", "kind"))
     return NnunetDataset(Path(out) / f"Dataset{number:03d}_{name}", folds, len(synthetic), len(test))

@@ -124,7 +124,7 @@ def imported(sources, tmp_path_factory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("out")
     for name, source in sources.items():
         # Ids, and with them the parts of a run, would be others every time.
-        files.write_json(importing.key_file(source), {"format": "medgen-pseudonyms", "key": "5" * 64, "table": {}})
+        files.write_json(importing.key_file(base / name), {"format": "medgen-pseudonyms", "key": "5" * 64, "table": {}})
         importing.run(source, base / name, CohortConfig(), workers=1)
     return {name: base / name for name in sources}
 
@@ -145,7 +145,7 @@ def test_an_imported_cohort_holds_nothing_of_the_patients(name, sources, importe
     assert hits(out, CANARIES) == []
     assert hits(out, [str(sources[name]), str(out.parent), str(Path.home()) + "/"]) == []
     assert check(out).ok
-    key = importing.key_file(sources[name])
+    key = importing.key_file(out)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert "Mueller-Kanari" in key.read_text()
     assert hits(out, [files.read_json(key)["key"]]) == []
@@ -153,7 +153,7 @@ def test_an_imported_cohort_holds_nothing_of_the_patients(name, sources, importe
 
 def test_values_ages_and_subjects_survive(sources, imported):
     manifest = load_cohort(imported["nifti"])
-    table = files.read_json(importing.key_file(sources["nifti"]))["table"]
+    table = files.read_json(importing.key_file(imported["nifti"]))["table"]
     for case in load_cohort(sources["nifti"]):
         mine = manifest.subset([table[f"case: {case.id}"]]).cases[0]
         np.testing.assert_array_equal(mine.read_image().data, case.read_image().data)
@@ -168,7 +168,9 @@ def test_what_medgen_reads_itself_survives_and_free_text_does_not():
 
 
 def test_the_same_key_gives_the_same_ids_and_another_one_others(sources, imported, tmp_path):
-    importing.run(sources["dicom"], tmp_path / "again", CohortConfig(), workers=1)
+    importing.run(
+        sources["dicom"], tmp_path / "again", CohortConfig(), workers=1, key=importing.key_file(imported["dicom"])
+    )
     importing.run(sources["dicom"], tmp_path / "other", CohortConfig(), workers=1, key=tmp_path / "key.json")
     ids = [{case.id for case in load_cohort(path)} for path in (imported["dicom"], tmp_path / "again")]
     assert ids[0] == ids[1]
