@@ -149,6 +149,11 @@ class AugmentRunConfig(LabelledRunConfig):
             self.check_arms()
         return self
 
+    def inputs(self) -> dict[str, Path]:
+        """The file of features."""
+        features = self.fidelity.features if self.fidelity.enabled else None
+        return {} if features is None else {"fidelity.features": features}
+
     def check_arms(self) -> None:
         """Every arm of the study has its generator.
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import ndimage
 
-from medgen.anomaly.crossfit import Progress
-from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.implanted import LARGEST_RADIUS_MM, implant_all
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, binomial_interval
 from medgen.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.anomaly.crossfit import Progress
+    from medgen.anomaly.detector import AnomalyDetector
+    from medgen.dataset import Dataset
+    from medgen.metrics.interval import Interval
 
 REGIONS = ("left cortex", "right cortex", "left deep", "right deep")
 # Voxels within so many mm of the foreground's surface are cortex.
@@ -176,6 +180,8 @@ def detectability(
 
 def tabulate(counts: Mapping[tuple[str, float, float], Sequence[bool]]) -> Detectability:
     """Cells and smallest radii from (region, contrast, radius) → whether each subject's implant was detected."""
+    from medgen.metrics.bootstrap import binomial_interval
+
     cells = [
         Cell(
             region=region,

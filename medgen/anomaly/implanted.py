@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
@@ -21,8 +21,12 @@ from medgen.cohorts.implants import (
     implant,
 )
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.dataset import Dataset
 
 HEALTHY = "healthy"
 
@@ -200,6 +204,8 @@ def implant_all(
     Returns:
         The changed image (c, i, j, k) and the voxels that changed in any channel, (i, j, k).
     """
+    import torch
+
     state = rng.bit_generator.state
     channels, truth = [], np.zeros(mask.shape, dtype=bool)
     for number, channel in enumerate(image):
