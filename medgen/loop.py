@@ -11,70 +11,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from medgen.augmentation import AugmentConfig, augment
 from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
-from medgen.config import Config
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.files import sha256_json
 from medgen.models.base import ScanModel
-from medgen.precision import Precision, PrecisionName
+from medgen.precision import Precision
 from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.signals import Request, Terminated
+from medgen.training_recipe import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 Log = Callable[[dict[str, float], int], None]
 # What a checkpoint holds beside tensors.
 _SCALARS = ("step", "seconds", "stale", "stopped", "best_value", "history")
-
-
-class TrainingConfig(Config):
-    """How a model is trained.
-
-    Attributes:
-        steps: Optimiser steps (of every phase).
-        batch_size: Cases per step and process.
-        lr: Highest learning rate; it rises linearly over ``warmup`` of the steps and then follows a cosine to 0.
-        lr_discriminator: Factor on ``lr`` in a phase named ``discriminator`` (two time-scales, Heusel et al. 2017).
-        warmup: Share of the steps.
-        betas: Of AdamW.
-        weight_decay: Of AdamW.
-        clip: Largest gradient norm per phase; 0 is off.
-        ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
-            as min(ema, (1 + t) / (10 + t)).
-        precision: ``auto`` is bfloat16 autocast where the device computes it natively, see :mod:`medgen.precision`.
-        compile: Compile the networks; pays on long GPU runs only (40 s and more to start).
-        log_every: Steps between two records of the loss.
-        validate_every: Steps between two looks at the validation cases; 0 is never.
-        patience: Looks without improvement after which training stops, with the best weights; 0 is off.
-        checkpoint_every: Steps between two checkpoints.
-        augment: Random augmentation of every batch; none if absent.
-    """
-
-    steps: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=4, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
-    lr_discriminator: float = Field(default=1.0, gt=0)
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: float = Field(default=1.0, ge=0)
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: PrecisionName = "auto"
-    compile: bool = False
-    log_every: int = Field(default=10, ge=1)
-    validate_every: int = Field(default=0, ge=0)
-    patience: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=500, ge=1)
-    augment: AugmentConfig | None = None
 
 
 def batch_indices(n: int, size: int, step: int, seed: int) -> list[int]:

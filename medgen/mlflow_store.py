@@ -55,7 +55,7 @@ class MlflowStore:
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(_EXPERIMENT)
         if found is None:
-            place = f"{_database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
+            place = f"{database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
             try:
                 return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
             except Exception:
@@ -240,9 +240,9 @@ def _client(uri: str) -> MlflowClient:
     if not is_sqlite(uri):
         return MlflowClient(uri)
     # Processes that set a fresh database up at the same time crash.
-    with locked(_database(uri).parent / ".mlflow.lock"):
-        if not _database(uri).exists():
-            _set_up(_database(uri))
+    with locked(database(uri).parent / ".mlflow.lock"):
+        if not database(uri).exists():
+            _set_up(database(uri))
         client = MlflowClient(uri)
         client.get_experiment_by_name(_EXPERIMENT)
     return client
@@ -266,7 +266,8 @@ def is_sqlite(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
 
-def _database(uri: str) -> Path:
+def database(uri: str) -> Path:
+    """The file of a store that is one."""
     return Path(uri.partition(":///")[2]).resolve()
 
 

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from medgen.errors import ConfigError
+from medgen.training_recipe import PrecisionName
 
 logger = logging.getLogger(__name__)
-
-PrecisionName = Literal["auto", "32", "bf16"]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from medgen.precision import Precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def rank_of() -> int:
 
 def connect(precision: Precision) -> Ranks:
     """Join the process group that ``torchrun`` announces in the environment, or stay alone."""
+    # More than a second to import, which only a training needs.
+    from lightning_fabric import Fabric
+
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
     # Fabric tells every training which seed and precision it uses; the caller has chosen them.

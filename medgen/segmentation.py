@@ -18,10 +18,11 @@ from medgen.errors import TrainingError
 from medgen.finite import Watch
 from medgen.mean_teacher import MeanTeacher
 from medgen.models.blocks import crop_to, pad_to_multiple
-from medgen.precision import Precision, PrecisionName, precision_of
+from medgen.precision import Precision, precision_of
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe
 from medgen.training import device_of
+from medgen.training_recipe import PrecisionName
 
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,9 +22,9 @@ import yaml
 from medgen import environment, files
 from medgen.errors import DataError
 from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, printable, scrub, store_uri
-from medgen.mlflow_store import MlflowStore, import_mlflow, is_sqlite, short
+from medgen.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
 
-__all__ = ["Run", "last_run", "start", "sync"]
+__all__ = ["Run", "last_run", "place", "start", "sync"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ def start(
     if not enabled:
         yield Run(name, out, None)
         return
+    uri = store_uri(out)
+    if is_sqlite(uri) and not database(uri).exists():
+        print(f"medgen: {place(out)}", file=sys.stderr)
     journal = Journal(out)
     with ExitStack() as lock, _terminable() as closing:
         held = lock.enter_context(locked(out / LOCK, wait=False))
@@ -112,6 +116,16 @@ def sync(out: str | Path) -> int:
         _end_killed(journal)
         journal.close()
         return _send_all(out)
+
+
+def place(out: str | Path) -> str:
+    """One line that says where the runs of a folder are tracked, and what will be made there."""
+    uri = store_uri(Path(out))
+    if not is_sqlite(uri):
+        return f"MLflow store: {printable(uri)}"
+    file = database(uri)
+    new = "" if file.exists() else f" (made new, with artifacts in {file.parent / 'mlartifacts'})"
+    return f"MLflow store: {file}{new}; MLFLOW_TRACKING_URI names another"
 
 
 def last_run(out: str | Path) -> dict[str, str] | None:

@@ -17,12 +17,13 @@ import torch
 
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
-from medgen.loop import Log, Loop, TrainingConfig
+from medgen.loop import Log, Loop
 from medgen.models.base import ScanModel
 from medgen.precision import precision_of
 from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
 from medgen.signals import Terminated, deferred
+from medgen.training_recipe import TrainingConfig
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 

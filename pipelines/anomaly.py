@@ -5,40 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator, Field, field_validator
+from typing import Any
 
 from medgen import tracking
 from medgen.account import account
 from medgen.anomaly import contamination, kept
 from medgen.anomaly.comparing import Comparison
-from medgen.anomaly.detectability import DetectabilityConfig, detectability
+from medgen.anomaly.detectability import detectability
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import (
-    EvaluationConfig,
-    Measurement,
-)
+from medgen.anomaly.evaluation import Measurement
 from medgen.anomaly.leverage import leverage
 from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
-from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
-from medgen.cases import Manifest, is_safe_id, kfold_subjects, split_subjects, write_splits
-from medgen.config import Config
+from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ScanModel, check_settings, settings_for
+from medgen.models import ScanModel, settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
-from medgen.training import TrainingConfig
 
 from . import names
 from .anomaly_outputs import write_calibration
@@ -47,83 +38,14 @@ from .anomaly_score import score
 from .anomaly_sections import write_detectability
 from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
 from .anomaly_sections_groups import csv_rows, groups_of
+from .anomaly_settings import AnomalyRunConfig, refuse
 from .anomaly_test_scans import evaluate
 from .anomaly_training import trained, training_digest
+from .labelled import check_labelled
 from .progress import Tick, bars
-from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
-
-# The grid follows from the scans; a wrong model setting is refused before any is read.
-_ANY_SHAPE = (32, 32, 32)
+from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 __all__ = ["AnomalyRunConfig", "plan", "run", "score"]
-
-
-def _known(model: dict[str, Any]) -> dict[str, Any]:
-    check_settings(model, _ANY_SHAPE)
-    return model
-
-
-ModelSettings = Annotated[dict[str, Any], AfterValidator(_known)]
-
-
-class FurtherModel(Config):
-    """One more model that is trained in every fold.
-
-    Attributes:
-        model: Settings of a model family, as in the run.
-        training: Its training.
-    """
-
-    model: ModelSettings
-    training: TrainingConfig = TrainingConfig()
-
-
-class AnomalyRunConfig(RunConfig):
-    """One anomaly run.
-
-    Attributes:
-        test: Share of the subjects that is held out for the evaluation.
-        preprocess: Keys of the preprocessing recipe; what is left out is chosen from the development scans.
-        max_side: Most voxels along an axis where the recipe chooses.
-        model: Settings of a model family, chosen by ``family``; shape and channels follow from the data.
-        training: The training of each fold's model.
-        further: More models for each fold, by any name, for the channels that need another family.
-        anomaly: Folds, scores, fusion, calibration.
-        evaluation: The implanted test set.
-        detectability: The grid of the minimum detectable lesion.
-        exclude: Development cases that are not healthy after all: they calibrate nothing and no score learns from them.
-            The networks are trained as before, so that a finished run can be calibrated anew with ``--resume``.
-        check_resources: Refuse trainings that will not fit into memory.
-    """
-
-    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "anomaly.calibration")
-
-    out: Path = Path("runs/anomaly")
-    test: float = Field(default=0.25, gt=0, lt=1)
-    preprocess: dict[str, Any] = Field(default_factory=dict)
-    max_side: int = Field(default=64, ge=16)
-    model: ModelSettings
-    training: TrainingConfig = TrainingConfig()
-    further: dict[str, FurtherModel] = Field(default_factory=dict)
-    anomaly: AnomalyConfig = AnomalyConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    detectability: DetectabilityConfig = DetectabilityConfig()
-    exclude: tuple[str, ...] = ()
-    check_resources: bool = True
-
-    @field_validator("further")
-    @classmethod
-    def _names(cls, value: dict[str, FurtherModel]) -> dict[str, FurtherModel]:
-        for name in value:
-            if not is_safe_id(name):
-                raise ValueError(f"expected names of letters, digits, '.', '_' and '-', found {name[:40]!r}")
-        return value
-
-    @property
-    def models(self) -> dict[str, FurtherModel]:
-        """All models of a fold by name; the main one first, under the name of its family."""
-        main = FurtherModel(model=self.model, training=self.training)
-        return {str(self.model.get("family")): main} | {f"{name} (further)": own for name, own in self.further.items()}
 
 
 def run(
@@ -142,18 +64,8 @@ def run(
     Raises:
         MedgenError: If configuration or data are at fault, or the cohort is too small for the false-positive rate.
     """
-    manifest = load_cohort(config.data, config.cohort)
-    names.warn(manifest.named_by_folders)
-    parts = _parts(config, manifest)
-    config.evaluation.check_masks()
-    with bars(progress) as tick:
-        manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
-    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    _check_resources(config, recipe, manifest)
-    folds = [
-        held for _, held in kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
-    ]
-    names.announce(manifest)
+    refuse(config, resume=resume, overwrite=overwrite)
+    manifest, parts, recipe, folds = _intake(config, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         check_cohort(folder.out, manifest)
         names.write_manifest(manifest, folder.out / "manifest.csv")
@@ -202,6 +114,23 @@ def run(
             return RunSummary(folder.out, 1 if failures or screening.refused else 0, lines)
 
 
+def _intake(
+    config: AnomalyRunConfig, progress: bool
+) -> tuple[Manifest, dict[str, Manifest], Preprocess, list[Manifest]]:
+    """The cohort with hashes, its parts, the recipe of its development scans, and the scans held out of each fold."""
+    manifest = load_cohort(config.data, config.cohort)
+    names.warn(manifest.named_by_folders)
+    check_labelled(config.models.values(), manifest)
+    parts = _parts(config, manifest)
+    with bars(progress) as tick:
+        manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
+    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_resources(config, recipe, manifest)
+    names.announce(manifest)
+    folds = kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
+    return manifest, parts, recipe, [held for _, held in folds]
+
+
 def _check_resources(config: AnomalyRunConfig, recipe: Preprocess, manifest: Manifest) -> None:
     """Refuse trainings that will not fit into memory."""
     for own in config.models.values() if config.check_resources else ():
@@ -245,9 +174,17 @@ def _parts(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
     return parts
 
 
-def plan(config: AnomalyRunConfig) -> list[str]:
-    """What a run would do and cost: the lines of ``--dry-run``."""
+def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
+    """What a run would do and cost: the lines of ``--dry-run``.
+
+    Raises:
+        MedgenError: If the run would refuse configuration, data, further inputs or output folder.
+    """
+    refuse(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
+    check_labelled(config.models.values(), manifest)
+    if resume:
+        check_cohort(config.out, manifest.with_hashes(config.workers))
     parts = _parts(config, manifest)
     subjects = len(parts["development"].subjects)
     channels = len(next(iter(manifest)).read_image().data)
@@ -269,6 +206,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
         *_plan_detectability(config, len(parts["test"].subjects)),
         f"output: {config.out}",
+        tracking.place(config.out),
     ]
 
 

@@ -22,6 +22,7 @@ from medgen.report.curves import interval_plot
 from medgen.report.html import Report, fmt
 from medgen.volume import Volume
 
+from .preflight import check_new
 from .progress import bars
 from .runfolder import RunSummary, open_run
 
@@ -80,6 +81,8 @@ def run(
         DataError: If a folder holds no images, a file has no partner, or nothing is anomalous.
         GeometryError: If a heatmap does not lie on the grid of its mask.
     """
+    if config.out is not None:
+        check_new(config.out, (config.predictions, config.truth, *config.against), overwrite=overwrite)
     predictions = _images(config.predictions)
     truths = _images(config.truth, needed=not config.unmatched_healthy)
     names = _names(config.predictions, config.against)

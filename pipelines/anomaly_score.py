@@ -21,6 +21,7 @@ from medgen.training import device_of
 from . import names
 from .anomaly_outputs import ScanFiles, unique_names, write_calibration
 from .anomaly_report import Scored, score_report
+from .preflight import check_new, check_scans
 from .progress import bars
 from .runfolder import RunSummary, open_run
 
@@ -86,10 +87,8 @@ def score(
         DataError: If no scan is given or none exists.
         ArtifactError: If the artifact is damaged or of another kind.
     """
-    if not scans:
-        raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
-    if not any(exists(path) for path in scans):
-        raise DataError(f"{scans[0]}: no such file or folder; check the path")
+    check_scans(scans)
+    check_new(out, scans, overwrite=overwrite)
     series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
     names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))

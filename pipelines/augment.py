@@ -20,6 +20,7 @@ from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import begin, export, generate
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
+from .preflight import preflight
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
@@ -36,6 +37,7 @@ def run(
     Raises:
         MedgenError: If configuration, data or training are at fault.
     """
+    preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)

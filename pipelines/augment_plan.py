@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from medgen import tracking
 from medgen.account import account
 from medgen.cases import Manifest
 from medgen.costs import describe_memory, minutes
@@ -34,6 +35,8 @@ from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
 from .augment_value import study_estimate
+from .preflight import preflight
+from .runfolder import check_cohort
 
 # Labelled scans whose labels are looked at; more would not change what kind of label they are.
 _STUDIED = 24
@@ -69,9 +72,16 @@ class Plan:
         return {**self.routing.record(), "estimates": costs}
 
 
-def plan(config: AugmentRunConfig) -> list[str]:
-    """What a run would do, and what it would cost: the lines of ``--dry-run``."""
+def plan(config: AugmentRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
+    """What a run would do, and what it would cost: the lines of ``--dry-run``.
+
+    Raises:
+        MedgenError: If the run would refuse configuration, data, further inputs or output folder.
+    """
+    preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
+    if resume:
+        check_cohort(config.out, manifest.with_hashes(config.workers))
     manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
@@ -92,6 +102,7 @@ def plan(config: AugmentRunConfig) -> list[str]:
         describe_memory((channels + 1) * len(manifest) * math.prod(preprocess.shape)),
         *made.lines,
         f"output: {config.out}",
+        tracking.place(config.out),
     ]
 
 

@@ -156,6 +156,11 @@ class AugmentRunConfig(LabelledRunConfig):
         """What scans are, for the card: as configured, else as the cohort names its channels, else that nobody says."""
         return self.modality or ", ".join(channels) or NOT_STATED
 
+    def inputs(self) -> dict[str, Path]:
+        """The file of features."""
+        features = self.fidelity.features if self.fidelity.enabled else None
+        return {} if features is None else {"fidelity.features": features}
+
     def check_arms(self) -> None:
         """Every arm of the study has its generator.
 

@@ -20,7 +20,7 @@ from medgen.recipe import fit_preprocess
 from medgen.report.html import Report
 from medgen.synthesis.arms import SYNTHETIC, Arm
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
-from medgen.synthesis.foreign import Foreign, guard_labels, read_foreign, read_run, together
+from medgen.synthesis.foreign import Foreign, check_foreign, check_run, guard_labels, read_foreign, read_run, together
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.value import Material, Row
@@ -31,6 +31,7 @@ from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, begin, split
 from .augment_study import judged, run_cells, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
+from .preflight import preflight
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 
@@ -68,6 +69,11 @@ class ValueRunConfig(LabelledRunConfig):
                 )
         return self
 
+    def inputs(self) -> dict[str, Path]:
+        """The folders of synthetic scans."""
+        found = {f"synthetic.{name}": folder for name, folder in self.synthetic.items()}
+        return found if self.run is None else {**found, "run": self.run}
+
 
 @dataclass(frozen=True, eq=False)
 class _Cohort:
@@ -86,10 +92,12 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         MedgenError: If configuration, data, synthetic scans or training are at fault.
     """
+    preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     names.announce(manifest)
+    _check_synthetic(config, labelling.apply(manifest))
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)
@@ -98,6 +106,16 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
             "augment-value", folder.out, config=settings, seed=config.seed, manifest_digest=digest
         ) as track:
             return _tracked(config, manifest, labelling, folder, track, progress)
+
+
+def _check_synthetic(config: ValueRunConfig, manifest: Manifest) -> Parts:
+    """The parts of the study, once its synthetic scans are known to be there; no image is read."""
+    parts = split(config, manifest)
+    for folder in config.synthetic.values():
+        check_foreign(folder)
+    if config.run is not None:
+        check_run(config.run, parts)
+    return parts
 
 
 def _tracked(
@@ -211,11 +229,18 @@ def _report(results: StudyResults, cohort: _Cohort, folder: RunFolder, run_id: s
     return report
 
 
-def plan(config: ValueRunConfig) -> list[str]:
-    """What a study would do, and what it would cost: the lines of ``--dry-run``."""
+def plan(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
+    """What a run would do, and what it would cost: the lines of ``--dry-run``.
+
+    Raises:
+        MedgenError: If the run would refuse configuration, data, further inputs or output folder.
+    """
+    preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
+    if resume:
+        check_cohort(config.out, manifest.with_hashes(config.workers))
     manifest = admit(config, manifest).apply(manifest)
-    parts = split(config, manifest)
+    parts = _check_synthetic(config, manifest)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)
     shape, labels = preprocess.shape, tuple(range(1, (len(manifest.labels) or 1) + 1))
@@ -228,6 +253,7 @@ def plan(config: ValueRunConfig) -> list[str]:
         describe_memory((channels + 1) * len(manifest) * math.prod(shape)),
         *study_estimate(config, outline).lines,
         f"output: {config.out}",
+        tracking.place(config.out),
     ]
 
 

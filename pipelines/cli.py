@@ -33,7 +33,7 @@ from .cli_common import (
     Workers,
     echo_json,
     finish,
-    load,
+    given,
     plan,
 )
 from .cli_data import audit_app, card_app, data_app
@@ -115,11 +115,17 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train one generative model and save it as an artifact."""
+    told = given("train", config, overrides, device, seed, workers)
+    from .preflight import preflight
+    from .train_settings import TrainRunConfig
+
+    settings = told.parse(TrainRunConfig)
+    if "RANK" not in os.environ:
+        preflight(settings, resume=resume, overwrite=overwrite)
     from . import train as pipeline
 
-    settings = load(pipeline.TrainRunConfig, "train", config, overrides, device, seed, workers)
     if dry_run:
-        plan(pipeline.plan(settings))
+        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 

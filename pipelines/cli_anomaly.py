@@ -21,9 +21,9 @@ from .cli_common import (
     Seed,
     Workers,
     finish,
+    given,
     group,
     listed,
-    load,
     plan,
 )
 
@@ -44,11 +44,15 @@ def anomaly_run(
     quiet: Quiet = False,
 ) -> None:
     """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
+    told = given("anomaly", config, overrides, device, seed, workers)
+    from .anomaly_settings import AnomalyRunConfig, refuse
+
+    settings = told.parse(AnomalyRunConfig)
+    refuse(settings, resume=resume, overwrite=overwrite)
     from . import anomaly as pipeline
 
-    settings = load(pipeline.AnomalyRunConfig, "anomaly", config, overrides, device, seed, workers)
     if dry_run:
-        plan(pipeline.plan(settings))
+        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 
@@ -68,7 +72,12 @@ def anomaly_score(
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
-    from . import anomaly as pipeline
+    from .preflight import check_model, check_new, check_scans
+
+    check_scans(scans)
+    check_model(model)
+    check_new(out, scans, overwrite=overwrite)
+    from . import anomaly_score as pipeline
 
     finish(
         pipeline.score(
@@ -108,6 +117,12 @@ def anomaly_evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure heatmaps of any method against masks, and methods against each other."""
+    from .preflight import check_folder, check_new
+
+    for folder in (predictions, truth, *(against or ())):
+        check_folder(folder)
+    if out is not None:
+        check_new(out, (predictions, truth, *(against or ())), overwrite=overwrite)
     from . import anomaly_evaluate as pipeline
 
     settings = pipeline.EvaluateConfig(
@@ -137,12 +152,17 @@ def bench_anomaly(
     quiet: Quiet = False,
 ) -> None:
     """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
-    from . import bench_anomaly as pipeline
-
     chosen = listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
     numbers = listed(seeds or ("0" if quick else "0,1,2"))
     if not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    # A simulated cohort that is not there is made.
+    if set(chosen) - {"simulated"}:
+        from .preflight import check_folder
+
+        check_folder(data, "a folder per cohort")
+    from . import bench_anomaly as pipeline
+
     finish(
         pipeline.run(
             out,

@@ -19,9 +19,9 @@ from .cli_common import (
     Workers,
     bar,
     finish,
+    given,
     group,
     listed,
-    load,
     plan,
 )
 
@@ -41,11 +41,16 @@ def augment_run(
     quiet: Quiet = False,
 ) -> None:
     """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
+    told = given("augment", config, overrides, device, seed, workers, slow=True)
+    from .augment_settings import AugmentRunConfig
+    from .preflight import preflight
+
+    settings = told.parse(AugmentRunConfig)
+    preflight(settings, resume=resume, overwrite=overwrite)
     from . import augment as pipeline
 
-    settings = load(pipeline.AugmentRunConfig, "augment", config, overrides, device, seed, workers)
     if dry_run:
-        plan(pipeline.plan(settings))
+        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 
@@ -62,11 +67,16 @@ def augment_value(
     quiet: Quiet = False,
 ) -> None:
     """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
+    told = given("value", config, overrides, device, seed, workers, slow=True)
+    from .augment_value import ValueRunConfig
+    from .preflight import preflight
+
+    settings = told.parse(ValueRunConfig)
+    preflight(settings, resume=resume, overwrite=overwrite)
     from . import augment_value as pipeline
 
-    settings = load(pipeline.ValueRunConfig, "value", config, overrides, device, seed, workers)
     if dry_run:
-        plan(pipeline.plan(settings))
+        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 

@@ -32,10 +32,13 @@ def augment_sample(
     quiet: Quiet = False,
 ) -> None:
     """Sample scans from saved generators under the run's own filter and audit; refused without these."""
-    from . import augment_sample as pipeline
+    from .preflight import check_model
 
     if layout not in ("nnunet", "msd", "bids"):
         raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
+    check_model(model)
+    from . import augment_sample as pipeline
+
     finish(
         pipeline.run(
             model,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -76,21 +77,55 @@ def plan(lines: Iterable[str]) -> NoReturn:
     raise typer.Exit
 
 
-def load(
-    cls: type[C],
+@dataclass(frozen=True)
+class Given:
+    """What a command was told, before its configuration class is imported, which may take seconds.
+
+    Attributes:
+        source: The configuration file.
+        values: Its keys with the overrides and flags.
+    """
+
+    source: Path
+    values: Mapping[str, Any]
+
+    def parse(self, cls: type[C]) -> C:
+        """The validated configuration."""
+        from medgen.config import parse_config
+
+        return parse_config(cls, self.values, str(self.source))
+
+
+def given(
     group: str,
     config: str,
     overrides: list[str] | None,
     device: str | None,
     seed: int | None,
     workers: int | None,
-) -> C:
-    """The validated configuration of a run: file, overrides, flags."""
-    from medgen.config import load_config
+    *,
+    slow: bool = False,
+) -> Given:
+    """The configuration of a run: file (see :func:`find_config`), overrides, flags.
+
+    With ``slow``, for configuration classes that import torch, data named on the command line must be there.
+
+    Raises:
+        ConfigError: If the file is missing or an override is none.
+        DataError: If ``data`` names nothing.
+    """
+    path = find_config(group, config)
+    from medgen.config import apply_overrides, read_yaml
 
     flags = {"device": device, "seed": seed, "workers": workers}
     settings = [*(overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    return load_config(cls, find_config(group, config), settings)
+    values = apply_overrides(read_yaml(path), settings)
+    named = any(item.partition("=")[0].strip() == "data" for item in settings)
+    if slow and named and isinstance(data := values["data"], str):
+        from .preflight import check_data
+
+        check_data(Path(data))
+    return Given(path, values)
 
 
 def find_config(group: str, name: str) -> Path:

@@ -54,6 +54,10 @@ class RunConfig(Config):
     workers: int = Field(default=2, ge=0, le=256)
     cohort: CohortConfig = CohortConfig()
 
+    def inputs(self) -> dict[str, Path]:
+        """What a run reads beside ``data``: by key, a file or folder that must be there."""
+        return {}
+
     def digest(self) -> str:
         """SHA-256 of the settings that results depend on: not of where a run computes and writes, nor how fast."""
         kept = self.model_dump(mode="json", exclude={*MAY_CHANGE})
@@ -133,7 +137,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; choose one")
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another out=")
+        raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another folder for the output")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -141,7 +145,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
     with _locked(out):
         if (out / REMOVING).exists():
             _remove(out)
-        if any(entry.name != LOCK_FILE and not _is_first_write(entry) for entry in out.iterdir()):
+        if foreign_entries(out):
             _reuse(out, config, resume=resume, overwrite=overwrite)
         sweep(out)
         write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
@@ -159,6 +163,27 @@ def sweep(out: Path) -> None:
         for name in [name for name in (*folders, *names) if name.startswith((TEMPORARY, REPLACED))]:
             _delete(Path(folder) / name)
         folders[:] = [name for name in folders if not name.startswith((TEMPORARY, REPLACED))]
+
+
+def foreign_entries(out: Path) -> bool:
+    """Whether a folder holds anything but a lock and what a run that was killed at once has left."""
+    return out.is_dir() and any(entry.name != LOCK_FILE and not _is_first_write(entry) for entry in out.iterdir())
+
+
+def in_use(out: Path) -> bool:
+    """Whether another process holds the lock of a run folder now; the folder is not touched."""
+    try:
+        handle = os.open(out / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    else:
+        return False
+    finally:
+        os.close(handle)
 
 
 def _is_first_write(entry: Path) -> bool:
@@ -189,7 +214,8 @@ def _remove(out: Path) -> None:
         (out / REMOVING).unlink()
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or out}: cannot be removed ({error.strerror}); remove it, or choose another out="
+            f"{error.filename or out}: cannot be removed ({error.strerror}); remove it, or choose "
+            "another folder for the output"
         ) from None
 
 
@@ -221,7 +247,7 @@ def check_cohort(out: Path, manifest: Manifest) -> None:
             what = "is gone" if name not in now else "is new" if name not in before else "was changed"
             raise DataError(
                 f"{out}: cannot resume, case {name} {what} since the run was started; restore its files, or start "
-                "again with --overwrite or another out="
+                "again with --overwrite or another folder"
             )
 
 
@@ -245,7 +271,7 @@ def check_unchanged(out: Path, config: Config) -> None:
     if changed:
         raise ConfigError(
             f"{out}: cannot resume, the configuration differs from the first start in: {', '.join(changed)}; "
-            "use the same values, or another out="
+            "use the same values, or another folder"
         )
 
 
@@ -274,10 +300,10 @@ def _locked(out: Path) -> Iterator[None]:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise ConfigError(
                     f"{out}: files cannot be locked on this file system ({error.strerror}), so two runs could write at "
-                    "once; choose an out= on a local disk"
+                    "once; choose a folder on a local disk"
                 ) from None
             raise ConfigError(
-                f"{out}: another medgen run is writing here; wait for it or choose another out="
+                f"{out}: another medgen run is writing here; wait for it or choose another folder for the output"
             ) from None
         yield
     finally:

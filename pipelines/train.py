@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import Field, model_validator
 
 from medgen import tracking
 from medgen.account import account
@@ -18,49 +15,23 @@ from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ModelConfig, build, check_settings, settings_for
+from medgen.models import ModelConfig, build, settings_for
 from medgen.models.base import GenerativeModel
-from medgen.preprocess import Preprocess, Template, build_template
+from medgen.preprocess import Template, build_template
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
 from medgen.report.mosaic import mosaic
 from medgen.seeds import derive, torch_rng
-from medgen.training import FitResult, Log, TrainingConfig, fit, rank_of
+from medgen.training import FitResult, Log, fit, rank_of
 from medgen.volume import Volume
 
 from . import names
-from .runfolder import RunConfig, RunFolder, RunSummary, check_cohort, open_run
+from .labelled import check_labelled
+from .preflight import preflight
+from .runfolder import RunFolder, RunSummary, check_cohort, open_run
+from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
-
-
-class TrainRunConfig(RunConfig):
-    """One training run.
-
-    Attributes:
-        preprocess: How scans are brought to the model's grid.
-        model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
-        training: The training loop.
-        validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
-        check_resources: Refuse a training that will not fit into memory.
-    """
-
-    out: Path = Path("runs/train")
-    preprocess: Preprocess
-    model: dict[str, Any]
-    training: TrainingConfig = TrainingConfig()
-    validation: float = Field(default=0.0, ge=0, lt=1)
-    check_resources: bool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainRunConfig:
-        check_settings(self.model, self.preprocess.shape)
-        if bool(self.training.validate_every) != bool(self.validation):
-            raise ValueError(
-                f"validation is {self.validation} and training.validate_every is {self.training.validate_every}; "
-                "set both or neither"
-            )
-        return self
 
 
 def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
@@ -71,7 +42,10 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         MedgenError: If configuration, data or training are at fault; see the message.
     """
+    if rank_of() == 0:
+        preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
+    check_labelled([config], manifest)
     if config.check_resources:
         settings = _settings(config, 1, max(manifest.labels, default=1))
         check_memory(settings, config.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
@@ -98,9 +72,17 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
             return _tracked(config, manifest, parts, folder, track, resume=resume, progress=progress)
 
 
-def plan(config: TrainRunConfig) -> list[str]:
-    """What a run would do, and what it would cost: the lines of ``--dry-run``."""
+def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
+    """What a run would do, and what it would cost: the lines of ``--dry-run``.
+
+    Raises:
+        MedgenError: If the run would refuse configuration, data or output folder.
+    """
+    preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
+    check_labelled([config], manifest)
+    if resume:
+        check_cohort(config.out, manifest.with_hashes(config.workers))
     first = next(iter(manifest))
     labels = max(manifest.labels, default=0)
     if not labels and first.mask is not None:
@@ -116,6 +98,7 @@ def plan(config: TrainRunConfig) -> list[str]:
         describe_memory(len(manifest) * voxels * (channels + 1)),
         describe_training(settings.family, estimate),
         f"output: {config.out}",
+        tracking.place(config.out),
     ]
 
 

@@ -166,9 +166,6 @@ KINDS: dict[str, Callable[[Place], Tensor]] = {
         offset, noise, contrast, blurred, sharpened, radial, twist, warped, jittered, moved, foreign, seamless,
     )
 }  # fmt: skip
-# Left out, so that implants of these kinds can say how good a channel is on what it has not learned.
-HELD_BACK = ("contrast", "sharpened", "twist")
-DEFAULT = tuple(name for name in KINDS if name not in HELD_BACK)
 
 
 def corrupt(

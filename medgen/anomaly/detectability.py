@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import ndimage
 
-from medgen.anomaly.crossfit import Progress
-from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.heat_scores import prepared_record, truth_on_own_grid
 from medgen.anomaly.implanted import LARGEST_RADIUS_MM, implant_all
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, binomial_interval
 from medgen.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.anomaly.crossfit import Progress
+    from medgen.anomaly.detector import AnomalyDetector
+    from medgen.dataset import Dataset
+    from medgen.metrics.interval import Interval
 
 REGIONS = ("left cortex", "right cortex", "left deep", "right deep")
 # Voxels within so many mm of the foreground's surface are cortex.
@@ -165,6 +168,8 @@ def detectability(
         seed: Seed of the run.
         progress: Called with (what, done, total).
     """
+    from medgen.anomaly.heat_scores import prepared_record, truth_on_own_grid
+
     rows = [test.subjects.index(subject) for subject in dict.fromkeys(test.subjects)]
     copies = min(config.per_cell, len(rows))
     spacing, lean = detector.preprocess.spacing, detector.lean
@@ -194,6 +199,8 @@ def detectability(
 
 def tabulate(counts: Mapping[tuple[str, float, float], Sequence[bool]]) -> Detectability:
     """Cells and smallest radii from (region, contrast, radius) → whether each subject's implant was detected."""
+    from medgen.metrics.bootstrap import binomial_interval
+
     cells = [
         Cell(
             region=region,
@@ -233,6 +240,8 @@ def more_needed(detected: int, subjects: int) -> int:
     >>> more_needed(0, 0), more_needed(2, 2), more_needed(14, 14)
     (14, 12, 0)
     """
+    from medgen.metrics.bootstrap import binomial_interval
+
     more = 0
     while binomial_interval(detected + more, max(subjects + more, 1), level=0.9).low < FOUND:
         more += 1

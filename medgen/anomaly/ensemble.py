@@ -80,6 +80,31 @@ class Calibration:
         ]
 
 
+def check_scores(classes: Sequence[type[ScanModel]], config: AnomalyConfig) -> list[str]:
+    """Names of the scores that the configuration names, once it is sure that models of these classes serve them.
+
+    Raises:
+        ConfigError: If a score is unknown, or needs something that no model offers.
+    """
+    keys = {
+        **dict.fromkeys(config.fusion.channels, "anomaly.fusion.channels"),
+        **dict.fromkeys(set(config.scores) - set(config.fusion.channels), "anomaly.scores"),
+    }
+    named = [*config.fusion.channels, *config.scores]
+    if config.scan_score not in HEAT_SCORES:
+        keys.setdefault(config.scan_score, "anomaly.scan_score")
+        named.append(config.scan_score)
+    for name in named:
+        if not get(name).served_by(classes):
+            level = get(name).level
+            usable = ", ".join(key for key, entry in registered(level).items() if entry.served_by(classes))
+            families = " or ".join(repr(cls.family) for cls in classes)
+            raise ConfigError(
+                f"{keys[name]}: the score {name!r} does not work with model family {families}; usable: {usable}"
+            )
+    return named
+
+
 def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequence[str] | None) -> list[str]:
     """Names of the scores to fit with such models: fused channels first, then other voxel scores, then scan scores.
 
@@ -88,15 +113,7 @@ def supported(models: Sequence[ScanModel], config: AnomalyConfig, wanted: Sequen
     Raises:
         ConfigError: If a score that the configuration names needs something that no model offers.
     """
-    own = () if config.scan_score in HEAT_SCORES else (config.scan_score,)
-    named = [*config.fusion.channels, *config.scores, *own]
-    for name in named:
-        if not get(name).supports(models):
-            usable = ", ".join(key for key, entry in registered("voxel").items() if entry.supports(models))
-            families = " or ".join(repr(model.family) for model in models)
-            raise ConfigError(
-                f"anomaly: the score {name!r} does not work with model family {families}; usable: {usable}"
-            )
+    named = check_scores([type(model) for model in models], config)
     extra = [*registered("voxel"), *registered("scan")] if wanted is None else [*wanted, *registered("scan")]
     chosen = [*named, *(name for name in extra if not get(name).costly)]
     names = dict.fromkeys([*chosen, *(shared for name in chosen if (shared := get(name).shares))])

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 
 from medgen.axes import assigned
 from medgen.config import Config
@@ -280,6 +279,9 @@ def histogram(prepared: Prepared) -> NDArray[np.float64]:
 
 def histogram_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Largest 1-Wasserstein distance over channels, in interquartile ranges (Vallender, Theory Probab. Appl. 1974)."""
+    # Half a second to import, which a command that refuses a misspelt key need not wait for.
+    from scipy import stats
+
     centres = (_EDGES[:-1] + _EDGES[1:]) / 2
     return max(float(stats.wasserstein_distance(centres, centres, a, b)) for a, b in zip(first, second, strict=True))
 
@@ -298,6 +300,8 @@ def _likeness(prepared: Prepared, reference: Reference) -> float:
 
     Of ranks, since one large bright lesion can take Pearson's correlation from 0.99 to 0.7.
     """
+    from scipy import stats
+
     both = prepared.foreground & reference.foreground
     found = []
     for own, mean in zip(prepared.image, reference.mean, strict=True):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from medgen.anomaly.heat_scores import prepared_record
 from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape, readable_masks
 from medgen.cohorts.implants import (
     IMPLANTS,
@@ -22,9 +21,13 @@ from medgen.cohorts.implants import (
     implant,
 )
 from medgen.config import Config
-from medgen.dataset import Dataset
-from medgen.prepared import Prepared
 from medgen.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.dataset import Dataset
+    from medgen.prepared import Prepared
 
 HEALTHY = "healthy"
 
@@ -153,6 +156,8 @@ def scans_to_test(
     Raises:
         DataError: If no image in the folder of masks is a lesion mask.
     """
+    from medgen.anomaly.heat_scores import prepared_record
+
     shapes = [] if config.masks is None else lesion_masks(config.masks)
     usable: dict[Path, bool] = {}
     for number, (case, subject) in enumerate(zip(test.ids, test.subjects, strict=True)):
@@ -206,6 +211,8 @@ def implant_all(
     Returns:
         The changed image (c, i, j, k) and the voxels that changed in any channel, (i, j, k).
     """
+    import torch
+
     state = rng.bit_generator.state
     channels, truth = [], np.zeros(mask.shape, dtype=bool)
     for number, channel in enumerate(image):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly.corruptions import DEFAULT
+from medgen.anomaly.corruption_kinds import DEFAULT
 from medgen.anomaly.registry import Inputs, State, get
 from medgen.anomaly.smoothing import smooth
 from medgen.dataset import Dataset

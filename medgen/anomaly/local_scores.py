@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.anomaly.corruptions import DEFAULT, corrupt
+from medgen.anomaly.corruption_kinds import DEFAULT
+from medgen.anomaly.corruptions import corrupt
 from medgen.anomaly.descriptors import NAMES, describe
 from medgen.anomaly.registry import Inputs, State, score
 from medgen.errors import ConfigError

@@ -136,7 +136,11 @@ class Score:
 
     def supports(self, models: Sequence[ScanModel]) -> bool:
         """Whether one of the models offers what this score needs."""
-        return self.needs is None or any(isinstance(model, self.needs) for model in models)
+        return self.served_by([type(model) for model in models])
+
+    def served_by(self, classes: Sequence[type[ScanModel]]) -> bool:
+        """Whether models of one of these classes offer what this score needs; known before any is built."""
+        return self.needs is None or any(issubclass(cls, self.needs) for cls in classes)
 
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
         """Learn from the training scans of one fold; an empty state if the score learns nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
-from medgen.anomaly.corruptions import DEFAULT, KINDS
+from medgen.anomaly.corruption_kinds import DEFAULT, NAMES
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.implanted import ValidationConfig
@@ -55,9 +55,9 @@ class AnomalyConfig(Config):
     @field_validator("corruptions")
     @classmethod
     def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(kinds) - set(KINDS))
+        unknown = sorted(set(kinds) - set(NAMES))
         if unknown or not kinds:
-            raise ValueError(f"expected some of {', '.join(KINDS)}, found {', '.join(unknown) or 'none'}")
+            raise ValueError(f"expected some of {', '.join(NAMES)}, found {', '.join(unknown) or 'none'}")
         return kinds
 
     def check_subjects(self, n: int) -> None:

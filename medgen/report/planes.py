@@ -237,7 +237,7 @@ def slice_number(grid: Grid, plane: Grid, view: str) -> tuple[str, int]:
         plane: Of the slice.
         view: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
     """
-    targets = [int(target) for target, _ in orientations.io_orientation(grid.affine)]
+    targets = [int(target) for target, _ in grid.axes]
     source = targets.index(VIEWS[view].normal)
     return "ijk"[source], round(float(grid.to_voxel(plane.center)[source]))
 

@@ -67,13 +67,7 @@ def read_foreign(
         AuditError: Naming the case, if its record names a held-out parent, it bears a held-out subject's or case's
             name, or one of its files is a file of a held-out case.
     """
-    manifest = load_cohort(folder, ask=False)
-    for case in manifest:
-        if case.mask is None:
-            raise fail(
-                folder, f"no mask for {case.id}", "a mask for every synthetic scan", "add it, or remove the scan"
-            )
-    manifest = manifest.with_hashes(workers)
+    manifest = check_foreign(folder).with_hashes(workers)
     records = _guard(name, manifest, folder, parts)
     data, failures = prepare_dataset(manifest, preprocess, template, workers)
     if failures:
@@ -81,6 +75,40 @@ def read_foreign(
     if data.channels != channels:
         raise DataError(f"{folder}: scans of {data.channels} channels; the study's have {channels}")
     return Foreign(name, _checked(data, labels, folder), records)
+
+
+def check_foreign(folder: Path) -> Manifest:
+    """The synthetic scans of a folder, each with a mask; no image is read.
+
+    Raises:
+        DataError: If there are none, or naming the first without a mask.
+    """
+    manifest = load_cohort(folder, ask=False)
+    for case in manifest:
+        if case.mask is None:
+            raise fail(
+                folder, f"no mask for {case.id}", "a mask for every synthetic scan", "add it, or remove the scan"
+            )
+    return manifest
+
+
+def check_run(run: Path, parts: Parts) -> dict[str, str]:
+    """Subject → part of an augment run, of those that its generators learnt from; none may be held out here.
+
+    Raises:
+        DataError: If the folder holds no such run.
+        AuditError: If the run learnt from a subject that the study holds out.
+    """
+    if not (run / "synthetic" / "dataset.json").is_file() or not (run / "splits.csv").is_file():
+        raise fail(run, "no synthetic/dataset.json and splits.csv", "the folder of an augment run", "check the path")
+    _, lines = read_table(run / "splits.csv")
+    learnt = {row["subject"]: row["part"] for _, row in lines if row["part"] in ("labelled", "unlabelled")}
+    if both := sorted(set(learnt) & set(parts.held_out)):
+        raise AuditError(
+            f"{run}: its generators learnt from subject {both[0]!r}, which this study holds out; use the same data, "
+            "seed, test and validation as that run"
+        )
+    return learnt
 
 
 def read_run(run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts: Parts) -> list[Foreign]:
@@ -97,15 +125,7 @@ def read_run(run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts:
         AuditError: If the run learnt from a subject that the study holds out.
     """
     folder = run / "synthetic"
-    if not (folder / "dataset.json").is_file() or not (run / "splits.csv").is_file():
-        raise fail(run, "no synthetic/dataset.json and splits.csv", "the folder of an augment run", "check the path")
-    _, lines = read_table(run / "splits.csv")
-    learnt = {row["subject"]: row["part"] for _, row in lines if row["part"] in ("labelled", "unlabelled")}
-    if both := sorted(set(learnt) & set(parts.held_out)):
-        raise AuditError(
-            f"{run}: its generators learnt from subject {both[0]!r}, which this study holds out; use the same data, "
-            "seed, test and validation as that run"
-        )
+    learnt = check_run(run, parts)
     labelled = frozenset(subject for subject, part in learnt.items() if part == "labelled")
     manifest = load_cohort(folder, ask=False).with_hashes()
     _guard(run.name, manifest, folder, parts)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.anomaly.corruptions import DEFAULT, HELD_BACK, KINDS, corrupt
+from medgen.anomaly.corruption_kinds import DEFAULT, HELD_BACK, NAMES
+from medgen.anomaly.corruptions import KINDS, corrupt
 
 SHAPE = (24, 28, 22)
 
@@ -65,6 +66,7 @@ def test_the_input_is_not_changed():
 def test_what_validation_uses_is_not_learned():
     from medgen.cohorts.implants import VALIDATION_KINDS
 
+    assert tuple(KINDS) == NAMES
     assert set(HELD_BACK).isdisjoint(DEFAULT)
     assert set(DEFAULT) | set(HELD_BACK) == set(KINDS)
     # twist, sharpen and fade have their counterparts held back; a ramp has none.

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from medgen.anomaly import left_out, peers
-from medgen.anomaly.corruptions import DEFAULT, KINDS
+from medgen.anomaly.corruption_kinds import DEFAULT
+from medgen.anomaly.corruptions import KINDS
 from medgen.anomaly.registry import Inputs, get
 from medgen.anomaly.smoothing import smooth
 from medgen.cohorts.implants import IMPLANTS

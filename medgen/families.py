@@ -1,0 +1,35 @@
+"""Names of the model families, by their files, without importing them or torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).parent / "models"
+# A family's class says ``family: ClassVar[str] = "<name of its file>"``.
+_DECLARED = re.compile(r"""^    family: ClassVar\[str\] = ["'](\w+)["']""", re.MULTILINE)
+
+
+def families() -> list[str]:
+    """Names of all families, sorted: the files in ``medgen/models`` whose class declares their own name.
+
+    >>> "vae" in families()
+    True
+    """
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem in _DECLARED.findall(path.read_text("utf-8")))
+
+
+def check_family(model: Mapping[str, Any]) -> None:
+    """Refuse a family that does not exist, in the words of :func:`medgen.models.family_class`.
+
+    Raises:
+        ValueError: Naming the known families.
+    """
+    known, family = families(), model.get("family")
+    if family not in known:
+        near = difflib.get_close_matches(str(family), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"model.family: expected one of {', '.join(known)}, found {family!r}{hint}")

@@ -1,0 +1,117 @@
+"""What an anomaly run is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from medgen.anomaly.detectability import DetectabilityConfig
+from medgen.anomaly.implanted import EvaluationConfig
+from medgen.anomaly.settings import AnomalyConfig
+from medgen.cases import is_safe_id
+from medgen.config import Config
+from medgen.families import check_family
+from medgen.layouts import exists
+from medgen.training_recipe import TrainingConfig
+
+from .preflight import preflight
+from .runfolder import RunConfig
+
+# The grid follows from the scans; a wrong model setting is refused before any is read.
+_ANY_SHAPE = (32, 32, 32)
+
+
+class FurtherModel(Config):
+    """One more model that is trained in every fold.
+
+    Attributes:
+        model: Settings of a model family, as in the run.
+        training: Its training.
+    """
+
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+
+
+class AnomalyRunConfig(RunConfig):
+    """One anomaly run.
+
+    Attributes:
+        test: Share of the subjects that is held out for the evaluation.
+        preprocess: Keys of the preprocessing recipe; what is left out is chosen from the development scans.
+        max_side: Most voxels along an axis where the recipe chooses.
+        model: Settings of a model family, chosen by ``family``; shape and channels follow from the data.
+        training: The training of each fold's model.
+        further: More models for each fold, by any name, for the channels that need another family.
+        anomaly: Folds, scores, fusion, calibration.
+        evaluation: The implanted test set.
+        detectability: The grid of the minimum detectable lesion.
+        exclude: Development cases that are not healthy after all: they calibrate nothing and no score learns from them.
+            The networks are trained as before, so that a finished run can be calibrated anew with ``--resume``.
+        check_resources: Refuse trainings that will not fit into memory.
+    """
+
+    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "anomaly.calibration")
+
+    out: Path = Path("runs/anomaly")
+    test: float = Field(default=0.25, gt=0, lt=1)
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    max_side: int = Field(default=64, ge=16)
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+    further: dict[str, FurtherModel] = Field(default_factory=dict)
+    anomaly: AnomalyConfig = AnomalyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    detectability: DetectabilityConfig = DetectabilityConfig()
+    exclude: tuple[str, ...] = ()
+    check_resources: bool = True
+
+    @field_validator("further")
+    @classmethod
+    def _names(cls, value: dict[str, FurtherModel]) -> dict[str, FurtherModel]:
+        for name in value:
+            if not is_safe_id(name):
+                raise ValueError(f"expected names of letters, digits, '.', '_' and '-', found {name[:40]!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _usable(self) -> AnomalyRunConfig:
+        for own in self.models.values():
+            check_family(own.model)
+        if not exists(self.data):
+            return self  # a run refuses it at once, and need not import torch for that
+        # Known families only from here on: torch is imported to look at their settings.
+        from medgen.models import check_settings
+
+        for own in self.models.values():
+            check_settings(own.model, _ANY_SHAPE)
+        return self
+
+    def inputs(self) -> dict[str, Path]:
+        """The folders of lesion masks."""
+        found = {"evaluation.masks": self.evaluation.masks, "anomaly.validation.masks": self.anomaly.validation.masks}
+        return {key: path for key, path in found.items() if path is not None}
+
+    @property
+    def models(self) -> dict[str, FurtherModel]:
+        """All models of a fold by name; the main one first, under the name of its family."""
+        main = FurtherModel(model=self.model, training=self.training)
+        return {str(self.model.get("family")): main} | {f"{name} (further)": own for name, own in self.further.items()}
+
+
+def refuse(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse what is known to be wrong before a scan is read: paths, scores that no model serves, lesion masks.
+
+    Raises:
+        ConfigError: If ``out`` cannot be used, or a score is unknown or needs what no model family offers.
+        DataError: If an input is missing, or a folder of masks holds none.
+    """
+    preflight(config, resume=resume, overwrite=overwrite)
+    from medgen.anomaly.ensemble import check_scores
+    from medgen.models import family_class
+
+    check_scores([family_class(own.model["family"]) for own in config.models.values()], config.anomaly)
+    config.evaluation.check_masks()
+    config.anomaly.validation.check_masks()

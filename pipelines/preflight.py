@@ -1,0 +1,133 @@
+"""What a run refuses before it spends anything: missing inputs, an output folder that it could not use.
+
+The same questions are asked by ``--dry-run`` and by the run itself, so that a plan never promises what the run would
+refuse. Nothing here needs torch, which takes seconds to import, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.layouts import exists
+
+from .runfolder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use
+
+
+def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse a run whose inputs are not there, or whose ``out`` cannot be used.
+
+    Raises:
+        ConfigError: If ``out`` is in use, holds something else, lies in the folder of the data, holds its input and
+            would be removed, or was started with another configuration.
+        DataError: If the data or a further input is missing, or ``out`` cannot be written.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; choose one")
+    check_data(config.data)
+    for key, path in config.inputs().items():
+        if not exists(path):
+            raise DataError(f"{path}: no such file or folder; {key} names it; check the path")
+    check_out(config.out, (config.data, *config.inputs().values()), overwrite=overwrite)
+    if resume and (config.out / CONFIG_FILE).is_file() and not (config.out / REMOVING).exists():
+        check_unchanged(config.out, config)
+    elif not overwrite and foreign_entries(config.out) and not (config.out / REMOVING).exists():
+        raise ConfigError(
+            f"{config.out}: already holds a run; pass --resume to go on with it or --overwrite to start again"
+        )
+
+
+def check_data(path: Path) -> None:
+    """Refuse a cohort that is not there.
+
+    Raises:
+        DataError: If there is nothing of that name.
+    """
+    if not exists(path):
+        raise DataError(f"{path}: no such file or folder; expected a cohort folder or manifest CSV; check the path")
+
+
+def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Refuse a folder that a run cannot be written to, before anything is read.
+
+    Args:
+        out: Folder of the run; need not exist.
+        inputs: What the run reads. A folder among them, or the folder of a ``dataset.json``, takes no output.
+        overwrite: An earlier run in ``out`` is removed first.
+
+    Raises:
+        ConfigError: If it is a file, in use, holds something else than a run, lies in an input or holds one that would
+            be removed.
+        DataError: If it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another folder for the output")
+    place = out.resolve()
+    for path in inputs:
+        source = (path.parent if path.name == "dataset.json" else path).resolve()
+        if source.is_dir() and place.is_relative_to(source):
+            raise ConfigError(
+                f"{out}: lies in {path}, which the run reads; outputs there would be taken for data later; choose a "
+                "folder elsewhere"
+            )
+        if overwrite and source.is_relative_to(place):
+            raise ConfigError(
+                f"{path}: the run reads it, and --overwrite would remove it with {out}; "
+                "choose another folder for the output"
+            )
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not there.is_dir():
+        raise DataError(f"{out}: cannot be made, {there} is a file; choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError(f"{out}: cannot be written (no permission to write in {there}); choose another folder")
+    if foreign_entries(out) and not (out / CONFIG_FILE).is_file() and not (out / REMOVING).exists():
+        raise ConfigError(f"{out}: holds files that are not a medgen run (no {CONFIG_FILE}); choose an empty folder")
+    if in_use(out):
+        raise ConfigError(f"{out}: another medgen run is writing here; wait for it or choose another folder")
+
+
+def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """As :func:`check_out`, for commands that cannot go on with earlier results.
+
+    Raises:
+        ConfigError: As there, or if ``out`` holds results and ``overwrite`` is not set.
+        DataError: As there.
+    """
+    check_out(out, inputs, overwrite=overwrite)
+    if foreign_entries(out) and not overwrite:
+        raise ConfigError(f"{out}: already holds results; pass --overwrite to replace them, or another --out")
+
+
+def check_model(model: Path) -> None:
+    """Refuse, before torch is imported, a model folder that is not there.
+
+    Raises:
+        ArtifactError: If it is no folder.
+    """
+    if not model.is_dir():
+        raise ArtifactError(f"{model}: no such folder; expected the model/ folder of a run")
+
+
+def check_scans(scans: Iterable[Path]) -> None:
+    """Refuse a list of scans of which none is there.
+
+    Raises:
+        DataError: If no scan is given or none exists.
+    """
+    given = tuple(scans)
+    if not given:
+        raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
+    if not any(exists(path) for path in given):
+        raise DataError(f"{given[0]}: no such file or folder; check the path")
+
+
+def check_folder(folder: Path, holds: str = "images") -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+        DataError: If it is no folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with {holds}")

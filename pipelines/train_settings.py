@@ -1,0 +1,47 @@
+"""What a training run is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from medgen.families import check_family
+from medgen.preprocess import Preprocess
+from medgen.training_recipe import TrainingConfig
+
+from .runfolder import RunConfig
+
+
+class TrainRunConfig(RunConfig):
+    """One training run.
+
+    Attributes:
+        preprocess: How scans are brought to the model's grid.
+        model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
+        training: The training loop.
+        validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
+        check_resources: Refuse a training that will not fit into memory.
+    """
+
+    out: Path = Path("runs/train")
+    preprocess: Preprocess
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    check_resources: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainRunConfig:
+        check_family(self.model)
+        # A known family only from here on: torch is imported to look at its settings.
+        from medgen.models import check_settings
+
+        check_settings(self.model, self.preprocess.shape)
+        if bool(self.training.validate_every) != bool(self.validation):
+            raise ValueError(
+                f"validation is {self.validation} and training.validate_every is {self.training.validate_every}; "
+                "set both or neither"
+            )
+        return self

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medgen.cohorts import simulate
+from medgen.config import load_config
+from medgen.errors import ConfigError, DataError, MedgenError
+from medgen.families import families
+from medgen.models import available, family_class
+from pipelines import anomaly, augment_value, train
+from pipelines.anomaly_settings import AnomalyRunConfig
+from pipelines.augment_value import ValueRunConfig
+from pipelines.runfolder import open_run
+from pipelines.train_settings import TrainRunConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "cohort"
+    simulate(folder, n=12, seed=0, spacing=12.0)
+    return folder
+
+
+@pytest.fixture
+def listing(cohort: Path, tmp_path: Path) -> Iterator[None]:
+    """Nothing may be written by a refusal."""
+    before = sorted(cohort.rglob("*"))
+    yield
+    assert sorted(cohort.rglob("*")) == before
+
+
+def anomaly_config(cohort: Path, *overrides: str) -> AnomalyRunConfig:
+    given = [f"data={cohort}", "anomaly.calibration.target_fpr=0.25", "check_resources=false", *overrides]
+    return load_config(AnomalyRunConfig, CONFIGS / "anomaly" / "simulated.yaml", given)
+
+
+def planned(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Both roads refuse with the same words, before anything is written."""
+    said = []
+    for road in (anomaly.plan, anomaly.run):
+        with pytest.raises(MedgenError) as caught:
+            road(config, resume=resume, overwrite=overwrite)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    raise type(caught.value)(said[0])
+
+
+@pytest.mark.usefixtures("listing")
+@pytest.mark.parametrize(
+    ("channel", "family", "serves"), [("dae", "vae", False), ("nll", "dae", False), ("nll", "vae", True)]
+)
+def test_a_score_that_the_family_cannot_serve_is_refused_before_a_scan_is_read(
+    cohort: Path, tmp_path: Path, channel: str, family: str, serves: bool
+) -> None:
+    config = anomaly_config(
+        cohort, f"out={tmp_path / 'out'}", f"model={{family: {family}}}", f"anomaly.fusion.channels=[{channel}]"
+    )
+    if serves:
+        assert any(line.startswith("grid: ") for line in anomaly.plan(config))
+    else:
+        with pytest.raises(ConfigError, match=f"anomaly.fusion.channels: the score '{channel}' does not work with"):
+            planned(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_and_scan_scores_are_named_by_their_key(cohort: Path, tmp_path: Path) -> None:
+    out = f"out={tmp_path / 'out'}"
+    with pytest.raises(ConfigError, match=r"anomaly\.scores: the score 'fanogan' does not work"):
+        planned(anomaly_config(cohort, out, "model={family: vae}", "anomaly.scores=[fanogan]"))
+    with pytest.raises(ConfigError, match=r"anomaly.scan_score: the score 'iwae' .* usable: "):
+        planned(
+            anomaly_config(
+                cohort, out, "model={family: dae}", "anomaly.fusion.channels=[dae]", "anomaly.scan_score=iwae"
+            )
+        )
+
+
+def test_what_classes_serve_is_what_built_models_serve() -> None:
+    from medgen.anomaly.registry import registered
+    from medgen.models import build, settings_for
+
+    for family in available():
+        model = build(settings_for({"family": family}, (32, 32, 32), 1, 2), seed=0)
+        for score in registered().values():
+            assert score.served_by([family_class(family)]) == (score.needs is None or isinstance(model, score.needs))
+
+
+def test_families_are_known_without_importing_them() -> None:
+    assert families() == available()
+
+
+def test_a_family_that_learns_from_masks_needs_them(cohort: Path, tmp_path: Path) -> None:
+    import shutil
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for image in sorted(cohort.rglob("*_0000.nii.gz")) or sorted((cohort / "images").glob("*.nii.gz")):
+        shutil.copy(image, bare / image.name)
+    config = anomaly_config(bare, f"out={tmp_path / 'out'}", "further.masks={model: {family: maskvae}}")
+    with pytest.raises(DataError, match="maskvae learns from masks, and 12 of 12 scans have none"):
+        planned(config)
+
+
+def test_output_folders_that_cannot_be_used(cohort: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("")
+    for out, words in (
+        (file, "expected a folder for the run, found a file"),
+        (file / "below", "is a file"),
+        (full, "holds files that are not a medgen run"),
+        (cohort / "run", "lies in .* which the run reads"),
+        (cohort, "lies in .* which the run reads"),
+    ):
+        with pytest.raises(MedgenError, match=words):
+            planned(anomaly_config(cohort, f"out={out}"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(DataError, match="no permission to write"):
+        planned(anomaly_config(cohort, f"out={tmp_path / 'closed' / 'run'}"))
+
+
+def test_a_run_that_is_there(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = anomaly_config(cohort, f"out={out}")
+    with open_run(out, config), pytest.raises(ConfigError, match="another medgen run is writing here"):
+        planned(config, resume=True)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        planned(config)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        planned(config, resume=True, overwrite=True)
+    with pytest.raises(ConfigError, match=r"the configuration differs .* in: max_side"):
+        planned(anomaly_config(cohort, f"out={out}", "max_side=48"), resume=True)
+    assert anomaly.plan(config, resume=True)
+    assert anomaly.plan(config, overwrite=True)
+
+
+def test_overwriting_does_not_remove_the_data(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    simulate(out / "cohort", n=4, seed=0, spacing=16.0)
+    config = anomaly_config(out / "cohort", f"out={out}")
+    (out / "config.yaml").write_text("data: cohort\n")
+    with pytest.raises(ConfigError, match="--overwrite would remove it"):
+        planned(config, overwrite=True)
+
+
+def test_folders_of_lesion_masks_are_looked_at_by_the_plan(cohort: Path, tmp_path: Path) -> None:
+    for key in ("evaluation", "anomaly.validation"):
+        config = anomaly_config(
+            cohort, f"out={tmp_path / 'o'}", f"{key}.masks={tmp_path / 'none'}", f"{key}.kinds=[lesion]"
+        )
+        with pytest.raises(DataError, match=f"none: no such file or folder; {key}.masks names it"):
+            planned(config)
+    (tmp_path / "empty").mkdir()
+    config = anomaly_config(
+        cohort, f"out={tmp_path / 'o'}", f"anomaly.validation.masks={tmp_path / 'empty'}",
+        "anomaly.validation.kinds=[lesion]",
+    )  # fmt: skip
+    with pytest.raises(MedgenError, match="empty"):
+        planned(config)
+
+
+def test_synthetic_scans_of_a_study_are_looked_at_by_the_plan(cohort: Path, tmp_path: Path) -> None:
+    def told(*overrides: str) -> ValueRunConfig:
+        given = [f"data={cohort}", f"out={tmp_path / 'out'}", *overrides]
+        return load_config(ValueRunConfig, CONFIGS / "value" / "default.yaml", given)
+
+    (tmp_path / "other").mkdir()
+    arms = "value.arms=[real, standard+other]"
+    for settings, words in (
+        (told(f"synthetic.other={tmp_path / 'none'}", arms), "synthetic.other names it"),
+        (told(f"run={tmp_path / 'none'}"), "run names it"),
+        (told(f"run={tmp_path / 'other'}"), "expected the folder of an augment run"),
+    ):
+        for road in (augment_value.plan, augment_value.run):
+            with pytest.raises(DataError, match=words):
+                road(settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_of_a_training_says_where_it_is_tracked(cohort: Path, tmp_path: Path) -> None:
+    given = [f"data={cohort}", f"out={tmp_path / 'runs' / 'vae'}", "preprocess.shape=[16, 16, 16]"]
+    given += ["model={family: vae, latent: 4, widths: [16, 16]}", "preprocess.spacing=[12, 12, 12]"]
+    config = load_config(TrainRunConfig, CONFIGS / "train" / "vae.yaml", given)
+    store = f"MLflow store: {tmp_path / 'runs' / 'mlflow.db'} (made new, with artifacts in"
+    assert any(line.startswith(store) for line in train.plan(config))
+    assert not (tmp_path / "runs").exists()
