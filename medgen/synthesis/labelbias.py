@@ -76,12 +76,14 @@ class LabelBias:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBias:
         """From :meth:`plain`."""
-        numbers = {name: math.nan if data[name] is None else float(data[name]) for name in _NUMBERS}
-        intervals = {name: _interval(data[name]) for name in ("volume_ratio", "dice")}
-        return cls(label=int(data["label"]), scans=int(data["scans"]), **intervals, **numbers)
-
-
-_NUMBERS = ("real_difference", "tolerance")
+        return cls(
+            label=int(data["label"]),
+            scans=int(data["scans"]),
+            volume_ratio=_interval(data["volume_ratio"]),
+            dice=_interval(data["dice"]),
+            real_difference=_number(data["real_difference"]),
+            tolerance=_number(data["tolerance"]),
+        )
 
 
 def measure_bias(
@@ -183,3 +185,8 @@ def _interval(data: Mapping[str, Any]) -> Interval:
         math.nan if data[name] is None else float(data[name]) for name in ("estimate", "low", "high")
     )
     return Interval(estimate, low, high, int(data["n"]), float(data["level"]))
+
+
+def _number(value: float | None) -> float:
+    # NaN is null in JSON.
+    return math.nan if value is None else float(value)
