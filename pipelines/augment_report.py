@@ -22,6 +22,7 @@ from medgen.synthesis.consensus import Consensus
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.verdict import listed
 from medgen.volume import Grid, Volume
 
 from . import names
@@ -89,6 +90,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "alarms": [asdict(alarm) for alarm in backend.alarms],
         }
     word, sentence = results.verdict
+    bias = results.consensus.bias
     return {
         "verdict": word,
         "sentence": sentence,
@@ -105,6 +107,8 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "left_out": list(results.consensus.left_out),
             "agreement": dict(results.consensus.agreement),
             "bound": results.consensus.bound,
+            "bias": [{**item.plain(), "sentence": item.sentence(results.label_names[item.label])} for item in bias],
+            "sentence": consensus_sentence(results.consensus, results.label_names),
         },
         "audit": {**results.audit.summary(), "export_refused": results.refused},
         "fidelity": None if results.fidelity is None else results.fidelity.plain(),
@@ -174,16 +178,57 @@ def _cohort(report: Report, results: Results) -> None:
             "model grid": f"{' x '.join(map(str, results.grid.shape))} voxels of {spacing} mm",
         }
     )
-    agreement = results.consensus.agreement
-    if agreement:
-        kept = 0 if results.consensus.scans is None else len(results.consensus.scans)
-        report.text(
-            f"{kept} of {len(agreement)} unlabelled scans were labelled by consensus, for the generators only. "
-            f"Members agree with their consensus to a mean Dice of {min(agreement.values()):.3f} to "
-            f"{max(agreement.values()):.3f}; below {results.consensus.bound:.3f} a scan is left out."
-        )
+    _inferred(report, results)
     if results.failures:
         report.table(["case", "reason"], [tuple(failure) for failure in results.failures], "Scans left out")
+
+
+def consensus_sentence(consensus: Consensus, label_names: Mapping[int, str]) -> str:
+    """What became of the unlabelled scans, in words; empty if there were none to label."""
+    agreement = consensus.agreement
+    if consensus.biased:
+        named = listed([label_names[label] for label in consensus.biased])
+        return (
+            f"No unlabelled scan was labelled, since inferred labels are biased ({named}): these scans lend their "
+            "images only."
+        )
+    if not agreement:
+        return ""
+    kept = 0 if consensus.scans is None else len(consensus.scans)
+    return (
+        f"{kept} of {len(agreement)} unlabelled scans were labelled by consensus, for the generators only. "
+        f"Members agree with their consensus to a mean Dice of {min(agreement.values()):.3f} to "
+        f"{max(agreement.values()):.3f}; below {consensus.bound:.3f} a scan is left out."
+    )
+
+
+def _inferred(report: Report, results: Results) -> None:
+    """What labels of the unlabelled scans are worth, measured on labelled ones."""
+    consensus, label_names = results.consensus, results.label_names
+    if consensus.bias:
+        rows = [
+            (
+                label_names[item.label],
+                item.scans,
+                item.volume_ratio,
+                item.dice,
+                item.real_difference,
+                item.tolerance,
+                "not inferred" if item.biased else "inferred",
+            )
+            for item in consensus.bias
+        ]
+        columns = ["label", "scans", "volume, inferred / human", "Dice", "real halves differ", "bias allowed", "result"]
+        report.table(
+            columns,
+            rows,
+            "Inferred labels beside human ones, on labelled scans that the segmenters had not learnt from; 95 % "
+            "intervals over subjects. The last two numbers are differences of log volume (0.1 is about 10 %): a label "
+            "is inferred if its bias is no larger than what two halves of the real subjects differ by, or may be "
+            "chance.",
+        )
+    if text := consensus_sentence(consensus, label_names):
+        report.text(text)
 
 
 def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> None:

@@ -10,10 +10,11 @@ from medgen.files import write_csv
 from medgen.preprocess import Preprocess
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
+from medgen.synthesis.blind import blind_dice
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.tables import METRICS
 from medgen.synthesis.value import Material, Row, TestSet, ValueConfig, run_study
-from medgen.synthesis.verdict import judge
+from medgen.synthesis.verdict import Learning, judge
 
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .augment_stages import Generated, Prepared, generate
@@ -117,8 +118,14 @@ def judged(
     rows: Sequence[Row], config: LabelledRunConfig, prepared: Prepared, parts: Parts, notes: Sequence[str] = ()
 ) -> StudyResults:
     """What the rows of a study say, with what its report needs."""
+    test = held_out(prepared, parts, "test")
+    numbers = sorted({int(row["subjects"]) for row in rows})
+    blind = {
+        number: blind_dice(prepared.sources(parts.fewer(number)).labelled, test, prepared.labels) for number in numbers
+    }
+    learning = Learning(config.value.segmenter.steps, blind)
     return StudyResults(
-        judgement=judge(rows, config.seed, config.value.bootstrap),
+        judgement=judge(rows, config.seed, config.value.bootstrap, learning=learning),
         config=config.value,
         label_names={label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels},
         subjects={name: len(parts.named()[name].subjects) for name in ("validation", "test") if name in parts.named()},

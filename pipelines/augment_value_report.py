@@ -27,8 +27,6 @@ ordinary arms only those that learn from unlabelled scans see these too.
 - The interval covers other seeds and other test subjects of the same population, not another choice of training \
 subjects.
 """
-# With two seeds a study without any effect said USE in 4 % of simulations, twice the nominal share.
-_SEEDS = 5
 _ROLES: dict[Role, str] = {
     "verdict": "decides",
     "other": "other backend",
@@ -65,6 +63,8 @@ def study_metrics(results: StudyResults) -> dict[str, Any]:
         "choices": [asdict(choice) for choice in judged.choices],
         "best_ordinary": {str(number): arm for number, arm in judged.best.items()},
         "worth": [{**asdict(item), "text": item.text, "sentence": item.sentence} for item in judged.worths],
+        "caution": judged.caution,
+        "learning": None if judged.learning is None else asdict(judged.learning),
     }
 
 
@@ -96,11 +96,8 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
         return
     for note in results.notes:
         report.text(note)
-    if config.seeds < _SEEDS:
-        report.text(
-            f"**{config.seeds} seeds** say little about how much trainings differ by chance: intervals are too narrow, "
-            f"and words come too easily. Use {_SEEDS} or more for a decision."
-        )
+    if judged.caution:
+        report.text(judged.caution)
     columns, rows = _table(results)
     bold = [row for row, (arm, number, *_) in enumerate(rows) if _marked(judged, arm, int(number))]
     caption = (

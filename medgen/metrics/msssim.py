@@ -23,7 +23,8 @@ WINDOW, SIGMA = 7, 1.5
 def window_and_levels(shape: Sequence[int]) -> tuple[int, int]:
     """Side of the window, and how many levels of half the resolution each (at most five) it still fits into.
 
-    A scan with fewer voxels along an axis gets the largest odd window that fits.
+    A scan with fewer voxels along an axis gets the largest odd window that fits. MONAI asks for more room than halving
+    needs at four levels (a ninth of the side must hold the window, not an eighth), which counts here as well.
 
     Raises:
         DataError: If a side has fewer than three voxels.
@@ -35,9 +36,14 @@ def window_and_levels(shape: Sequence[int]) -> tuple[int, int]:
     if smallest < 3:
         raise DataError(f"MS-SSIM needs three voxels along each axis, found shape {tuple(shape)}")
     window = min(WINDOW, smallest - 1 + smallest % 2)
-    while levels < len(WEIGHTS) and smallest // 2**levels >= window:
+    while levels < len(WEIGHTS) and smallest // _divisor(levels + 1) >= window:
         levels += 1
     return window, levels
+
+
+def _divisor(levels: int) -> int:
+    """What a side is divided by before the window has to fit: by halving, and by MONAI's own check."""
+    return int(max(2 ** (levels - 1), (levels - 1) ** 2))
 
 
 def pairwise_ms_ssim(

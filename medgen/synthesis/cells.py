@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -229,7 +229,20 @@ def evaluate(segmenter: Segmenter, test: TestSet, labels: Sequence[int], toleran
     return rows
 
 
-def predict_native(segmenter: Segmenter, test: TestSet, index: int) -> NDArray[np.int64]:
+class Guess(Protocol):
+    """What gives probabilities of classes on the model grid; a segmenter is one."""
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Label number of each class, 0 first."""
+        ...
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, c, i, j, k) → (n, classes, i, j, k)."""
+        ...
+
+
+def predict_native(segmenter: Guess, test: TestSet, index: int) -> NDArray[np.int64]:
     """Label numbers (i, j, k) of one test scan on its native grid.
 
     Probabilities, not labels, are resampled, and the largest wins: half a voxel of shift would otherwise move every

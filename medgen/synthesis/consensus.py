@@ -3,15 +3,17 @@
 Clinics have many more scans than masks. A generator that knows only the masks knows five anatomies; one that may also
 use these scans knows all of them. Members differ by initial weights, order and augmentation (deep ensembles:
 Lakshminarayanan et al., NeurIPS 2017); the mean of their probabilities is better than any one of them, and where they
-differ is where it is likely wrong. Further rounds train members on the labels of the round before, as in
-self-training with noisy students (Xie et al., CVPR 2020). Registration of the labelled scans (multi-atlas fusion) was
-tried as a member and lost: see docs/benchmarks/augment.md.
+differ is where it is likely wrong. What all of them see wrongly they do not show: their bias is measured on labelled
+scans first (:mod:`medgen.synthesis.labelbias`), and where a label is biased no scan gets labels. Further rounds train
+members on the labels of the round before, as in self-training with noisy students (Xie et al., CVPR 2020).
+Registration of the labelled scans (multi-atlas fusion) was tried as a member and lost: see docs/benchmarks/augment.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -26,8 +28,8 @@ import medgen
 from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
-from medgen.errors import ArtifactError
-from medgen.files import sha256_json
+from medgen.errors import ArtifactError, DataError
+from medgen.files import read_json, sha256_json, write_json
 from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
 from medgen.processes import run_in_processes, torch_threads
@@ -35,6 +37,7 @@ from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.base import Sources
+from medgen.synthesis.labelbias import LabelBias, measure_bias
 from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
@@ -53,6 +56,10 @@ class ConsensusConfig(Config):
         segmenter: Network and training of a member.
         augment: Augmentation in training.
         p_unlabelled: In later rounds, the probability that an element of a batch is a scan with inferred labels.
+        folds: Groups of labelled subjects that are held out in turn to measure the bias of inferred labels, each by
+            at most two members of its own.
+        bias: Share by which the inferred volume of a label may be off however little real scans differ; where two
+            halves of the labelled subjects differ by more, that is the bound.
     """
 
     members: Annotated[int, Field(ge=0)] = 5
@@ -61,11 +68,18 @@ class ConsensusConfig(Config):
     segmenter: SegmenterConfig = SegmenterConfig(residual_units=2)
     augment: AugmentConfig = AugmentConfig()
     p_unlabelled: Annotated[float, Field(ge=0, le=1)] = 0.5
+    folds: Annotated[int, Field(ge=2)] = 3
+    bias: Annotated[float, Field(ge=0)] = 0.05
+
+    @property
+    def judges(self) -> int:
+        """Members that label each held-out group: averaging more changes volumes by a percent or two."""
+        return min(self.members, 2)
 
     @property
     def trainings(self) -> int:
-        """Segmenters trained in all."""
-        return self.members * self.rounds
+        """Segmenters trained in all, if no label is biased."""
+        return self.members * self.rounds + self.judges * self.folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +91,19 @@ class Consensus:
         agreement: Mean Dice of the members with their consensus, by case id, of every unlabelled scan.
         bound: Scans that agree less are left out.
         members: The segmenters that agreed, of the last round; None if there was nothing to label.
+        bias: What inferred labels are like on labelled scans, per label; empty if there was nothing to label.
     """
 
     scans: Dataset | None
     agreement: Mapping[str, float]
     bound: float
     members: Members | None = None
+    bias: tuple[LabelBias, ...] = ()
+
+    @property
+    def biased(self) -> tuple[int, ...]:
+        """Labels that are not inferred; with one of them no scan can be labelled, and scans lend their images only."""
+        return tuple(item.label for item in self.bias if item.biased)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -154,7 +175,8 @@ def label_unlabelled(
 
     Returns:
         Labels, voxel confidence (the members' mean probability of the label) and agreement. Scans that lack a label
-        which every labelled scan has, or on which members agree much less than usual, are left out.
+        which every labelled scan has, or on which members agree much less than usual, are left out. If the bias of a
+        label is more than real scans differ by, no scan is labelled: a label map without it would teach background.
 
     Raises:
         TrainingError: As :func:`medgen.segmentation.train_segmenter`.
@@ -163,9 +185,14 @@ def label_unlabelled(
     if unlabelled is None or config.members == 0:
         return Consensus(None, {}, 0.0)
     key = _fingerprint(sources, config, seed)
+    count = min(config.folds, len(set(real.subjects))) * config.judges
+    total = config.members * config.rounds + count
+    bias = _bias(sources, config, key, seed=seed, device=device, workers=workers, store=store, tick=tick, total=total)
+    if any(item.biased for item in bias):
+        return Consensus(None, {}, 0.0, bias=bias)
     kept = None if store is None else _kept(store, key, device)
     if kept is not None:
-        return _select(sources, *kept)
+        return replace(_select(sources, *kept), bias=bias)
     inferred: LabelledImages | None = None
     for turn in range(config.rounds):
         training = _Training(real, config, sources.labels, inferred, device)
@@ -174,7 +201,7 @@ def label_unlabelled(
         for own, segmenter in _each(training, seeds, workers):
             found[own] = segmenter
             if tick is not None:
-                tick(turn * config.members + len(found), config.trainings)
+                tick(count + turn * config.members + len(found), total)
         segmenters = [found[own] for own in seeds]
         whole = () if real.labels is None else one_piece_labels(real.labels, sources.labels)
         members = Members(config.segmenter, tuple(segmenters), real.channels, whole)
@@ -190,7 +217,47 @@ def label_unlabelled(
         arrays, about = members.pack()
         arrays |= {"labels": labels.numpy(), "confidence": trusted.numpy()}
         Stored(_KIND, arrays, {"key": key, "agreement": agreement, "members": about}).save(store)
-    return _select(sources, labels, trusted, agreement, members)
+    return replace(_select(sources, labels, trusted, agreement, members), bias=bias)
+
+
+def _bias(
+    sources: Sources,
+    config: ConsensusConfig,
+    key: str,
+    *,
+    seed: int,
+    device: str,
+    workers: int,
+    store: Path | None,
+    tick: Callable[[int, int], None] | None,
+    total: int,
+) -> tuple[LabelBias, ...]:
+    """What members of the first round see in labelled scans they have not learnt from; later rounds learn from them."""
+    path = None if store is None else store / "bias.json"
+    if path is not None and path.is_file():
+        with suppress(DataError, KeyError, TypeError, ValueError):
+            kept = read_json(path)
+            if kept["key"] == key:
+                return tuple(LabelBias.from_plain(item) for item in kept["bias"])
+
+    def infer(others: Dataset, images: Tensor, fold: int) -> Tensor:
+        training = _Training(others, config, sources.labels, None, device)
+        seeds = [derive(seed, "bias", fold, member) for member in range(config.judges)]
+        found: dict[int, Segmenter] = {}
+        for own, segmenter in _each(training, seeds, workers):
+            found[own] = segmenter
+            if tick is not None:
+                tick(fold * config.judges + len(found), total)
+        whole = () if others.labels is None else one_piece_labels(others.labels, sources.labels)
+        members = Members(config.segmenter, tuple(found[own] for own in seeds), others.channels, whole)
+        return members.vote(images)[0]
+
+    bias = measure_bias(
+        sources.labelled, sources.labels, infer, folds=config.folds, least=config.bias, seed=derive(seed, "bias")
+    )
+    if path is not None:
+        write_json(path, {"key": key, "bias": [item.plain() for item in bias]})
+    return bias
 
 
 def _select(

@@ -5,7 +5,7 @@ The folder holds the training scans and the held-out scans of the run (as images
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def save_filter(state: FilterState, folder: Path) -> None:
         "agreement_bound": filters.agreement_bound,
         "copies": asdict(filters.copies),
         "bounds": {str(label): item.plain() for label, item in filters.bounds.items()},
+        "seen": {str(label): list(limits) for label, limits in filters.seen.items()},
         "labels": list(sources.labels),
         "hashes": {name: dict(value) for name, value in sources.hashes.items() if name in set(sources.ids)},
         "faces": sorted(sources.faces),
@@ -147,6 +148,7 @@ def _restore(stored: Stored, device: str) -> FilterState:
         agreement_bound=float(meta["agreement_bound"]),
         copies=_bounds(meta["copies"]),
         bounds={int(label): LabelBounds.from_plain(value) for label, value in meta["bounds"].items()},
+        seen={int(label): _limits(value) for label, value in meta["seen"].items()},
         gallery=Gallery(sources.images, sources.ids, sources.owners),
     )
     return FilterState(
@@ -166,6 +168,11 @@ def _restore(stored: Stored, device: str) -> FilterState:
             class_order=tuple(meta.get("class_order", ())),
         ),
     )
+
+
+def _limits(value: Sequence[float | None]) -> tuple[float, float]:
+    low, high = (float("nan") if item is None else float(item) for item in value)
+    return low, high
 
 
 def _bounds(data: Mapping[str, Any]) -> CopyBounds:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from medgen.augmentation import AugmentConfig
@@ -21,7 +22,7 @@ from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Sources, Synthetic, guard
 from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
-from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, truth
+from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, prediction_limits, truth, volume_ratio
 from medgen.synthesis.looks import Looks
 from medgen.synthesis.planted import chosen, likenesses
 
@@ -34,7 +35,8 @@ class FilterConfig(Config):
     Attributes:
         auditor: The segmenters that judge whether labels fit the image; never those of the value study.
         agreement_percentile: Percentile of the real scans' out-of-fold Dice that a synthetic scan must reach.
-        volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie.
+        volume_sd: Standard deviations of log volume around the real mean that a label's volume may lie; and of the log
+            ratio of a label's volume to what auditors see, around the same ratio of human labels.
         component_margin: How much smaller the largest component's share of a label may be than in any real scan.
         centroid_factor: Largest distance of a label's centroid from the real mean, in units of the real maximum.
         intensity_sd: Standard deviations that percentiles 10, 50 and 90 of a label's intensities may lie from the real
@@ -99,6 +101,8 @@ class Filter:
         agreement_bound: What a synthetic scan must reach.
         copies: From which likeness to a real scan on a scan counts as a copy; the audit uses the same bounds.
         bounds: Per label.
+        seen: Per label, lowest and highest log ratio of its volume to what auditors see, from human labels out of
+            fold: auditors that see a label too small must find a synthetic label too large by as much.
         gallery: All training scans, labelled and not.
     """
 
@@ -109,6 +113,7 @@ class Filter:
     agreement_bound: float
     copies: CopyBounds
     bounds: Mapping[int, LabelBounds]
+    seen: Mapping[int, tuple[float, float]]
     gallery: Gallery = field(repr=False)
 
     @property
@@ -160,6 +165,7 @@ class Filter:
         folds = _folds(real, seed)
         auditors: list[tuple[Segmenter, frozenset[str]]] = []
         agreement: dict[str, float] = {}
+        ratios: dict[int, list[float]] = {label: [] for label in sources.labels}
         for number, held_out in enumerate(folds):
             ids = [name for name, subject in zip(real.ids, real.subjects, strict=True) if subject not in held_out]
             segmenter = train_segmenter(
@@ -174,7 +180,11 @@ class Filter:
             others = [row for row, subject in enumerate(real.subjects) if subject in held_out]
             predicted = segmenter.predict(real.images[others])[:, 0].numpy()
             for row, prediction in zip(others, predicted, strict=True):
-                agreement[real.ids[row]] = mean_dice(prediction, truth(real, row), sources.labels)
+                human = truth(real, row)
+                agreement[real.ids[row]] = mean_dice(prediction, human, sources.labels)
+                for label in sources.labels:
+                    if (human == label).any():
+                        ratios[label].append(volume_ratio(human, prediction, label))
             if tick is not None:
                 tick(number + 1, len(folds))
         gallery = Gallery(sources.images, sources.ids, sources.owners)
@@ -186,6 +196,7 @@ class Filter:
             agreement_bound=float(np.percentile(list(agreement.values()), config.agreement_percentile)),
             copies=_copy_bounds(gallery, sources, config, seed),
             bounds={label: LabelBounds.fit(real, label, config) for label in sources.labels},
+            seen={label: prediction_limits(values, config.volume_sd) for label, values in ratios.items()},
             gallery=gallery,
         )
 
@@ -219,9 +230,13 @@ class Filter:
         strange = sorted(set(np.unique(synthetic.labels).tolist()) - {0, *self.sources.labels})
         if strange:
             return Verdict.unusable(f"label {strange[0]} does not exist in the training scans")
-        agreement = self._agreement(synthetic)
+        predictions = self._predictions(synthetic)
+        found = [mean_dice(item, synthetic.labels, self.sources.labels) for item in predictions]
+        agreement = float(np.mean(found)) if found else math.nan
         require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
         self._check_labels(synthetic, require)
+        if synthetic.region is None:
+            self._check_bias(synthetic, predictions, require)
         if synthetic.region is None:
             wrong = self.neighbours.wrong(synthetic.labels)
             shown = " and ".join(map(str, wrong[0])) if wrong else ""
@@ -265,18 +280,29 @@ class Filter:
                 text = f"brightness of label {label}, sd from the real mean"
                 require(f"intensity_{label}", unlike, -math.inf, bounds.deviation, text)
 
-    def _agreement(self, synthetic: Synthetic) -> float:
-        """Dice between the labels and what auditors see that have not been trained on a parent."""
+    def _check_bias(
+        self,
+        synthetic: Synthetic,
+        predictions: list[NDArray[np.uint8]],
+        require: Callable[[str, float, float, float, str], None],
+    ) -> None:
+        """Whether labels differ from what auditors see as human labels do, so that a shared bias does not pass."""
+        for label, (low, high) in self.seen.items():
+            if (synthetic.labels == label).any():
+                ratios = [volume_ratio(synthetic.labels, item, label) for item in predictions]
+                value = float(np.exp(np.mean(ratios))) if ratios else math.nan
+                text = f"volume of label {label} over what auditors see, beside human labels"
+                require(f"bias_{label}", value, math.exp(low), math.exp(high), text)
+
+    def _predictions(self, synthetic: Synthetic) -> list[NDArray[np.uint8]]:
+        """What auditors see that have not been trained on a parent; none if all have."""
         subject = dict(zip(self.sources.ids, self.gallery.subjects, strict=True))
         # Where only a region was drawn, further parents lent the form of a label, not an image.
         parents = synthetic.parents if synthetic.region is None else synthetic.parents[:1]
         known = {subject[parent] for parent in parents}
-        values = []
-        for segmenter, trained_on in self.auditors:
-            if not known & trained_on:
-                predicted = segmenter.predict(torch.from_numpy(synthetic.image)[None])[0, 0].numpy()
-                values.append(mean_dice(predicted, synthetic.labels, self.sources.labels))
-        return float(np.mean(values)) if values else math.nan
+        image = torch.from_numpy(synthetic.image)[None]
+        able = [segmenter for segmenter, trained_on in self.auditors if not known & trained_on]
+        return [segmenter.predict(image)[0, 0].numpy() for segmenter in able]
 
     def _change(self, synthetic: Synthetic) -> float:
         """Mean absolute difference to the first parent at the drawn labels, in sd of its intensities; NaN if none."""

@@ -132,6 +132,30 @@ class LabelBounds:
         return cls(**{**data, **arrays, "log_volume": (low, high)})
 
 
+def volume_ratio(labels: NDArray[np.integer], other: NDArray[np.integer], label: int) -> float:
+    """Natural logarithm of a label's volume in one label map over that in another; one voxel is added to both.
+
+    >>> volume_ratio(np.array([1, 1, 1]), np.array([1, 0, 2]), 1) == math.log(2)
+    True
+    """
+    return math.log((int((labels == label).sum()) + 1) / (int((other == label).sum()) + 1))
+
+
+def prediction_limits(values: Sequence[float], sd: float) -> tuple[float, float]:
+    """Where one more value may lie: so many standard deviations from the mean, and as far as any value itself.
+
+    A tenth is the least standard deviation, as for volumes (see :meth:`LabelBounds.fit`); NaN without values.
+
+    >>> prediction_limits([0.2, 0.2], 1.0) == (0.2 - 0.1 * math.sqrt(1.5), 0.2 + 0.1 * math.sqrt(1.5))
+    True
+    """
+    if not values:
+        return math.nan, math.nan
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    reach = sd * math.sqrt(1 + 1 / len(values)) * max(spread, 0.1)
+    return min(mean - reach, *values), max(mean + reach, *values)
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Which labels are next to each other.

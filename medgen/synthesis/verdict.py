@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,10 @@ from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.tables import METRICS, TEST, VALIDATION, Row, by_arm, of_part, table
 from medgen.synthesis.worth import Worth, best_over_sizes, worth
 
+# With two seeds a study without any effect said USE in 4 % of simulations, twice the nominal share.
+ENOUGH_SEEDS = 5
+# After fewer steps a segmenter is where its initial weights put it.
+FEWEST_STEPS = 50
 Word = Literal["USE", "HARMFUL", "NO EVIDENCE"]
 Role = Literal["verdict", "other", "same scans", "standard"]
 
@@ -35,6 +39,36 @@ class Summary:
     metric: str
     label: int | None
     interval: Interval
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What tells whether the segmenters of a study have learnt to segment; if not, their differences say nothing.
+
+    Attributes:
+        steps: Optimiser steps of each.
+        blind: Number of real subjects → mean test Dice of a guess that does not look at the scan
+            (:mod:`medgen.synthesis.blind`); a number that is not there is not asked.
+    """
+
+    steps: int
+    blind: Mapping[int, float]
+
+    def missing(self, subjects: int, arm: str, dice: float) -> str:
+        """Why the best ordinary arm has not learnt; empty if it has.
+
+        >>> Learning(600, {5: 0.4}).missing(5, "standard", 0.8), Learning(4, {}).missing(5, "standard", 0.8)
+        ('', 'its segmenters were trained for 4 steps, fewer than 50')
+        """
+        if self.steps < FEWEST_STEPS:
+            return f"its segmenters were trained for {_counted(self.steps, 'step')}, fewer than {FEWEST_STEPS}"
+        guess = self.blind.get(subjects)
+        if guess is None or dice > guess:
+            return ""
+        return (
+            f"its segmenters have not learnt to segment: the best ordinary arm, {arm}, has a mean Dice of {dice:.3f}, "
+            f"and a guess that does not look at the scan {guess:.3f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,9 @@ class Comparison:
         p: Two-sided p-value from the same resamples.
         p_holm: Adjusted by Holm's procedure: the comparisons of the role ``verdict`` among themselves, all others
             among themselves.
-        word: What ``p_holm`` and the sign of the difference say.
+        word: What ``p_holm`` and the sign of the difference say; ``NO EVIDENCE`` if ``undecided`` says something.
+        seeds: Repetitions behind it.
+        undecided: Why such a study cannot decide; empty if it can.
     """
 
     arm: str
@@ -82,6 +118,8 @@ class Comparison:
     p: float
     p_holm: float
     word: Word
+    seeds: int
+    undecided: str = ""
 
     @property
     def sentence(self) -> str:
@@ -99,6 +137,13 @@ class Comparison:
             "HARMFUL": "the synthetic scans made segmentation worse; do not train with them",
             "NO EVIDENCE": "the difference may be chance; there is no evidence that the synthetic scans help",
         }[self.word]
+        if self.undecided:
+            meaning = f"the study cannot decide: {self.undecided}"
+        elif self.word != "NO EVIDENCE" and self.seeds < ENOUGH_SEEDS:
+            meaning += (
+                f", unless {ENOUGH_SEEDS} or more seeds say otherwise (with {_counted(self.seeds, 'seed')} words come "
+                "too easily)"
+            )
         named = which if self.role == "standard" else f"{self.ordinary}, {which},"
         return (
             f"{self.word}: {self.arm}, {size}; p = {self.p_holm:.3g} after Holm) against {named} with "
@@ -116,6 +161,7 @@ class Judgement:
         best: Number of subjects → ordinary arm with the highest mean test Dice.
         comparisons: Those of the role ``verdict`` first, by number of subjects.
         worths: Of the chosen arms, on the curves of ``standard`` and of the best ordinary arm.
+        learning: Whether the segmenters have learnt anything; None if that was not asked.
     """
 
     summaries: tuple[Summary, ...]
@@ -123,6 +169,7 @@ class Judgement:
     best: dict[int, str]
     comparisons: tuple[Comparison, ...]
     worths: tuple[Worth, ...]
+    learning: Learning | None = None
 
     @property
     def verdicts(self) -> tuple[Comparison, ...]:
@@ -147,10 +194,29 @@ class Judgement:
             numbers = [str(item.subjects) for item in verdicts if item.word == word]
             if numbers:
                 parts.append(f"{word} with {listed(numbers)}")
-        return f"{'; '.join(parts)} real subjects, against the best ordinary arm of each." if parts else ""
+        if not parts:
+            return ""
+        said = f"{'; '.join(parts)} real subjects, against the best ordinary arm of each."
+        open_ = [
+            f"With {item.subjects} the study cannot decide: {item.undecided}." for item in verdicts if item.undecided
+        ]
+        return " ".join([said, *open_, *([self.caution] if self.caution else [])])
+
+    @property
+    def caution(self) -> str:
+        """That there are too few seeds to rely on a word, if one was said; else empty."""
+        seeds = min((item.seeds for item in self.comparisons), default=ENOUGH_SEEDS)
+        if seeds >= ENOUGH_SEEDS:
+            return ""
+        return (
+            f"{_counted(seeds, 'seed')} cannot show how much trainings differ by chance: intervals are too narrow, "
+            f"and words come too easily. USE and HARMFUL hold here until {ENOUGH_SEEDS} or more seeds say otherwise."
+        )
 
 
-def judge(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -> Judgement:
+def judge(
+    rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95, *, learning: Learning | None = None
+) -> Judgement:
     """Everything that is said about a study.
 
     Args:
@@ -158,6 +224,7 @@ def judge(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -
         seed: Of the resampling.
         bootstrap: Resamples.
         level: Confidence level.
+        learning: What tells whether the segmenters have learnt anything; None does not ask.
     """
     choices = choose(rows)
     test = of_part(rows, TEST)
@@ -170,8 +237,9 @@ def judge(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -
         summaries=tuple(summarise(rows, seed, bootstrap, level)),
         choices=tuple(choices),
         best=best_ordinary(rows),
-        comparisons=tuple(compare(rows, seed, bootstrap, level)),
+        comparisons=tuple(compare(rows, seed, bootstrap, level, learning=learning)),
         worths=tuple(worths),
+        learning=learning,
     )
 
 
@@ -222,7 +290,9 @@ def best_ordinary(rows: Sequence[Row]) -> dict[int, str]:
     return best
 
 
-def compare(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95) -> list[Comparison]:
+def compare(
+    rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95, *, learning: Learning | None = None
+) -> list[Comparison]:
     """Synthetic arms against ordinary arms with the same real subjects; see :class:`Comparison` for which.
 
     Seeds and test subjects are both resampled, in pairs: arms share seeds' streams and test scans.
@@ -232,6 +302,7 @@ def compare(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95)
         seed: Of the resampling.
         bootstrap: Resamples.
         level: Confidence level of each interval, and of each family of words.
+        learning: What tells whether the segmenters have learnt anything; None does not ask.
 
     Returns:
         Those of the role ``verdict`` first, by number of subjects; empty if there is no synthetic arm.
@@ -262,14 +333,18 @@ def compare(rows: Sequence[Row], seed: int, bootstrap: int, level: float = 0.95)
             raise DataError(f"the study is incomplete: {arm} and {ordinary} were not run with the same seeds")
         draws = hierarchical_draws([first - second], bootstrap, seed)[0]
         interval = percentile_interval(float((first - second).mean()), draws, first.shape[1], level)
-        measured.append((role, subjects, arm, ordinary, interval, tail_p(draws)))
+        best_dice = float(table(groups[subjects][best[subjects]], "dice").mean())
+        undecided = "" if learning is None else learning.missing(subjects, best[subjects], best_dice)
+        measured.append((role, subjects, arm, ordinary, interval, len(first), undecided, tail_p(draws)))
     results = []
     for deciding in (True, False):
         family = [item for item in measured if (item[0] == "verdict") == deciding]
         adjusted = holm([item[-1] for item in family]) if family else []
-        for (role, subjects, arm, ordinary, interval, p), p_holm in zip(family, adjusted, strict=True):
-            said = word(interval.estimate, p_holm, 1 - level)
-            results.append(Comparison(arm, ordinary, subjects, role, interval, p, p_holm, said))
+        for (role, subjects, arm, ordinary, interval, seeds, undecided, p), p_holm in zip(
+            family, adjusted, strict=True
+        ):
+            said = "NO EVIDENCE" if undecided else word(interval.estimate, p_holm, 1 - level)
+            results.append(Comparison(arm, ordinary, subjects, role, interval, p, p_holm, said, seeds, undecided))
     return results
 
 
@@ -291,6 +366,10 @@ def listed(names: Sequence[str]) -> str:
     ('5, 10 and 20', '5')
     """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _same_scans(arm: str) -> bool:

@@ -86,3 +86,28 @@ def test_mean_leaves_scans_of_one_subject_out() -> None:
     assert constant == 0.25
     assert np.allclose(same[np.isfinite(same)], 0.25)
     assert np.isnan(likeness_draws(table, ["a"] * 6, 10)[0])
+
+
+def test_every_side_fits_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The convolutions left out, sides and pooling are as they are: a scan of 56 to 62 voxels was refused by MONAI.
+    def cheap(y_pred: torch.Tensor, y: torch.Tensor, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes = options["kernel_size"]
+        assert isinstance(sizes, tuple)
+        assert all(side >= size for side, size in zip(y_pred.shape[2:], sizes, strict=True))
+        return torch.ones(len(y_pred), 1), torch.ones(len(y_pred), 1)
+
+    monkeypatch.setattr("monai.metrics.regression.compute_ssim_and_cs", cheap)
+    for side in range(3, 129):
+        for shape in ((side, 16, 20), (side, 128, 64), (128, 128, side)):
+            scan = torch.zeros(2, 1, 1, 1, 1).expand(2, 1, *shape)
+            assert pairwise_ms_ssim(scan, RANGE)[0, 1] == 1.0, shape
+
+
+@pytest.mark.parametrize("side", [8, 13, 14, 27, 28, 55, 56, 62, 63])
+def test_sides_at_which_the_number_of_levels_changes(side: int) -> None:
+    images = scans(2, (side, 14, 15) if side < 56 else (side, 57, 58))
+    value = pairwise_ms_ssim(images, RANGE)[0, 1]
+    assert 0 <= value < 1
+    if side < 20:
+        expected = reference(images[0, 0].numpy(), images[1, 0].numpy(), *window_and_levels(images.shape[2:]))
+        assert value == pytest.approx(expected, abs=2e-4)

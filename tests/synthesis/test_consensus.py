@@ -27,6 +27,12 @@ CONFIG = ConsensusConfig(
 )
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that have hardly learnt see no label as it is; here it is not asked."""
+    monkeypatch.setattr("medgen.synthesis.consensus._bias", lambda *given, **named: ())
+
+
 @pytest.fixture(scope="module")
 def found(sources: Sources) -> Consensus:
     return label_unlabelled(sources, CONFIG, seed=0, device="cpu")
@@ -58,6 +64,7 @@ def test_equal_seeds_give_equal_labels_and_others_differ(found: Consensus, sourc
     assert not torch.equal(other.scans.confidence, found.scans.confidence)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_members_do_not_depend_on_how_many_are_trained_at_once(sources: Sources) -> None:
     quick = CONFIG.model_copy(update={"members": 2, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 3})})
     alone = label_unlabelled(sources, quick, seed=0, device="cpu")
@@ -80,7 +87,8 @@ def test_scans_without_the_organ_are_left_out(sources: Sources) -> None:
     assert "u-2" in found.left_out
     assert found.scans is not None
     assert len(found.scans) >= 2
-    assert ticks == [(1, 3), (2, 3), (3, 3)]
+    # Two judges of each of three held-out groups, then three members.
+    assert ticks == [(number, 9) for number in range(1, 10)]
 
 
 def test_labels_that_are_always_in_one_piece_stay_so() -> None:
@@ -104,6 +112,7 @@ def test_a_second_round_learns_from_the_first(sources: Sources, found: Consensus
     assert second.scans is not None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_an_interrupted_run_does_not_train_again(sources: Sources, found: Consensus, tmp_path: Path) -> None:
     quick = CONFIG.model_copy(update={"members": 1, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 5})})
     calls: list[int] = []
@@ -118,7 +127,31 @@ def test_an_interrupted_run_does_not_train_again(sources: Sources, found: Consen
     (tmp_path / "arrays.safetensors").write_bytes(b"broken")
     calls.clear()
     label_unlabelled(sources, quick, seed=1, store=tmp_path, tick=lambda done, of: calls.append(done))
-    assert calls == [1]
+    # Three judges of held-out groups that are not asked here count as done.
+    assert calls == [4]
+
+
+def test_a_biased_label_is_not_inferred_and_scans_lend_their_images_only(
+    sources: Sources, found: Consensus, tmp_path: Path
+) -> None:
+    assert [item.label for item in found.bias] == [1, 4]
+    assert found.biased == ()
+    assert all(abs(item.volume_ratio.estimate - 1) < 0.2 for item in found.bias)
+    # Segmenters of two steps see nothing as it is.
+    quick = CONFIG.model_copy(update={"members": 1, "segmenter": CONFIG.segmenter.model_copy(update={"steps": 2})})
+    ticks: list[tuple[int, int]] = []
+    for trained in (3, 0):
+        ticks.clear()
+        made = label_unlabelled(
+            sources, quick, seed=0, device="cpu", store=tmp_path / "kept", tick=lambda *done: ticks.append(done)
+        )
+        assert made.biased
+        assert made.scans is None
+        assert made.members is None
+        assert made.left_out == ()
+        assert len(ticks) == trained
+        assert sources.unlabelled is not None
+        assert replace(sources, consensus=made.scans).pairs.ids == sources.labelled.ids
 
 
 def test_nothing_to_label(sources: Sources) -> None:

@@ -263,3 +263,28 @@ def test_labels_that_touch_strangers_or_lose_their_neighbour_are_refused(sources
     assert wrong(4, 9) == wrong(5, 9) == wrong(4, 7) == []
     assert wrong(7, 11) == [(1, 2)]
     assert wrong(4, 6) == [(2, 3)]
+
+
+def test_labels_are_compared_with_human_ones_where_auditors_share_the_bias(filters: Filter, sources: Sources) -> None:
+    assert sources.labelled.labels is not None
+    ratios: dict[int, list[float]] = {1: [], 4: []}
+    for row, subject in enumerate(sources.labelled.subjects):
+        (judge,) = [item for item, trained_on in filters.auditors if subject not in trained_on]
+        seen = judge.predict(sources.labelled.images[row : row + 1])[0, 0].numpy()
+        human = sources.labelled.labels[row, 0].numpy()
+        for label, values in ratios.items():
+            values.append(float(np.log(((human == label).sum() + 1) / ((seen == label).sum() + 1))))
+    for label, (low, high) in filters.seen.items():
+        assert low <= min(ratios[label])
+        assert max(ratios[label]) <= high
+        reach = 3 * np.sqrt(1 + 1 / 6) * max(float(np.std(ratios[label], ddof=1)), 0.1)
+        assert low == pytest.approx(min(np.mean(ratios[label]) - reach, *ratios[label]))
+    made = scan()
+    seen = np.stack([judge.predict(torch.from_numpy(made.image)[None])[0, 0].numpy() for judge, _ in filters.auditors])
+    agreed = replace(made, labels=seen[0])
+    assert "bias_1" not in filters.check(agreed, derived=False).reasons
+    # Auditors that see half of what people draw: labels that are as they see them are not as people draw them.
+    half = {label: (low + np.log(2), high + np.log(2)) for label, (low, high) in filters.seen.items()}
+    reasons = replace(filters, seen=half).check(agreed, derived=False).reasons
+    assert "what auditors see, beside human labels" in reasons["bias_1"]
+    assert "bias_4" in reasons

@@ -8,7 +8,7 @@ import pytest
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import hierarchical_bootstrap, holm
 from medgen.synthesis.tables import METRICS, Row
-from medgen.synthesis.verdict import choose, compare, judge, summarise
+from medgen.synthesis.verdict import Learning, choose, compare, judge, summarise
 
 from .made_up import made_up
 
@@ -132,6 +132,34 @@ def test_summaries_cover_arms_and_metrics_of_the_test_part() -> None:
     standard = next(s for s in summaries if (s.arm, s.metric, s.label) == ("standard", "dice", None))
     assert standard.interval.low < standard.interval.estimate < standard.interval.high
     assert standard.interval.n == 30
+
+
+def test_segmenters_that_have_not_learnt_decide_nothing() -> None:
+    for gain in (0.05, -0.05):
+        rows = study(gain)
+        assert judge(rows, 0, 300, learning=Learning(600, {10: 0.4})).word == ("USE" if gain > 0 else "HARMFUL")
+        for learning, said in (
+            (Learning(49, {}), "trained for 49 steps, fewer than 50"),
+            (Learning(600, {10: 0.95}), "a guess that does not look at the scan 0.950"),
+        ):
+            judged = judge(rows, 0, 300, learning=learning)
+            assert judged.word == "NO EVIDENCE"
+            assert judged.sentence.startswith("NO EVIDENCE: standard+synthetic")
+            assert "the study cannot decide" in judged.sentence
+            assert said in judged.sentence
+            assert judged.learning == learning
+    # A number of subjects that is not asked about is judged as before.
+    assert judge(study(0.05), 0, 300, learning=Learning(600, {5: 0.99})).word == "USE"
+
+
+def test_few_seeds_are_said_in_the_verdict_itself() -> None:
+    for gain, word in ((0.05, "USE"), (-0.05, "HARMFUL"), (0.0, "NO EVIDENCE")):
+        few, many = (judge(study(gain, seeds=seeds), 0, 300) for seeds in (3, 5))
+        assert few.word == many.word == word
+        assert ("unless 5 or more seeds say otherwise (with 3 seeds" in few.sentence) is (word != "NO EVIDENCE")
+        assert "seeds" not in many.sentence
+        assert few.caution.startswith("3 seeds cannot show")
+        assert many.caution == ""
 
 
 def test_holes_in_the_table_are_refused() -> None:
