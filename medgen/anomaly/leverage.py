@@ -67,10 +67,11 @@ class Leverage:
     @property
     def words(self) -> str:
         """What the subject costs, in numbers, and how to calibrate without it; for a reader of the first page."""
+        who = self.subject if self.cases == (self.subject,) else f"{self.subject} ({', '.join(self.cases)})"
         rate = f" (at {100 * self.target_without:g} %)" if self.target_without > self.target else ""
         return (
-            f"One healthy development subject sets the threshold alone: {self.subject} ({', '.join(self.cases)}) has a "
-            f"voxel of z = {self.hottest:.2f}, the next subject {self.next_hottest:.2f}. Without it the threshold "
+            f"One healthy development subject sets the threshold alone: {who} has a voxel of "
+            f"z = {self.hottest:.2f}, the next subject {self.next_hottest:.2f}. Without it the threshold "
             f"would be {self.threshold_without:.2f}{rate} instead of {self.threshold:.2f}, with a finding on "
             f"{self.found_without} instead of {self.found} of {self.implanted} implants, and in "
             f"{self.healthy_without} of {self.healthy} healthy test scans. Look at the scan; only if it is not "

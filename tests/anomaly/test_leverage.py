@@ -57,6 +57,7 @@ def test_no_subject_decides_alone_where_none_is_an_outlier():
 def test_every_number_of_the_sentence_is_a_field():
     item = example()
     for change, words in (
+        ({"subject": "s07", "cases": ("s07",)}, "alone: s07 has a voxel of z = 5.89"),
         ({"subject": "s07"}, "alone: s07 ("),
         ({"hottest": 7.125}, "a voxel of z = 7.12"),
         ({"next_hottest": 4.01}, "the next subject 4.01"),
