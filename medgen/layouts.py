@@ -42,6 +42,9 @@ class CohortConfig(Config):
         fill: Value for image voxels that are NaN or infinite; by default such images are refused.
         unscaled: Take values as stored where the scale (scl_slope) of a NIfTI header is 0 or NaN, as FreeSurfer means
             it; by default such files are refused.
+        resample_masks: Bring masks that lie on another grid than their image to its grid (nearest label); by default
+            they are refused.
+        empty_masks: Take a mask without a labelled voxel as "nothing there"; by default it is a fault.
         slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
             subject list says it case by case.
     """
@@ -56,6 +59,8 @@ class CohortConfig(Config):
     roots: tuple[Path, ...] = ()
     fill: Fill | None = None
     unscaled: bool = False
+    resample_masks: bool = False
+    empty_masks: bool = False
     slices: Slices | None = None
 
 
@@ -119,7 +124,10 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         raise FaultyDataError(faults)
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
-    cases = [replace(case, fill=config.fill, unscaled=config.unscaled) for case in cases]
+    moved, empty = config.resample_masks, config.empty_masks
+    cases = [
+        replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty) for case in cases
+    ]
     named = dict(config.labels) or labels
     return Manifest(name or root.resolve().name, root, tuple(cases), named, named_by_folders=layout == "dicom")
 

@@ -30,6 +30,8 @@ def data_check(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
+    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
@@ -40,7 +42,10 @@ def data_check(
 
     with bar("checking") as progress:
         result = check(
-            path, _cohort(layout, images, masks, root, fill, unscaled, slices), workers=workers or 2, progress=progress
+            path,
+            _cohort(layout, images, masks, root, fill, unscaled, slices, resample_masks, empty_masks),
+            workers=workers or 2,
+            progress=progress,
         )
     for fault in result.faults:
         typer.echo(visible(str(replace(fault, found=f"found {fault.found}"))), err=True)
@@ -106,6 +111,8 @@ def data_import(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
+    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
     keep_ids: Annotated[
         bool,
@@ -119,7 +126,7 @@ def data_import(
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    settings = _cohort(layout, images, masks, root, fill, unscaled, slices)
+    settings = _cohort(layout, images, masks, root, fill, unscaled, slices, resample_masks, empty_masks)
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
 
 
@@ -185,10 +192,13 @@ def _cohort(
     fill: float | None = None,
     unscaled: bool = False,
     slices: int | None = None,
+    resample_masks: bool = False,
+    empty_masks: bool = False,
 ) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
 
     given = {"layout": layout, "images": images, "masks": masks, "roots": tuple(root or ())}
     read = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
     return parse_config(CohortConfig, {**given, **read}, source="command line")
