@@ -126,7 +126,8 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT) -> Manifest:
         cases = sorted(cases, key=lambda case: case.id)
     moved, empty = config.resample_masks, config.empty_masks
     cases = [
-        replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty) for case in cases
+        replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty)
+        for case in cases
     ]
     named = dict(config.labels) or labels
     return Manifest(name or root.resolve().name, root, tuple(cases), named, named_by_folders=layout == "dicom")

@@ -26,6 +26,7 @@ from medgen.cases import Manifest, is_safe_id, kfold_subjects, split_subjects, w
 from medgen.config import Config
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.dataset import Dataset, Failure, prepare_dataset
+from medgen.errors import ConfigError
 from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
@@ -141,6 +142,7 @@ def run(
     with bars(progress) as tick:
         manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_implants(config, recipe)
     if config.check_resources:
         for own in config.models.values():
             settings = settings_for(own.model, recipe.shape, channels=1, labels=max(manifest.labels, default=1))
@@ -202,6 +204,7 @@ def plan(config: AnomalyRunConfig) -> list[str]:
     config.anomaly.check_subjects(subjects)
     channels = len(next(iter(manifest)).read_image().data)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_implants(config, recipe)
     voxels = math.prod(recipe.shape)
     trainings = []
     for own in config.models.values():
@@ -219,6 +222,18 @@ def plan(config: AnomalyRunConfig) -> list[str]:
         *_plan_detectability(config, len(parts["test"].subjects)),
         f"output: {config.out}",
     ]
+
+
+def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
+    """Refuse implants that are larger than what the grid covers, before anything is trained to find them."""
+    side = min(steps * step for steps, step in zip(recipe.shape, recipe.spacing, strict=True))
+    settings = {"evaluation.radius_mm": config.evaluation, "anomaly.validation.radius_mm": config.anomaly.validation}
+    if wrong := [name for name, own in settings.items() if 2 * own.radius_mm[1] > side]:
+        fitting = f"[{side / 20:.2g},{side / 8:.2g}]"
+        raise ConfigError(
+            f"implants of up to {2 * settings[wrong[0]].radius_mm[1]:g} mm across do not fit a grid of {side:.3g} mm; "
+            "set " + " ".join(f"{name}={fitting}" for name in wrong)
+        )
 
 
 def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:
