@@ -71,11 +71,11 @@ def difference(a: Grid, b: Grid) -> str:
 
 
 def near(grid: Grid, other: Grid) -> bool:
-    """Whether two grids are one: no voxel lies further from its counterpart than a hundredth of a voxel, or 1e-3 mm.
+    """Whether two grids are one: no voxel lies further from its counterpart than half a hundredth of a voxel, or 1e-3 mm.
 
     Programs write orientations in single precision and through rotations; what they change by that moves no label.
     """
-    return grid.same_as(other, max(1e-3, 0.01 * min(*grid.spacing, *other.spacing)))
+    return grid.same_as(other, max(1e-3, 0.005 * min(*grid.spacing, *other.spacing)))
 
 
 def on_grid(mask: Volume, image: Volume, name: str, of: str, *, move: bool) -> Volume:
