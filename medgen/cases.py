@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medgen import files, io
 from medgen.advice import apart
-from medgen.crops import crop_of
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.intake import Intake
+from medgen.masks import difference as differing
+from medgen.masks import near, on_grid, read_labels, renumber
 from medgen.processes import thread_pool
 from medgen.seeds import derive
 from medgen.volume import Volume
@@ -50,6 +50,8 @@ class Case:
         relabel: Label number in the mask file → number in use; labels it does not name become 0. Empty keeps all.
         fill: Value for image voxels that are NaN or infinite; None refuses such images.
         unscaled: Whether a scale of 0 or NaN in a NIfTI header means that values are as stored; else it is refused.
+        resample_mask: Whether a mask on another grid is brought to that of its image; else it is refused.
+        empty_mask: Whether a mask without a labelled voxel says that there is nothing; else it is a fault.
     """
 
     id: str
@@ -61,6 +63,8 @@ class Case:
     relabel: Mapping[int, int] = field(default_factory=dict)
     fill: float | None = None
     unscaled: bool = False
+    resample_mask: bool = False
+    empty_mask: bool = False
 
     def read_image(self) -> Volume:
         """All channels on one grid, (c, i, j, k).
@@ -77,10 +81,10 @@ class Case:
         ]
         first = volumes[0]
         for path, volume in zip(self.images[1:], volumes[1:], strict=True):
-            if not first.grid.same_as(volume.grid):
+            if not near(first.grid, volume.grid):
                 raise GeometryError(
-                    f"{path}: {_difference(volume, first)} {apart(path, self.images[0])[1]}; expected all channels of "
-                    f"case {self.id} on one grid; resample it to the first channel"
+                    f"{path}: {differing(volume.grid, first.grid)} {apart(path, self.images[0])[1]}; "
+                    f"expected all channels of case {self.id} on one grid; resample it to the first channel"
                 )
         image = first if len(volumes) == 1 else first.with_data(np.concatenate([volume.data for volume in volumes]))
         if declared and image.data.shape[0] != declared:
@@ -116,79 +120,20 @@ class Case:
         if self.mask is None:
             return None
         mask = read_labels(self.mask, unscaled=self.unscaled)
-        check_grid(self, mask, self.read_image() if image is None else image)
-        return self.renumbered(mask)
+        return self.renumbered(self.on_grid(mask, self.read_image() if image is None else image))
+
+    def on_grid(self, mask: Volume, image: Volume) -> Volume:
+        """A label map on the grid of the case's image: as it is, or moved there where that is declared.
+
+        Raises:
+            GeometryError: As :func:`medgen.masks.on_grid`.
+        """
+        _, name = apart(self.mask or Path(), self.images[0])
+        return on_grid(mask, image, str(self.mask), name, move=self.resample_mask)
 
     def renumbered(self, mask: Volume) -> Volume:
         """A label map with the numbers in use instead of those of the file."""
-        return mask.with_data(_renumbered(mask.data, self.relabel)) if self.relabel else mask
-
-
-def check_grid(case: Case, mask: Volume, image: Volume) -> None:
-    """Refuse a mask that does not lie on the grid of its image.
-
-    Raises:
-        GeometryError: Saying how they differ.
-    """
-    if not mask.grid.same_as(image.grid):
-        path, other = case.mask or Path(), case.images[0]
-        _, name = apart(path, other)
-        if (start := crop_of(mask.grid, image.grid)) is not None:
-            raise GeometryError(
-                f"{path}: {_difference(mask, image)} {name}: it was cropped, and begins at voxel {start} of it; "
-                "expected the mask on the grid of its image; save it at the image's full size, with zeros around"
-            )
-        raise GeometryError(
-            f"{path}: {_difference(mask, image)} {name}; expected the mask on the grid of its image; resample the mask "
-            "(nearest neighbour)"
-        )
-
-
-def read_labels(path: Path, *, unscaled: bool = False) -> Volume:
-    """Read a label map as integers, (1, i, j, k); ``unscaled`` as in :func:`medgen.io.read`.
-
-    Raises:
-        FaultyDataError: If it has several channels, or fractional or negative labels.
-    """
-    mask = io.read(path, unscaled=unscaled)
-    if mask.data.shape[0] != 1:
-        raise fail(path, f"{mask.data.shape[0]} channels", "one label map", "store labels as one map of integers")
-    data = mask.data
-    if data.dtype.kind == "f":
-        whole = np.round(data)
-        if not np.array_equal(whole, data):
-            count = int((whole != data).sum())
-            raise fail(
-                path, f"{count} voxels with fractional labels", "whole numbers", "threshold it, or redo its resampling"
-            )
-        if np.abs(whole).max() <= np.iinfo(np.int32).max:
-            data = whole.astype(np.int32)
-    if data.min() < 0:
-        raise fail(path, f"negative labels down to {int(data.min())}", "labels of 0 and more", "renumber the labels")
-    if data.max() > np.iinfo(np.int32).max:
-        raise fail(path, f"labels up to {float(data.max()):g}", "label numbers", "renumber the labels")
-    return mask.with_data(data)
-
-
-def _renumbered(data: NDArray[Any], relabel: Mapping[int, int]) -> NDArray[np.int32]:
-    values, places = np.unique(data, return_inverse=True)
-    numbers = np.array([relabel.get(int(value), 0) for value in values], dtype=np.int32)
-    return numbers[places].reshape(data.shape)
-
-
-def _difference(volume: Volume, other: Volume) -> str:
-    a, b = volume.grid, other.grid
-    if a.shape != b.shape:
-        return f"shape {'x'.join(map(str, a.shape))} differs from {'x'.join(map(str, b.shape))} of"
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1).T
-    distance = np.abs(a.to_world(corners) - b.to_world(corners)).max()
-    why = ""
-    if a.axcodes != b.axcodes:
-        why = f" (array axes run {a.axcodes}, not {b.axcodes})"
-    elif not np.allclose(a.spacing, b.spacing, rtol=1e-3):
-        sizes = [" x ".join(f"{size:.4g}" for size in grid.spacing) for grid in (a, b)]
-        why = f" (voxel sizes {sizes[0]} mm, not {sizes[1]} mm)"
-    return f"positions differ by up to {distance:.3g} mm{why} from those of"
+        return mask.with_data(renumber(mask.data, self.relabel)) if self.relabel else mask
 
 
 @dataclass(frozen=True)
@@ -285,6 +230,8 @@ class Manifest:
         for case in hashed.cases:
             if case.fill is not None or case.unscaled:
                 rows.append([case.id, case.fill, case.unscaled])
+            if case.resample_mask:
+                rows.append([case.id, "resampled mask"])
         return files.sha256_json([rows, {str(value): name for value, name in sorted(self.labels.items())}])
 
     def write_csv(self, path: str | Path) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 
 from medgen import account, io
 from medgen.advice import apart, setting
-from medgen.cases import Case, Manifest, case_files, check_grid, read_labels, sha256_of
+from medgen.cases import Case, Manifest, case_files, sha256_of
 from medgen.content import Traits, is_stripped_copy, traits
 from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.listing import images_in, is_dicom_file
+from medgen.masks import read_labels
 from medgen.processes import thread_pool
 from medgen.volume import Volume
 
@@ -279,14 +280,16 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         return faults, ()
     if image is not None:
         try:
-            check_grid(case, mask, image)
+            mask = case.on_grid(mask, image)
         except DataError as error:
             faults.append(_as_fault(path, error))
     values = label_values(case.renumbered(mask))
-    if not values:
-        faults.append(
-            Fault(str(path), "an empty mask", "at least one labelled voxel", "redraw it, or leave the case out")
+    if not values and not case.empty_mask:
+        action = (
+            "redraw it, leave the case out, or declare that empty masks say that there is nothing "
+            "(cohort.empty_masks=true, or --empty-masks of data check and data import)"
         )
+        faults.append(Fault(str(path), "an empty mask", "at least one labelled voxel", action))
     if image is not None and any(np.array_equal(mask.data[0], channel) for channel in image.data):
         action = "give the label map, or leave the case out"
         faults.append(Fault(str(path), f"the same voxels as {apart(path, case.images[0])[1]}", "a label map", action))

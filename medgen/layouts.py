@@ -53,6 +53,9 @@ class CohortConfig(Config):
         fill: Value for image voxels that are NaN or infinite; by default such images are refused.
         unscaled: Take values as stored where the scale (scl_slope) of a NIfTI header is 0 or NaN, as FreeSurfer means
             it; by default such files are refused.
+        resample_masks: Bring masks that lie on another grid than their image to its grid (nearest label); by default
+            they are refused.
+        empty_masks: Take a mask without a labelled voxel as "nothing there"; by default it is a fault.
         slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
             subject list says it case by case.
     """
@@ -68,6 +71,8 @@ class CohortConfig(Config):
     roots: tuple[Path, ...] = ()
     fill: Fill | None = None
     unscaled: bool = False
+    resample_masks: bool = False
+    empty_masks: bool = False
     slices: Slices | None = None
 
     @field_validator("subjects")
@@ -160,7 +165,11 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         raise FaultyDataError(faults)
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
-    cases = [replace(case, fill=config.fill, unscaled=config.unscaled) for case in cases]
+    moved, empty = config.resample_masks, config.empty_masks
+    cases = [
+        replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty)
+        for case in cases
+    ]
     # A manifest names what belongs to it; beside it may lie anything.
     used = [file for case in cases for file in case_files(case)]
     intake = Intake(

@@ -140,7 +140,7 @@ class Pair:
                 return world
             damping = max(damping / 5, 1e-6)
             world = proposal
-            if np.abs(step).max() * radius < 0.02:  # mm
+            if np.abs(step).max() * radius < min(0.02, 0.005 * size):  # mm
                 break
         return world
 

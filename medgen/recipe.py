@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from medgen.axes import assigned, margin
 from medgen.cases import Case, Manifest
 from medgen.config import parse_config
-from medgen.errors import DataError, MedgenError
+from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.foreground import foreground_mask
 from medgen.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess
+from medgen.registration import thinnest
 from medgen.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     The grid covers 95 % of the scans' fields of view (of their foreground for scans with air around the organ, plus 5 %
     margin). Voxels have the median of the scans' finest spacing, or are coarser where ``max_side`` voxels would not
     reach; an axis whose own spacing is more than 1.5 times the finest, as that of thick slices, keeps it. Whole organs
-    are registered to the cohort template, crops inside the body are centred. Where scans lie so obliquely that it is
-    arbitrary which of their axes is nearest to R, A or S, as in short-axis views of the heart, axes are ordered by
-    those of the scan that is most like all others (``frame``). Hounsfield units are scaled by one ``window`` for all
-    scans, from the 1st to the 99th percentile inside the body of a typical scan, unless ``percentiles`` are given.
+    are registered to the cohort template; crops inside the body, and slabs too thin to register, are centred.
+
+    Where scans lie so obliquely that it is arbitrary which of their axes is nearest to R, A or S, as in short-axis
+    views of the heart, axes are ordered by those of the scan that is most like all others (``frame``). Hounsfield units
+    are scaled by one ``window`` for all scans, from the 1st to the 99th percentile inside the body of a typical scan,
+    unless ``percentiles`` are given.
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
@@ -69,13 +72,19 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
         axes = [_axes(scan, frame, steps) for scan in scans]
         if (window := _window(scans)) is not None:
             wanted = {"window": window, **wanted} if "percentiles" not in wanted else wanted
-        wanted = {**_measure(axes, wanted, max_side), **({} if frame is None else {"frame": frame}), **wanted}
+        field = min(min(np.array(scan.grid.shape) * scan.grid.spacing) for scan in scans)
+        wanted = {
+            **_measure(axes, float(field), wanted, max_side),
+            **({} if frame is None else {"frame": frame}),
+            **wanted,
+        }
         chosen = f"shape {wanted['shape']}, spacing {wanted['spacing']} mm, align {wanted['align']}"
         logger.info("preprocess: %s", chosen)
     return parse_config(Preprocess, wanted, source="preprocess")
 
 
-def _measure(axes: Sequence[Axes], wanted: Mapping[str, Any], max_side: int) -> dict[str, Any]:
+def _measure(axes: Sequence[Axes], field: float, wanted: Mapping[str, Any], max_side: int) -> dict[str, Any]:
+    """Shape, spacing and alignment; ``field`` is the thinnest side of any scan's field of view in mm."""
     extents = np.array([extent for extent, _, _ in axes])
     crop = np.mean([filled for _, _, filled in axes]) > 0.5
     extent = np.percentile(extents, 95, axis=0) * (1.0 if crop else 1.05)
@@ -84,10 +93,20 @@ def _measure(axes: Sequence[Axes], wanted: Mapping[str, Any], max_side: int) -> 
     own = np.median(spacings, axis=0)
     thick = own > _THICK * finest
     step = max(finest, float(np.where(thick, 0, extent).max()) / max_side)
-    chosen = np.where(thick, np.maximum(own, np.maximum(step, extent / max_side)), step).round(2)
+    chosen = np.where(thick, np.maximum(own, np.maximum(step, extent / max_side)), step)
+    # Two decimals are enough in millimetres, and too few for small animals: three digits.
+    chosen = chosen.round(max(2, 2 - int(np.floor(np.log10(chosen.min())))))
     spacing = np.array(wanted.get("spacing") or chosen, dtype=float)
     shape = (np.ceil(extent / spacing / _MULTIPLE) * _MULTIPLE).astype(int)
-    align = "center" if crop else "affine"
+    # Too thin for a registration: centred, as is decided here and not when a run has begun.
+    least = thinnest(float(extent.max()))
+    thin = field < least
+    align = "center" if crop or thin else "affine"
+    if thin and wanted.get("align") == "affine":
+        raise ConfigError(
+            f"preprocess.align: affine needs fields of view of at least {least:.3g} mm along every side for organs of "
+            f"{extent.max():.3g} mm, found {field:.3g} mm; set preprocess.align=center"
+        )
     return {
         "shape": np.clip(shape, _MULTIPLE * 2, max(max_side, _MULTIPLE * 2)).tolist(),
         "spacing": spacing.tolist(),

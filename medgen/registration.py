@@ -15,6 +15,11 @@ from medgen.volume import Volume
 
 # Registration is done on coarse copies: an affine has 12 parameters, and 4 mm voxels determine them to well under 1 mm.
 _COARSE, _FINE = 8.0, 4.0
+# All lengths here are those of an organ of this size or more; of smaller ones (a mouse's brain has 16 mm) they are as
+# many times smaller.
+_ORGAN_MM = 100.0
+# Coarse voxels along the thinnest side: with fewer there is too little to tell a transform from.
+_FEWEST = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,11 @@ class AffineResult:
         return self.problem(min_similarity, min_overlap) is None
 
 
+def thinnest(organ_mm: float) -> float:
+    """Least field of view, in mm along its thinnest side, in which an organ of this length can be registered."""
+    return _FEWEST * _COARSE * min(1.0, organ_mm / _ORGAN_MM)
+
+
 def register_affine(
     moving: Volume,
     fixed: Volume,
@@ -77,6 +87,8 @@ def register_affine(
     margin_mm: float = 8.0,
 ) -> AffineResult:
     """Find the affine that carries ``fixed`` onto ``moving``, without reflection and without random numbers.
+
+    Lengths below are those for organs of 100 mm and more, and shrink with smaller ones.
 
     1. A grid of starts (centres of mass, of the field of view and below the head's top, shifted and rotated) is
        ranked by normalised mutual information at 8 mm.
@@ -101,21 +113,23 @@ def register_affine(
         DataError: If an image is constant or too thin, or the mask is empty.
     """
     mask = fixed.with_data((fixed.data[:1] > 0).astype(np.float32)) if fixed_mask is None else fixed_mask
+    part = min(1.0, (_length(mask) or _ORGAN_MM) / _ORGAN_MM)
+    size, margin_mm = _FINE * part, margin_mm * part
     # Coarse from fine: blurring a scan of 50 million voxels twice would take longer than registering it.
-    scan = boxed(reduced(moving, _FINE), _FINE, 0.0)
-    fine = Pair.of(scan, fixed, mask, _FINE, margin_mm)
-    coarse = Pair.of(boxed(scan, _COARSE, 0.0), fixed, mask, _COARSE, margin_mm)
-    starts = _starts(coarse, keep=3) if start is None else [np.asarray(start, dtype=np.float64)]
+    scan = boxed(reduced(moving, size), size, 0.0)
+    fine = Pair.of(scan, fixed, mask, size, margin_mm)
+    coarse = Pair.of(boxed(scan, _COARSE * part, 0.0), fixed, mask, _COARSE * part, margin_mm)
+    starts = _starts(coarse, keep=3, part=part) if start is None else [np.asarray(start, dtype=np.float64)]
     if start is None:
         starts = [coarse.improve(coarse.improve(world, "rigid"), "similarity") for world in starts]
     rough = coarse.improve(max(starts, key=coarse.information), "affine")
     best = fine.improve(rough, "affine")
-    depth = ndimage.distance_transform_edt(fine.core) * _FINE
+    depth = ndimage.distance_transform_edt(fine.core)
     # The edge against a black background alone correlates at 0.7 with the organ upside down: compare further inside.
-    deep = depth > 2 * _FINE if (depth > 2 * _FINE).sum() >= 100 else fine.core
+    deep = depth > 2 if (depth > 2).sum() >= 100 else fine.core
     # The rim helps where both images show the same rim. Bright scalp close to the brain draws it outwards instead: the
     # organ by itself then fits much better, and is believed.
-    alone = Pair.of(scan, fixed, mask, _FINE, 0.0).improve(rough, "affine")
+    alone = Pair.of(scan, fixed, mask, size, 0.0).improve(rough, "affine")
     if _likeness(fine, alone, deep) > _likeness(fine, best, deep) + 0.02:
         best = alone
     return AffineResult(
@@ -126,21 +140,37 @@ def register_affine(
     )
 
 
-def _starts(pair: Pair, keep: int) -> list[NDArray[np.float64]]:
-    """The ``keep`` best starts that differ from each other, by normalised mutual information."""
+def _length(mask: Volume) -> float:
+    """Largest extent of what a mask, (1, i, j, k) > 0.5, holds, along its grid's axes in mm; 0 if that is nothing."""
+    extents = [0.0]
+    for axis, step in enumerate(mask.grid.spacing):
+        others = tuple(other for other in range(3) if other != axis)
+        rows = np.flatnonzero((mask.data[0] > 0.5).any(axis=others))
+        extents.append(step * float(rows[-1] - rows[0] + 1) if rows.size else 0.0)
+    return max(extents)
+
+
+def _starts(pair: Pair, keep: int, part: float) -> list[NDArray[np.float64]]:
+    """The ``keep`` best starts that differ from each other, by normalised mutual information.
+
+    Args:
+        pair: Coarse images.
+        keep: How many.
+        part: All lengths are so much of those for large organs.
+    """
     fixed_weight = np.where(pair.mask, pair.fixed.data[0], 0)
     centre = pair.fixed.grid.to_world(ndimage.center_of_mass(fixed_weight))
     mass = pair.moving.grid.to_world(ndimage.center_of_mass(pair.moving.data[0] + 1e-6))
     anchors = [mass, pair.moving.grid.center, _below_top(pair, centre)]
-    ranked = _rank(pair, centre, anchors, [np.eye(3)], _lattice(24.0))
+    ranked = _rank(pair, centre, anchors, [np.eye(3)], _lattice(24.0 * part))
     seeds = [world[:3, :3] @ centre + world[:3, 3] for _, world in ranked[:3]]
     turns = [_rotation(axis, angle) for axis in range(3) for angle in (-20.0, 20.0)]
-    ranked += _rank(pair, centre, seeds, [np.eye(3), *turns], _lattice(10.0))
+    ranked += _rank(pair, centre, seeds, [np.eye(3), *turns], _lattice(10.0 * part))
     chosen: list[NDArray[np.float64]] = []
     for _, world in sorted(ranked, key=lambda item: -item[0]):
         target = world[:3, :3] @ centre + world[:3, 3]
         if all(
-            np.linalg.norm(target - (other[:3, :3] @ centre + other[:3, 3])) > 12
+            np.linalg.norm(target - (other[:3, :3] @ centre + other[:3, 3])) > 12 * part
             or np.abs(world[:3, :3] - other[:3, :3]).max() > 0.2
             for other in chosen
         ):

@@ -125,6 +125,7 @@ def _intake(
     with bars(progress) as tick:
         manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_implants(config, recipe)
     _check_resources(config, recipe, manifest)
     names.announce(manifest)
     folds = kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
@@ -189,6 +190,7 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
     subjects = len(parts["development"].subjects)
     channels = len(next(iter(manifest)).read_image().data)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_implants(config, recipe)
     voxels = math.prod(recipe.shape)
     trainings = []
     for own in config.models.values():
@@ -208,6 +210,18 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
         f"output: {config.out}",
         tracking.place(config.out),
     ]
+
+
+def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
+    """Refuse implants that are larger than what the grid covers, before anything is trained to find them."""
+    side = min(steps * step for steps, step in zip(recipe.shape, recipe.spacing, strict=True))
+    settings = {"evaluation.radius_mm": config.evaluation, "anomaly.validation.radius_mm": config.anomaly.validation}
+    if wrong := [name for name, own in settings.items() if 2 * own.radius_mm[1] > side]:
+        fitting = f"[{side / 20:.2g},{side / 8:.2g}]"
+        raise ConfigError(
+            f"implants of up to {2 * settings[wrong[0]].radius_mm[1]:g} mm across do not fit a grid of {side:.3g} mm; "
+            "set " + " ".join(f"{name}={fitting}" for name in wrong)
+        )
 
 
 def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:

@@ -56,6 +56,8 @@ CohortOptions = {
     "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
     "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
     "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
+    "resample_masks": typer.Option("--resample-masks", help="Bring masks on another grid to that of their image."),
+    "empty_masks": typer.Option("--empty-masks", help="A mask without a labelled voxel says that there is nothing."),
     "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
 }
 

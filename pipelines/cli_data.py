@@ -33,6 +33,8 @@ def data_check(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
+    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
@@ -43,7 +45,9 @@ def data_check(
     from medgen.files import write_json
     from medgen.integrity import check
 
-    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
+    settings = _cohort(
+        layout, images, masks, leave_out, subjects, root, fill, unscaled, slices, resample_masks, empty_masks
+    )
     with bar("checking") as progress:
         result = check(path, settings, workers=workers or 2, progress=progress)
     for line in [] if result.manifest is None else account(result.manifest):
@@ -116,6 +120,8 @@ def data_import(
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
+    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
+    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
     keep_ids: Annotated[
         bool,
@@ -130,7 +136,9 @@ def data_import(
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from . import importing
 
-    settings = _cohort(layout, images, masks, leave_out, subjects, root, fill, unscaled, slices)
+    settings = _cohort(
+        layout, images, masks, leave_out, subjects, root, fill, unscaled, slices, resample_masks, empty_masks
+    )
     if dry_run:
         plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
@@ -237,6 +245,8 @@ def _cohort(
     fill: float | None,
     unscaled: bool,
     slices: int | None,
+    resample_masks: bool = False,
+    empty_masks: bool = False,
 ) -> CohortConfig:
     from medgen.config import parse_config
     from medgen.layouts import CohortConfig
@@ -251,4 +261,5 @@ def _cohort(
         "roots": tuple(root or ()),
     }
     read = {"subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
+    read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
     return parse_config(CohortConfig, {**given, **read}, source="command line")

@@ -147,3 +147,18 @@ def test_a_frame_that_is_none_is_refused(tmp_path):
     manifest = cohort(tmp_path, (30, 40, 25), (1.0, 1.0, 1.0))
     with pytest.raises(ConfigError, match="perpendicular unit vectors"):
         fit_preprocess(manifest, {"frame": [[1, 0, 0], [1, 0, 0], [0, 0, 1]]}, max_side=64)
+
+
+def test_small_animals_keep_their_voxels(tmp_path):
+    spacing = (0.06, 0.06, 0.06)
+    recipe = fit_preprocess(cohort(tmp_path, (60, 60, 60), spacing, radius=1.5), {}, max_side=64)
+    assert recipe.align == "affine"
+    assert recipe.spacing == spacing
+
+
+def test_what_is_too_thin_to_register_is_centred_or_refused_before_anything_is_done(tmp_path):
+    manifest = cohort(tmp_path, (80, 80, 10), (2.0, 2.0, 2.0), radius=60)
+    recipe = fit_preprocess(manifest, {}, max_side=64)
+    assert recipe.align == "center"
+    with pytest.raises(ConfigError, match=r"at least 32 mm .* found 20 mm; set preprocess.align=center"):
+        fit_preprocess(manifest, {"align": "affine"}, max_side=64)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from medgen import files, io
 from medgen.cards import synthetic_card
-from medgen.cases import Case, Manifest, read_labels
+from medgen.cases import Case, Manifest
 from medgen.cohorts.folder import moved, new_folder
 from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.foreground import foreground_mask
+from medgen.masks import read_labels
 from medgen.seeds import numpy_rng
 from medgen.volume import Grid, Volume, resample
 

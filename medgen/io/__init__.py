@@ -1,7 +1,7 @@
 """Reading and writing of 3D images: the content of a file decides its format, and a damaged file is refused.
 
 The only package that opens image files. NIfTI goes through nibabel, DICOM through pydicom, NRRD and MetaImage
-through SimpleITK.
+through SimpleITK; MGH is read here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.itk_header import voxels_of
+from medgen.io.mgh import SUFFIXES as _MGH_SUFFIXES
+from medgen.io.mgh import is_mgh, read_mgh
 from medgen.io.nifti import IMAGE_SUFFIXES, header_beside, image_beside, is_nifti, read_nifti, write_nifti
 from medgen.io.nifti_header import PAIR_SUFFIXES, is_pair
 from medgen.io.streams import Stream, unreadable
@@ -38,8 +40,8 @@ __all__ = [
 ]
 
 # Longest first, so that ".nii.gz" is taken off whole.
-_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", *_ITK_SUFFIXES, ".dcm", ".ima")
-_FORMATS = "a NIfTI, DICOM, NRRD or MetaImage file"
+_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", *_ITK_SUFFIXES, *_MGH_SUFFIXES, ".dcm", ".ima")
+_FORMATS = "a NIfTI, DICOM, NRRD, MetaImage or MGH file"
 
 
 def read(
@@ -54,10 +56,10 @@ def read(
     """Read a 3D image of any known format.
 
     Args:
-        path: A NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series. Of a NIfTI
-            pair, either file.
+        path: A NIfTI, NRRD, MetaImage, MGH or MGZ file, a folder with one DICOM series, or one file of a series. Of a
+            NIfTI pair, either file.
         allow_nan: Accept NaN voxels, which mean "no value" in medgen's own heatmaps.
-        multichannel: Take the fourth axis of a 4D NIfTI as channels instead of refusing it as time.
+        multichannel: Take the fourth axis of a 4D NIfTI or MGH file as channels instead of refusing it as time.
         slices: How many slices a DICOM series should have, where that is known; other formats say it themselves.
         fill: Value for voxels that are NaN or infinite; None refuses them.
         unscaled: Take values as stored where the scale of a NIfTI is 0 or NaN, instead of refusing the file.
@@ -82,6 +84,8 @@ def read(
         return read_nifti(path, allow_nan=allow_nan, multichannel=multichannel, fill=fill, unscaled=unscaled)
     if is_itk(head):
         return read_itk(path, allow_nan=allow_nan, fill=fill)
+    if is_mgh(head):
+        return read_mgh(path, allow_nan=allow_nan, multichannel=multichannel, fill=fill)
     if is_dicom(path):
         return read_dicom(path, slices=slices)
     if (header := header_beside(path)) is not None:

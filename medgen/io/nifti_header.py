@@ -245,7 +245,7 @@ def grid_of(path: Path, header: Any, shape: tuple[int, int, int]) -> Grid:
     for fault in (sheared(path, grid), far(path, grid), _other_sizes(path, grid, zooms)):
         if fault is not None:
             raise fault
-    if codes[0] and qform is not None and (distance := form_distance(header, grid, qform)) > 0:
+    if codes[0] and qform is not None and (distance := form_distance(header, grid, qform, sheared=True)) > 0:
         raise fail(
             path,
             f"sform and qform disagree by up to {distance:.4g} mm",
@@ -279,8 +279,15 @@ def _other_sizes(path: Path, grid: Grid, zooms: NDArray[np.float64]) -> FaultyDa
     return fail(path, found, "the same voxel sizes", "decide which is right, and correct the other")
 
 
-def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64]) -> float:
-    """Largest distance (mm) between corners under the two forms; 0 where float32 rounding explains it."""
+def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64], *, sheared: bool = False) -> float:
+    """Largest distance (mm) between corners under the two forms; 0 where float32 rounding explains it.
+
+    Args:
+        header: Of the file, with the quaternion.
+        grid: By the sform.
+        qform: 4 × 4.
+        sheared: Whether what the sform is sheared by, which no quaternion can hold, explains it, too.
+    """
     ends = corners(grid)
     shift = np.abs(grid.affine[:3, 3] - qform[:3, 3])
     turn = np.abs(ends @ (grid.affine[:3, :3] - qform[:3, :3]).T)
@@ -290,6 +297,7 @@ def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64]) -> float:
     square = max(1.0 - b * b - c * c - d * d, 0.0)
     angle = 2 * min(1.2e-7 / max(math.sqrt(square), 1e-12), 5e-4)
     extent = np.linalg.norm(np.array(grid.spacing) * (np.array(grid.shape) - 1))
+    angle += float(np.abs(np.triu(grid.directions.T @ grid.directions, 1)).max()) if sheared else 0.0
     rounding = 2.4e-7 * np.abs(grid.affine[:3, 3]).max()
     if shift.max() <= 1e-3 + rounding and turn.max() <= 1e-3 + angle * extent:
         return 0.0

@@ -236,3 +236,30 @@ def test_any_header_gives_an_image_or_one_clear_error(tmp_path_factory, changes,
         message = ""
         assert np.isfinite(volume.data).all()
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("degrees", [0.02, 0.1, 0.25])
+@pytest.mark.parametrize("qform", [0, 1])
+def test_a_shear_that_is_rounding_is_read_with_a_qform_and_without(tmp_path, degrees, qform):
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    affine[0, 1] = 1.5 * np.sin(np.radians(degrees))
+    image = nib.Nifti1Image(np.arange(20 * 22 * 18, dtype=np.int16).reshape(20, 22, 18), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, qform, strip_shears=True)
+    image.header["scl_slope"], image.header["scl_inter"] = 1, 0
+    nib.save(image, tmp_path / "scan.nii")
+    np.testing.assert_allclose(io.read(tmp_path / "scan.nii").grid.affine, affine, atol=1e-5)
+
+
+def test_a_qform_that_shear_does_not_explain_is_still_refused(tmp_path):
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    affine[0, 1] = 1.5 * np.sin(np.radians(0.02))
+    other = affine.copy()
+    other[:3, :3] = np.array([[1, -0.01, 0], [0.01, 1, 0], [0, 0, 1]]) * 1.5
+    image = nib.Nifti1Image(np.ones((20, 22, 18), dtype=np.int16), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(other, 1, strip_shears=True)
+    image.header["scl_slope"], image.header["scl_inter"] = 1, 0
+    nib.save(image, tmp_path / "scan.nii")
+    with pytest.raises(DataError, match="sform and qform disagree"):
+        io.read(tmp_path / "scan.nii")

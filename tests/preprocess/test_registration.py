@@ -3,7 +3,7 @@ import pytest
 
 from medgen.errors import DataError
 from medgen.registration import AffineResult, register_affine
-from medgen.volume import Volume
+from medgen.volume import Grid, Volume
 
 SCANS = [
     # degrees of the movement, scale, shear, shift; axes, degrees and spacing of the scan's grid
@@ -46,6 +46,22 @@ def test_the_same_inputs_give_the_same_transform(phantom) -> None:
     moving = phantom.draw(phantom.grid_of((44, 48, 40), (4, 4, 4), axes="LPS"), phantom.turn((4, 2, -6)), noise=0.1)
     first, second = register_affine(moving, fixed), register_affine(moving, fixed)
     assert np.array_equal(first.world, second.world)
+
+
+def test_a_mouse_is_registered_as_a_man(phantom) -> None:
+    """A tenth of all lengths: the same transform, with a tenth of the shift."""
+    fixed = phantom.draw(phantom.grid_of((40, 46, 38), (4, 4, 4)))
+    moving = phantom.draw(phantom.grid_of((44, 48, 40), (4, 4, 4), axes="LPS"), phantom.turn((4, 2, -6)), noise=0.1)
+
+    def tenth(volume: Volume) -> Volume:
+        affine = volume.grid.affine.copy()
+        affine[:3] *= 0.1
+        return Volume(volume.data, Grid(volume.grid.shape, affine))
+
+    large, small = register_affine(moving, fixed), register_affine(tenth(moving), tenth(fixed))
+    assert small.problem() is None
+    np.testing.assert_allclose(small.world[:3, :3], large.world[:3, :3], atol=0.01)
+    np.testing.assert_allclose(small.world[:3, 3], 0.1 * large.world[:3, 3], atol=0.1)
 
 
 def test_no_reflection_and_other_anatomy_is_implausible(phantom) -> None:
