@@ -135,8 +135,8 @@ def check_grid(case: Case, mask: Volume, image: Volume) -> None:
         _, name = apart(path, other)
         if (start := crop_of(mask.grid, image.grid)) is not None:
             raise GeometryError(
-                f"{path}: {_difference(mask, image)} {name}: it was cropped, and begins at voxel {start} of it; expected "
-                "the mask on the grid of its image; save it at the image's full size, with zeros around"
+                f"{path}: {_difference(mask, image)} {name}: it was cropped, and begins at voxel {start} of it; "
+                "expected the mask on the grid of its image; save it at the image's full size, with zeros around"
             )
         raise GeometryError(
             f"{path}: {_difference(mask, image)} {name}; expected the mask on the grid of its image; resample the mask "
