@@ -6,6 +6,7 @@ options of the ``medgen data`` commands (``--images '*_T1w.nii.gz'``), which pri
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -50,7 +51,9 @@ def _option(match: re.Match[str]) -> str:
     name = match["quoted"] or match["bare"]
     inside = match["inside"]
     value = match["value"] if inside is None else inside.replace("'\"'\"'", "'")
-    option = "root" if name == "roots" else name.replace("_", "-")
+    if name == "roots":
+        return f"--root {shlex.quote(json.loads(value)[0])}"
+    option = name.replace("_", "-")
     return f"--{option}" if name in _FLAGS else f"--{option} {shlex.quote(value)}"
 
 

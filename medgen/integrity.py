@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -296,7 +297,10 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
     if labels and (unknown := sorted(set(values) - set(labels))):
         found = f"undeclared labels {', '.join(map(str, unknown[:8]))}" + (" ..." if len(unknown) > 8 else "")
         known = ", ".join(str(value) for value in labels)
-        faults.append(Fault(str(path), found, f"0, {known}"[:80], "declare them (cohort.labels), or correct the mask"))
+        names = {**labels, **{value: f"label {value}" for value in unknown[:8]}}
+        # YAML of one line, as settings are given.
+        declared = setting("labels", json.dumps({str(value): name for value, name in names.items()}))
+        faults.append(Fault(str(path), found, f"0, {known}"[:80], f"declare them ({declared}), or correct the mask"))
     return faults, values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -128,7 +129,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
     if path.name == "dataset.json":
         path = path.parent
     if lost := next((folder for folder in config.roots if not folder.is_dir()), None):
-        raise fail(lost, "no such folder", "a folder that links may lead to", "correct cohort.roots (--root)")
+        raise fail(lost, "no such folder", "a folder that links may lead to", "correct cohort.roots, or leave it out")
     layout: str = config.layout
     if layout == "auto" and (path.is_file() or not config.images):
         layout = _detect(path)
@@ -253,7 +254,8 @@ def _links_out(cases: Iterable[Case], root: Path, roots: Sequence[Path]) -> list
         except (OSError, RuntimeError, ValueError):
             continue  # whoever reads it says what is wrong
         if not any(real.is_relative_to(folder) for folder in homes):
-            action = "copy the file, or declare where links may lead (cohort.roots, --root)"
+            declared = setting("roots", json.dumps([str(real.parent)], ensure_ascii=False))
+            action = f"copy the file, or declare where links may lead: {declared}"
             faults.append(Fault(str(file), "a link that leaves the cohort", f"files in {root}", action))
     return faults
 

@@ -13,8 +13,8 @@ from medgen.intake import LeftOut, grouped
 
 MAC, HIDDEN = "._* of macOS", "hidden"
 # Scans in formats that medgen does not read, and pictures; other files are named by their suffix alone.
-_OTHER_IMAGES = (".mgz", ".mgh", ".mnc", ".mnc.gz", ".par", ".rec", ".img", ".img.gz", ".tif", ".tiff", ".v", ".ecat")
-_IMAGES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
+_OTHER_IMAGES = (".mnc", ".mnc.gz", ".par", ".rec", ".img", ".img.gz", ".tif", ".tiff", ".v", ".ecat")
+_IMAGES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What belongs to a layout and is read, or describes the data for people.
 _OF_THE_LAYOUT = re.compile(
     r"manifest\.(csv|json)|subjects\.csv|dataset\.json|dataset_description\.json|participants\.(tsv|json)|card\.md"

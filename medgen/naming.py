@@ -123,6 +123,7 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
     decisions: list[str] = []
     reasons: dict[Path, str] = {}
     of_group: dict[Path, Path] = {}
+    twice: list[Fault] = []
     while kinds := kinds_of([io.stem(file) for file in images]):
         look = _Look(kinds, {io.stem(file): file for file in images})
         value, what = look.not_scans()
@@ -131,7 +132,12 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
         moved = look.files(value)
         images = [file for file in images if file not in moved]
         if what == "labels":
-            of_group |= look.beside(value)
+            found = look.beside(value)
+            for image in sorted(set(found) & set(of_group)):
+                text = f"two label maps, {of_group[image].name} and {found[image].name}, for {image.name}"
+                leave = setting("leave_out", look.pattern(value))
+                twice.append(Fault(str(image), text, "one mask for each image", f"leave one out, such as {leave}"))
+            of_group |= found
             told.append(f"content (few whole numbers: {look.pattern(value)})")
         else:
             reasons |= dict.fromkeys(moved, f"copies without skull ({look.pattern(value)})")
@@ -145,7 +151,7 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
     return Found(
         cases,
         {},
-        faults,
+        [*twice, *faults],
         decisions=tuple(decisions),
         reasons=reasons,
         masks_by=", ".join(dict.fromkeys(told)) if any(case.mask for case in cases) else "",

@@ -58,7 +58,8 @@ def by_pattern(path: Path, images: Mapping[str, str], masks: str | None, leave_o
     if masks and cases and not labels and not faults:
         text = f"no file matches {setting('masks', masks)}, for example for case {cases[0].id}"
         faults.append(Fault(str(path), text, "a mask for at least one case", "correct the pattern, or leave it out"))
-    named = tuple(images) if len(images) > 1 else ()
+    # Globs that were given as a list have numbers instead of names.
+    named = () if all(name.isdigit() for name in images) else tuple(images)
     return Found(cases, {}, faults, channels=named, masks_by=f"the pattern {masks}" if labels else "")
 
 

@@ -143,8 +143,10 @@ def _asked(cases: Sequence[Case], root: Path, layout: str) -> tuple[list[Fault],
             # Channel numbers stand in file names, not in ids.
             glob += "" if stem.endswith(tuple(filter(None, kinds.values))) or glob.endswith("*") else "*"
             glob += "" if file.is_dir() else file.name[len(stem) :]
-            # Layouts that list their files have no patterns for images.
-            only = f"only such scans: {setting('images', glob)}; or " if layout == "folder" else ""
+            # Layouts with folders of masks would lose these by a pattern for images alone.
+            only = (
+                f"only such scans: {setting('images', glob)}; or " if layout == "folder" and file.parent == root else ""
+            )
             ways.append(f"{only}without such scans: {setting('leave_out', glob)}")
         return [Fault(str(root), text, "to be told whose scans they are", f"say which: {'; or '.join(ways)}")], []
     groups = begin_alike(names)

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from medgen.advice import as_options
 from medgen.errors import MedgenError, out_of_memory
 from medgen.faults import FaultyDataError, visible
 from medgen.files import unwritable
@@ -147,10 +148,10 @@ def _run() -> int:
         if not os.environ.get("MEDGEN_DEBUG"):
             for fault in others:
                 with suppress(OSError):
-                    typer.echo(f"medgen: {fault}", err=True)
-        return _fail(str(last), error)
+                    typer.echo(f"medgen: {_advised(str(fault))}", err=True)
+        return _fail(_advised(str(last)), error)
     except MedgenError as error:
-        return _fail(str(error), error)
+        return _fail(_advised(str(error)), error)
     except Terminated as error:
         code = int(str(error.code))
         typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}; pass --resume to go on", err=True)
@@ -180,6 +181,12 @@ def _known(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return str(unwritable(error.filename or "the output of this command", error))
     return None
+
+
+def _advised(message: str) -> str:
+    """Advice as the command at hand takes it: commands about cohorts and scans have options, runs have settings."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")][:2]
+    return as_options(message) if words[:1] in (["data"], ["card"]) or words == ["anomaly", "score"] else message
 
 
 def _fail(message: str, error: BaseException, code: int = 2) -> int:

@@ -53,6 +53,7 @@ CohortOptions = {
     "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz' or '*/*_seg.nii'."),
     "leave_out": typer.Option("--leave-out", help="Glob of files that are no scans, such as '*_brain.nii.gz'."),
     "subjects": typer.Option("--subjects", help="List of subjects beside the data, or a pattern: '{subject}_V*'."),
+    "labels": typer.Option("--labels", help="Names of label numbers, such as '{1: lesion}'."),
     "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
     "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
     "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),

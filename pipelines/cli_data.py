@@ -30,6 +30,7 @@ def data_check(
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
     leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
+    labels: Annotated[str | None, CohortOptions["labels"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -46,7 +47,7 @@ def data_check(
     from medgen.integrity import check
 
     settings = _cohort(
-        layout, images, masks, leave_out, subjects, root, fill, unscaled, slices, resample_masks, empty_masks
+        layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
     )
     with bar("checking") as progress:
         result = check(path, settings, workers=workers or 2, progress=progress)
@@ -92,6 +93,7 @@ def data_implant(
     images: Annotated[list[str] | None, CohortOptions["images"]] = None,
     leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
+    labels: Annotated[str | None, CohortOptions["labels"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -101,7 +103,9 @@ def data_implant(
     from medgen.cohorts import implant_cohort
     from medgen.layouts import load_cohort
 
-    manifest = load_cohort(cohort, _cohort(layout, images, None, leave_out, subjects, root, fill, unscaled, slices))
+    manifest = load_cohort(
+        cohort, _cohort(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)
+    )
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
@@ -117,6 +121,7 @@ def data_import(
     masks: Annotated[str | None, CohortOptions["masks"]] = None,
     leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
+    labels: Annotated[str | None, CohortOptions["labels"]] = None,
     root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
     fill: Annotated[float | None, CohortOptions["fill"]] = None,
     unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
@@ -137,7 +142,7 @@ def data_import(
     from . import importing
 
     settings = _cohort(
-        layout, images, masks, leave_out, subjects, root, fill, unscaled, slices, resample_masks, empty_masks
+        layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
     )
     if dry_run:
         plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
@@ -189,7 +194,7 @@ def card_lint(
 
     problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
     if cohort is not None and not problems:
-        facts = _facts(cohort, _cohort(layout, images, masks, leave_out, subjects, None, None, False, None))
+        facts = _facts(cohort, _cohort(layout, images, masks, leave_out, subjects, None, None, None, False, None))
         for path in paths:
             problems += [f"{path}: {problem}" for problem in differences(read_card(path).fields, facts)]
     for problem in problems:
@@ -216,7 +221,7 @@ def card_new(
 
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name")
-    settings = _cohort(layout, images, masks, leave_out, subjects, None, None, False, None)
+    settings = _cohort(layout, images, masks, leave_out, subjects, None, None, None, False, None)
     write_text(path, new_card(path.stem, None if cohort is None else _facts(cohort, settings).fields()))
     typer.echo(f"{path}: fill in the fields, then run: medgen card lint {quoted(path)}")
 
@@ -241,6 +246,7 @@ def _cohort(
     masks: str | None,
     leave_out: list[str] | None,
     subjects: str | None,
+    labels: str | None,
     root: list[Path] | None,
     fill: float | None,
     unscaled: bool,
@@ -248,9 +254,10 @@ def _cohort(
     resample_masks: bool = False,
     empty_masks: bool = False,
 ) -> CohortConfig:
-    from medgen.config import parse_config
+    from medgen.config import parse_config, plain_yaml
     from medgen.layouts import CohortConfig
 
+    names = None if labels is None else plain_yaml(labels, "--labels")
     # One glob is a pattern; several are channels.
     globs = images[0] if images and len(images) == 1 else images or None
     given = {
@@ -260,6 +267,6 @@ def _cohort(
         "leave_out": leave_out or (),
         "roots": tuple(root or ()),
     }
-    read = {"subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
+    read = {"labels": names or {}, "subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
     read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
     return parse_config(CohortConfig, {**given, **read}, source="command line")

@@ -36,5 +36,8 @@ def test_advice_for_commands_with_options(name, value):
 
 
 def test_roots_and_flags_have_the_names_of_options():
-    assert as_options(setting("roots", "/data")) == "--root /data"
+    text = setting("roots", '["/my data, all/x"]')
+    (word,) = shlex.split(text)
+    assert apply_overrides({}, [word]) == {"cohort": {"roots": ["/my data, all/x"]}}
+    assert as_options(f"declare: {text}") == "declare: --root '/my data, all/x'"
     assert as_options(setting("unscaled", "true")) == "--unscaled"

@@ -64,6 +64,16 @@ def test_two_label_maps_of_one_scan(tmp_path):
         load_cohort(tmp_path)
 
 
+def test_label_maps_of_two_raters(tmp_path):
+    for number in range(3):
+        scan(tmp_path / f"p{number}.nii.gz", number)
+        labels(tmp_path / f"p{number}_r1.nii.gz")
+        labels(tmp_path / f"p{number}_r2.nii.gz")
+    with pytest.raises(FaultyDataError, match=r"two label maps, p0_r1.nii.gz and p0_r2.nii.gz, for p0.nii.gz"):
+        load_cohort(tmp_path)
+    assert taken(tmp_path, leave_out="*_r2.nii.gz")["p0"][2] == "p0_r1.nii.gz"
+
+
 def test_a_mask_that_two_scans_share_belongs_to_neither(tmp_path):
     for name in ("P0_V1", "P0_V2", "P1_V1", "P1_V2"):
         scan(tmp_path / f"{name}.nii.gz")

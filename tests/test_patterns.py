@@ -40,6 +40,7 @@ def test_channels_by_name_or_as_a_list(tmp_path):
         assert len(manifest.labelled()) == 3
         assert manifest.cases[0].read_image().data.shape[0] == 2
     assert load_cohort(tmp_path, named).intake.channels == ("T1", "FLAIR")
+    assert load_cohort(tmp_path, listed).intake.channels == ()
     (tmp_path / "BraTS_001" / "BraTS_001_flair.nii").unlink()
     assert "BraTS_001_t1.nii: no file of the pattern '*/*_flair.nii' goes with it" in refusal(
         tmp_path, images=named.images
