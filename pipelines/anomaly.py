@@ -99,8 +99,7 @@ def run(
                     development, held_out, models, config.anomaly, recipe, template, progress=tick
                 )
                 stage.log_metrics({"threshold": detector.calibration.threshold})
-            provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
-            artifact = to_artifact(detector, provenance)
+            artifact = to_artifact(detector, _provenance(config, manifest, development, track.id))
             artifact.save(folder.model)
             screening = screen(detector.gate, test)
             folder.write_failures([*listed, *((case, "gate", reason) for case, reason in screening.refused)])
@@ -319,6 +318,25 @@ def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict
         "gate": screening_json(detector.gate, checks.screening, test_scans),
         "groups": as_json(checks.groups),
         "detectability": as_json(checks.smallest),
+    }
+
+
+def _provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
+    """What the model is made from: the run, its configuration, and every development scan by id and hash."""
+    used = set(development.ids)
+    return {
+        "run_id": run_id,
+        "seed": config.seed,
+        "config_sha256": config.digest(),
+        "manifest_sha256": manifest.digest(),
+        "cases": list(development.ids),
+        "inputs": {
+            case.id: {
+                part: value for part, value in zip(("image", "mask"), manifest.hashes_of(case), strict=True) if value
+            }
+            for case in manifest
+            if case.id in used
+        },
     }
 
 
