@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medgen import environment, files, tracking
-from medgen.errors import AuditError, DataError
+from medgen.config import read_yaml
+from medgen.errors import AuditError, DataError, MedgenError
 
 RECORD = "outputs.json"
+# What a run has read, where no manifest.csv says so.
+INPUTS = "inputs.json"
 _FORMAT = 1
 # The journal grows while it is sent to the store after the end of the run, checkpoints go after the record.
 _NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
@@ -57,8 +61,9 @@ def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest
     body: dict[str, Any] = {
         "format": _FORMAT,
         "run_id": run_id or run.get("medgen.run"),
-        "config_sha256": hashes.get("config.yaml"),
+        "config_sha256": _config(out) or run.get("medgen.config.sha256"),
         "manifest_digest": manifest_digest or run.get("medgen.manifest.sha256") or hashes.get("manifest.csv"),
+        **_inputs(out),
         "seed": int(run["medgen.seed"]) if "medgen.seed" in run else None,
         "commit": source.id,
         "dirty": source.dirty,
@@ -105,23 +110,84 @@ def trace(target: str | Path) -> dict[str, Any]:
         target: The run's folder or a file of it.
 
     Returns:
-        ``run_id``, ``config_sha256``, ``manifest_digest`` (inputs), ``seed``, ``commit``, ``dirty``, ``versions``,
-        ``weights`` (file → SHA-256), and for a file also ``file``, ``sha256`` and ``state``: ``as recorded``,
-        ``altered`` or ``unlisted``.
+        ``run_id``, ``config_sha256`` (:func:`medgen.tracking.config_digest`), ``manifest_digest``, ``inputs`` (case →
+        part → SHA-256; no path), ``model`` (of a run that used one: its hash, run and cases), ``seed``, ``commit``,
+        ``dirty``, ``versions``, ``weights`` (file → SHA-256). For a file also ``file``, ``sha256``, ``state``
+        (``as recorded``, ``altered`` or ``unlisted``) and, where its name is that of a case, ``scan``: the case.
 
     Raises:
         AuditError: If there is no record above the target, or the record itself was altered.
     """
     out, record, part = _find(target)
-    keys = ("run_id", "config_sha256", "manifest_digest", "seed", "commit", "dirty", "versions")
+    keys = ("run_id", "config_sha256", "manifest_digest", "inputs", "model", "seed", "commit", "dirty", "versions")
     result: dict[str, Any] = {key: record.get(key) for key in keys}
-    result["weights"] = {name: digest for name, digest in record["files"].items() if name.endswith(".safetensors")}
+    own = {name: digest for name, digest in record["files"].items() if name.endswith(".safetensors")}
+    used = record.get("model") or {}
+    result["weights"] = {**own, **used.get("weights", {})}
     if part and (out / part).is_file():
         digest = files.sha256_file(out / part)
         expected = record["files"].get(part)
         state = "unlisted" if expected is None else "as recorded" if expected == digest else "altered"
         result.update(file=part, sha256=digest, state=state)
+        if case := _case_of(part, record.get("inputs") or {}):
+            result["scan"] = {"case": case, "sha256": record["inputs"][case]}
     return result
+
+
+def write_inputs(
+    out: str | Path, inputs: Mapping[str, Mapping[str, str]], model: Mapping[str, Any] | None = None
+) -> None:
+    """Keep what a run without a manifest has read, ``out/inputs.json``, before its record is written.
+
+    Args:
+        out: The run's folder.
+        inputs: Case → part, such as ``image`` → SHA-256.
+        model: Of the model that was used: ``sha256``, ``weights`` (file → SHA-256), and where it came from.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    files.write_json(Path(out) / INPUTS, {"inputs": inputs, "model": model})
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, or of the sorted hashes of all files below a folder, whatever they are called.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return files.sha256_file(path)
+    return files.sha256_json(sorted(files.sha256_file(item) for item in path.rglob("*") if item.is_file()))
+
+
+def _config(out: Path) -> str | None:
+    try:
+        return tracking.config_digest(read_yaml(out / "config.yaml"))
+    except MedgenError:
+        return None
+
+
+def _inputs(out: Path) -> dict[str, Any]:
+    """Input files by case, from ``inputs.json`` or the columns ``sha256_*`` of ``manifest.csv``."""
+    if (out / INPUTS).is_file():
+        told = files.read_json(out / INPUTS)
+        return {"inputs": told["inputs"], "model": told["model"]}
+    if not (out / "manifest.csv").is_file():
+        return {"inputs": None, "model": None}
+    with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = [name for name in (rows[0] if rows else {}) if name.startswith("sha256_")]
+    inputs = {row["id"]: {part.removeprefix("sha256_"): row[part] for part in parts if row[part]} for row in rows}
+    return {"inputs": inputs, "model": None}
+
+
+def _case_of(part: str, inputs: Mapping[str, Any]) -> str | None:
+    """The case that a file is named after: ``heatmaps/a.nii.gz`` and ``truth/a-implant1-blur.nii.gz`` are of ``a``."""
+    name = part.rpartition("/")[2]
+    found = [case for case in inputs if name.startswith((f"{case}.", f"{case}-implant"))]
+    return max(found, key=len, default=None)
 
 
 def _outputs(out: Path) -> Iterator[str]:

@@ -45,6 +45,9 @@ class MlflowStore:
         self._uri = store_uri(out)
         self._cursor = Cursor.load(out, hashlib.sha256(self._uri.encode()).hexdigest())
         self._client = _client(self._uri)
+        # `mlflow run` starts a run of its own and hands its id on: ours goes below it.
+        started = os.environ.get("MLFLOW_RUN_ID", "").strip()
+        self._parent = started if started and self._knows(started) else None
         self._experiment = self._find_experiment()
         # A store that was deleted or set up afresh gets everything again.
         if not all(self._knows(run) for run in self._cursor.runs.values()):
@@ -53,14 +56,17 @@ class MlflowStore:
         self._failures: list[Exception] = []
 
     def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(_EXPERIMENT)
+        if self._parent is not None:
+            return str(self._client.get_run(self._parent).info.experiment_id)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or _EXPERIMENT
+        found = self._client.get_experiment_by_name(name)
         if found is None:
             place = f"{database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
             try:
-                return str(self._client.create_experiment(_EXPERIMENT, artifact_location=place))
+                return str(self._client.create_experiment(name, artifact_location=place))
             except Exception:
                 # Another process may have been quicker.
-                found = self._client.get_experiment_by_name(_EXPERIMENT)
+                found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
         return str(found.experiment_id)
@@ -144,6 +150,8 @@ class MlflowStore:
                 own["mlflow.source.git.commit"] = tags["medgen.commit"]
             if parent in self._cursor.runs:
                 own["mlflow.parentRunId"] = self._cursor.runs[parent]
+            elif self._parent is not None:
+                own["mlflow.parentRunId"] = self._parent
             title = entry["name"] if parent else f"{entry['name']}-{run[:8]}"
             made = self._client.create_run(
                 self._experiment, start_time=entry["time"], tags={**tags, **own}, run_name=title
@@ -218,7 +226,8 @@ def import_mlflow(uri: str) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # Else the end of every stage puts two lines between what a command prints.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # What goes wrong is told in one sentence by the caller; MLflow's own way is a traceback with statements and paths.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -239,6 +248,7 @@ def _client(uri: str) -> MlflowClient:
 
     if not is_sqlite(uri):
         return MlflowClient(uri)
+    _check_writable(database(uri))
     # Processes that set a fresh database up at the same time crash.
     with locked(database(uri).parent / ".mlflow.lock"):
         if not database(uri).exists():
@@ -246,6 +256,20 @@ def _client(uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.get_experiment_by_name(_EXPERIMENT)
     return client
+
+
+def _check_writable(file: Path) -> None:
+    """Refuse a database that can be read only; SQLite keeps its own journal beside it.
+
+    Raises:
+        DataError: Saying which, and what to do.
+    """
+    for path in (file, file.parent):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise DataError(
+                f"{path.name} may only be read (no permission to write); set MLFLOW_TRACKING_URI to another store and "
+                "send the run with medgen audit sync"
+            )
 
 
 def _set_up(database: Path) -> None:
@@ -289,5 +313,7 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 def short(error: Exception) -> str:
     """The class and the first line of an error, for a message."""
     # Addresses in messages may hold a password.
+    if isinstance(error, DataError):
+        return str(error)
     lines = re.sub(r"//[^/\s@]*@", "//", str(error)).strip().splitlines() or [""]
     return f"{error.__class__.__name__}: {lines[0][:200]}"

@@ -24,7 +24,10 @@ from medgen.errors import DataError
 from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, printable, scrub, store_uri
 from medgen.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
 
-__all__ = ["Run", "last_run", "place", "start", "sync"]
+__all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]
+
+# Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
+MAY_CHANGE = ("out", "device", "workers", "check_resources")
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ def start(
         name: Pipeline, such as ``"anomaly"``.
         out: The run's folder; the journal is kept there.
         config: The configuration as resolved: logged as parameters, as ``config.yaml`` (absolute paths cut to their
-            last name) and as a SHA-256 of the whole.
+            last name) and as :func:`config_digest`.
         seed: The run's seed.
         manifest_digest: SHA-256 of the cohort, see ``Manifest.digest``.
         tags: Further facts, such as the device.
@@ -118,6 +121,18 @@ def sync(out: str | Path) -> int:
         return _send_all(out)
 
 
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that results depend on, the same from memory and from ``config.yaml``.
+
+    Paths count by their last name, and where and how fast a run computes and writes does not count.
+
+    >>> config_digest({"seed": 0, "data": "/a/scans", "out": "x"}) == config_digest({"seed": 0, "data": "scans"})
+    True
+    """
+    kept = {key: value for key, value in files.plain(config).items() if key not in MAY_CHANGE}
+    return files.sha256_json(scrub(kept))
+
+
 def place(out: str | Path) -> str:
     """One line that says where the runs of a folder are tracked, and what will be made there."""
     uri = store_uri(Path(out))
@@ -148,7 +163,7 @@ def _facts(seed: int, manifest_digest: str | None, config: Mapping[str, Any]) ->
     return {
         "medgen.seed": str(seed),
         "medgen.manifest.sha256": manifest_digest,
-        "medgen.config.sha256": files.sha256_json(config),
+        "medgen.config.sha256": config_digest(config),
         "medgen.version": environment.versions()["medgen"],
         "medgen.commit": source.id,
         "medgen.dirty": "unknown" if source.dirty is None else str(source.dirty).lower(),
@@ -214,7 +229,7 @@ class _Sender:
 
     def _send_until_closed(self) -> None:
         store: MlflowStore | None = None
-        pause, warned = _PAUSE, False
+        pause, warned = _PAUSE, ""
         while True:
             last = self._closing.is_set()
             try:
@@ -225,10 +240,11 @@ class _Sender:
                 # A server that was set up afresh knows nothing: look again at what it has.
                 store = None
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                if not warned or last:
+                # Once, and again at the end if something else is wrong by then.
+                if not warned or (last and short(error) != warned):
                     where = printable(store_uri(self._out))
                     _LOG.warning("MLflow store %s: %s; kept in %s", where, short(error), self._out / NAME)
-                warned = True
+                warned = short(error)
             if last:
                 return
             self._closing.wait(pause)

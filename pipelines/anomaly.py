@@ -88,7 +88,7 @@ def run(
                 detector = _calibrated(config, healthy, held_out, models, recipe, template, tick)
                 stage.log_metrics({"threshold": detector.calibration.threshold})
             write_calibration(folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
-            provenance = {"seed": config.seed, "manifest_sha256": digest, "cases": list(development.ids)}
+            provenance = _provenance(config, manifest, development, track.id)
             provenance |= {"excluded": list(config.exclude), "training_sha256": weights}
             artifact = to_artifact(detector, provenance)
             artifact.save(folder.model)
@@ -307,6 +307,25 @@ def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict
         "gate": screening_json(detector.gate, checks.screening, test_scans),
         "groups": as_json(checks.groups),
         "detectability": as_json(checks.smallest),
+    }
+
+
+def _provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
+    """What the model is made from: the run, its configuration, and every development scan by id and hash."""
+    used = set(development.ids)
+    return {
+        "run_id": run_id,
+        "seed": config.seed,
+        "config_sha256": config.digest(),
+        "manifest_sha256": manifest.digest(),
+        "cases": list(development.ids),
+        "inputs": {
+            case.id: {
+                part: value for part, value in zip(("image", "mask"), manifest.hashes_of(case), strict=True) if value
+            }
+            for case in manifest
+            if case.id in used
+        },
     }
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from medgen import io
 from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.summary import as_json
+from medgen.audit import sha256_of, write_inputs
 from medgen.config import Config
 from medgen.errors import DataError, GeometryError
 from medgen.files import write_csv, write_json
@@ -114,6 +115,12 @@ def run(
     if config.out is None:
         return RunSummary(Path(), 0, lines)
     with open_run(config.out, config, overwrite=overwrite) as folder:
+        read = {**methods, "truth": truths}
+        inputs = {
+            case: {name: sha256_of(found[case]) for name, found in read.items() if case in found}
+            for case in predictions
+        }
+        write_inputs(folder.out, inputs)
         folder.write_metrics(metrics)
         write_csv(folder.out / "metrics.csv", _long(result), ("method", "metric", "estimate", "low", "high", "n"))
         _report(config, result, notes).write(folder.report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medgen import io, tracking
 from medgen.anomaly import findings
@@ -12,6 +13,7 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
+from medgen.audit import sha256_of, write_inputs
 from medgen.config import Config, parse_config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.layouts import Fill, Slices, exists
@@ -104,8 +106,11 @@ def score(
     ):
         track.set_tags({"medgen.model.sha256": artifact.sha256})
         files, scored, failures, outside = ScanFiles(folder.out), [], [], []
+        named = dict(zip(unique_names(scans), scans, strict=True))
+        read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
+        write_inputs(folder.out, read, _source(model, artifact))
         scorer = replace(detector, gate=None) if ungated else detector
-        for done, (name, path) in enumerate(zip(unique_names(scans), scans, strict=True), start=1):
+        for done, (name, path) in enumerate(named.items(), start=1):
             try:
                 scan = io.read(path, fill=fill, unscaled=unscaled, slices=slices)
                 result = scorer.score_scan(scan)
@@ -138,6 +143,13 @@ def score(
     lines += [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in outside]
     lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+
+
+def _source(model: Path, artifact: TrainedModel) -> dict[str, Any]:
+    """What is known of the model that scores: its hash, its weights, the run and the cases that it was made from."""
+    weights = {f"model/{path.name}": sha256_of(path) for path in sorted(model.glob("*.safetensors"))}
+    facts = {key: artifact.meta.get(key) for key in ("run_id", "config_sha256", "manifest_sha256", "seed", "inputs")}
+    return {"sha256": artifact.sha256, "weights": weights, "cases": artifact.meta.get("cases"), **facts}
 
 
 def _refusal(detector: AnomalyDetector, prepared: Prepared) -> str:

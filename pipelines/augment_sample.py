@@ -61,6 +61,11 @@ def run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is not empty; choose a new folder")
     folder = model if (model / FOLDER).is_dir() else model.parent
+    if not (folder / FOLDER).is_dir():
+        raise ArtifactError(
+            f"{model}: no {FOLDER}/ in it or beside it, so no sample could be checked; expected the model folder of a "
+            "finished augment run"
+        )
     state = load_filter(folder / FOLDER, device)
     check_layout(layout, state.filters.sources.labelled.channels)
     backends = _backends(model, folder, device)

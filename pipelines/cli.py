@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -39,6 +40,7 @@ from .cli_common import (
 )
 from .cli_data import audit_app, card_app, data_app
 
+_RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
 NOT_CLINICAL = "Research use only, not for clinical use."
 
 app = typer.Typer(
@@ -154,10 +156,10 @@ def _run() -> int:
         return _fail(_advised(str(error)), error)
     except Terminated as error:
         code = int(str(error.code))
-        typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}; pass --resume to go on", err=True)
+        typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}{go_on(sys.argv[1:])}", err=True)
         return code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("medgen: interrupted; pass --resume to go on", err=True)
+        typer.echo(f"medgen: interrupted{go_on(sys.argv[1:])}", err=True)
         return 130
     except Exception as error:
         reason = _known(error)
@@ -167,6 +169,13 @@ def _run() -> int:
             f"unexpected {type(error).__name__}: {error}; this is a bug, medgen --debug shows where", error, 70
         )
     return code if isinstance(code, int) else 0
+
+
+def go_on(arguments: Sequence[str]) -> str:
+    """How to go on with a command that was ended: with ``--resume`` where it has that, else nothing."""
+    words = tuple(word for word in arguments if not word.startswith("-"))
+    resumable = any(words[: len(command)] == command for command in _RESUMABLE)
+    return "; pass --resume to go on" if resumable else ""
 
 
 def _known(error: Exception) -> str | None:

@@ -19,16 +19,15 @@ from medgen.audit import RECORD
 from medgen.cases import Manifest
 from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError, DataError
-from medgen.files import REPLACED, TEMPORARY, sha256_json, unwritable, write_csv, write_json, write_text
+from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.journal import scrub
 from medgen.layouts import CohortConfig, read_table
+from medgen.tracking import MAY_CHANGE, config_digest
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"
 # There while an earlier run is being removed; a removal that was interrupted is finished first.
 REMOVING = ".medgen-removing"
-# Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
-MAY_CHANGE = ("out", "device", "workers", "check_resources")
 
 
 class RunConfig(Config):
@@ -60,8 +59,7 @@ class RunConfig(Config):
 
     def digest(self) -> str:
         """SHA-256 of the settings that results depend on: not of where a run computes and writes, nor how fast."""
-        kept = self.model_dump(mode="json", exclude={*MAY_CHANGE})
-        return sha256_json(scrub(kept))
+        return config_digest(self.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)

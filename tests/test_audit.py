@@ -53,7 +53,7 @@ def test_a_file_is_traced_to_what_made_it(out):
     run = tracking.last_run(out)
     assert run is not None
     assert (found["run_id"], found["seed"], found["manifest_digest"]) == (run["medgen.run"], 7, "cd" * 32)
-    assert found["config_sha256"] == files.sha256_file(out / "config.yaml")
+    assert found["config_sha256"] == run["medgen.config.sha256"] == tracking.config_digest({"a": 1})
     weights = files.sha256_file(out / "model" / "weights-0.safetensors")
     assert found["weights"] == {"model/weights-0.safetensors": weights}
     assert (found["file"], found["state"]) == ("heatmaps/x.nii.gz", "as recorded")
@@ -80,3 +80,33 @@ def test_without_tracking_the_manifest_file_stands_for_the_cohort(tmp_path):
     audit.write_outputs_record(tmp_path)
     assert audit.trace(tmp_path)["manifest_digest"] == files.sha256_file(tmp_path / "manifest.csv")
     assert audit.trace(tmp_path)["run_id"] is None
+
+
+def test_a_file_is_traced_to_its_scan_and_the_model_that_was_used(out):
+    """Cases by name and hash, no path; the weights of a model that the run did not make are there too."""
+    scan, volume = "ab" * 32, {"image": "ab" * 32}
+    source = {"sha256": "12" * 32, "weights": {"model/weights-0.safetensors": "34" * 32}, "run_id": "r", "cases": ["c"]}
+    files.write_text(out / "heatmaps" / "x-ray.nii.gz", "heat")
+    audit.write_inputs(out, {"x": volume, "x-ray": {"image": "cd" * 32}}, source)
+    audit.write_outputs_record(out)
+    found = audit.trace(out / "heatmaps" / "x.nii.gz")
+    assert found["scan"] == {"case": "x", "sha256": {"image": scan}}
+    assert audit.trace(out / "heatmaps" / "x-ray.nii.gz")["scan"]["case"] == "x-ray"
+    assert found["model"] == source
+    assert found["weights"]["model/weights-0.safetensors"] == "34" * 32
+    assert found["inputs"] == {"x": volume, "x-ray": {"image": "cd" * 32}}
+
+
+def test_the_inputs_of_a_cohort_are_those_of_its_manifest(out):
+    rows = "id,subject,image,sha256_image,mask,sha256_mask\nx,s,/home/ann/x.nii.gz,11,,\ny,s,y.nii.gz,22,z.nii.gz,33\n"
+    files.write_text(out / "manifest.csv", rows)
+    audit.write_outputs_record(out)
+    assert audit.trace(out)["inputs"] == {"x": {"image": "11"}, "y": {"image": "22", "mask": "33"}}
+    assert "ann" not in (out / audit.RECORD).read_text()
+
+
+def test_a_folder_counts_by_its_files_whatever_they_are_called(tmp_path):
+    for name in ("a/1", "b/patient"):
+        files.write_text(tmp_path / name, "slice")
+    assert audit.sha256_of(tmp_path / "a") == audit.sha256_of(tmp_path / "b")
+    assert audit.sha256_of(tmp_path / "a" / "1") == files.sha256_file(tmp_path / "a" / "1")

@@ -261,3 +261,56 @@ def test_last_run_names_the_newest_parent(tmp_path, monkeypatch):
     found = tracking.last_run(tmp_path)
     assert found is not None
     assert (found["medgen.run"], found["medgen.seed"]) == (run.id, "2")
+
+
+def test_the_experiment_is_the_one_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ward 7")
+    with tracking.start("train", tmp_path / "runs" / "a", config={}, seed=0):
+        pass
+    found = rows(tmp_path / "runs" / "mlflow.db", "select e.name from runs r join experiments e using (experiment_id)")
+    assert found == [("ward 7",)]
+
+
+def test_a_run_that_mlflow_started_becomes_the_parent(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    database = tmp_path / "runs" / "mlflow.db"
+    with tracking.start("first", tmp_path / "runs" / "a", config={}, seed=0):
+        pass
+    parent = rows(database, "select run_uuid from runs")[0][0]
+    for known, given in ((True, parent), (False, "0" * 32)):
+        monkeypatch.setenv("MLFLOW_RUN_ID", given)
+        with tracking.start("train", tmp_path / "runs" / f"b{known}", config={}, seed=0) as run:
+            pass
+        own = f"select run_uuid from tags where value='{run.id}'"
+        tags = dict(rows(database, f"select key,value from tags where run_uuid in ({own})"))
+        assert tags.get("mlflow.parentRunId") == (parent if known else None)
+
+
+def test_a_store_that_may_only_be_read_is_one_sentence(tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracking.start("first", tmp_path / "runs" / "a", config={}, seed=0):
+        pass
+    # Root may write whatever the mode says.
+    granted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "mlflow.db" and granted(path, mode))
+    capfd.readouterr()
+    caplog.clear()
+    with tracking.start("train", tmp_path / "runs" / "b", config={}, seed=0):
+        pass
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert "mlflow.db may only be read" in said[0]
+    assert "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.sync(tmp_path / "runs" / "b") > 0
+
+
+def test_where_a_new_store_goes_is_said_before_it_is_made(tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for said in (True, False):
+        with tracking.start("train", tmp_path / "runs" / str(said), config={}, seed=0):
+            assert ("mlartifacts" in capfd.readouterr().err) is said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    assert tracking.place(tmp_path / "runs" / "c") == "MLflow store: http://127.0.0.1:9"

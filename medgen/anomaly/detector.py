@@ -31,6 +31,7 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
+from medgen.faces import may_show_face
 from medgen.models import ScanModel
 from medgen.preprocess import Prepared, Preprocess, Template
 from medgen.volume import Volume
@@ -208,7 +209,7 @@ class AnomalyDetector:
             DataError: If it does not overlap the region that can be scored.
         """
         try:
-            prepared = self.preprocess.apply(scan, self.template)
+            prepared = replace(self.preprocess.apply(scan, self.template), may_show_face=may_show_face(scan))
         except DataError as error:
             raise OutOfDistribution([str(error)]) from error
         if self.gate is not None:

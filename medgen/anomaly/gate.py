@@ -20,6 +20,7 @@ from pydantic import Field
 from medgen.axes import assigned
 from medgen.config import Config
 from medgen.errors import DataError, OutOfDistribution
+from medgen.faces import NOTE
 from medgen.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -66,8 +67,10 @@ class Check:
 _WHOLE = "check that the scan shows the whole organ and nothing was cut off or zeroed"
 _SAME = "check that it shows the same organ with the same contrast"
 _SIZE = "check the voxel size in the header and that the whole organ is shown"
+_STRIPPED = "strip the skull as there, or train on whole heads"
 _FINER = "use a finer scan, or train on scans as coarse as this one"
 CHECKS: dict[str, Check] = {
+    "head": Check("size of a whole head with skin (1: yes, 0: no)", "", 0.0, False, True, _STRIPPED),
     "coverage": Check("share of the healthy scans' anatomy that is shown", "", 0.02, True, False, _WHOLE),
     "kept": Check("share of the scan that fits the model grid", "", 0.02, True, False, _SIZE),
     **{
@@ -240,7 +243,8 @@ def measure(prepared: Prepared, reference: Reference) -> dict[str, float]:
         reference: What it is compared with, on the same grid.
     """
     inside = prepared.foreground
-    values = {"coverage": float((inside & reference.foreground).sum() / max(int(reference.foreground.sum()), 1))}
+    values = {"head": float(prepared.may_show_face)}
+    values |= {"coverage": float((inside & reference.foreground).sum() / max(int(reference.foreground.sum()), 1))}
     if "similarity" not in prepared.quality:
         values["kept"] = float(prepared.quality["kept"])
     for axis, (name, step) in enumerate(zip("ras", prepared.grid.spacing, strict=True)):
@@ -313,6 +317,9 @@ def _likeness(prepared: Prepared, reference: Reference) -> float:
 
 def _limit(name: str, values: NDArray[np.float64], margin: float) -> Limit:
     check = CHECKS[name]
+    if name == "head":
+        # A model that has seen one whole head has seen scalp and skull.
+        return Limit(-math.inf, float(values.max()), values)
     if name.startswith("spacing_"):
         # Headers round: a scan of exactly twice the voxel size passes.
         return Limit(-math.inf, 1.001 * _COARSER * float(values.max()), values)
@@ -327,6 +334,9 @@ def _limit(name: str, values: NDArray[np.float64], margin: float) -> Limit:
 
 
 def _sentence(check: Check, value: float, limit: Limit) -> str:
+    if check is CHECKS["head"]:
+        # In the words of `medgen data check`, less its advice before sharing.
+        return f"{NOTE.rpartition('; ')[0]}, and none of the healthy scans has; {check.advice}"
     unit = f" {check.unit}" if check.unit else ""
     if math.isinf(limit.low):
         expected = f"at most {limit.high:.3g}{unit}"

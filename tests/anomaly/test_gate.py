@@ -128,6 +128,9 @@ def test_limits_lie_beyond_the_healthy_range_by_the_margin(healthy):
     narrow, wide = Gate.fit(healthy, GateConfig(margin=0)), Gate.fit(healthy, GateConfig(margin=2))
     for name, limit in narrow.limits.items():
         values = limit.values
+        if name == "head":
+            assert (limit.high, wide.limits[name].high) == (0.0, 0.0)
+            continue
         if name.startswith("spacing"):
             assert limit.high == wide.limits[name].high == pytest.approx(2 * values.max(), rel=2e-3)
             continue
@@ -236,3 +239,19 @@ def test_real_crops_pass_and_other_contrast_and_noise_do_not(shared_data):
         assert fitted.problems(recipe.apply(changed(scan, scan.data.max() - scan.data.astype(float))))
         noise = np.random.default_rng(0).normal(100, 20, scan.data.shape)
         assert fitted.problems(recipe.apply(changed(scan, noise)))
+
+
+def test_a_whole_head_is_refused_by_a_model_of_stripped_brains_and_by_no_other(healthy):
+    bare = Gate.fit(healthy, GateConfig())
+    own = replace(healthy.prepared[0], may_show_face=True)
+    with pytest.raises(OutOfDistribution) as caught:
+        bare.check(own)
+    said = caught.value.reasons[0]
+    assert said.startswith("may show a face: it has the size of a whole head with skin (not skull-stripped)")
+    assert "none of the healthy scans has" in said
+    assert "before sharing" not in said
+    bare.check(healthy.prepared[0])
+    heads = replace(healthy, prepared=(own, *healthy.prepared[1:]))
+    Gate.fit(heads, GateConfig()).check(own)
+    again = Gate.from_arrays(bare.to_arrays())
+    assert again.problems(own) == bare.problems(own)

@@ -196,3 +196,24 @@ def test_the_plan_of_a_training_says_where_it_is_tracked(cohort: Path, tmp_path:
     store = f"MLflow store: {tmp_path / 'runs' / 'mlflow.db'} (made new, with artifacts in"
     assert any(line.startswith(store) for line in train.plan(config))
     assert not (tmp_path / "runs").exists()
+
+
+def test_resume_is_advised_by_the_commands_that_have_it_and_by_no_other() -> None:
+    from typer.main import get_command
+
+    from pipelines.cli import app, go_on
+
+    advised, offered = set(), set()
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for words, leaf in (
+            [((name, below), own) for below, own in command.commands.items()]
+            if hasattr(command, "commands")
+            else [((name,), command)]
+        ):
+            if any("--resume" in parameter.opts for parameter in leaf.params):
+                offered.add(words)
+            if "--resume" in go_on([*words, "--quiet", "data=x"]):
+                advised.add(words)
+    assert advised == offered
+    assert ("train",) in offered
+    assert ("anomaly", "score") not in offered

@@ -328,13 +328,17 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
         assert told == series
 
 
-def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd):
+def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd, monkeypatch):
     from medgen.config import load_config
     from medgen.errors import MedgenError
     from medgen.pipelines import anomaly, augment, augment_value, train
 
-    # Where no run can be: it ends there at the latest, and has said it before.
-    (tmp_path / "file").touch()
+    def full(*_, **__):
+        raise MedgenError("the disk is full")
+
+    # A run ends at its first write at the latest, and has said it before.
+    for module in (train, anomaly, augment, augment_value):
+        monkeypatch.setattr(module, "open_run", full)
     pipelines = {
         "train_vae": (train.TrainRunConfig, train.run),
         "anomaly": (anomaly.AnomalyRunConfig, anomaly.run),
@@ -343,7 +347,7 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
     }
     for layout, times in (("dicom", 1), ("nifti", 0)):
         for name, (kind, run) in pipelines.items():
-            settings = [f"data={sources[layout]}", f"out={tmp_path / 'file'}"]
+            settings = [f"data={sources[layout]}", f"out={tmp_path / 'run'}"]
             with pytest.raises(MedgenError):
                 run(load_config(kind, TINY / f"{name}.yaml", settings))
             assert capfd.readouterr().err.splitlines().count(f"warning: {names.NOTE}") == times, name
