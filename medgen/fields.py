@@ -142,11 +142,27 @@ def warp_shares(labels: Tensor, displacement: Tensor, values: Sequence[int]) -> 
 def warp_labels(labels: Tensor, displacement: Tensor) -> Tensor:
     """Labels (b, 1, i, j, k) through a displacement: each label's share is interpolated and the largest wins.
 
-    Smoother than nearest neighbour, which moves boundaries by up to half a voxel.
+    Shares are interpolated by cubic B-splines, as :func:`warp_cubic` does with the image. Linear ones are a blur in
+    which a sheet of one voxel loses to what is on both sides of it (the simulated cohort's CSF lost a fifth of its
+    volume); the nearest neighbour keeps volumes but makes surfaces rougher than people draw them. Runs on the CPU.
     """
-    values = torch.unique(labels)
-    shares = warp_shares(labels, displacement, values.tolist())
-    return values[shares.argmax(dim=1, keepdim=True)].to(labels.dtype)
+    # Outside of the grid there is background, also where the labels fill it.
+    values = torch.unique(torch.cat([labels.flatten().cpu(), labels.new_zeros(1).cpu()]))
+    shares = warp_shares(labels, displacement, values.tolist()).cpu()
+    result = values[shares.argmax(dim=1, keepdim=True)]
+    position = (identity(labels.shape[2:]) + displacement.detach().cpu()).double().numpy()
+    for row, own in enumerate(labels.detach().cpu()):
+        # Where all eight neighbours have one label there is nothing to decide.
+        open_ = shares[row].max(dim=0).values < 1
+        points = position[row][:, open_.numpy()]
+        cubic = np.zeros((len(values), points.shape[1]))
+        for number, value in enumerate(values.tolist()):
+            if value and bool((own == value).any()):
+                one = (own[0] == value).double().numpy()
+                cubic[number] = ndimage.map_coordinates(one, points, order=3, mode="constant")
+        cubic[values.numpy() == 0] = 1 - cubic.sum(axis=0)
+        result[row, 0][open_] = values[torch.from_numpy(cubic.argmax(axis=0))]
+    return result.to(labels.device, labels.dtype)
 
 
 def exponentiate(velocity: Tensor, steps: int = 6) -> Tensor:

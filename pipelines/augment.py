@@ -9,13 +9,14 @@ from medgen.cases import Manifest
 from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling
+from medgen.synthesis.usefulness import Usefulness
 
 from . import names
 from .augment_audit import audit_stage
 from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
 from .augment_intake import admit
 from .augment_plan import decide, plan
-from .augment_report import Results, build_report, metrics_of, printed
+from .augment_report import Results, build_report, metrics_of, printed, verdict_of
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import begin, export, generate
 from .augment_study import judged, study, track_verdict, write_value
@@ -87,8 +88,9 @@ def _tracked(
             rows = study(config, prepared, parts, generated, folder, stage, resume=resume, progress=progress)
             measured = judged(rows, config, prepared, parts)
         write_value(folder, rows)
+    said = Usefulness(*verdict_of(measured))
     with track.stage("export"):
-        refused = export(config, prepared, parts, generated, audit, folder, manifest.name, labelling.original)
+        refused = export(config, prepared, parts, generated, audit, folder, manifest.name, labelling.original, said)
     results = Results(
         manifest=manifest,
         parts=parts,
@@ -121,13 +123,13 @@ def _tracked(
     if exported:
         track.log_file(folder.synthetic / "card.md", "synthetic")
         track.log_file(folder.synthetic / "dataset.json", "synthetic")
-    lines = [*printed(results), *_places(folder, refused, exported, track)]
+    lines = [*printed(results), *_places(folder, refused, exported, track, said)]
     return RunSummary(folder.out, 1 if prepared.failures or not exported else 0, tuple(lines))
 
 
-def _places(folder: RunFolder, refused: str, exported: bool, track: tracking.Run) -> list[str]:
+def _places(folder: RunFolder, refused: str, exported: bool, track: tracking.Run, said: Usefulness) -> list[str]:
     nothing = refused or "no scan passed the filter, see rejections.csv"
-    cohort = folder.synthetic if exported else f"none: {nothing}"
+    cohort = f"{folder.synthetic} ({said.word})" if exported else f"none: {nothing}"
     return [
         f"synthetic cohort: {cohort}",
         f"generators:       {folder.model}",

@@ -70,11 +70,16 @@ class Results:
     @property
     def verdict(self) -> tuple[str, str]:
         """The word and the sentence."""
-        if self.study is not None and self.study.judgement.word is not None:
-            return self.study.judgement.word, self.study.judgement.sentence
-        if self.study is None:
-            return "NOT MEASURED", "NOT MEASURED: the value study was left out; nothing says that these scans help."
-        return "NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter."
+        return verdict_of(self.study)
+
+
+def verdict_of(study: StudyResults | None) -> tuple[str, str]:
+    """The word and the sentence of a run."""
+    if study is None:
+        return "NOT MEASURED", "NOT MEASURED: the value study was left out; nothing says that these scans help."
+    if study.judgement.word is not None:
+        return study.judgement.word, study.judgement.sentence
+    return "NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter."
 
 
 def metrics_of(results: Results) -> dict[str, Any]:
@@ -233,7 +238,8 @@ def _inferred(report: Report, results: Results) -> None:
 
 def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> None:
     report.section(
-        "Samples", "Accepted scans, drawn at random, beside the training scan that each resembles most, with labels."
+        "Samples",
+        "Accepted scans, drawn at random, with their labels, beside the training scan that each resembles most.",
     )
     for backend in results.backends:
         accepted = results.pool.accepted(backend.name)
@@ -251,8 +257,20 @@ def _samples(report: Report, results: Results, folder: RunFolder, seed: int) -> 
             title=f"{backend.name}: synthetic scans and their nearest real ones",
         )
         write_bytes(folder.figures / f"samples-{backend.name}.png", png(figure))
-        caption = f"{backend.name}. r is the likeness of the copy check, 1 for a copy."
+        bare = sum(truth is None for _, _, _, truth in pairs)
+        caption = f"{backend.name}. r is the likeness of the copy check, 1 for a copy. {_bare(bare, len(pairs))}"
         report.figure(figure, caption, f"Samples of {backend.name} beside real scans")
+
+
+def _bare(bare: int, shown: int) -> str:
+    """Which of the real scans beside the samples are shown with labels.
+
+    >>> _bare(0, 4), _bare(4, 4)
+    ('The real scans are shown with their labels.', 'The real scans are unlabelled ones.')
+    """
+    if not bare:
+        return "The real scans are shown with their labels."
+    return "The real scans are unlabelled ones." if bare == shown else f"{bare} of {shown} real scans have no labels."
 
 
 def _pair(results: Results, candidate: Candidate) -> tuple[Volume, Volume, Volume, Volume | None]:
@@ -309,8 +327,8 @@ def _filter(report: Report, results: Results) -> None:
         {
             "label agreement (Dice) that real scans reach out of fold": f"{min(real):.3f} to {max(real):.3f}",
             "label agreement required": filters.agreement_bound,
-            "correlation above which a scan counts as a copy of somebody": filters.copy_bound,
-            "correlation of a deformed scan with its parent at most": filters.identity_bound,
+            "likeness r above which a scan counts as a copy, towards everybody who is no parent": filters.copy_bound,
+            "likeness r above which a deformed scan counts as a copy of its parent": filters.identity_bound,
         }
     )
 

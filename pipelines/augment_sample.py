@@ -19,6 +19,7 @@ from medgen.synthesis.filter_store import FOLDER, FilterState, load_filter
 from medgen.synthesis.layouts_out import Layout, check_layout
 from medgen.synthesis.memorisation import audit_pool
 from medgen.synthesis.sampling import Pool, sample_pool
+from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 
 from .augment_sections_audit import printed_audit
 from .augment_stages import rejections
@@ -35,6 +36,7 @@ def run(
     layout: Layout = "nnunet",
     attempts: float = 4.0,
     device: str = "auto",
+    harmful: bool = False,
     progress: bool = False,
 ) -> RunSummary:
     """Sample, filter, audit and export.
@@ -47,6 +49,7 @@ def run(
         layout: ``nnunet``, ``msd`` or ``bids``.
         attempts: Most samples per wanted scan.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        harmful: Whether scans of a run whose verdict is HARMFUL are wanted all the same.
         progress: Show progress bars.
 
     Returns:
@@ -56,7 +59,7 @@ def run(
         ArtifactError: If there is no generator, or no state of filter and audit beside it, or one was altered.
         AuditError: If the audit refuses the export.
         ConfigError: If ``out`` is in use or the layout cannot hold the scans.
-        DataError: If no scan was accepted.
+        DataError: If no scan was accepted, or the verdict of the run is HARMFUL and ``harmful`` is not set.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is not empty; choose a new folder")
@@ -66,9 +69,11 @@ def run(
             f"{model}: no {FOLDER}/ in it or beside it, so no sample could be checked; expected the model folder of a "
             "finished augment run"
         )
+    verdict = read_usefulness(folder.parent) or NOT_MEASURED
+    verdict.require(harmful, folder.parent)
     state = load_filter(folder / FOLDER, device)
     check_layout(layout, state.filters.sources.labelled.channels)
-    backends = _backends(model, folder, device)
+    backends, left_out = _useful(_backends(model, folder, device), model, folder)
     counts = {item.name: n // len(backends) + (row < n % len(backends)) for row, item in enumerate(backends)}
     stream = derive(seed, "augment sample")
     with bars(progress) as tick:
@@ -92,9 +97,14 @@ def run(
             seed=stream,
             tick=partial(tick, "memorisation audit"),
         )
-    _write(pool, audit, backends, state, out, seed, layout)
+    _write(pool, audit, backends, state, out, seed, layout, verdict)
     exported = sum(len(item.likeness) - len(item.flagged) for item in audit.backends.values())
-    lines = [f"{exported} of {n} wanted scans in {out}, {len(pool.candidates)} sampled", *printed_audit(audit)]
+    lines = [
+        *left_out,
+        f"{exported} of {n} wanted scans in {out}, {len(pool.candidates)} sampled",
+        *printed_audit(audit),
+        verdict.sentence,
+    ]
     return RunSummary(out, 0 if exported >= n else 1, tuple(lines))
 
 
@@ -107,6 +117,27 @@ def _backends(model: Path, folder: Path, device: str) -> list[Backend]:
     return found
 
 
+def _useful(backends: list[Backend], model: Path, folder: Path) -> tuple[list[Backend], list[str]]:
+    """The backends worth sampling, and a line about each that is not: one that the filter let nothing of pass.
+
+    A backend that is named by its own folder is sampled whatever it did.
+    """
+    accepted = {} if model != folder else accepted_scans(folder.parent)
+    empty = [item.name for item in backends if accepted.get(item.name) == 0]
+    kept = [item for item in backends if item.name not in empty]
+    if not kept:
+        raise DataError(
+            f"{model}: the filter accepted no scan of {', '.join(empty)} in the run, so none is sampled; to try all "
+            f"the same, name one with --model {folder / empty[0]}"
+        )
+    lines = [
+        f"{name}: not sampled, since the filter accepted no scan of it in the run; --model {folder / name} tries all "
+        "the same"
+        for name in empty
+    ]
+    return kept, lines
+
+
 def _write(
     pool: Pool,
     audit: Audit,
@@ -115,6 +146,7 @@ def _write(
     out: Path,
     seed: int,
     layout: Layout,
+    verdict: Usefulness,
 ) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
@@ -135,6 +167,7 @@ def _write(
             layout=layout,
             intake=state.intake,
             held_out=() if state.held_out is None else frozenset(state.held_out.subjects),
+            verdict=verdict,
         )
         rows = rejections(audit.clean(pool))
         write_csv(temporary / "provenance" / "rejections.csv", rows, ["id", "backend", "seed", "nearest", "reasons"])

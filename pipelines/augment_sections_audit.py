@@ -70,8 +70,13 @@ def audit_section(
         _picture(report, name, item, pool, pair, names, folder)
     report.text(
         f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out: {audit.held_out[0]} subjects, "
-        f"{audit.held_out[1]} scans. {str(audit.bounds).capitalize()}."
+        f"{audit.held_out[1]} scans. {_sentence(str(audit.bounds))}. Towards the subject of its own parent, whom it "
+        f"resembles by construction, a deformed scan counts as a copy above r = {audit.bounds.identity:.3f} instead."
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _validity(audit: Audit) -> str:

@@ -86,9 +86,14 @@ def fidelity_lines(results: FidelityResults) -> list[str]:
         for name, count in results.short.items()
     ]
     for item in _strictest(results):
-        parts = [f"{m.name} {fmt(_judged(m))}: {goal_words(m)}" for m in item.measures if m.goal is not None]
+        parts = [f"{_printed_name(m)} {fmt(_judged(m))}: {goal_words(m)}" for m in item.measures if m.goal is not None]
         lines.append(f"{item.synthetic}, likeness to {item.real} scans: {'; '.join(parts)}")
     return lines
+
+
+def _printed_name(measure: Measure) -> str:
+    """What the printed number is: the measure itself, or its ratio to what real scans reach."""
+    return f"{measure.name} / floor" if measure.judged == "ratio" else measure.name
 
 
 def goal_words(measure: Measure) -> str:

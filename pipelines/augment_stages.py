@@ -24,6 +24,7 @@ from medgen.synthesis.filters import Filter
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sampling import Pool, sample_pool
+from medgen.synthesis.usefulness import Usefulness
 
 from . import names
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
@@ -223,8 +224,11 @@ def export(
     folder: RunFolder,
     cohort: str,
     original: Mapping[int, int],
+    verdict: Usefulness,
 ) -> str:
     """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label.
+
+    ``verdict`` goes with the scans.
 
     Returns:
         Why the export was refused by the audit; empty if it was not.
@@ -247,6 +251,7 @@ def export(
             modality=config.modality_of(prepared.manifest.intake.channels),
             held_out=parts.held_out,
             intake=prepared.manifest.intake,
+            verdict=verdict,
         )
     except ExportRefused as error:
         return str(error).removeprefix(f"{folder.synthetic}: ")

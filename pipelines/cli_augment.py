@@ -90,14 +90,24 @@ def augment_nnunet(
     name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
     channels: Annotated[str | None, typer.Option("--channels", help="Channel names, such as CT or T1,T2.")] = None,
     seed: Seed = None,
+    harmful: Annotated[bool, typer.Option("--harmful", help="Even if a run's verdict is HARMFUL.")] = False,
 ) -> None:
     """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
     from medgen.synthesis.nnunet import FOLDS, write_nnunet
 
     with bar("writing") as tick:
         made = write_nnunet(
-            runs, out, number=number, name=name, channels=listed(channels or ""), seed=seed or 0, progress=tick
+            runs,
+            out,
+            number=number,
+            name=name,
+            channels=listed(channels or ""),
+            seed=seed or 0,
+            harmful=harmful,
+            progress=tick,
         )
+    for sentence in made.verdicts:
+        typer.echo(sentence)
     typer.echo(f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases")
     for index, (train, held_out) in enumerate(made.folds):
         synthetic = sum(case.startswith("syn-") for case in train)

@@ -29,6 +29,7 @@ def augment_sample(
     layout: Annotated[str, typer.Option("--layout", help="nnunet, msd or bids.")] = "nnunet",
     attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
     device: Device = None,
+    harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Sample scans from saved generators under the run's own filter and audit; refused without these."""
@@ -48,6 +49,7 @@ def augment_sample(
             layout=layout,  # type: ignore[arg-type]
             attempts=attempts,
             device=device or "auto",
+            harmful=harmful,
             progress=not quiet,
         )
     )

@@ -16,6 +16,8 @@ from medgen.fields import (
     smooth_noise,
     warp,
     warp_cubic,
+    warp_labels,
+    warp_shares,
 )
 from medgen.seeds import torch_rng
 
@@ -113,3 +115,22 @@ def test_cubic_warps_are_exact_at_voxels_and_sharper_between_them() -> None:
     errors = [float((function(wave, half)[:, :, 4:-4] - expected).abs().max()) for function in (warp, warp_cubic)]
     assert errors[0] > 0.2
     assert errors[1] < 0.07
+
+
+def test_moved_labels_keep_their_volume_where_they_are_thin() -> None:
+    # A shell of less than a voxel and a ball, moved by fields as registrations give them.
+    grid = torch.stack(torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij"))
+    radius = (grid - 15.5).norm(dim=0)
+    labels = ((radius < 12).to(torch.uint8) + ((radius >= 11.2) & (radius < 12)) + (radius < 6) * 2)[None, None]
+    assert sorted(labels.unique().tolist()) == [0, 1, 2, 3]
+    ratios = []
+    for seed in range(6):
+        field = exponentiate(smooth_noise(1, 3, (32, 32, 32), 10, torch_rng(seed, "field")) * 2.0)
+        moved = warp_labels(labels, field)
+        shares = warp_shares(labels, field, [0, 1, 2, 3]).sum(dim=(0, 2, 3, 4))
+        ratios.append([float((moved == value).sum() / shares[value]) for value in (1, 2, 3)])
+        # Where nothing is to be decided, nothing is changed.
+        sure = warp_shares(labels, field, [0, 1, 2, 3]).max(dim=1, keepdim=True)
+        certain = sure.values >= 1
+        assert torch.equal(moved[certain], sure.indices[certain].to(torch.uint8))
+    assert np.mean(ratios, axis=0) == pytest.approx([1, 1, 1], abs=0.06)

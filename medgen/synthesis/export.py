@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from medgen import cards, files
@@ -21,6 +22,7 @@ from medgen.synthesis.layouts_out import (
 )
 from medgen.synthesis.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
 from medgen.volume import Grid
 
 
@@ -45,6 +47,7 @@ def export_pool(
     layout: Layout = "nnunet",
     held_out: Collection[str] = (),
     intake: Intake | None = None,
+    verdict: Usefulness | None = None,
 ) -> list[Path]:
     """Write every accepted scan that was audited and is no copy.
 
@@ -65,6 +68,7 @@ def export_pool(
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
         intake: How the cohort was found: names of its channels, and regions of its labels, are kept.
+        verdict: Of the value study, which goes into card, ``dataset.json`` and every record; None if there was none.
 
     Returns:
         The files written.
@@ -76,6 +80,7 @@ def export_pool(
         ConfigError: If the layout is unknown or cannot hold the scans.
     """
     by_name = {backend.name: backend for backend in backends}
+    verdict = verdict or NOT_MEASURED
     accepted = exportable(pool, audit, by_name, out)
     if audit is None:  # exportable has refused it
         raise AuditError(f"{out}: no audit")
@@ -100,6 +105,7 @@ def export_pool(
             config_sha256=config_sha256,
         )
         record["modality"] = modality
+        record["verdict"] = asdict(verdict)
         content = scan_files(candidate.synthetic, candidate.id, grid, layout, modality)
         hashes = write_scan(content, out, candidate.backend, record["stamp"])
         written += [out / name for name in hashes] + [out / FOLDER / f"{candidate.id}.json"]
@@ -110,14 +116,16 @@ def export_pool(
     used = sorted({candidate.backend for candidate in accepted})
     stamp = SHARE if all(audit.stamp(name) == SHARE for name in used) else INTERNAL
     scans = tuple((item.id, item.backend, audit.stamp(item.backend)) for item in accepted)
-    about = About(cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {}, *known)
+    about = About(
+        cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {}, *known, verdict
+    )
     written += describe(out, layout, about)
     files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
     files.write_json(out / FOLDER / AUDIT, audit.summary())
     use = "; ".join(f"{name}: {audit.stamp(name)} ({audit.backends[name].reason})" for name in used)
     files.write_text(
         out / "card.md",
-        _card(accepted, used, grid, sources, by_name, label_names, seed, cohort, modality, f"{stamp}. {use}"),
+        _card(accepted, used, grid, sources, by_name, label_names, seed, cohort, modality, f"{stamp}. {use}", verdict),
     )
     return [*written, out / FOLDER / LEARNT_FROM, out / FOLDER / AUDIT, out / "card.md"]
 
@@ -160,6 +168,7 @@ def _card(
     cohort: str,
     modality: str,
     privacy: str,
+    verdict: Usefulness,
 ) -> str:
     subjects = len(set(sources.labelled.subjects))
     hashed = {name: dict(sources.hashes.get(name, {})) for name in sources.ids}
@@ -180,7 +189,9 @@ def _card(
             "intensities are those of the preprocessing recipe, not of a scanner",
         ],
         privacy=privacy,
-        intended_use="training segmentation models beside real scans",
+        intended_use="none: they made segmentation worse in the value study of their run"
+        if verdict.word == HARMFUL
+        else "training segmentation models beside real scans",
         not_for="testing or validation, and training without real scans",
         artifact_sha256=backends[used[0]].sha256
         if len(used) == 1
@@ -193,7 +204,6 @@ def _card(
             "and centroids of labels, likeness to every training scan. Each scan has a record in provenance/ with "
             "its generator, seed, parents, filter scores and audit numbers.",
             "Use": "Mix with real training scans, on top of ordinary augmentation; keep out of validation and test.",
-            "Limits": "Whether these scans help is measured in the report of the run that made them; on other data the "
-            "answer may differ.",
+            "Limits": f"Value study of the run that made them: {verdict.sentence} On other data the answer may differ.",
         },
     )

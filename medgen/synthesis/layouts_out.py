@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import medgen
 from medgen import files, io
 from medgen.errors import ConfigError
 from medgen.synthesis.base import Synthetic
+from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
 from medgen.volume import Grid, Volume
 
 Layout = Literal["nnunet", "msd", "bids"]
@@ -35,6 +36,7 @@ class About:
         channel_names: Of the cohort that was learnt from, one per channel; empty where it does not say.
         regions: Name → labels of every region, where the cohort's labels are regions; empty where they are not.
         class_order: Label that each region is drawn with, in the order of ``regions``.
+        verdict: Of the value study.
     """
 
     name: str
@@ -48,12 +50,16 @@ class About:
     channel_names: tuple[str, ...] = ()
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     class_order: tuple[int, ...] = ()
+    verdict: Usefulness = NOT_MEASURED
 
     @property
     def sentence(self) -> str:
         """For a field of free text."""
         made = ", ".join(self.backends)
-        return f"SYNTHETIC labelled scans made by medgen ({made}); {self.stamp}; not for clinical use"
+        return (
+            f"SYNTHETIC labelled scans made by medgen ({made}); {self.stamp}; value study: {self.verdict.word}; "
+            "not for clinical use"
+        )
 
 
 def check_layout(layout: str, channels: int) -> None:
@@ -123,6 +129,7 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
         }
     content["original_labels"] = {str(label): number for label, number in about.original_labels.items()}
     content["medgen"] = {"synthetic": True, "stamp": about.stamp, "version": medgen.__version__}
+    content["medgen"]["verdict"] = asdict(about.verdict)
     files.write_json(out / "dataset.json", content)
     return [out / "dataset.json"]
 

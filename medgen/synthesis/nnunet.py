@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from medgen.synthesis.intensities import match_intensities
 from medgen.synthesis.layouts_out import labels_or_regions, renumbered_regions
 from medgen.synthesis.ondemand import original_labels
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
+from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, read_usefulness
 from medgen.volume import Volume
 
 FOLDS = "splits_final.json"
@@ -78,12 +79,14 @@ class NnunetDataset:
         folds: Ids of training and validation cases per fold.
         synthetic: Number of synthetic scans in all.
         test: Number of cases in ``imagesTs``.
+        verdicts: What the value study of each run said, each sentence once.
     """
 
     folder: Path
     folds: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     synthetic: int
     test: int
+    verdicts: tuple[str, ...] = ()
 
 
 def write_nnunet(
@@ -94,6 +97,7 @@ def write_nnunet(
     name: str,
     channels: Sequence[str] = (),
     seed: int = 0,
+    harmful: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> NnunetDataset:
     """Write ``DatasetXXX_Name``: ``imagesTr``, ``labelsTr``, ``dataset.json``, ``splits_final.json``, ``subjects.csv``.
@@ -111,6 +115,7 @@ def write_nnunet(
         channels: Name of each channel, by which nnU-Net chooses the normalisation (``CT``, else z-score); those of
             the synthetic cohort if empty.
         seed: Of the choice of reference scans for intensities.
+        harmful: Whether scans of runs whose verdict is HARMFUL are wanted all the same.
         progress: Called with (cases written, cases).
 
     Returns:
@@ -120,12 +125,15 @@ def write_nnunet(
         AuditError: If a synthetic scan has a parent that the run did not train on, or a subject is validated on that
             the generators of its own fold learnt from.
         DataError: If a run is not finished, runs differ in cohort or labels, folds overlap, scans changed since the
-            run, or the folder exists.
+            run, or the folder exists; or the verdict of a run is HARMFUL and ``harmful`` is not set.
     """
     if not _NAME.fullmatch(name) or not 1 <= number <= 999:
         raise DataError(f"data set {number} {name!r}: expected a number from 1 to 999 and letters, digits, '_', '-'")
     read = [_read(Path(folder), f"f{index}" if len(runs) > 1 else "") for index, folder in enumerate(runs)]
     _agree(read)
+    verdicts = [read_usefulness(run.folder) or NOT_MEASURED for run in read]
+    for run, verdict in zip(read, verdicts, strict=True):
+        verdict.require(harmful, run.folder)
     first = read[0]
     folds = tuple(_fold(run, read) for run in read)
     used = {case for train, held_out in folds for case in (*train, *held_out)}
@@ -150,9 +158,10 @@ def write_nnunet(
             count += 1
             if progress is not None:
                 progress(count, total)
+        sentences = tuple(dict.fromkeys(verdict.sentence for verdict in verdicts))
         names = {label: first.real.labels.get(label, f"label {label}") for label in numbers}
         description = files.read_json(first.folder / "synthetic" / "dataset.json")
-        about = _description(name, names, consecutive, description, channels, count - len(test))
+        about = _description(name, names, consecutive, description, channels, count - len(test), verdicts)
         intake = first.real.intake
         regions = renumbered_regions(intake.regions, intake.class_order, consecutive)
         if regions[0]:
@@ -160,7 +169,7 @@ def write_nnunet(
         files.write_json(folder / "dataset.json", about)
         files.write_json(folder / FOLDS, [{"train": list(train), "val": list(val)} for train, val in folds])
         files.write_csv(folder / "subjects.csv", _subjects(real, test, synthetic), ("case", "subject", "kind"))
-    return NnunetDataset(Path(out) / f"Dataset{number:03d}_{name}", folds, len(synthetic), len(test))
+    return NnunetDataset(Path(out) / f"Dataset{number:03d}_{name}", folds, len(synthetic), len(test), sentences)
 
 
 def _read(folder: Path, name: str) -> _Run:
@@ -251,6 +260,7 @@ def _description(
     synthetic: Mapping[str, Any],
     channels: Sequence[str],
     training: int,
+    verdicts: Sequence[Usefulness],
 ) -> dict[str, Any]:
     given = list(synthetic["channel_names"].values())
     if channels and len(channels) != len(given):
@@ -264,6 +274,7 @@ def _description(
         "labels": {"background": 0, **{names[label]: index for label, index in consecutive.items()}},
         "numTraining": training,
         "file_ending": _ENDING,
+        "medgen": {"verdicts": [asdict(verdict) for verdict in verdicts]},
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +23,8 @@ from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment
 from medgen.synthesis import load_backend
+from tests.intervals import check as check_intervals
+from tests.intervals import walk
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny" / "augment.yaml"
 
@@ -54,7 +58,7 @@ def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
     text = "\n".join(lines)
     assert re.search(r"^(USE|HARMFUL|NO EVIDENCE)", text, re.MULTILINE)
     assert "standard+synthetic" in text
-    html = (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
     for word in (
         "not for clinical use",
         "Value study",
@@ -64,8 +68,8 @@ def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
         "Limits",
         "data:image/png;base64",
     ):
-        assert word in html
-    assert "http://" not in html.replace("http://www.w3.org", "")
+        assert word in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
     for backend in ("deform", "joint"):
         assert load_backend(out / "model" / backend, "cpu").name == backend
 
@@ -202,6 +206,72 @@ def test_shipped_configurations_are_valid() -> None:
     for path in sorted((TINY.parents[1] / "augment").glob("*.yaml")):
         generators = load_config(augment.AugmentRunConfig, path).generators
         assert generators.auto or generators.names
+
+
+def test_every_interval_holds_its_estimate(finished: tuple[Path, tuple[str, ...]]) -> None:
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    assert len(list(walk(metrics))) > 40
+    assert check_intervals(metrics) == []
+
+
+def test_what_is_said_is_what_metrics_hold_and_goes_with_the_scans(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, lines = finished
+    metrics = json.loads((out / "metrics.json").read_text())
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", (out / "report.html").read_text())))
+    assert metrics["comparisons"]
+    for comparison in metrics["comparisons"]:
+        assert comparison["sentence"] in lines
+        assert comparison["role"] != "verdict" or comparison["sentence"] in text
+        # Four steps teach nothing: the study says so instead of a word.
+        assert comparison["word"] == "NO EVIDENCE"
+        assert comparison["undecided"] == "its segmenters were trained for 4 steps, fewer than 50"
+    assert lines.count(metrics["sentence"]) >= 1
+    for sentence in (metrics["sentence"], metrics["caution"], metrics["consensus"]["sentence"]):
+        assert sentence in text
+    for item in metrics["consensus"]["bias"]:
+        assert ("not inferred" in item["sentence"]) is item["biased"]
+    declared = json.loads((out / "synthetic" / "dataset.json").read_text())["medgen"]
+    said = {"word": metrics["verdict"], "sentence": metrics["sentence"]}
+    assert declared["verdict"] == said
+    for path in (out / "synthetic" / "provenance").glob("syn-*.json"):
+        assert json.loads(path.read_text())["verdict"] == said
+    card = (out / "synthetic" / "card.md").read_text()
+    assert metrics["sentence"] in card
+    assert any(line == f"synthetic cohort: {out / 'synthetic'} ({metrics['verdict']})" for line in lines)
+
+
+def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
+    finished: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    from medgen.pipelines import augment_sample
+    from medgen.synthesis.nnunet import write_nnunet
+
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics |= {"verdict": "HARMFUL", "sentence": "HARMFUL: said so."}
+    metrics["generators"]["joint"]["accepted"] = 0
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):
+        augment_sample.run(run / "model", tmp_path / "more", n=1, device="cpu")
+    with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):
+        write_nnunet([run], tmp_path / "raw", number=7, name="Blobs")
+    assert not (tmp_path / "more").exists()
+    assert not (tmp_path / "raw" / "Dataset007_Blobs").exists()
+    made = write_nnunet([run], tmp_path / "raw", number=7, name="Blobs", harmful=True)
+    assert made.verdicts == ("HARMFUL: said so.",)
+    verdicts = json.loads((made.folder / "dataset.json").read_text())["medgen"]["verdicts"]
+    assert verdicts == [{"word": "HARMFUL", "sentence": "HARMFUL: said so."}]
+    more = augment_sample.run(run / "model", tmp_path / "more", n=1, attempts=20, device="cpu", harmful=True)
+    assert "HARMFUL: said so." in more.lines
+    assert any(line.startswith("joint: not sampled") for line in more.lines)
+    card = (tmp_path / "more" / "card.md").read_text()
+    assert "HARMFUL: said so." in card
+    assert "none: they made segmentation worse" in card
+    metrics["generators"]["deform"]["accepted"] = 0
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(DataError, match="accepted no scan of deform, joint"):
+        augment_sample.run(run / "model", tmp_path / "none", n=1, device="cpu", harmful=True)
 
 
 def test_audit_is_reported_with_controls_first(finished: tuple[Path, tuple[str, ...]]) -> None:

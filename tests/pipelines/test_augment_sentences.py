@@ -1,0 +1,114 @@
+"""Sentences of the augment report follow the results they are made from: another result, another sentence."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medgen.metrics.halves import Measure
+from medgen.metrics.interval import Interval
+from medgen.pipelines.augment_fidelity import FidelityResults
+from medgen.pipelines.augment_report import consensus_sentence, verdict_of
+from medgen.pipelines.augment_sections_fidelity import fidelity_lines
+from medgen.pipelines.augment_value_report import StudyResults, study_lines, study_metrics, study_section
+from medgen.pipelines.runfolder import RunFolder
+from medgen.report.html import Report
+from medgen.synthesis.consensus import Consensus
+from medgen.synthesis.fidelity import Fidelity
+from medgen.synthesis.labelbias import LabelBias
+from medgen.synthesis.value import ValueConfig
+from medgen.synthesis.verdict import Comparison, Learning, judge
+from tests.synthesis.made_up import made_up
+
+ARMS = {"real": -0.1, "standard": 0.0, "standard+synthetic": 0.0}
+
+
+def study(gain: float, *, seeds: int = 5, learning: Learning | None = None) -> StudyResults:
+    gains = {5: {**ARMS, "standard+synthetic": gain}, 10: {**ARMS, "standard+synthetic": gain}}
+    rows = made_up(gains, rng=np.random.default_rng(0), seeds=seeds)
+    judged = judge(rows, 0, 200, learning=learning)
+    return StudyResults(judged, ValueConfig(seeds=seeds), {1: "CSF"}, {"test": 30})
+
+
+def page(results: StudyResults, folder: Path) -> str:
+    report = Report("study")
+    study_section(report, results, RunFolder(folder))
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", report.html())))
+
+
+@pytest.mark.parametrize("gain", [0.03, 0.0, -0.03])
+@pytest.mark.parametrize("learning", [None, Learning(4, {}), Learning(600, {5: 0.99})])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_report_console_and_metrics_say_the_same(
+    gain: float, learning: Learning | None, seeds: int, tmp_path: Path
+) -> None:
+    results = study(gain, seeds=seeds, learning=learning)
+    metrics, text, lines = study_metrics(results), page(results, tmp_path), study_lines(results)
+    for item in metrics["comparisons"]:
+        assert item["sentence"] in lines
+        assert item["sentence"].startswith(item["word"])
+        assert ("the study cannot decide" in item["sentence"]) is bool(item["undecided"])
+        for word in {"USE", "HARMFUL", "NO EVIDENCE"} - {item["word"]}:
+            assert not item["sentence"].startswith(word)
+    for item in results.judgement.verdicts:
+        assert item.sentence in text
+    assert (metrics["caution"] != "") is (seeds < 5)
+    assert metrics["caution"] in text
+    # No other words of a decision than those of the object that holds it.
+    assert "for a decision" not in text
+    word, sentence = verdict_of(results)
+    assert sentence.startswith(word)
+    assert word == results.judgement.word
+
+
+def test_each_field_of_a_comparison_changes_its_sentence() -> None:
+    (item, *_) = study(0.03, seeds=3).judgement.verdicts
+    others: dict[str, Any] = {
+        "arm": "standard+joint",
+        "ordinary": "real",
+        "subjects": 77,
+        "role": "standard",
+        "difference": Interval(0.123, 0.1, 0.2, 30),
+        "p_holm": 0.0321,
+        "word": "HARMFUL",
+        "seeds": 2,
+        "undecided": "there is a reason",
+    }
+    unsaid = {"p"}
+    assert {field.name for field in fields(Comparison)} == {*others, *unsaid}
+    for name, value in others.items():
+        assert replace(item, **{name: value}).sentence != item.sentence, name
+
+
+def test_what_became_of_unlabelled_scans_follows_the_bias() -> None:
+    good = LabelBias(1, 6, Interval(1.01, 0.98, 1.04, 6), Interval(0.9, 0.8, 0.95, 6), 0.06, 0.06)
+    bad = replace(good, label=2, volume_ratio=Interval(0.7, 0.6, 0.8, 6))
+    names = {1: "WM", 2: "CSF"}
+    assert consensus_sentence(Consensus(None, {}, 0.0), names) == ""
+    said = consensus_sentence(Consensus(None, {}, 0.0, bias=(good, bad)), names)
+    assert said == (
+        "No unlabelled scan was labelled, since inferred labels are biased (CSF): these scans lend their images only."
+    )
+    both = consensus_sentence(Consensus(None, {}, 0.0, bias=(replace(bad, label=1), bad)), names)
+    assert "(WM and CSF)" in both
+    kept = consensus_sentence(Consensus(None, {"a": 0.8, "b": 0.9}, 0.75, bias=(good,)), names)
+    assert kept.startswith("0 of 2 unlabelled scans")
+    assert "0.800 to 0.900; below 0.750" in kept
+    assert "CSF" not in kept
+
+
+def test_a_ratio_is_not_printed_under_the_name_of_the_measure() -> None:
+    interval = Interval(0.5, 0.4, 0.6, 9)
+    ratio = Measure("kid", interval, interval, 0.1, Interval(10.455, 9.0, 11.0, 9), goal=(-np.inf, 3.0))
+    value = replace(ratio, name="coverage", goal=(0.7, np.inf), judged="synthetic")
+    item = Fidelity("deform", "held-out", 16, 20, 20, 20, (ratio, value), ())
+    (line,) = fidelity_lines(FidelityResults((item,), {}, {}, 4, "auditors"))
+    assert "kid / floor 10.5: not met (ratio at most 3)" in line.replace("10.46", "10.5").replace("10.455", "10.5")
+    assert "coverage 0.5" in line
+    assert "kid 10" not in line
