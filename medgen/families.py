@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ def families() -> list[str]:
     >>> "vae" in families()
     True
     """
-    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem in _DECLARED.findall(path.read_text("utf-8")))
+    # Once the package is imported it says itself where its modules lie: a family of one's own may lie elsewhere.
+    folders = getattr(sys.modules.get("medgen.models"), "__path__", [str(_FOLDER)])
+    files = [path for folder in folders for path in Path(folder).glob("*.py")]
+    return sorted(path.stem for path in files if path.stem in _DECLARED.findall(path.read_text("utf-8")))
 
 
 def check_family(model: Mapping[str, Any]) -> None:

@@ -30,12 +30,11 @@ from medgen.layouts import load_cohort
 from medgen.seeds import derive
 
 from . import anomaly, bench_report
+from .bench_cohorts import COHORTS
 from .bench_speed import Speed, measure_apart
 from .progress import Tick, bars
 from .runfolder import RunSummary, check_unchanged
 
-# Shipped configuration of that name → whether its scans show brains, which is where the shapes of lesions belong.
-COHORTS: Mapping[str, bool] = {"oasis": True, "hippocampus": False, "simulated": True}
 LESION = "lesion"
 # Where the data folder has no simulated cohort one is made: subjects and voxel size in mm, for --quick and without.
 _SIMULATED = {True: (14, 8.0), False: (40, 4.0)}

@@ -156,8 +156,10 @@ def bench_anomaly(
     numbers = listed(seeds or ("0" if quick else "0,1,2"))
     if not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
-    # A simulated cohort that is not there is made.
-    if set(chosen) - {"simulated"}:
+    from .bench_cohorts import COHORTS, SIMULATED
+
+    # A simulated cohort that is not there is made; unknown ones are refused by name.
+    if set(chosen) & (set(COHORTS) - {SIMULATED}):
         from .preflight import check_folder
 
         check_folder(data, "a folder per cohort")
