@@ -69,4 +69,7 @@ def test_generators_are_trained_anew_for_a_study_only() -> None:
     for enabled in (True, False):
         study = {**SMALL["value"], "subjects": [5, 10], "enabled": enabled}
         text = "\n".join(augment_plan.planned(config(value=study), COHORT).lines)
-        assert (", 2 times" in text) == enabled
+        assert (", 2 times" in text) == enabled            # Those that label, and those that judge them in every fold of the labelled scans.
+            segmenters = f"consensus: {made.config.consensus.trainings} segmenters"
+            assert made.config.consensus.trainings > made.config.consensus.members
+

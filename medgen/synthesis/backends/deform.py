@@ -31,6 +31,7 @@ from medgen.seeds import numpy_rng, torch_rng
 from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
+from medgen.synthesis.intensities import restore_contrast
 from medgen.synthesis.members import unpack_members
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
@@ -204,12 +205,14 @@ class Deform(Backend):
         # What is anatomy is decided by linear interpolation, which cannot overshoot; its values by cubic.
         inside = warp(image.to(self._device), displacement) > 0
         moved = warp_cubic(image.to(self._device), displacement).clamp_min(0) * inside
+        moved_labels = warp_labels(labels[None], displacement.cpu())
+        before, after = image.to(self._device), moved_labels.to(self._device)
+        moved = restore_contrast(moved, after, before, labels[None].to(self._device)).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
         points = control_shape(shape, config.appearance_spacing, self._stored.meta["preprocess"]["spacing"])
         change = expand(change.reshape(1, image.shape[1], *points).to(self._device), shape)
         result = ((moved + _FLOOR) * torch.exp(change) - _FLOOR) * (moved > 0)
         made = result.clamp(0, float(arrays["images"].max()))
-        moved_labels = warp_labels(labels[None], displacement.cpu())
         again = self._members is not None and self._ids[parent] in self._inferred
         if again and self._members is not None:
             # Inferred labels are no truth that has to move with the image: asking again about the new image is
