@@ -168,7 +168,7 @@ def _parts(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
     if strangers:
         raise ConfigError(
             f"exclude: {strangers[0]!r} is no development case of this run; expected ids that splits.csv lists under a "
-            "fold (contamination.csv names those that stand out)"
+            "fold (contamination.csv names those that stand out), in double quotes where they begin with a zero"
         )
     kept = {case.subject for case in parts["development"] if case.id not in set(config.exclude)}
     config.anomaly.check_subjects(len(kept))

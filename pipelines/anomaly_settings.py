@@ -68,6 +68,13 @@ class AnomalyRunConfig(RunConfig):
     exclude: tuple[str, ...] = ()
     check_resources: bool = True
 
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _ids(cls, value: Any) -> Any:
+        """Ids of digits, which YAML takes for numbers."""
+        whole = isinstance(value, list | tuple) and all(isinstance(entry, str | int) for entry in value)
+        return [str(entry) for entry in value] if whole else value
+
     @field_validator("further")
     @classmethod
     def _names(cls, value: dict[str, FurtherModel]) -> dict[str, FurtherModel]:

@@ -7,6 +7,8 @@ and everything cooler goes unfound.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +61,8 @@ class Leverage:
     @property
     def overrides(self) -> str:
         """What to add to the command of the run, with ``--resume``, to calibrate without the subject."""
-        changed = f"'exclude=[{', '.join(self.cases)}]'"
+        # In double quotes, or ids of digits would be read as numbers.
+        changed = shlex.quote(f"exclude={json.dumps(list(self.cases))}")
         if self.target_without > self.target:
             changed += f" anomaly.calibration.target_fpr={self.target_without:g}"
         return f"{changed} --resume"

@@ -72,8 +72,10 @@ def test_every_number_of_the_sentence_is_a_field():
 
 
 def test_the_advice_can_be_typed_as_it_stands():
-    *overrides, flag = shlex.split(example().overrides)
-    assert flag == "--resume"
-    settings = load_config(AnomalyRunConfig, TINY, [*overrides, "data=cohort"])
-    assert settings.exclude == ("case-18", "case-19")
+    for cases in (("case-18", "case-19"), ("1125",), ("007", "1e3"), ("it's", "a b")):
+        *overrides, flag = shlex.split(replace(example(), cases=cases).overrides)
+        assert flag == "--resume"
+        settings = load_config(AnomalyRunConfig, TINY, [*overrides, "data=cohort"])
+        assert settings.exclude == cases
+    assert load_config(AnomalyRunConfig, TINY, ["exclude=[1125]", "data=cohort"]).exclude == ("1125",)
     assert settings.anomaly.calibration.target_fpr == 0.053
