@@ -203,7 +203,7 @@ def _nothing(path: Path, layout: str) -> Fault:
         elif first is not None:
             below = first.relative_to(path).as_posix()
             action = f"give the folder that holds the cohort: the first image below this one is {below}"
-    return Fault(str(path), "no images found", f"a cohort of layout {layout!r}", action)
+    return Fault(str(path), "no images", f"a cohort of layout {layout!r}", action)
 
 
 def _walked(path: Path) -> Iterator[Path]:
