@@ -288,7 +288,7 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
     if not values and not case.empty_mask:
         action = (
             "redraw it, leave the case out, or declare that empty masks say that there is nothing "
-            "(cohort.empty_masks=true, or --empty-masks of data check and data import)"
+            "(cohort.empty_masks=true)"
         )
         faults.append(Fault(str(path), "an empty mask", "at least one labelled voxel", action))
     if image is not None and any(np.array_equal(mask.data[0], channel) for channel in image.data):

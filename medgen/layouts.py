@@ -20,7 +20,7 @@ from medgen.decathlon import channel_names, description_of, label_names, listed,
 from medgen.errors import ConfigError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.intake import Intake
-from medgen.listing import images_in, left_alone, leftovers
+from medgen.listing import images_in, left_alone, leftovers, matches_nothing
 from medgen.naming import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
 from medgen.patterns import by_pattern
 from medgen.subjects import GROUP, MARK, check_pattern, owned, with_participants
@@ -147,6 +147,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
             path, f"cannot be searched ({reason[:120]})", "a cohort folder", "correct the path or pattern"
         ) from None
     root = path if path.is_dir() else path.parent
+    _check_left_out(root, config)
     source = path / "manifest.csv" if layout == "csv" and path.is_dir() else path
     cases = found.cases if layout == "csv" else distinct(found.cases)
     faults = [*found.faults, *_links_out(cases, root, config.roots)]
@@ -187,6 +188,13 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
     named = dict(config.labels) or dict(found.labels)
     name = found.name or root.resolve().name
     return Manifest(name, root, tuple(cases), named, named_by_folders=layout == "dicom", intake=intake)
+
+
+def _check_left_out(root: Path, config: CohortConfig) -> None:
+    """Refuse patterns of files to leave out that stand for none: a slip would count these files as scans."""
+    if idle := matches_nothing(root, config.unwanted):
+        action = "correct cohort.leave_out; its patterns stand for names of files, with their suffix"
+        raise fail(root, f"no file that {idle!r} stands for", "patterns of files to leave out", action)
 
 
 def _nothing(path: Path, layout: str) -> Fault:

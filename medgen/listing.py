@@ -71,6 +71,12 @@ def is_left_out(path: Path, root: Path, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(path.name, pattern) or fnmatchcase(relative, pattern) for pattern in patterns)
 
 
+def matches_nothing(root: Path, patterns: Sequence[str]) -> str:
+    """The first pattern of ``cohort.leave_out`` that names no file or folder below a cohort; empty if there is none."""
+    below = [Path(folder) / name for folder, folders, names in os.walk(root) for name in (*folders, *names)]
+    return next((own for own in patterns if not any(is_left_out(path, root, [own]) for path in below)), "")
+
+
 def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tuple[LeftOut, ...]:
     """Every file below a cohort that is no case and does not describe it, by reason.
 

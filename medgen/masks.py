@@ -100,14 +100,12 @@ def on_grid(mask: Volume, image: Volume, name: str, of: str, *, move: bool) -> V
         raise GeometryError(
             f"{name}: {difference(mask.grid, image.grid)} {of}: it was cropped, and begins at voxel {start} of it; "
             "expected the mask on the grid of its image; save it at the image's full size, with zeros around, or "
-            "declare that it may be resampled (cohort.resample_masks=true, or --resample-masks of data check and data "
-            "import)"
+            "declare that it may be resampled (cohort.resample_masks=true)"
         )
     if not move:
         raise GeometryError(
             f"{name}: {difference(mask.grid, image.grid)} {of}; expected the mask on the grid of its image; "
-            "resample the mask (nearest neighbour), or declare that it may be (cohort.resample_masks=true, or "
-            "--resample-masks of data check and data import)"
+            "resample the mask (nearest neighbour), or declare that it may be (cohort.resample_masks=true)"
         )
     moved = mask.resample(image.grid, order=0, fill=0)
     before = np.count_nonzero(mask.data) * mask.grid.voxel_volume

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
@@ -140,6 +141,8 @@ def _asked(cases: Sequence[Case], root: Path, layout: str) -> tuple[list[Fault],
         if glob and layout != "csv":
             file = files[kinds.named(next(value for value in kinds.values if kinds.file_pattern(value)))[0]]
             stem = io.stem(file)
+            # Ids are cleaned names: a blank of the file's is a dash there, and a glob has to match the file.
+            glob = glob if fnmatchcase(stem, f"*{glob}*") else glob.replace("-", "?")
             # Channel numbers stand in file names, not in ids.
             glob += "" if stem.endswith(tuple(filter(None, kinds.values))) or glob.endswith("*") else "*"
             glob += "" if file.is_dir() else file.name[len(stem) :]

@@ -171,6 +171,11 @@ def _parts(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
             "fold (contamination.csv names those that stand out), in double quotes where they begin with a zero"
         )
     kept = {case.subject for case in parts["development"] if case.id not in set(config.exclude)}
+    if len(kept) < 2 * config.anomaly.folds and config.exclude:
+        raise ConfigError(
+            f"exclude: {len(config.exclude)} of {len(known)} development scans leave {len(kept)} subjects; expected at "
+            f"least {2 * config.anomaly.folds} for {config.anomaly.folds} folds; exclude fewer"
+        )
     config.anomaly.check_subjects(len(kept))
     return parts
 

@@ -71,9 +71,15 @@ class AnomalyRunConfig(RunConfig):
     @field_validator("exclude", mode="before")
     @classmethod
     def _ids(cls, value: Any) -> Any:
-        """Ids of digits, which YAML takes for numbers."""
-        whole = isinstance(value, list | tuple) and all(isinstance(entry, str | int) for entry in value)
-        return [str(entry) for entry in value] if whole else value
+        """Ids of digits, which YAML takes for numbers.
+
+        Raises:
+            ValueError: If it is no list of ids.
+        """
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, str | int) for entry in value):
+            one = value if isinstance(value, str | int) else "case-12"
+            raise ValueError(f"expected a list of case ids, such as 'exclude=[\"{one}\"]', found {value!r}")
+        return [str(entry) for entry in value]
 
     @field_validator("further")
     @classmethod

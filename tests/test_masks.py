@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.advice import as_options
 from medgen.cases import Case, Manifest
 from medgen.errors import GeometryError
 from medgen.faults import FaultyDataError
@@ -88,7 +89,7 @@ def test_a_mask_on_another_grid_is_refused_and_moved_where_declared(tmp_path):
     data = labels().repeat(2, axis=0).repeat(2, axis=1).repeat(2, axis=2)
     config = scans(tmp_path, fine, data)
     (fault,) = check(tmp_path, config).faults
-    assert "cohort.resample_masks=true, or --resample-masks of data check" in str(fault)
+    assert "(cohort.resample_masks=true)" in str(fault)
     declared = config.model_copy(update={"resample_masks": True})
     assert check(tmp_path, declared).faults == []
     case = load_cohort(tmp_path, declared).cases[0]
@@ -111,7 +112,9 @@ def test_a_mask_of_another_place_is_refused_even_then(tmp_path):
 def test_an_empty_mask_is_a_fault_unless_declared(tmp_path):
     config = scans(tmp_path, data=np.zeros(SHAPE))
     (fault,) = check(tmp_path, config).faults
-    assert "--empty-masks of data check" in str(fault)
+    assert "(cohort.empty_masks=true)" in str(fault)
+    # What data check prints of it.
+    assert as_options(str(fault)).endswith("(--empty-masks)")
     declared = config.model_copy(update={"empty_masks": True})
     assert check(tmp_path, declared).faults == []
     assert load_cohort(tmp_path, declared).cases[0].empty_mask

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from medgen.config import parse_config
@@ -77,3 +79,18 @@ def test_participants_without_prefix(tmp_path):
     manifest = load_cohort(tmp_path)
     assert [case.attributes.get("age") for case in manifest] == ["34", None]
     assert manifest.intake.decisions[0].startswith("participants.tsv has no line for 1 of 2 subjects (sub-02)")
+
+
+def test_the_answer_to_names_with_blanks_matches_their_files(tmp_path):
+    for person in range(3):
+        for visit in (1, 2):
+            scan(tmp_path / f"P {person} V{visit}.nii.gz", 10 * person + visit)
+    text = refusal(tmp_path)
+    advised = next(iter(re.findall(r"'cohort\.leave_out=([^']*)'", text)))
+    assert advised == "*?V1.nii.gz"
+    assert len(load_cohort(tmp_path, CohortConfig(leave_out=advised))) == 3
+
+
+def test_a_pattern_of_files_to_leave_out_that_stands_for_none_is_refused(visits):
+    text = refusal(visits, leave_out=("*_V1.nii.gz", "*-V2.nii.gz"))
+    assert "no file that '*-V2.nii.gz' stands for" in text

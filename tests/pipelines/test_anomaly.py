@@ -248,6 +248,13 @@ def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
     code, _, error = medgen(monkeypatch, capsys, *command, "exclude=[nobody]")
     assert code == 2
     assert "exclude: 'nobody' is no development case" in error
+    everyone = [row["case"] for row in rows(out / "splits.csv") if row["part"] != "test"]
+    code, _, error = medgen(monkeypatch, capsys, *command, f"exclude={json.dumps(everyone)}")
+    assert code == 2
+    assert "10 of 10 development scans leave 0 subjects; expected at least 4 for 2 folds; exclude fewer" in error
+    code, _, error = medgen(monkeypatch, capsys, *command, f"exclude={case}")
+    assert code == 2
+    assert f"expected a list of case ids, such as 'exclude=[\"{case}\"]'" in error
     code, _, error = medgen(monkeypatch, capsys, *command, "training.steps=7")
     assert code == 2
     assert "differs from the first start in: training" in error
