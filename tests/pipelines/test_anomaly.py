@@ -20,6 +20,7 @@ from medgen.anomaly.registry import registered
 from medgen.anomaly.settings import HEAT_SCORES
 from medgen.cohorts import simulate
 from medgen.volume import Volume
+from tests.intervals import check as check_intervals
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "anomaly.yaml"
 
@@ -60,20 +61,6 @@ def finished(cohort, tmp_path_factory):
             main()
     assert ended.value.code == 0
     return out
-
-
-def outside(value, place=""):
-    """Places of all intervals that do not hold their estimate."""
-    if isinstance(value, list):
-        return [found for number, item in enumerate(value) for found in outside(item, f"{place}[{number}]")]
-    if not isinstance(value, dict):
-        return []
-    found = [entry for key, item in value.items() for entry in outside(item, f"{place}.{key}")]
-    if {"estimate", "low", "high"} <= set(value) and None not in (value["low"], value["high"]):
-        rounding = 1e-12
-        if not value["low"] - rounding <= value["estimate"] <= value["high"] + rounding:
-            found.append(place)
-    return found
 
 
 def rows(path):
@@ -216,10 +203,10 @@ def test_the_scores_of_a_scan_can_be_read_off_its_file(finished):
 
 def test_every_interval_holds_its_estimate(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert outside(metrics) == []
+    assert check_intervals(metrics) == []
     broken = json.loads((finished / "metrics.json").read_text())
     broken["scan"][0]["auroc"] |= {"estimate": 0.585, "low": 0.592, "high": 0.75}
-    assert len(outside(broken)) == 1
+    assert len(check_intervals(broken)) == 1
 
 
 def test_the_report_says_what_the_metrics_hold(finished):
