@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from medgen.errors import DataError
@@ -12,12 +12,11 @@ from medgen.metrics.interval import percentile_interval
 from medgen.ordinary import available, needs_unlabelled
 from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.tables import METRICS, TEST, VALIDATION, Row, by_arm, of_part, table
+from medgen.synthesis.undecided import PLAIN, Learning, counted, harm_without_scans
 from medgen.synthesis.worth import Worth, best_over_sizes, worth
 
 # With two seeds a study without any effect said USE in 4 % of simulations, twice the nominal share.
 ENOUGH_SEEDS = 5
-# After fewer steps a segmenter is where its initial weights put it.
-FEWEST_STEPS = 50
 Word = Literal["USE", "HARMFUL", "NO EVIDENCE"]
 Role = Literal["verdict", "other", "same scans", "standard"]
 
@@ -39,36 +38,6 @@ class Summary:
     metric: str
     label: int | None
     interval: Interval
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What tells whether the segmenters of a study have learnt to segment; if not, their differences say nothing.
-
-    Attributes:
-        steps: Optimiser steps of each.
-        blind: Number of real subjects → mean test Dice of a guess that does not look at the scan
-            (:mod:`medgen.synthesis.blind`); a number that is not there is not asked.
-    """
-
-    steps: int
-    blind: Mapping[int, float]
-
-    def missing(self, subjects: int, arm: str, dice: float) -> str:
-        """Why the best ordinary arm has not learnt; empty if it has.
-
-        >>> Learning(600, {5: 0.4}).missing(5, "standard", 0.8), Learning(4, {}).missing(5, "standard", 0.8)
-        ('', 'its segmenters were trained for 4 steps, fewer than 50')
-        """
-        if self.steps < FEWEST_STEPS:
-            return f"its segmenters were trained for {_counted(self.steps, 'step')}, fewer than {FEWEST_STEPS}"
-        guess = self.blind.get(subjects)
-        if guess is None or dice > guess:
-            return ""
-        return (
-            f"its segmenters have not learnt to segment: the best ordinary arm, {arm}, has a mean Dice of {dice:.3f}, "
-            f"and a guess that does not look at the scan {guess:.3f}"
-        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +77,9 @@ class Comparison:
         word: What ``p_holm`` and the sign of the difference say; ``NO EVIDENCE`` if ``undecided`` says something.
         seeds: Repetitions behind it.
         undecided: Why such a study cannot decide; empty if it can.
+        base: The ordinary arm that the synthetic arm trains by (``standard`` of ``standard+synthetic``), if it is
+            another one than ``ordinary`` and was run; else empty.
+        base_difference: That arm minus ``ordinary``: the part of the difference that is not of synthetic scans.
     """
 
     arm: str
@@ -120,6 +92,20 @@ class Comparison:
     word: Word
     seeds: int
     undecided: str = ""
+    base: str = ""
+    base_difference: Interval | None = None
+
+    @property
+    def of_the_base(self) -> str:
+        """That part of a harm is of the ordinary arm underneath, without synthetic scans; empty where it is not."""
+        below = self.base_difference
+        if self.word != "HARMFUL" or below is None or below.high >= 0:
+            return ""
+        sign = ", as after too few steps" if self.ordinary == PLAIN else ""
+        return (
+            f" ({self.base} alone, without synthetic scans, loses {-below.estimate:.4f} "
+            f"[{-below.high:.4f}, {-below.low:.4f}]{sign})"
+        )
 
     @property
     def sentence(self) -> str:
@@ -134,14 +120,14 @@ class Comparison:
         }[self.role]
         meaning = {
             "USE": "the synthetic scans helped",
-            "HARMFUL": "the synthetic scans made segmentation worse; do not train with them",
+            "HARMFUL": f"the synthetic scans made segmentation worse; do not train with them{self.of_the_base}",
             "NO EVIDENCE": "the difference may be chance; there is no evidence that the synthetic scans help",
         }[self.word]
         if self.undecided:
             meaning = f"the study cannot decide: {self.undecided}"
         elif self.word != "NO EVIDENCE" and self.seeds < ENOUGH_SEEDS:
             meaning += (
-                f", unless {ENOUGH_SEEDS} or more seeds say otherwise (with {_counted(self.seeds, 'seed')} words come "
+                f", unless {ENOUGH_SEEDS} or more seeds say otherwise (with {counted(self.seeds, 'seed')} words come "
                 "too easily)"
             )
         named = which if self.role == "standard" else f"{self.ordinary}, {which},"
@@ -209,7 +195,7 @@ class Judgement:
         if seeds >= ENOUGH_SEEDS:
             return ""
         return (
-            f"{_counted(seeds, 'seed')} cannot show how much trainings differ by chance: intervals are too narrow, "
+            f"{counted(seeds, 'seed')} cannot show how much trainings differ by chance: intervals are too narrow, "
             f"and words come too easily. USE and HARMFUL hold here until {ENOUGH_SEEDS} or more seeds say otherwise."
         )
 
@@ -326,25 +312,35 @@ def compare(
             pairs.append(("same scans", subjects, choice.arm, rival))
         if STANDARD in arms and top != STANDARD:
             pairs.append(("standard", subjects, choice.arm, STANDARD))
-    measured = []
+    measured: list[Comparison] = []
     for role, subjects, arm, ordinary in pairs:
         first, second = (table(groups[subjects][name], "dice") for name in (arm, ordinary))
         if first.shape != second.shape:
             raise DataError(f"the study is incomplete: {arm} and {ordinary} were not run with the same seeds")
-        draws = hierarchical_draws([first - second], bootstrap, seed)[0]
-        interval = percentile_interval(float((first - second).mean()), draws, first.shape[1], level)
+        base = Arm.parse(arm).ordinary or ""
+        tables = [first - second]
+        if base in groups[subjects] and base != ordinary:
+            under = table(groups[subjects][base], "dice")
+            tables += [under - second, first - under]
+        draws = hierarchical_draws(tables, bootstrap, seed)
+        difference, *split = (
+            percentile_interval(float(values.mean()), drawn, first.shape[1], level)
+            for values, drawn in zip(tables, draws, strict=True)
+        )
         best_dice = float(table(groups[subjects][best[subjects]], "dice").mean())
         undecided = "" if learning is None else learning.missing(subjects, best[subjects], best_dice)
-        measured.append((role, subjects, arm, ordinary, interval, len(first), undecided, tail_p(draws)))
+        if split and not undecided:
+            undecided = harm_without_scans(difference, *split, names=(arm, base, ordinary))
+        p = tail_p(draws[0])
+        found = Comparison(arm, ordinary, subjects, role, difference, p, p, "NO EVIDENCE", len(first), undecided)
+        measured.append(replace(found, base=base, base_difference=split[0]) if split else found)
     results = []
     for deciding in (True, False):
-        family = [item for item in measured if (item[0] == "verdict") == deciding]
-        adjusted = holm([item[-1] for item in family]) if family else []
-        for (role, subjects, arm, ordinary, interval, seeds, undecided, p), p_holm in zip(
-            family, adjusted, strict=True
-        ):
-            said = "NO EVIDENCE" if undecided else word(interval.estimate, p_holm, 1 - level)
-            results.append(Comparison(arm, ordinary, subjects, role, interval, p, p_holm, said, seeds, undecided))
+        family = [item for item in measured if (item.role == "verdict") == deciding]
+        adjusted = holm([item.p for item in family]) if family else []
+        for item, p_holm in zip(family, adjusted, strict=True):
+            said = "NO EVIDENCE" if item.undecided else word(item.difference.estimate, p_holm, 1 - level)
+            results.append(replace(item, p_holm=p_holm, word=said))
     return results
 
 
@@ -366,10 +362,6 @@ def listed(names: Sequence[str]) -> str:
     ('5, 10 and 20', '5')
     """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _same_scans(arm: str) -> bool:

@@ -80,10 +80,14 @@ def test_each_field_of_a_comparison_changes_its_sentence() -> None:
         "seeds": 2,
         "undecided": "there is a reason",
     }
+    of_a_harm: dict[str, Any] = {"base": "strong", "base_difference": Interval(-0.02, -0.03, -0.01, 30)}
     unsaid = {"p"}
-    assert {field.name for field in fields(Comparison)} == {*others, *unsaid}
+    assert {field.name for field in fields(Comparison)} == {*others, *of_a_harm, *unsaid}
     for name, value in others.items():
         assert replace(item, **{name: value}).sentence != item.sentence, name
+    harm = replace(item, word="HARMFUL", base="standard", base_difference=Interval(-0.05, -0.06, -0.04, 30))
+    for name, value in of_a_harm.items():
+        assert replace(harm, **{name: value}).sentence != harm.sentence, name
 
 
 def test_what_became_of_unlabelled_scans_follows_the_bias() -> None:

@@ -170,3 +170,32 @@ def test_holes_in_the_table_are_refused() -> None:
         compare([row for row in rows if row["seed"] < 3 or row["arm"] == "standard"], 0, 100)
     with pytest.raises(DataError, match="no ordinary arm"):
         compare([row for row in rows if row["arm"] == "standard+synthetic"], 0, 100)
+
+
+def test_a_loss_of_the_augmentation_is_not_laid_on_the_synthetic_scans() -> None:
+    # standard trains worse than no augmentation, as after few steps, and synthetic scans change nothing on top of it.
+    arms = {"real": 0.0, "standard": -0.05, "standard+synthetic": -0.05}
+    judged = judge(made_up({10: arms}, rng=np.random.default_rng(0)), 0, 500)
+    (verdict,) = judged.verdicts
+    assert verdict.difference.high < 0
+    assert verdict.p_holm <= 0.05
+    assert (verdict.word, judged.word) == ("NO EVIDENCE", "NO EVIDENCE")
+    assert "standard alone, without synthetic scans, is worse than real, too (-0.05" in verdict.sentence
+    assert "value.segmenter.steps" in verdict.sentence
+    assert verdict.base_difference is not None
+    assert verdict.base_difference.estimate == pytest.approx(-0.05, abs=0.005)
+
+    # Where they make it worse still, it stays HARMFUL, and what is the augmentation's is said.
+    arms["standard+synthetic"] = -0.07
+    (verdict,) = judge(made_up({10: arms}, rng=np.random.default_rng(0)), 0, 500).verdicts
+    assert (verdict.word, verdict.undecided) == ("HARMFUL", "")
+    assert "do not train with them (standard alone, without synthetic scans, loses 0.05" in verdict.sentence
+    assert verdict.base == "standard"
+
+    # A gain needs no such question, and neither does a harm against the arm that it trains by.
+    for arms, said in (
+        ({"real": 0.0, "standard": -0.05, "standard+synthetic": 0.02}, "USE"),
+        ({"real": -0.1, "standard": 0.0, "standard+synthetic": -0.02}, "HARMFUL"),
+    ):
+        (verdict,) = judge(made_up({10: arms}, rng=np.random.default_rng(0)), 0, 500).verdicts
+        assert (verdict.word, verdict.undecided, verdict.of_the_base) == (said, "", "")
