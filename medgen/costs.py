@@ -192,7 +192,7 @@ def parameters_of(settings: ModelConfig, like: ScanModel | None = None) -> int:
             model: ScanModel = build(settings, seed=0)
     except (RuntimeError, NotImplementedError, TypeError):
         model = build(settings, seed=0) if like is None else like
-    return sum(parameter.numel() for parameter in model.parameters())
+    return model.parameter_count
 
 
 def describe_training(name: str, cost: Cost, trainings: int = 1) -> str:

@@ -302,6 +302,9 @@ def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict
     return {
         "threshold": detector.calibration.threshold,
         "calibration_subjects": len(detector.calibration.maxima),
+        "models": [
+            {"family": model.family, "parameters": model.parameter_count} for model in detector.members[0].models
+        ],
         "channels": list(detector.config.fusion.channels),
         "scan_score": detector.config.scan_score,
         "excluded": list(checks.excluded),

@@ -218,8 +218,7 @@ def _training(
 ) -> None:
     report.section("Training", "Models of every fold, each trained without the fold's subjects.")
     for model in detector.members[0].models:
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        report.facts({"family": model.family, "parameters": parameters})
+        report.facts({"family": model.family, "parameters": model.parameter_count})
     report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
 
 

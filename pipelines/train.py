@@ -222,8 +222,7 @@ def _report(
     if failures:
         report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
     report.section("Training")
-    parameters = sum(parameter.numel() for parameter in result.model.parameters())
-    report.facts({"steps": result.steps, "seconds": round(result.seconds), "parameters": parameters})
+    report.facts({"steps": result.steps, "seconds": round(result.seconds), "parameters": result.model.parameter_count})
     curves = training_curves({result.model.family: result.history})
     report.figure(curves, "Losses over the optimiser steps.", "Training curves")
     if isinstance(result.model, GenerativeModel):

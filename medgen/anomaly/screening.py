@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, An
 
     Returns:
         ``abstained`` (share of test subjects, with its interval), numbers of scans, and per check the limits (None
-        where there is none) and the range over healthy development scans.
+        where there is none) and the ranges over healthy development and test scans (None where nothing was measured).
     """
     share, passed, refused = screening.abstained, len(screening.passed), len(screening.refused)
     return {
@@ -79,14 +79,18 @@ def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, An
         "scans_passed": passed,
         "scans_abstained": refused,
         "scans_not_prepared": scans - passed - refused,
-        "limits": {} if gate is None else {name: _limit_json(limit) for name, limit in gate.limits.items()},
+        "limits": {} if gate is None else {
+            name: _limit_json(limit, screening.values.get(name, ())) for name, limit in gate.limits.items()
+        },
     }
 
 
-def _limit_json(limit: Limit) -> dict[str, float | None]:
+def _limit_json(limit: Limit, test: Sequence[float]) -> dict[str, float | None]:
     return {
         "low": limit.low if math.isfinite(limit.low) else None,
         "high": limit.high if math.isfinite(limit.high) else None,
         "healthy_min": float(limit.values.min()),
         "healthy_max": float(limit.values.max()),
+        "test_min": min(test, default=None),
+        "test_max": max(test, default=None),
     }

@@ -65,6 +65,11 @@ class ScanModel(nn.Module, ABC):
         super().__init__()
         self.settings = settings
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights that training can change."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @abstractmethod
     def phases(self) -> Mapping[str, list[nn.Parameter]]:
         """The parameters each phase of a training step updates, in order; every parameter in exactly one phase.

@@ -219,6 +219,9 @@ def test_refused_test_scans_are_left_out_and_counted_by_subject(gate):
     plain = as_json(gate, result, scans=5)
     assert (plain["scans_passed"], plain["scans_abstained"], plain["scans_not_prepared"]) == (2, 2, 1)
     assert plain["limits"]["coverage"]["high"] is None
+    seen = [gate.measure(prepared)["coverage"] for prepared in test.prepared]
+    assert plain["limits"]["coverage"]["test_min"] == min(seen)
+    assert plain["limits"]["coverage"]["test_max"] == max(seen)
     assert screen(None, test).passed is test
     with pytest.raises(DataError, match="refuses all 2 healthy test scans"):
         screen(gate, test.subset(["case-01", "case-02"]))

@@ -21,6 +21,7 @@ from medgen.anomaly.settings import HEAT_SCORES
 from medgen.cohorts import simulate
 from medgen.volume import Volume
 from tests.intervals import check as check_intervals
+from tests.printed_numbers import unknown
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "anomaly.yaml"
 
@@ -207,6 +208,15 @@ def test_every_interval_holds_its_estimate(finished):
     broken = json.loads((finished / "metrics.json").read_text())
     broken["scan"][0]["auroc"] |= {"estimate": 0.585, "low": 0.592, "high": 0.75}
     assert len(check_intervals(broken)) == 1
+
+
+def test_every_number_of_the_report_is_in_a_file_of_the_run(finished, tmp_path):
+    assert unknown(finished) == []
+    # And the other way round: a number that no file holds is found.
+    copied = shutil.copytree(finished, tmp_path / "run")
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    (copied / "report.html").write_text(f"{page}<p>found in 0.7316529 of scans</p>", encoding="utf-8")
+    assert unknown(copied) == ["0.7316529: found in 0.7316529 of scans"]
 
 
 def test_the_report_says_what_the_metrics_hold(finished):

@@ -25,6 +25,7 @@ from medgen.pipelines import augment
 from medgen.synthesis import load_backend
 from tests.intervals import check as check_intervals
 from tests.intervals import walk
+from tests.printed_numbers import unknown
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny" / "augment.yaml"
 
@@ -212,6 +213,10 @@ def test_every_interval_holds_its_estimate(finished: tuple[Path, tuple[str, ...]
     metrics = json.loads((finished[0] / "metrics.json").read_text())
     assert len(list(walk(metrics))) > 40
     assert check_intervals(metrics) == []
+
+
+def test_every_number_of_the_report_is_in_a_file_of_the_run(finished: tuple[Path, tuple[str, ...]]) -> None:
+    assert unknown(finished[0]) == []
 
 
 def test_what_is_said_is_what_metrics_hold_and_goes_with_the_scans(finished: tuple[Path, tuple[str, ...]]) -> None:
