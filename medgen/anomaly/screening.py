@@ -79,9 +79,9 @@ def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, An
         "scans_passed": passed,
         "scans_abstained": refused,
         "scans_not_prepared": scans - passed - refused,
-        "limits": {} if gate is None else {
-            name: _limit_json(limit, screening.values.get(name, ())) for name, limit in gate.limits.items()
-        },
+        "limits": {}
+        if gate is None
+        else {name: _limit_json(limit, screening.values.get(name, ())) for name, limit in gate.limits.items()},
     }
 
 

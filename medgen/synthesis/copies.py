@@ -196,9 +196,14 @@ class CopyBounds:
         basis = f"from {self.subjects} training subjects, of whom no two are more alike than {self.highest:.3f}"
         if self.promised:
             return f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): false alarms of 5 % or fewer"
+        why = (
+            f"with fewer than {_ENOUGH} subjects"
+            if self.subjects < _ENOUGH
+            else "since two training subjects are more alike than that,"
+        )
         return (
-            f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): with fewer than {_ENOUGH} subjects a rate "
-            "of false alarms cannot be promised"
+            f"a scan counts as a copy above r = {self.copy:.3f} ({basis}): {why} a rate of false alarms cannot be "
+            "promised"
         )
 
 

@@ -15,15 +15,21 @@ from medgen.metrics.halves import Measure
 from medgen.metrics.interval import Interval
 from medgen.pipelines.augment_fidelity import FidelityResults
 from medgen.pipelines.augment_report import consensus_sentence, verdict_of
+from medgen.pipelines.augment_sections_audit import audit_section, printed_audit
 from medgen.pipelines.augment_sections_fidelity import fidelity_lines
 from medgen.pipelines.augment_value_report import StudyResults, study_lines, study_metrics, study_section
 from medgen.pipelines.runfolder import RunFolder
 from medgen.report.html import Report
+from medgen.synthesis.audit_results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
 from medgen.synthesis.consensus import Consensus
+from medgen.synthesis.copies import CopyBounds
 from medgen.synthesis.fidelity import Fidelity
 from medgen.synthesis.labelbias import LabelBias
+from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.value import ValueConfig
 from medgen.synthesis.verdict import Comparison, Learning, judge
+from medgen.volume import Volume
+from tests.printed_numbers import texts
 from tests.synthesis.made_up import made_up
 
 ARMS = {"real": -0.1, "standard": 0.0, "standard+synthetic": 0.0}
@@ -105,6 +111,70 @@ def test_what_became_of_unlabelled_scans_follows_the_bias() -> None:
     assert kept.startswith("0 of 2 unlabelled scans")
     assert "0.800 to 0.900; below 0.750" in kept
     assert "CSF" not in kept
+
+
+BOUNDS = CopyBounds(copy=0.91, identity=0.97, typical=0.7, highest=0.88, subjects=25)
+CHECK = Check("share of copies", Interval(0.1, 0.05, 0.2, 30), 0.04, True, "more copies than expected")
+ITEM = BackendAudit(
+    "deform", "0" * 64, True, 30, (CHECK,), {}, {"deform-0": 0.8}, {"deform-0": "sub-01"}, SHARE, "nobody is copied"
+)
+CONTROL = Control("planted copies", "positive", Interval(1.0, 0.9, 1.0, 12), "at least 0.9", True)
+AUDIT = Audit((CONTROL,), {"deform": ITEM}, BOUNDS, (25, 30), (9, 11), ())
+
+
+def audit_page(audit: Audit, folder: Path) -> str:
+    def pair(candidate: Candidate, name: str) -> tuple[Volume, Volume, Volume, Volume | None]:
+        raise AssertionError("the pool holds no candidate")
+
+    report = Report("audit")
+    audit_section(report, audit, Pool(()), pair, {1: "CSF"}, RunFolder(folder), "")
+    return "\n".join([*texts(report.html()), *printed_audit(audit)])
+
+
+def test_each_field_of_an_audit_changes_what_is_said(tmp_path: Path) -> None:
+    before = audit_page(AUDIT, tmp_path)
+    intervals = Interval(0.5, 0.4, 0.6, 9)
+    changed = [
+        *(
+            replace(AUDIT, controls=(replace(CONTROL, **{name: value}),))
+            for name, value in {
+                "name": "n",
+                "kind": "negative",
+                "interval": intervals,
+                "expected": "0.5",
+                "passed": False,
+            }.items()
+        ),
+        *(
+            replace(AUDIT, backends={"deform": replace(ITEM, **{name: value})})
+            for name, value in {"scans": 31, "checks": (), "stamp": INTERNAL, "reason": "two are copied"}.items()
+        ),
+        *(
+            replace(AUDIT, backends={"deform": replace(ITEM, checks=(replace(CHECK, **{name: value}),))})
+            for name, value in {"name": "n", "interval": intervals, "expected": 0.07, "words": "as expected"}.items()
+        ),
+        *(
+            replace(AUDIT, bounds=replace(BOUNDS, **{name: value}))
+            for name, value in {"copy": 0.92, "identity": 0.98, "highest": 0.87, "subjects": 12}.items()
+        ),
+        *(
+            replace(AUDIT, **{name: value})
+            for name, value in {"training": (24, 30), "held_out": (9, 12), "problems": ("no copy was found",)}.items()
+        ),
+    ]
+    pages = [audit_page(audit, tmp_path) for audit in changed]
+    assert before not in pages
+    assert len(set(pages)) == len(pages)
+
+
+def test_why_no_rate_of_false_alarms_is_promised() -> None:
+    assert str(BOUNDS).endswith("false alarms of 5 % or fewer")
+    assert "with fewer than 19 subjects" in str(replace(BOUNDS, subjects=12))
+    alike = str(replace(BOUNDS, copy=0.86))
+    assert "fewer than" not in alike
+    assert alike.endswith(
+        "since two training subjects are more alike than that, a rate of false alarms cannot be promised"
+    )
 
 
 def test_a_ratio_is_not_printed_under_the_name_of_the_measure() -> None:
