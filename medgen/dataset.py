@@ -12,12 +12,14 @@ from torch import Tensor
 
 from medgen.errors import DataError, MedgenError
 from medgen.processes import thread_pool
+from medgen.registration import register_affine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medgen.cases import Case, Manifest
     from medgen.preprocess import Prepared, Preprocess, Template
+    from medgen.registrations import Register
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +169,7 @@ def prepare_dataset(
     template: Template | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    register: Register = register_affine,
 ) -> tuple[Dataset, list[Failure]]:
     """Read and preprocess every case of a cohort.
 
@@ -178,6 +181,7 @@ def prepare_dataset(
         template: Cohort template, needed when the recipe registers to one.
         workers: Threads; reading and resampling release the interpreter lock.
         progress: Called with (cases done, cases in all) after each case.
+        register: What registers to the template; :class:`medgen.registrations.KeptRegistrations` remembers.
 
     Returns:
         The data set in the manifest's order, and the failures. Labels are present if every prepared case has a mask.
@@ -188,7 +192,7 @@ def prepare_dataset(
     cases = list(manifest)
     done: list[tuple[Prepared, NDArray[np.uint8] | None] | Failure] = []
     with thread_pool(workers) as pool:
-        for result in pool.map(lambda case: _prepare(case, preprocess, template), cases):
+        for result in pool.map(lambda case: _prepare(case, preprocess, template, register), cases):
             done.append(result)
             if progress is not None:
                 progress(len(done), len(cases))
@@ -215,7 +219,7 @@ def prepare_dataset(
 
 
 def _prepare(
-    case: Case, preprocess: Preprocess, template: Template | None
+    case: Case, preprocess: Preprocess, template: Template | None, register: Register
 ) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
     from medgen.faces import may_show_face
     from medgen.preprocess import prepare_labels
@@ -223,7 +227,7 @@ def _prepare(
     try:
         scan = case.read_image()
         # Seen here, since the model grid may cut the head off, or be another size.
-        prepared = replace(preprocess.apply(scan, template), may_show_face=may_show_face(scan))
+        prepared = replace(preprocess.apply(scan, template, register), may_show_face=may_show_face(scan))
         mask = case.read_mask(scan)
         labels = None if mask is None else prepare_labels(mask, prepared)
     except MedgenError as error:

@@ -21,6 +21,7 @@ from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
 from medgen.processes import thread_pool
 from medgen.registration import AffineResult, register_affine
+from medgen.registrations import Register
 from medgen.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Preprocess(Config):
             raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
         return template.moved(world)
 
-    def apply(self, scan: Volume, template: Template | None = None) -> Prepared:
+    def apply(self, scan: Volume, template: Template | None = None, register: Register = register_affine) -> Prepared:
         """Bring a scan to the model grid.
 
         Intensities are measured in the model grid inside the model's foreground: a whole head that is scored by a
@@ -137,6 +138,7 @@ class Preprocess(Config):
         Args:
             scan: Native image, (c, i, j, k).
             template: The cohort's; needed for ``align: affine``, else unused.
+            register: What registers to it; :class:`medgen.registrations.KeptRegistrations` remembers.
 
         Returns:
             Image, foreground, both grids and the intensity map.
@@ -156,7 +158,7 @@ class Preprocess(Config):
             raise DataError(f"expected {len(template.image.data)} channels, as in the template, found {len(scan.data)}")
         if template.grid.shape != self.shape:
             raise DataError(f"the template has the shape {template.grid.shape}, the recipe {self.shape}: use its own")
-        result = register_affine(scan, template.image, template.foreground)
+        result = register(scan, template.image, template.foreground)
         problem = result.problem(self.min_similarity)
         if problem:
             raise DataError(
@@ -288,6 +290,7 @@ def build_template(
     *,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    register: Register = register_affine,
 ) -> Template:
     """The mean anatomy of a cohort. Use training scans only: held-out scans must not shape what they are judged by.
 
@@ -302,6 +305,7 @@ def build_template(
         iterations: Rounds of registration; ``center`` needs none.
         workers: Threads.
         progress: Called with (registrations done, registrations in all).
+        register: What registers; :class:`medgen.registrations.KeptRegistrations` remembers.
 
     Returns:
         Image and foreground on ``preprocess.canonical()``.
@@ -330,7 +334,8 @@ def build_template(
         done = 0
         for _ in range(max(iterations, 1)):
             results = []
-            for result in pool.map(partial(_register, template), scans, worlds):
+            towards = partial(_towards, register, template)
+            for result in pool.map(towards, scans, worlds):
                 results.append(result)
                 done += 1
                 if progress:
@@ -353,8 +358,8 @@ def build_template(
     return template
 
 
-def _register(template: Template, scan: Volume, start: NDArray[np.float64] | None) -> AffineResult:
-    return register_affine(scan, template.image, template.foreground, start=start)
+def _towards(register: Register, template: Template, scan: Volume, start: NDArray[np.float64] | None) -> AffineResult:
+    return register(scan, template.image, template.foreground, start=start)
 
 
 def _mean(items: Sequence[Prepared], grid: Grid) -> Template:

@@ -73,7 +73,7 @@ def run(
         resolved, digest = config.model_dump(mode="json"), manifest.digest()
         with tracking.start("anomaly", folder.out, config=resolved, seed=config.seed, manifest_digest=digest) as track:
             with track.stage("prepare") as stage:
-                development, test, template, failures = _prepare(config, recipe, parts, tick)
+                development, test, template, failures = _prepare(config, recipe, parts, folder, tick)
                 stage.log_metrics({"development": len(development), "test": len(test), "failures": len(failures)})
             listed = [(failure.case, "preprocess", failure.message) for failure in failures]
             folder.write_failures(listed)
@@ -236,7 +236,7 @@ def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:
 
 
 def _prepare(
-    config: AnomalyRunConfig, recipe: Preprocess, parts: Mapping[str, Manifest], tick: Tick
+    config: AnomalyRunConfig, recipe: Preprocess, parts: Mapping[str, Manifest], folder: RunFolder, tick: Tick
 ) -> tuple[Dataset, Dataset, Template | None, list[Failure]]:
     template = None
     if recipe.align == "affine":
@@ -245,6 +245,7 @@ def _prepare(
             recipe,
             workers=config.workers,
             progress=partial(tick, "building the template"),
+            register=folder.registrations,
         )
     prepared, failures = {}, []
     for name, part in parts.items():
@@ -254,6 +255,7 @@ def _prepare(
             template,
             config.workers,
             progress=partial(tick, f"preparing {name} scans"),
+            register=folder.registrations,
         )
         failures += failed
     return prepared["development"], prepared["test"], template, failures

@@ -48,7 +48,12 @@ def trained(
     A finished run has no checkpoints any more, but its weights: with ``resume`` they are used again where nothing that
     they depend on has changed, so that a calibration without some scans takes no training.
     """
-    if resume and not folder.checkpoints.exists() and folder.model.is_dir() and (folder.out / LOSSES).is_file():
+    if (
+        resume
+        and not any(folder.checkpoints.glob("fold-*"))
+        and folder.model.is_dir()
+        and (folder.out / LOSSES).is_file()
+    ):
         artifact = TrainedModel.load(folder.model, device_of(config.device))
         if artifact.meta.get("training_sha256") == digest:
             each = len(config.models)

@@ -14,6 +14,7 @@ from medgen.errors import DataError
 from medgen.files import write_csv
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
+from medgen.registrations import Register
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.backends import backend_class
@@ -96,7 +97,7 @@ def begin(
         parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())
     with track.stage("prepare") as stage:
-        prepared = prepare(config, manifest, parts, progress)
+        prepared = prepare(config, manifest, parts, folder.registrations, progress)
         stage.log_metrics({name: len(dataset) for name, dataset in prepared.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
     return manifest, parts, prepared
@@ -119,7 +120,9 @@ def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
     return parts
 
 
-def prepare(config: LabelledRunConfig, manifest: Manifest, parts: Parts, progress: bool) -> Prepared:
+def prepare(
+    config: LabelledRunConfig, manifest: Manifest, parts: Parts, register: Register, progress: bool
+) -> Prepared:
     """Choose the recipe (and build the template) from training scans, then bring every scan to the model grid."""
     # The recipe and the template come from training scans only.
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
@@ -128,7 +131,7 @@ def prepare(config: LabelledRunConfig, manifest: Manifest, parts: Parts, progres
         with bars(progress) as tick:
             scans = [case.read_image() for case in parts.labelled]
             template = build_template(
-                scans, preprocess, workers=config.workers, progress=partial(tick, "cohort template")
+                scans, preprocess, workers=config.workers, progress=partial(tick, "cohort template"), register=register
             )
     data: dict[str, Dataset] = {}
     failures: list[Failure] = []
@@ -136,7 +139,7 @@ def prepare(config: LabelledRunConfig, manifest: Manifest, parts: Parts, progres
         if len(part):
             with bars(progress) as tick:
                 shown = partial(tick, f"preparing {name} scans")
-                data[name], failed = prepare_dataset(part, preprocess, template, config.workers, shown)
+                data[name], failed = prepare_dataset(part, preprocess, template, config.workers, shown, register)
             failures += failed
     seen = data["labelled"].labels
     if seen is None:

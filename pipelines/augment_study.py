@@ -13,8 +13,9 @@ from medgen.synthesis.arms import Arm
 from medgen.synthesis.blind import blind_dice
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.tables import METRICS
+from medgen.synthesis.undecided import Learning
 from medgen.synthesis.value import Material, Row, TestSet, ValueConfig, run_study
-from medgen.synthesis.verdict import Learning, judge
+from medgen.synthesis.verdict import judge
 
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .augment_stages import Generated, Prepared, generate

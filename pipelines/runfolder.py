@@ -22,6 +22,7 @@ from medgen.errors import ConfigError, DataError
 from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.journal import scrub
 from medgen.layouts import CohortConfig, read_table
+from medgen.registrations import KeptRegistrations
 from medgen.tracking import MAY_CHANGE, config_digest
 
 CONFIG_FILE = "config.yaml"
@@ -101,6 +102,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Checkpoints of trainings under way, one folder per training."""
         return self.out / "checkpoints"
+
+    @property
+    def registrations(self) -> KeptRegistrations:
+        """What registers scans and keeps the results until the run is finished."""
+        return KeptRegistrations(self.checkpoints / "registrations")
 
     @property
     def report(self) -> Path:

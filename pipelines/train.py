@@ -18,6 +18,8 @@ from medgen.layouts import load_cohort
 from medgen.models import ModelConfig, build, settings_for
 from medgen.models.base import GenerativeModel
 from medgen.preprocess import Template, build_template
+from medgen.registration import register_affine
+from medgen.registrations import Register
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
 from medgen.report.mosaic import mosaic
@@ -112,7 +114,7 @@ def _tracked(
     resume: bool,
     progress: bool,
 ) -> RunSummary:
-    template, dataset, failures = _prepare(manifest, parts, config)
+    template, dataset, failures = _prepare(manifest, parts, config, folder.registrations)
     folder.write_failures((failure.case, "preprocess", failure.message) for failure in failures)
     with track.stage("training") as stage:
         log = stage.log_metrics
@@ -164,13 +166,16 @@ def _split(manifest: Manifest, config: TrainRunConfig) -> dict[str, Manifest]:
 
 
 def _prepare(
-    manifest: Manifest, parts: Mapping[str, Manifest], config: TrainRunConfig
+    manifest: Manifest,
+    parts: Mapping[str, Manifest],
+    config: TrainRunConfig,
+    register: Register = register_affine,
 ) -> tuple[Template | None, Dataset, list[Failure]]:
     template = None
     if config.preprocess.align == "affine":
         scans = [case.read_image() for case in parts["train"]]
-        template = build_template(scans, config.preprocess, workers=config.workers)
-    dataset, failures = prepare_dataset(manifest, config.preprocess, template, config.workers)
+        template = build_template(scans, config.preprocess, workers=config.workers, register=register)
+    dataset, failures = prepare_dataset(manifest, config.preprocess, template, config.workers, register=register)
     return template, dataset, failures
 
 

@@ -19,6 +19,8 @@ from medgen import io
 from medgen.anomaly.registry import registered
 from medgen.anomaly.settings import HEAT_SCORES
 from medgen.cohorts import simulate
+from medgen.errors import TrainingError
+from medgen.registration import register_affine
 from medgen.volume import Volume
 from tests.intervals import check as check_intervals
 from tests.printed_numbers import unknown
@@ -272,6 +274,27 @@ def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
     assert f"left out of the calibration</dt><dd>{case}" in re.sub(
         r"\s*\n\s*", "", (out / "report.html").read_text(encoding="utf-8")
     )
+
+
+def test_registrations_are_not_repeated_after_an_interruption(cohort, tmp_path, monkeypatch, capsys):
+    made = []
+    command = ["anomaly", "run", CONFIG, f"data={cohort}", f"out={tmp_path / 'run'}", "preprocess.align=affine"]
+
+    def counted(moving, fixed, fixed_mask=None, *, start=None):
+        made.append(moving)
+        return register_affine(moving, fixed, fixed_mask, start=start)
+
+    def interrupted(*_, **__):
+        raise TrainingError("stopped here")
+
+    monkeypatch.setattr("medgen.registrations.register_affine", counted)
+    monkeypatch.setattr("medgen.pipelines.anomaly_training.fit", interrupted)
+    for attempt in ((), ("--resume",)):
+        _, _, error = medgen(monkeypatch, capsys, *command, "-q", *attempt)
+        assert "stopped here" in error
+        # Ten development scans twice for the template, then all fourteen.
+        assert len(made) == 34, attempt
+        assert len(list((tmp_path / "run" / "checkpoints" / "registrations").iterdir())) == 34
 
 
 def test_the_report_is_one_file_with_the_tables_and_the_limits(finished):

@@ -26,8 +26,9 @@ from medgen.synthesis.copies import CopyBounds
 from medgen.synthesis.fidelity import Fidelity
 from medgen.synthesis.labelbias import LabelBias
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.undecided import Learning
 from medgen.synthesis.value import ValueConfig
-from medgen.synthesis.verdict import Comparison, Learning, judge
+from medgen.synthesis.verdict import Comparison, judge
 from medgen.volume import Volume
 from tests.printed_numbers import texts
 from tests.synthesis.made_up import made_up

@@ -8,7 +8,8 @@ import pytest
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import hierarchical_bootstrap, holm
 from medgen.synthesis.tables import METRICS, Row
-from medgen.synthesis.verdict import Learning, choose, compare, judge, summarise
+from medgen.synthesis.undecided import Learning
+from medgen.synthesis.verdict import choose, compare, judge, summarise
 
 from .made_up import made_up
 
@@ -185,11 +186,16 @@ def test_a_loss_of_the_augmentation_is_not_laid_on_the_synthetic_scans() -> None
     assert verdict.base_difference is not None
     assert verdict.base_difference.estimate == pytest.approx(-0.05, abs=0.005)
 
-    # Where they make it worse still, it stays HARMFUL, and what is the augmentation's is said.
+    # Nor where they add a little: all that varies the scans slows such segmenters down.
     arms["standard+synthetic"] = -0.07
     (verdict,) = judge(made_up({10: arms}, rng=np.random.default_rng(0)), 0, 500).verdicts
+    assert verdict.word == "NO EVIDENCE"
+
+    # Where they make it worse by more than the augmentation, it stays HARMFUL, and what is the augmentation's is said.
+    arms |= {"standard": -0.03, "standard+synthetic": -0.1}
+    (verdict,) = judge(made_up({10: arms}, rng=np.random.default_rng(0)), 0, 500).verdicts
     assert (verdict.word, verdict.undecided) == ("HARMFUL", "")
-    assert "do not train with them (standard alone, without synthetic scans, loses 0.05" in verdict.sentence
+    assert "do not train with them (standard alone, without synthetic scans, loses 0.03" in verdict.sentence
     assert verdict.base == "standard"
 
     # A gain needs no such question, and neither does a harm against the arm that it trains by.
