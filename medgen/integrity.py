@@ -199,12 +199,12 @@ def _as_fault(path: Path, error: DataError) -> Fault:
 
 def _look(case: Case, manifest: Manifest) -> _Looked:
     faults: list[Fault] = []
-    sha256 = {}
+    sha256, unread = {}, []
     for file in case_files(case):
         try:
             sha256[manifest.key(file)] = sha256_of(file)
         except DataError as error:
-            faults.append(_as_fault(file, error))
+            unread.append(_as_fault(file, error))
     for name, recorded in case.sha256.items():
         if name in sha256 and sha256[name] != recorded:
             found, expected = (
@@ -222,6 +222,9 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels, own = 0, None
     if case.mask is not None:
         faults += mask_faults(case, image, manifest.labels)[0]
+    # Said here only where the readers, which know more, have not said why.
+    said = {fault.file for fault in faults}
+    faults += [fault for fault in unread if fault.file not in said]
     notes = [] if image is None else _notes(case.images[0], image)
     return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own)
 

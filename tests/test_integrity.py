@@ -85,6 +85,15 @@ def test_changed_files_and_channels(cohort):
     assert any(fault.found == "2 channels" and "1 as in most" in fault.expected for fault in faults)
 
 
+def test_a_file_that_is_not_there_is_said_once(cohort):
+    for folder in ("images", "masks"):
+        (cohort / folder / "c2.nii.gz").unlink()
+        (cohort / folder / "c2.nii.gz").symlink_to(cohort / "nowhere.nii.gz")
+    faults = check(cohort).faults
+    assert [fault.file.rsplit("/", 2)[-2] for fault in faults] == ["images", "masks"]
+    assert {fault.found for fault in faults} == {"a link to a file that is not there"}
+
+
 def test_units(cohort):
     save(
         cohort / "images" / "c0.nii.gz",
