@@ -35,7 +35,8 @@ from medgen.files import (
     write_json,
 )
 from medgen.memory import readable_bytes
-from medgen.models import ScanModel, build, parse_settings
+from medgen.models.base import ScanModel
+from medgen.models.catalogue import build, parse_settings
 from medgen.preprocess import Preprocess, Template
 
 MANIFEST = "artifact.json"

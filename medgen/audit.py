@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medgen import environment, files, tracking
-from medgen.config import read_yaml
-from medgen.errors import AuditError, DataError, MedgenError
-
-RECORD = "outputs.json"
-# What a run has read, where no manifest.csv says so.
-INPUTS = "inputs.json"
-_FORMAT = 1
-# The journal grows while it is sent to the store after the end of the run, checkpoints go after the record.
-_NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
+from medgen import files
+from medgen.errors import AuditError, DataError
+from medgen.outputs import FORMAT, RECORD, output_files
 
 
 @dataclass(frozen=True)
@@ -40,40 +31,6 @@ class Problem:
         return f"{self.file}: {self.kind}: {self.detail}"
 
 
-def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest_digest: str | None = None) -> Path:
-    """Write ``out/outputs.json``, the last step of a run: SHA-256 of every file, and of what they were made from.
-
-    Args:
-        out: The run's folder.
-        run_id: The tracked run; default: the newest in the folder's journal.
-        manifest_digest: SHA-256 of the cohort; default: what the journal says, else the hash of ``manifest.csv``.
-
-    Returns:
-        Path of the record.
-
-    Raises:
-        DataError: If a file cannot be read or the record not written.
-    """
-    out = Path(out)
-    run = tracking.last_run(out) or {}
-    hashes = {name: files.sha256_file(out / name) for name in _outputs(out)}
-    source = environment.commit()
-    body: dict[str, Any] = {
-        "format": _FORMAT,
-        "run_id": run_id or run.get("medgen.run"),
-        "config_sha256": _config(out) or run.get("medgen.config.sha256"),
-        "manifest_digest": manifest_digest or run.get("medgen.manifest.sha256") or hashes.get("manifest.csv"),
-        **_inputs(out),
-        "seed": int(run["medgen.seed"]) if "medgen.seed" in run else None,
-        "commit": source.id,
-        "dirty": source.dirty,
-        "versions": environment.versions(),
-        "files": hashes,
-    }
-    files.write_json(out / RECORD, {**body, "sha256": files.sha256_json(body)})
-    return out / RECORD
-
-
 def verify(target: str | Path) -> list[Problem]:
     """Compare a run folder, or one file of it, with the record of the run.
 
@@ -88,7 +45,7 @@ def verify(target: str | Path) -> list[Problem]:
     """
     out, record, part = _find(target)
     listed: dict[str, str] = {name: digest for name, digest in record["files"].items() if _below(name, part)}
-    present = {name for name in _outputs(out) if _below(name, part)}
+    present = {name for name in output_files(out) if _below(name, part)}
     problems = []
     for name, digest in listed.items():
         if name not in present:
@@ -134,67 +91,11 @@ def trace(target: str | Path) -> dict[str, Any]:
     return result
 
 
-def write_inputs(
-    out: str | Path, inputs: Mapping[str, Mapping[str, str]], model: Mapping[str, Any] | None = None
-) -> None:
-    """Keep what a run without a manifest has read, ``out/inputs.json``, before its record is written.
-
-    Args:
-        out: The run's folder.
-        inputs: Case → part, such as ``image`` → SHA-256.
-        model: Of the model that was used: ``sha256``, ``weights`` (file → SHA-256), and where it came from.
-
-    Raises:
-        DataError: If it cannot be written.
-    """
-    files.write_json(Path(out) / INPUTS, {"inputs": inputs, "model": model})
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, or of the sorted hashes of all files below a folder, whatever they are called.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return files.sha256_file(path)
-    return files.sha256_json(sorted(files.sha256_file(item) for item in path.rglob("*") if item.is_file()))
-
-
-def _config(out: Path) -> str | None:
-    try:
-        return tracking.config_digest(read_yaml(out / "config.yaml"))
-    except MedgenError:
-        return None
-
-
-def _inputs(out: Path) -> dict[str, Any]:
-    """Input files by case, from ``inputs.json`` or the columns ``sha256_*`` of ``manifest.csv``."""
-    if (out / INPUTS).is_file():
-        told = files.read_json(out / INPUTS)
-        return {"inputs": told["inputs"], "model": told["model"]}
-    if not (out / "manifest.csv").is_file():
-        return {"inputs": None, "model": None}
-    with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    parts = [name for name in (rows[0] if rows else {}) if name.startswith("sha256_")]
-    inputs = {row["id"]: {part.removeprefix("sha256_"): row[part] for part in parts if row[part]} for row in rows}
-    return {"inputs": inputs, "model": None}
-
-
 def _case_of(part: str, inputs: Mapping[str, Any]) -> str | None:
     """The case that a file is named after: ``heatmaps/a.nii.gz`` and ``truth/a-implant1-blur.nii.gz`` are of ``a``."""
     name = part.rpartition("/")[2]
     found = [case for case in inputs if name.startswith((f"{case}.", f"{case}-implant"))]
     return max(found, key=len, default=None)
-
-
-def _outputs(out: Path) -> Iterator[str]:
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.is_file() and not _NOT_OUTPUTS.search(name):
-            yield name
 
 
 def _find(target: str | Path) -> tuple[Path, dict[str, Any], str]:
@@ -212,8 +113,8 @@ def _read(path: Path) -> dict[str, Any]:
         record = files.read_json(path)
     except DataError as error:
         raise AuditError(f"{error}; expected the record of a finished run") from None
-    if not isinstance(record, dict) or record.get("format") != _FORMAT or not isinstance(record.get("files"), dict):
-        raise AuditError(f"{path}: not an outputs record of format {_FORMAT}; it may be of another medgen version")
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), dict):
+        raise AuditError(f"{path}: not an outputs record of format {FORMAT}; it may be of another medgen version")
     if not all(isinstance(digest, str) for digest in record["files"].values()):
         raise AuditError(f"{path}: lists files without a SHA-256; restore it from a copy")
     body = {key: value for key, value in record.items() if key != "sha256"}

@@ -377,3 +377,16 @@ def _shuffled(manifest: Manifest, seed: int, purpose: str) -> list[str]:
 def _of_subjects(manifest: Manifest, subjects: Sequence[str]) -> Manifest:
     wanted = set(subjects)
     return replace(manifest, cases=tuple(case for case in manifest.cases if case.subject in wanted))
+
+
+def moved(manifest: Manifest, old: Path, new: Path) -> Manifest:
+    """The same manifest after its folder was renamed; hashes are relative to the root and stay valid."""
+    cases = tuple(
+        replace(
+            case,
+            images=tuple(new / path.relative_to(old) for path in case.images),
+            mask=None if case.mask is None else new / case.mask.relative_to(old),
+        )
+        for case in manifest
+    )
+    return replace(manifest, root=new, cases=cases)

@@ -13,9 +13,9 @@ from torch import Tensor
 from medgen.dataset import Batch
 from medgen.errors import ResourceError
 from medgen.memory import available_memory
-from medgen.models import ModelConfig, ScanModel, build
+from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.catalogue import build
 from medgen.precision import precision_of
-from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy
 from medgen.training import TrainingConfig, device_of
 
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -23,11 +23,11 @@ _MIB, _GIB = 1 << 20, 1 << 30
 _PER_VOXEL = 8192
 # Voxels of a stand-in: large enough that the time per voxel is that of the real thing, small enough for any machine.
 _STAND_IN = 48**3
-_FLOAT = 4
+FLOAT_BYTES = 4
 # Weights, gradients, two moments of Adam, moving average.
-_COPIES = 5
+WEIGHT_COPIES = 5
 # Gradients of activations and work space of convolutions, on top of the activations that the backward pass keeps.
-_WORKSPACE = 1.5
+WORKSPACE = 1.5
 
 
 @dataclass(frozen=True)
@@ -81,52 +81,22 @@ def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, 
     def step() -> float:
         kept = 0.0
         for phase, parameters in model.phases().items():
-            counter = _Kept(parameters)
-            with precision.autocast(), torch.autograd.graph.saved_tensors_hooks(counter, _unchanged):
+            counter = KeptForBackward(parameters)
+            with precision.autocast(), torch.autograd.graph.saved_tensors_hooks(counter, unchanged):
                 loss = model.loss(phase, data)["loss"]
             torch.autograd.backward(loss, inputs=parameters)
             kept = max(kept, counter.total)
         return kept
 
-    seconds, kept = _timed(step, where)
+    seconds, kept = timed_step(step, where)
     ratio = training.batch_size * math.prod(settings.shape) / (batch * math.prod(small.shape))
     parameters = parameters_of(settings, model)
     return Cost(
         parameters=parameters,
         seconds=seconds * ratio * training.steps,
-        bytes=_COPIES * _FLOAT * parameters + _WORKSPACE * kept * ratio,
+        bytes=WEIGHT_COPIES * FLOAT_BYTES * parameters + WORKSPACE * kept * ratio,
         step_seconds=seconds * ratio,
     )
-
-
-def segmenter_cost(
-    config: SegmenterConfig, channels: int, classes: int, shape: Sequence[int], device: str = "auto"
-) -> Cost:
-    """Cost of training one segmenter, measured as in :func:`training_cost`."""
-    where = device_of(device)
-    precision = precision_of(config.precision, where)
-    small, batch = stand_in(shape), min(config.batch_size, 2)
-    with torch.random.fork_rng(devices=[]):
-        network = UNet(config, channels, classes).to(where).train()
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand((batch, channels, *small), generator=generator).to(where)
-    target = torch.randint(0, classes, (batch, *small), generator=generator).to(where)
-    own = list(network.parameters())
-
-    def step() -> float:
-        counter = _Kept(own)
-        with torch.autograd.graph.saved_tensors_hooks(counter, _unchanged):
-            with precision.autocast():
-                scores = network(image)
-            loss = dice_cross_entropy(scores, target)
-        torch.autograd.backward(loss, inputs=own)
-        return counter.total
-
-    seconds, kept = _timed(step, where)
-    ratio = config.batch_size * math.prod(shape) / (batch * math.prod(small))
-    parameters = sum(parameter.numel() for parameter in own)
-    memory = (_COPIES - 1) * _FLOAT * parameters + _WORKSPACE * kept * ratio
-    return Cost(parameters, seconds * ratio * config.steps, memory, seconds * ratio)
 
 
 def check_memory(settings: ModelConfig, training: TrainingConfig, device: str, cases: int, n_labels: int = 0) -> None:
@@ -146,7 +116,7 @@ def check_memory(settings: ModelConfig, training: TrainingConfig, device: str, c
     """
     where = device_of(device)
     voxels = math.prod(settings.shape)
-    cohort = cases * voxels * (_FLOAT * settings.in_channels + 2)
+    cohort = cases * voxels * (FLOAT_BYTES * settings.in_channels + 2)
     main = int(1024 * available_memory()) * _MIB
     free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else main
     advice = "a smaller preprocess.shape or a coarser preprocess.spacing, or set check_resources=false to try anyway"
@@ -207,7 +177,7 @@ def describe_training(name: str, cost: Cost, trainings: int = 1) -> str:
 def describe_memory(values: int) -> str:
     """Line for a cohort of ``values`` float32 numbers kept in memory, beside what this machine has free."""
     free = 1024 * available_memory()
-    return f"cohort in memory: {values * _FLOAT / _MIB:.0f} MiB (free on this machine: {free:.0f} MiB)"
+    return f"cohort in memory: {values * FLOAT_BYTES / _MIB:.0f} MiB (free on this machine: {free:.0f} MiB)"
 
 
 def minutes(seconds: float) -> str:
@@ -219,7 +189,7 @@ def minutes(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-class _Kept:
+class KeptForBackward:
     """Counts what autograd keeps for the backward pass, every memory block once, parameters not at all."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -227,6 +197,7 @@ class _Kept:
         self.total = 0.0
 
     def __call__(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that autograd is about to keep, and hand it on."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.seen:
             self.seen.add(storage.data_ptr())
@@ -234,11 +205,12 @@ class _Kept:
         return tensor
 
 
-def _unchanged(tensor: Tensor) -> Tensor:
+def unchanged(tensor: Tensor) -> Tensor:
+    """A kept tensor as the backward pass gets it back."""
     return tensor
 
 
-def _timed(step: Callable[[], float], device: torch.device) -> tuple[float, float]:
+def timed_step(step: Callable[[], float], device: torch.device) -> tuple[float, float]:
     """Seconds of the second of two steps, and what they return; random streams are left as they were."""
     seconds = kept = 0.0
     cuda = [device] if device.type == "cuda" else []

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.errors import DataError, MedgenError
+from medgen.prepared import Prepared
+from medgen.preprocess import Preprocess
 from medgen.processes import thread_pool
 from medgen.registration import register_affine
+from medgen.volume import Grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -237,3 +241,18 @@ def _prepare(
     if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
         return Failure(case.id, f"label numbers run up to {labels.max()}; expected 0 to 255")
     return prepared, labels.astype(np.uint8)
+
+
+def prepared_record(dataset: Dataset, row: int, spacing: Sequence[float]) -> Prepared:
+    """How a scan of a data set goes back to its own grid; made-up data has none but the model grid.
+
+    Args:
+        dataset: Prepared scans.
+        row: Which of them.
+        spacing: Voxel size of the model grid in mm.
+    """
+    if dataset.prepared:
+        return dataset.prepared[row]
+    grid = Grid(dataset.shape, np.diag([*spacing, 1.0]))
+    image = dataset.images[row].cpu().numpy()
+    return Prepared(image, dataset.foregrounds[row, 0].cpu().numpy() > 0, grid, grid, ((0.0, 1.0),) * dataset.channels)

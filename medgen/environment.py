@@ -19,6 +19,7 @@ from typing import NamedTuple
 import medgen
 from medgen import journal
 from medgen.memory import available_memory
+from medgen.plain_text import printable
 
 PACKAGES = ("torch", "monai", "mlflow", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK")
 _GIB = 1 << 30
@@ -195,4 +196,4 @@ def _store(out: Path) -> Check:
     uri = journal.store_uri(out)
     fine = not uri.startswith(("file:", "/", "./"))
     hint = "" if fine else "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
-    return Check("MLflow store", f"{journal.printable(uri)} ({origin})", fine, hint)
+    return Check("MLflow store", f"{printable(uri)} ({origin})", fine, hint)

@@ -180,3 +180,11 @@ def otsu_threshold(values: NDArray[Any], bins: int = 256) -> float:
         between = lower * upper * (mass / lower - (mass[-1] - mass) / upper) ** 2
     between[~np.isfinite(between)] = -1
     return float(centres[between.argmax()])
+
+
+def foreground_box(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """First and last voxel of the foreground along each axis; of the whole grid if there is none."""
+    where = np.argwhere(foreground)
+    if not len(where):
+        return np.zeros(3, dtype=int), np.array(foreground.shape) - 1
+    return where.min(axis=0), where.max(axis=0)

@@ -21,8 +21,9 @@ import yaml
 
 from medgen import environment, files
 from medgen.errors import DataError
-from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, printable, scrub, store_uri
+from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, store_uri
 from medgen.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
+from medgen.plain_text import printable, scrub
 
 __all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]
 

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from medgen import tracking
-from medgen.account import account
 from medgen.anomaly import contamination, kept
 from medgen.anomaly.comparing import Comparison
 from medgen.anomaly.detectability import detectability
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import Measurement
+from medgen.anomaly.groups import CSV_COLUMNS as GROUP_COLUMNS
+from medgen.anomaly.groups import csv_rows, groups_of
 from medgen.anomaly.leverage import leverage
 from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
-from medgen.cases import Manifest, kfold_subjects, split_subjects, write_splits
-from medgen.costs import check_memory, describe_memory, describe_training, training_cost
+from medgen.cases import Manifest, kfold_subjects, write_splits
+from medgen.costs import check_memory
 from medgen.dataset import Dataset, Failure, prepare_dataset
-from medgen.errors import ConfigError
 from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ScanModel, settings_for
+from medgen.models.base import ScanModel
+from medgen.models.catalogue import settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
 
 from . import names
+from .anomaly_cohort import check_implants, split
 from .anomaly_outputs import write_calibration
 from .anomaly_report import Checks, run_report
-from .anomaly_score import score
 from .anomaly_sections import write_detectability
-from .anomaly_sections_groups import COLUMNS as GROUP_COLUMNS
-from .anomaly_sections_groups import csv_rows, groups_of
 from .anomaly_settings import AnomalyRunConfig, refuse
 from .anomaly_test_scans import evaluate
 from .anomaly_training import trained, training_digest
 from .labelled import check_labelled
 from .progress import Tick, bars
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
-
-__all__ = ["AnomalyRunConfig", "plan", "run", "score"]
 
 
 def run(
@@ -121,11 +117,11 @@ def _intake(
     manifest = load_cohort(config.data, config.cohort)
     names.warn(manifest.named_by_folders)
     check_labelled(config.models.values(), manifest)
-    parts = _parts(config, manifest)
+    parts = split(config, manifest)
     with bars(progress) as tick:
         manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    _check_implants(config, recipe)
+    check_implants(config, recipe)
     _check_resources(config, recipe, manifest)
     names.announce(manifest)
     folds = kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
@@ -151,88 +147,6 @@ def _calibrated(
     """The detector from the development scans that take part in the calibration."""
     folds = [[case for case in fold if case in set(healthy.ids)] for fold in held_out]
     return AnomalyDetector.fit(healthy, folds, models, config.anomaly, recipe, template, progress=tick)
-
-
-def _parts(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
-    """Development and test cases, after a look at whether they can support what the configuration asks for.
-
-    Raises:
-        CalibrationError: If the target false-positive rate needs more development subjects.
-        ConfigError: If an excluded case is no development case, so that nothing would be excluded.
-    """
-    parts = split_subjects(
-        manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
-    )
-    known = {case.id for case in parts["development"]}
-    strangers = [case for case in config.exclude if case not in known]
-    if strangers:
-        raise ConfigError(
-            f"exclude: {strangers[0]!r} is no development case of this run; expected ids that splits.csv lists under a "
-            "fold (contamination.csv names those that stand out), in double quotes where they begin with a zero"
-        )
-    kept = {case.subject for case in parts["development"] if case.id not in set(config.exclude)}
-    if len(kept) < 2 * config.anomaly.folds and config.exclude:
-        raise ConfigError(
-            f"exclude: {len(config.exclude)} of {len(known)} development scans leave {len(kept)} subjects; expected at "
-            f"least {2 * config.anomaly.folds} for {config.anomaly.folds} folds; exclude fewer"
-        )
-    config.anomaly.check_subjects(len(kept))
-    return parts
-
-
-def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
-    """What a run would do and cost: the lines of ``--dry-run``.
-
-    Raises:
-        MedgenError: If the run would refuse configuration, data, further inputs or output folder.
-    """
-    refuse(config, resume=resume, overwrite=overwrite)
-    manifest = load_cohort(config.data, config.cohort)
-    check_labelled(config.models.values(), manifest)
-    if resume:
-        check_cohort(config.out, manifest.with_hashes(config.workers))
-    parts = _parts(config, manifest)
-    subjects = len(parts["development"].subjects)
-    channels = len(next(iter(manifest)).read_image().data)
-    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
-    _check_implants(config, recipe)
-    voxels = math.prod(recipe.shape)
-    trainings = []
-    for own in config.models.values():
-        settings = settings_for(own.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
-        estimate = training_cost(settings, own.training, config.device, getattr(settings, "n_labels", 0))
-        trainings.append(describe_training(settings.family, estimate, config.anomaly.folds))
-    copies = 1 + config.evaluation.per_scan
-    return [
-        *account(manifest),
-        f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {subjects} subjects in "
-        f"{config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
-        f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",
-        describe_memory(len(manifest) * voxels * (channels + 1)),
-        *trainings,
-        f"test: {copies * len(parts['test'])} scans, {config.evaluation.per_scan} implanted copies of each healthy one",
-        *_plan_detectability(config, len(parts["test"].subjects)),
-        f"output: {config.out}",
-        tracking.place(config.out),
-    ]
-
-
-def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
-    """Refuse implants that are larger than what the grid covers, before anything is trained to find them."""
-    side = min(steps * step for steps, step in zip(recipe.shape, recipe.spacing, strict=True))
-    settings = {"evaluation.radius_mm": config.evaluation, "anomaly.validation.radius_mm": config.anomaly.validation}
-    if wrong := [name for name, own in settings.items() if 2 * own.radius_mm[1] > side]:
-        fitting = f"[{side / 20:.2g},{side / 8:.2g}]"
-        raise ConfigError(
-            f"implants of up to {2 * settings[wrong[0]].radius_mm[1]:g} mm across do not fit a grid of {side:.3g} mm; "
-            "set " + " ".join(f"{name}={fitting}" for name in wrong)
-        )
-
-
-def _plan_detectability(config: AnomalyRunConfig, subjects: int) -> list[str]:
-    if not config.detectability.enabled:
-        return []
-    return [f"minimum detectable lesion: at most {config.detectability.measurements(subjects)} more scans scored"]
 
 
 def _prepare(

@@ -12,13 +12,13 @@ from pydantic import Field
 from medgen import io
 from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.summary import as_json
-from medgen.audit import sha256_of, write_inputs
 from medgen.config import Config
 from medgen.errors import DataError, GeometryError
 from medgen.files import write_csv, write_json
 from medgen.layouts import read_table
 from medgen.masks import read_labels
 from medgen.metrics.bootstrap import Interval
+from medgen.outputs import sha256_of, write_inputs
 from medgen.report.curves import interval_plot
 from medgen.report.html import Report, fmt
 from medgen.volume import Volume

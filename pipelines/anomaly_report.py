@@ -18,7 +18,7 @@ from medgen.anomaly.evaluation import HEALTHY, TestScan
 from medgen.anomaly.groups import GroupRow
 from medgen.anomaly.leverage import Leverage
 from medgen.anomaly.pseudohealthy import as_seen
-from medgen.anomaly.registry import registered
+from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.screening import Screening
 from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.cases import Manifest
@@ -37,7 +37,7 @@ from .anomaly_sections_groups import groups_section
 from .anomaly_words import compared_words, found_words, scan_words
 
 if TYPE_CHECKING:
-    from .anomaly import AnomalyRunConfig
+    from .anomaly_settings import AnomalyRunConfig
 
 LIMITS_TEXT = """
 - The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,

@@ -13,10 +13,10 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
-from medgen.audit import sha256_of, write_inputs
 from medgen.config import Config, parse_config
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.layouts import Fill, Slices, exists
+from medgen.outputs import sha256_of, write_inputs
 from medgen.prepared import Prepared
 from medgen.training import device_of
 

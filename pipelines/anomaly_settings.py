@@ -96,7 +96,7 @@ class AnomalyRunConfig(RunConfig):
         if not exists(self.data):
             return self  # a run refuses it at once, and need not import torch for that
         # Known families only from here on: torch is imported to look at their settings.
-        from medgen.models import check_settings
+        from medgen.models.catalogue import check_settings
 
         for own in self.models.values():
             check_settings(own.model, _ANY_SHAPE)
@@ -123,7 +123,7 @@ def refuse(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = 
     """
     preflight(config, resume=resume, overwrite=overwrite)
     from medgen.anomaly.ensemble import check_scores
-    from medgen.models import family_class
+    from medgen.models.catalogue import family_class
 
     check_scores([family_class(own.model["family"]) for own in config.models.values()], config.anomaly)
     config.evaluation.check_masks()

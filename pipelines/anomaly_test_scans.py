@@ -21,7 +21,7 @@ from .progress import Tick
 from .runfolder import RunFolder
 
 if TYPE_CHECKING:
-    from .anomaly import AnomalyRunConfig
+    from .anomaly_settings import AnomalyRunConfig
 
 
 def evaluate(

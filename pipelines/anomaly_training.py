@@ -9,7 +9,8 @@ from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.dataset import Dataset
 from medgen.files import read_json, sha256_json, write_json
-from medgen.models import ScanModel, build, settings_for
+from medgen.models.base import ScanModel
+from medgen.models.catalogue import build, settings_for
 from medgen.preprocess import Preprocess
 from medgen.seeds import derive
 from medgen.training import device_of, fit
@@ -17,7 +18,7 @@ from medgen.training import device_of, fit
 from .runfolder import RunFolder
 
 if TYPE_CHECKING:
-    from .anomaly import AnomalyRunConfig
+    from .anomaly_settings import AnomalyRunConfig
 
 Histories = dict[str, list[dict[str, float]]]
 LOSSES = "training.json"

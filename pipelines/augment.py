@@ -8,17 +8,20 @@ from medgen import tracking
 from medgen.cases import Manifest
 from medgen.files import write_json
 from medgen.layouts import load_cohort
+from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.usefulness import Usefulness
 
 from . import names
 from .augment_audit import audit_stage
-from .augment_fidelity import FidelityResults, measure_fidelity, read_feature_file
+from .augment_export import export
+from .augment_fidelity import measure_fidelity, read_feature_file
+from .augment_generate import generate
 from .augment_intake import admit
 from .augment_plan import decide, plan
 from .augment_report import Results, build_report, metrics_of, printed, verdict_of
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import begin, export, generate
+from .augment_stages import begin
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
 from .preflight import preflight

@@ -13,8 +13,9 @@ from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.filter_store import FOLDER, FilterState, save_filter
 from medgen.synthesis.memorisation import audit_pool
 
+from .augment_generate import Generated, write_rejections
 from .augment_settings import AugmentRunConfig
-from .augment_stages import Generated, Prepared, label_names, write_rejections
+from .augment_stages import Prepared, label_names
 from .progress import bars
 from .runfolder import RunFolder
 

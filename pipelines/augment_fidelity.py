@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +18,12 @@ from medgen.synthesis.fidelity import (
     auditor_features,
     compare,
     describe,
-    plain_fidelity,
 )
+from medgen.synthesis.fidelity_results import ALL, HELD_OUT, TRAINING, FidelityResults
 
+from .augment_generate import Generated
 from .augment_settings import AugmentRunConfig
-from .augment_stages import Generated, Prepared
+from .augment_stages import Prepared
 from .progress import bars
 from .runfolder import RunFolder
 
@@ -34,35 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-TRAINING, HELD_OUT, ALL = "training", "held-out", "all backends"
 # A held-out part that cannot be split into two halves of two subjects has no floor.
 _FEWEST_SUBJECTS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class FidelityResults:
-    """What the stage has found.
-
-    Attributes:
-        comparisons: Of each backend with enough accepted scans, and of all of them, with training and held-out scans.
-        described: Set of scans → its numbers, for the figure.
-        short: Backend → accepted scans, where these are too few.
-        fewest: How many would be enough.
-        source: What the features are, in words.
-    """
-
-    comparisons: tuple[Fidelity, ...]
-    described: Mapping[str, Described]
-    short: Mapping[str, int]
-    fewest: int
-    source: str
-
-    def plain(self) -> dict[str, Any]:
-        """For ``metrics.json``: synthetic set → real set → numbers."""
-        table: dict[str, Any] = {}
-        for item in self.comparisons:
-            table.setdefault(item.synthetic, {})[item.real] = plain_fidelity(item)
-        return {"features": self.source, "too_few_scans": dict(self.short), "comparisons": table}
 
 
 def read_feature_file(config: AugmentRunConfig, prepared: Prepared) -> FeatureTable | None:

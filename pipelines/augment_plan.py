@@ -20,21 +20,16 @@ from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocess import Preprocess
 from medgen.recipe import fit_preprocess
 from medgen.synthesis.backends import available, backend_class
-from medgen.synthesis.estimates import (
-    Estimate,
-    Outline,
-    filter_estimate,
-    sampling_estimate,
-    segmenter_estimate,
-)
+from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.labelkinds import label_facts
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, route
+from medgen.synthesis.stage_estimates import filter_estimate, sampling_estimate
 
 from .augment_intake import admit
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
-from .augment_value import study_estimate
+from .augment_study import study_estimate
 from .preflight import preflight
 from .runfolder import check_cohort
 

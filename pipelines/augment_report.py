@@ -17,16 +17,17 @@ from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.seeds import numpy_rng
 from medgen.synthesis.audit_results import Audit
-from medgen.synthesis.base import Backend, Sources
+from medgen.synthesis.base import Backend
 from medgen.synthesis.consensus import Consensus
+from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.verdict import listed
 from medgen.volume import Grid, Volume
 
 from . import names
-from .augment_fidelity import FidelityResults
 from .augment_plan import Plan
 from .augment_sections_audit import audit_section, printed_audit
 from .augment_sections_fidelity import fidelity_lines, section_fidelity

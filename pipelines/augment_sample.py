@@ -21,8 +21,8 @@ from medgen.synthesis.memorisation import audit_pool
 from medgen.synthesis.sampling import Pool, sample_pool
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 
+from .augment_generate import rejections
 from .augment_sections_audit import printed_audit
-from .augment_stages import rejections
 from .progress import bars
 from .runfolder import RunSummary
 

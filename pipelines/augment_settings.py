@@ -16,7 +16,7 @@ from medgen.synthesis.consensus import ConsensusConfig
 from medgen.synthesis.fidelity import FidelityConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
-from medgen.synthesis.value import ValueConfig
+from medgen.synthesis.value_config import ValueConfig
 
 from .runfolder import RunConfig
 

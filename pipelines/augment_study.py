@@ -11,14 +11,17 @@ from medgen.preprocess import Preprocess
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.blind import blind_dice
+from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.tables import METRICS
 from medgen.synthesis.undecided import Learning
-from medgen.synthesis.value import Material, Row, TestSet, ValueConfig, run_study
+from medgen.synthesis.value import Material, Row, TestSet, run_study
+from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import judge
 
+from .augment_generate import Generated, generate
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
-from .augment_stages import Generated, Prepared, generate
+from .augment_stages import Prepared
 from .augment_value_report import StudyResults
 from .progress import bars
 from .runfolder import RunFolder
@@ -171,3 +174,16 @@ def write_value(folder: RunFolder, rows: Sequence[Row]) -> None:
         cell = dict(zip(_CELLS, key, strict=False))
         summary.append({**cell, **means, **shared, "cases": len({row["case"] for row in members})})
     write_csv(folder.out / "value.csv", summary, _CELLS)
+
+
+def study_cells(config: LabelledRunConfig) -> int:
+    """Segmenters that a study trains."""
+    value = config.value
+    ordinary = sum(Arm.parse(name).source is None for name in value.arms)
+    extra = len(set(value.real_only) - set(value.subjects))
+    return (len(value.subjects or (0,)) * len(value.arms) + extra * ordinary) * value.seeds
+
+
+def study_estimate(config: LabelledRunConfig, outline: Outline) -> Estimate:
+    """What the study takes in computing time, measured on a few steps; ``workers`` cells share it on a CPU."""
+    return segmenter_estimate("value study", config.value.segmenter, outline, config.device, study_cells(config))

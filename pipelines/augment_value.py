@@ -19,7 +19,7 @@ from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
 from medgen.report.html import Report
 from medgen.synthesis.arms import SYNTHETIC, Arm
-from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
+from medgen.synthesis.estimates import Outline
 from medgen.synthesis.foreign import Foreign, check_foreign, check_run, guard_labels, read_foreign, read_run, together
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts
@@ -29,7 +29,7 @@ from . import names
 from .augment_intake import admit
 from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, begin, split
-from .augment_study import judged, run_cells, track_verdict, write_value
+from .augment_study import judged, run_cells, study_estimate, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .preflight import preflight
 from .runfolder import RunFolder, RunSummary, check_cohort, open_run
@@ -255,16 +255,3 @@ def plan(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = Fals
         f"output: {config.out}",
         tracking.place(config.out),
     ]
-
-
-def study_cells(config: LabelledRunConfig) -> int:
-    """Segmenters that a study trains."""
-    value = config.value
-    ordinary = sum(Arm.parse(name).source is None for name in value.arms)
-    extra = len(set(value.real_only) - set(value.subjects))
-    return (len(value.subjects or (0,)) * len(value.arms) + extra * ordinary) * value.seeds
-
-
-def study_estimate(config: LabelledRunConfig, outline: Outline) -> Estimate:
-    """What the study takes in computing time, measured on a few steps; ``workers`` cells share it on a CPU."""
-    return segmenter_estimate("value study", config.value.segmenter, outline, config.device, study_cells(config))

@@ -12,7 +12,7 @@ from medgen.ordinary import available, describe
 from medgen.report.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
 from medgen.synthesis.arms import STANDARD, Arm
-from medgen.synthesis.value import ValueConfig
+from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import Judgement, Role
 
 from .runfolder import RunFolder

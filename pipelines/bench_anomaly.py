@@ -19,17 +19,18 @@ from medgen.anomaly.ranking import half
 from medgen.anomaly.screening import screen
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
-from medgen.audit import RECORD
 from medgen.cases import split_subjects
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import parse_config, read_yaml
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.files import read_json, write_json
 from medgen.layouts import load_cohort
+from medgen.outputs import RECORD
 from medgen.seeds import derive
 
 from . import anomaly, bench_report
+from .anomaly_settings import AnomalyRunConfig
 from .bench_cohorts import COHORTS
 from .bench_speed import Speed, measure_apart
 from .progress import Tick, bars
@@ -54,7 +55,7 @@ class Plan:
 
     cohort: str
     seed: int
-    config: anomaly.AnomalyRunConfig
+    config: AnomalyRunConfig
     peers: peers.PeerSettings
 
     @property
@@ -152,11 +153,11 @@ def _plan(cohort: str, seed: int, out: Path, data: Path, device: str, workers: i
     settings |= {"data": str(_data(cohort, data, out, quick)), "out": str(out / f"{cohort}-{seed}"), "seed": seed}
     settings |= {"device": device, "workers": workers}
     source = f"configuration of {cohort}"
-    config = parse_config(anomaly.AnomalyRunConfig, settings, source)
+    config = parse_config(AnomalyRunConfig, settings, source)
     if COHORTS[cohort] and (data / "lesions").is_dir():
         evaluation = dict(settings.get("evaluation", {}))
         evaluation |= {"kinds": [*config.evaluation.kinds, LESION], "masks": str(data / "lesions")}
-        config = parse_config(anomaly.AnomalyRunConfig, {**settings, "evaluation": evaluation}, source)
+        config = parse_config(AnomalyRunConfig, {**settings, "evaluation": evaluation}, source)
     # As many steps of as many scans, and steps as long, as a fold of our own main model.
     own = {"steps": config.training.steps, "batch_size": config.training.batch_size, "lr": config.training.lr}
     given = {**own, **tiny["peers"]}

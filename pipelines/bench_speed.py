@@ -55,7 +55,7 @@ def measure(model: Path, scan: Path) -> Speed:
 
     from medgen import io
     from medgen.anomaly.ensemble import inputs_for
-    from medgen.anomaly.registry import get
+    from medgen.anomaly.score_catalogue import get
     from medgen.anomaly.storage import from_artifact
     from medgen.artifact import TrainedModel
     from medgen.training import device_of

@@ -49,10 +49,12 @@ def anomaly_run(
 
     settings = told.parse(AnomalyRunConfig)
     refuse(settings, resume=resume, overwrite=overwrite)
+    if dry_run:
+        from .anomaly_plan import plan as planned
+
+        plan(planned(settings, resume=resume, overwrite=overwrite))
     from . import anomaly as pipeline
 
-    if dry_run:
-        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
 

@@ -73,7 +73,7 @@ def data_simulate(
     spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
 ) -> None:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
-    from medgen.cohorts import simulate
+    from medgen.cohorts.simulation import simulate
 
     with bar("simulating") as progress:
         manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=progress)

@@ -6,11 +6,12 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
 from medgen.errors import ConfigError
 
 from . import anomaly, augment
+from .anomaly_settings import AnomalyRunConfig
 from .progress import bars
 from .runfolder import RunSummary
 
@@ -42,7 +43,7 @@ def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummar
     configs = Path(str(files("medgen.configs")))
     common = [f"data={cohort}", f"device={device}"]
     settings = load_config(
-        anomaly.AnomalyRunConfig, configs / "anomaly" / "simulated.yaml", [*common, f"out={out / 'anomaly'}"]
+        AnomalyRunConfig, configs / "anomaly" / "simulated.yaml", [*common, f"out={out / 'anomaly'}"]
     )
     first = anomaly.run(settings, resume=False, overwrite=overwrite, progress=progress)
     labelled = load_config(

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from medgen.cases import Manifest
 from medgen.errors import DataError
-from medgen.models import family_class
 from medgen.models.base import DrawsLabels, PaintsLabels
+from medgen.models.catalogue import family_class
 
 
 class HasModel(Protocol):

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import Field
 
-from medgen.audit import RECORD
 from medgen.cases import Manifest
 from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError, DataError
 from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
-from medgen.journal import scrub
 from medgen.layouts import CohortConfig, read_table
+from medgen.outputs import RECORD
+from medgen.plain_text import scrub
 from medgen.registrations import KeptRegistrations
 from medgen.tracking import MAY_CHANGE, config_digest
 
@@ -154,7 +154,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
         sweep(out)
         write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
         yield RunFolder(out)
-        from medgen.audit import write_outputs_record
+        from medgen.outputs import write_outputs_record
 
         write_outputs_record(out)
         # A finished run needs its checkpoints no more: the artifact holds the weights.

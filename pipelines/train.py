@@ -15,8 +15,8 @@ from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
-from medgen.models import ModelConfig, build, settings_for
-from medgen.models.base import GenerativeModel
+from medgen.models.base import GenerativeModel, ModelConfig
+from medgen.models.catalogue import build, settings_for
 from medgen.preprocess import Template, build_template
 from medgen.registration import register_affine
 from medgen.registrations import Register

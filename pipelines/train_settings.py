@@ -36,7 +36,7 @@ class TrainRunConfig(RunConfig):
     def _consistent(self) -> TrainRunConfig:
         check_family(self.model)
         # A known family only from here on: torch is imported to look at its settings.
-        from medgen.models import check_settings
+        from medgen.models.catalogue import check_settings
 
         check_settings(self.model, self.preprocess.shape)
         if bool(self.training.validate_every) != bool(self.validation):

@@ -8,7 +8,7 @@ import torch
 from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.errors import ArtifactError
 from medgen.files import sha256_json
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.preprocess import Preprocess, Template
 from medgen.volume import Grid, Volume
 

@@ -14,7 +14,7 @@ from medgen.checkpoint import CHECKPOINT
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import augmented, batch_indices, learning_rate
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.training import Terminated, TrainingConfig, device_of, fit
 
 SHAPE = (8, 12, 8)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.ranking import Ranked, Resampler
-from medgen.anomaly.registry import get
+from medgen.anomaly.score_catalogue import get
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.interval import Interval
 

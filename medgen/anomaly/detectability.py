@@ -168,7 +168,8 @@ def detectability(
         seed: Seed of the run.
         progress: Called with (what, done, total).
     """
-    from medgen.anomaly.heat_scores import prepared_record, truth_on_own_grid
+    from medgen.anomaly.heat_scores import truth_on_own_grid
+    from medgen.dataset import prepared_record
 
     rows = [test.subjects.index(subject) for subject in dict.fromkeys(test.subjects)]
     copies = min(config.per_cell, len(rows))

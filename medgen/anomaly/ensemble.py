@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from medgen.anomaly import calibration
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
-from medgen.anomaly.registry import Inputs, State, get, registered
+from medgen.anomaly.registry import Inputs, State
+from medgen.anomaly.score_catalogue import get, registered
 from medgen.anomaly.settings import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.smoothing import Smoother
 from medgen.errors import ConfigError
-from medgen.models import ScanModel
+from medgen.models.base import ScanModel
 
 
 @dataclass(frozen=True, eq=False)

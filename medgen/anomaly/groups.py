@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from medgen.anomaly.evaluation import HEALTHY, Measurement
+
+if TYPE_CHECKING:
+    from medgen.anomaly.detector import AnomalyDetector
+    from medgen.cases import Manifest
+    from medgen.dataset import Dataset
+
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -110,3 +120,27 @@ def group_rows(cases: Iterable[Case], p_values: Mapping[str, float], target: flo
             k, n = sum(flags), len(flags)
             rows.append(GroupRow(column, group, source, n, k, binomial_interval(k, n)))
     return rows
+
+
+CSV_COLUMNS = ("column", "group", "source", "subjects", "flagged", "fpr", "low", "high")
+
+
+def groups_of(
+    manifest: Manifest, measurements: Sequence[Measurement], detector: AnomalyDetector, development: Dataset
+) -> list[GroupRow]:
+    """Rows for held-out healthy subjects, then for development subjects ranked among each other."""
+    name, target = detector.config.scan_score, detector.config.calibration.target_fpr
+    tested: dict[str, float] = {}
+    for item in measurements:
+        if item.kind == HEALTHY:
+            tested[item.subject] = min(item.p_values[name], tested.get(item.subject, 1.0))
+    # The calibration holds one score per subject, in this order.
+    subjects = list(dict.fromkeys(development.subjects))
+    ranked = dict(zip(subjects, out_of_fold_p(detector.calibration.scores[name]).tolist(), strict=True))
+    return [*group_rows(manifest, tested, target, TEST), *group_rows(manifest, ranked, target, DEVELOPMENT)]
+
+
+def csv_rows(rows: Sequence[GroupRow]) -> list[dict[str, Any]]:
+    """Lines of ``groups.csv``."""
+    values = [(r.column, r.group, r.source, r.subjects, r.flagged, r.fpr.estimate, r.fpr.low, r.fpr.high) for r in rows]
+    return [dict(zip(CSV_COLUMNS, line, strict=True)) for line in values]

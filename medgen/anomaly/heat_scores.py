@@ -7,17 +7,15 @@ is the one that decides whether there is a finding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.dataset import Dataset
 from medgen.prepared import Prepared
 from medgen.preprocess import Preprocess
-from medgen.volume import Grid, Volume
+from medgen.volume import Volume
 
 # One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.
 CLUSTER_HEAT = 2.0
@@ -64,21 +62,6 @@ def heat_scores(heatmap: Volume, top_fraction: float) -> dict[str, float]:
         "mean": float(inside.mean(dtype=np.float64)),
         "cluster": _cluster_mass(data) * heatmap.grid.voxel_volume / 1000,
     }
-
-
-def prepared_record(dataset: Dataset, row: int, spacing: Sequence[float]) -> Prepared:
-    """How a scan of a data set goes back to its own grid; made-up data has none but the model grid.
-
-    Args:
-        dataset: Prepared scans.
-        row: Which of them.
-        spacing: Voxel size of the model grid in mm.
-    """
-    if dataset.prepared:
-        return dataset.prepared[row]
-    grid = Grid(dataset.shape, np.diag([*spacing, 1.0]))
-    image = dataset.images[row].cpu().numpy()
-    return Prepared(image, dataset.foregrounds[row, 0].cpu().numpy() > 0, grid, grid, ((0.0, 1.0),) * dataset.channels)
 
 
 def _cluster_mass(data: NDArray[np.float32]) -> float:

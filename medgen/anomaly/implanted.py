@@ -156,7 +156,7 @@ def scans_to_test(
     Raises:
         DataError: If no image in the folder of masks is a lesion mask.
     """
-    from medgen.anomaly.heat_scores import prepared_record
+    from medgen.dataset import prepared_record
 
     shapes = [] if config.masks is None else lesion_masks(config.masks)
     usable: dict[Path, bool] = {}

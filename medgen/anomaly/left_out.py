@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly.corruption_kinds import DEFAULT
-from medgen.anomaly.registry import Inputs, State, get
+from medgen.anomaly.registry import Inputs, State
+from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.smoothing import smooth
 from medgen.dataset import Dataset
 

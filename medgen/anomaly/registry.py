@@ -14,8 +14,7 @@ from torch import Tensor
 
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError
-from medgen.models import ScanModel
-from medgen.models.base import HasLatent, Reconstructs
+from medgen.models.base import HasLatent, Reconstructs, ScanModel
 
 # Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
 _CHUNK = 8
@@ -155,7 +154,7 @@ class Score:
         return np.asarray(self.function(inputs, state), dtype=np.float32)
 
 
-_SCORES: dict[str, Score] = {}
+SCORES: dict[str, Score] = {}
 
 
 def score(
@@ -176,34 +175,9 @@ def score(
     """
 
     def register(function: Scorer) -> Scorer:
-        if name in _SCORES:
+        if name in SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
-        _SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, shares, function)
+        SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, shares, function)
         return function
 
     return register
-
-
-def registered(level: Level | None = None) -> dict[str, Score]:
-    """All registered scores by name, in order of registration, of one level or of both."""
-    # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly import baselines, latent_scores, local_scores, reconstruction, scores
-
-    assert baselines
-    assert latent_scores
-    assert local_scores
-    assert scores
-    assert reconstruction
-    return {name: entry for name, entry in _SCORES.items() if level in (None, entry.level)}
-
-
-def get(name: str) -> Score:
-    """The score of that name.
-
-    Raises:
-        ConfigError: If there is none; the message lists the known names.
-    """
-    known = registered()
-    if name not in known:
-        raise ConfigError(f"unknown score {name!r}; known scores: {', '.join(known)}")
-    return known[name]

@@ -67,7 +67,7 @@ class AnomalyConfig(Config):
             CalibrationError: If the target false-positive rate needs more subjects.
             ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
         """
-        from medgen.anomaly.registry import get
+        from medgen.anomaly.score_catalogue import get
 
         for name in self.fusion.channels:
             if get(name).level != "voxel":

@@ -13,7 +13,8 @@ from medgen.anomaly.ensemble import Calibration, Member
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
-from medgen.anomaly.registry import State, get
+from medgen.anomaly.registry import State
+from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.artifact import TrainedModel
 from medgen.config import parse_config

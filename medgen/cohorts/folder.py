@@ -6,10 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from medgen.cases import Manifest
 from medgen.errors import DataError
 
 
@@ -37,16 +35,3 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def moved(manifest: Manifest, old: Path, new: Path) -> Manifest:
-    """The same manifest after its folder was renamed; hashes are relative to the root and stay valid."""
-    cases = tuple(
-        replace(
-            case,
-            images=tuple(new / path.relative_to(old) for path in case.images),
-            mask=None if case.mask is None else new / case.mask.relative_to(old),
-        )
-        for case in manifest
-    )
-    return replace(manifest, root=new, cases=cases)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from medgen import files, io
 from medgen.cards import synthetic_card
-from medgen.cases import Case, Manifest
-from medgen.cohorts.folder import moved, new_folder
+from medgen.cases import Case, Manifest, moved
+from medgen.cohorts.folder import new_folder
 from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from medgen import io
 from medgen.cards import synthetic_card
-from medgen.cases import Case, Manifest
-from medgen.cohorts.folder import moved, new_folder
+from medgen.cases import Case, Manifest, moved
+from medgen.cohorts.folder import new_folder
 from medgen.cohorts.template import BrainTemplate, brain_template
 from medgen.errors import DataError
 from medgen.files import write_text

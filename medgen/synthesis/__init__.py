@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medgen.synthesis.backends import load_backend
-from medgen.synthesis.base import Backend, FitContext, Sources, Synthetic
+from medgen.synthesis.base import Backend, FitContext, Synthetic
 from medgen.synthesis.intensities import match_intensities
 from medgen.synthesis.ondemand import LiveDataset, MixedDataset, MixedStream, SyntheticDataset
+from medgen.synthesis.sources import Sources
 
 if TYPE_CHECKING:
     from medgen.synthesis.dictionary import RandSyntheticd

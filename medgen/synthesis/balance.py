@@ -9,7 +9,7 @@ import torch
 
 from medgen.dataset import Dataset, join
 from medgen.errors import DataError
-from medgen.synthesis.base import Sources
+from medgen.synthesis.sources import Sources
 
 
 def numbered(data: Dataset, labels: Sequence[int]) -> Dataset:

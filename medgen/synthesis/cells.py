@@ -30,7 +30,7 @@ from medgen.training import device_of
 from medgen.volume import Volume
 
 if TYPE_CHECKING:
-    from medgen.synthesis.value import ValueConfig
+    from medgen.synthesis.value_config import ValueConfig
 
 
 @dataclass(frozen=True, eq=False)

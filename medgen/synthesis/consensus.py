@@ -36,9 +36,9 @@ from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
-from medgen.synthesis.base import Sources
 from medgen.synthesis.labelbias import LabelBias, measure_bias
 from medgen.synthesis.members import Members, one_piece_labels, unpack_members
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 

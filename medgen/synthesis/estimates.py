@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from medgen.costs import describe_training, minutes, segmenter_cost, stand_in, training_cost
+from medgen.costs import describe_training, minutes, training_cost
 from medgen.errors import ConfigError
-from medgen.models import settings_for
 from medgen.models.base import ModelConfig
+from medgen.models.catalogue import settings_for
 from medgen.segmentation import SegmenterConfig
+from medgen.segmentation_cost import segmenter_cost
 from medgen.synthesis.labelkinds import LabelFacts
 from medgen.training import TrainingConfig
 
 if TYPE_CHECKING:
     from medgen.config import Config
-    from medgen.synthesis.filters import FilterConfig
 
-_FLOAT = 4
+FLOAT_BYTES = 4
 # A forward pass is about a third of a training step.
 _FORWARD = 1 / 3
 
@@ -55,7 +52,7 @@ class Outline:
     @property
     def cohort_bytes(self) -> int:
         """Memory of the training scans: float32 channels, labels and foreground of one byte."""
-        return (self.labelled + self.unlabelled) * self.voxels * (_FLOAT * self.channels + 2)
+        return (self.labelled + self.unlabelled) * self.voxels * (FLOAT_BYTES * self.channels + 2)
 
 
 @dataclass(frozen=True)
@@ -136,44 +133,3 @@ def segmenter_estimate(
     plural = "segmenter" if trainings == 1 else "segmenters"
     line = f"{name}: {trainings} {plural}, about {minutes(seconds)}, {cost.mebibytes:.0f} MiB"
     return Estimate(seconds, cost.bytes, (line,), cost.step_seconds * _FORWARD / config.batch_size)
-
-
-def filter_estimate(config: FilterConfig, outline: Outline, device: str) -> Estimate:
-    """Of fitting the filter; its ``sample_seconds`` are those of judging one scan."""
-    auditors = segmenter_estimate("filter", config.auditor, outline, device, trainings=2)
-    compare = gallery_seconds(outline)
-    # Every real scan is compared with every other one once.
-    scans = outline.labelled + outline.unlabelled
-    return Estimate(
-        auditors.seconds + scans * compare, auditors.bytes, auditors.lines, 2 * auditors.sample_seconds + compare
-    )
-
-
-def gallery_seconds(outline: Outline) -> float:
-    """Comparing one scan with all training scans, measured on a few small ones."""
-    from medgen.synthesis.copies import Gallery
-
-    shape, count = stand_in(outline.shape), 4
-    images = torch.rand(count, outline.channels, *shape, generator=torch.Generator().manual_seed(0))
-    gallery = Gallery(images, [str(n) for n in range(count)], [str(n) for n in range(count)])
-    start = time.perf_counter()
-    gallery.correlations(images[0])
-    seconds = time.perf_counter() - start
-    ratio = outline.voxels / math.prod(shape) * (outline.labelled + outline.unlabelled) / count
-    return seconds * max(ratio, 1.0)
-
-
-def sampling_estimate(
-    scans: int, attempts: float, backends: Mapping[str, Estimate], judge: Estimate, outline: Outline
-) -> Estimate:
-    """Of sampling and judging, if a third of the samples is refused; up to ``attempts`` per scan if more are."""
-    pool = scans * len(backends) * outline.voxels * (_FLOAT * outline.channels + 1)
-    once = sum(scans * (own.sample_seconds + judge.sample_seconds) for own in backends.values())
-    typical, worst = once * min(1.5, attempts), once * attempts
-    line = f"sampling: {scans} scans of each backend, about {minutes(typical)}, at most {minutes(worst)}"
-    return Estimate(typical, float(pool), (line,))
-
-
-def total_seconds(estimates: Sequence[Estimate]) -> float:
-    """Of several estimates."""
-    return sum(item.seconds for item in estimates)

@@ -10,7 +10,7 @@ from medgen import cards, files
 from medgen.errors import AuditError, DataError
 from medgen.intake import Intake
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
-from medgen.synthesis.base import Backend, Sources, guard, guard_split
+from medgen.synthesis.base import Backend
 from medgen.synthesis.layouts_out import (
     About,
     Layout,
@@ -22,6 +22,7 @@ from medgen.synthesis.layouts_out import (
 )
 from medgen.synthesis.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.sources import Sources, guard, guard_split
 from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
 from medgen.volume import Grid
 

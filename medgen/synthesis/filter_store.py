@@ -19,12 +19,12 @@ from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, MedgenError
 from medgen.intake import Intake
 from medgen.preprocess import Preprocess
-from medgen.synthesis.base import Sources
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.labelbounds import LabelBounds
 from medgen.synthesis.members import pack_segmenter, unpack_segmenter
 from medgen.synthesis.memorisation import AuditConfig
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import RECORD, Stored, load_stored
 
 FOLDER = "filter"

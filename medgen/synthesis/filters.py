@@ -20,11 +20,12 @@ from medgen.errors import DataError
 from medgen.metrics.segmentation import mean_dice
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.base import Sources, Synthetic, guard
+from medgen.synthesis.base import Synthetic
 from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
 from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, prediction_limits, truth, volume_ratio
 from medgen.synthesis.looks import Looks
 from medgen.synthesis.planted import chosen, likenesses
+from medgen.synthesis.sources import Sources, guard
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -219,3 +219,13 @@ def _bids(out: Path, about: About) -> list[Path]:
 def _tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     clean = ["\t".join(cell.replace("\t", " ") for cell in row) for row in (columns, *rows)]
     files.write_text(path, "\n".join(clean) + "\n")
+
+
+def original_labels(folder: Path) -> dict[int, int]:
+    """Label number in an exported cohort → number in the real masks, as its ``dataset.json`` says; else empty."""
+    path = folder / "dataset.json"
+    found = files.read_json(path) if path.is_file() else {}
+    declared = found.get("original_labels") if isinstance(found, dict) else None
+    if not isinstance(declared, Mapping):
+        return {}
+    return {int(mine): int(file) for mine, file in declared.items()}

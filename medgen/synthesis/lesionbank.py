@@ -15,8 +15,9 @@ from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.models.inpaint import dilate, fill_holes, measure_style
 from medgen.synthesis import lesions
-from medgen.synthesis.base import BackendConfig, Sources
+from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.labelkinds import focal_labels
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored
 from medgen.training import TrainingConfig
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from medgen.dataset import Dataset
 from medgen.fields import control_shape, expand, exponentiate, warp
+from medgen.foreground import foreground_box
 from medgen.seeds import numpy_rng
 
 _TOUCHING = np.ones((3, 3, 3))
@@ -90,14 +91,6 @@ def lesion_indices(numbers: NDArray[np.uint8], labels: Sequence[int]) -> NDArray
     table[list(labels)] = np.arange(1, len(labels) + 1)
     result: NDArray[np.uint8] = table[numbers]
     return result
-
-
-def foreground_box(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """First and last voxel of the foreground along each axis; of the whole grid if there is none."""
-    where = np.argwhere(foreground)
-    if not len(where):
-        return np.zeros(3, dtype=int), np.array(foreground.shape) - 1
-    return where.min(axis=0), where.max(axis=0)
 
 
 def crop_shape(lesions: Sequence[Lesion], context: int, shape: Shape, largest: int) -> Shape:

@@ -12,13 +12,15 @@ from medgen.artifact import TrainedModel
 from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.losses import signed_distance
-from medgen.models import ModelConfig, build, parse_settings
+from medgen.models.base import ModelConfig
+from medgen.models.catalogue import build, parse_settings
 from medgen.models.inpaint import Inpaint
 from medgen.models.vaegan import VaeGan
 from medgen.seeds import derive, numpy_rng
 from medgen.synthesis import lesions
-from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.base import FitContext
 from medgen.synthesis.lesionbank import Bank, Labels, LesionConfig
+from medgen.synthesis.sources import Sources
 from medgen.training import TrainingConfig, fit
 
 Records = list[dict[str, float]]

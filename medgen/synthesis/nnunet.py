@@ -23,8 +23,7 @@ from medgen.errors import AuditError, DataError
 from medgen.layouts import load_cohort
 from medgen.seeds import numpy_rng
 from medgen.synthesis.intensities import match_intensities
-from medgen.synthesis.layouts_out import labels_or_regions, renumbered_regions
-from medgen.synthesis.ondemand import original_labels
+from medgen.synthesis.layouts_out import labels_or_regions, original_labels, renumbered_regions
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, read_usefulness
 from medgen.volume import Volume

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from medgen import files, io
+from medgen import io
 from medgen.cases import Case
 from medgen.errors import AuditError, DataError, MedgenError
 from medgen.layouts import load_cohort
@@ -25,6 +25,7 @@ from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend, Synthetic
 from medgen.synthesis.filter_store import FOLDER, load_filter
 from medgen.synthesis.filters import Filter
+from medgen.synthesis.layouts_out import original_labels
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
 
 Item = dict[str, Any]
@@ -365,16 +366,6 @@ def ids_of(real: Any) -> frozenset[str]:
                 # nnU-Net's channel number is no part of the id.
                 names |= {name, name[:-5] if name[-5:-4] == "_" and name[-4:].isdigit() else name}
     return frozenset(names)
-
-
-def original_labels(folder: Path) -> dict[int, int]:
-    """Label number in an exported cohort → number in the real masks, as its ``dataset.json`` says; else empty."""
-    path = folder / "dataset.json"
-    found = files.read_json(path) if path.is_file() else {}
-    declared = found.get("original_labels") if isinstance(found, dict) else None
-    if not isinstance(declared, Mapping):
-        return {}
-    return {int(mine): int(file) for mine, file in declared.items()}
 
 
 def _origin(splits: str | Path | None, run: Path) -> Origin | None:

@@ -12,8 +12,9 @@ import medgen
 from medgen import environment, files
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.audit_results import Audit
-from medgen.synthesis.base import Backend, Sources
+from medgen.synthesis.base import Backend
 from medgen.synthesis.sampling import Candidate
+from medgen.synthesis.sources import Sources
 from medgen.volume import Grid
 
 FOLDER = "provenance"

@@ -10,7 +10,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from medgen.anomaly.registry import Inputs, registered
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import registered
 
 SHAPE = (8, 9, 8)
 

@@ -11,7 +11,7 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
 

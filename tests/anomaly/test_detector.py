@@ -13,7 +13,7 @@ from medgen.artifact import TrainedModel
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
 

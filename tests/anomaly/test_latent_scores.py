@@ -17,9 +17,10 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from medgen.anomaly.ensemble import supported
-from medgen.anomaly.registry import Inputs, registered
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.latent import LOGVAR_RANGE
 
 SHAPE = (8, 8, 8)

@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from medgen.anomaly.descriptors import NAMES, describe
 from medgen.anomaly.local_scores import _fit_local, _shapes
-from medgen.anomaly.registry import Inputs, get
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import get
 
 SHAPE = (20, 24, 18)
 

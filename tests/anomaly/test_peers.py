@@ -7,7 +7,8 @@ import torch
 from medgen.anomaly import left_out, peers
 from medgen.anomaly.corruption_kinds import DEFAULT
 from medgen.anomaly.corruptions import KINDS
-from medgen.anomaly.registry import Inputs, get
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.smoothing import smooth
 from medgen.cohorts.implants import IMPLANTS
 from medgen.dataset import Dataset

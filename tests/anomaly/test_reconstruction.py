@@ -12,9 +12,10 @@ from scipy import ndimage
 from medgen import losses
 from medgen.anomaly import reconstruction
 from medgen.anomaly.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
-from medgen.anomaly.registry import Inputs, get
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.smoothing import smooth
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.seeds import torch_rng
 
 SHAPE = (12, 14, 10)

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 from medgen.cards import lint
-from medgen.cohorts import simulate
-from medgen.cohorts.simulation import SubjectDrawer, cohort_grid
+from medgen.cohorts.simulation import SubjectDrawer, cohort_grid, simulate
 from medgen.cohorts.template import brain_template
 from medgen.errors import DataError
 from medgen.foreground import foreground_mask

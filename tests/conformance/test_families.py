@@ -12,7 +12,6 @@ import torch
 from medgen import models
 from medgen.artifact import TrainedModel
 from medgen.dataset import Dataset
-from medgen.models import available, build, family_class
 from medgen.models.base import (
     Denoises,
     Discriminates,
@@ -26,6 +25,7 @@ from medgen.models.base import (
     PaintsLabels,
     Reconstructs,
 )
+from medgen.models.catalogue import available, build, family_class
 from medgen.precision import bf16_works
 from medgen.preprocess import Preprocess
 from medgen.training import TrainingConfig, fit
@@ -370,7 +370,7 @@ def scratch(tmp_path, monkeypatch):
 
 def test_a_new_file_and_a_yaml_are_a_family(scratch):
     """Trained, kept, loaded and sampled from through what the command line calls, with no other edit."""
-    from medgen.cohorts import simulate
+    from medgen.cohorts.simulation import simulate
     from medgen.config import load_config
     from medgen.pipelines import train as pipeline
 

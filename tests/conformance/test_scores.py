@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.anomaly.registry import Inputs, registered
+from medgen.anomaly.registry import Inputs
+from medgen.anomaly.score_catalogue import registered
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError
-from medgen.models import available, build, family_class
+from medgen.models.catalogue import available, build, family_class
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 20, 16)

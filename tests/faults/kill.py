@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "tiny"
 
 def commands(cohort: Path, small: Path) -> dict[str, list[str]]:
     """Name → arguments of the command line, for one run of each kind."""
-    from medgen.models import available
+    from medgen.models.catalogue import available
 
     grid = ["preprocess.shape=[16,16,16]", "training.checkpoint_every=2", "device=cpu", "-q"]
     trainings = {
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     harness.prepare()
-    from medgen.cohorts import simulate
+    from medgen.cohorts.simulation import simulate
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -79,7 +79,7 @@ def write_configs(root: Path) -> None:
     import yaml
 
     from medgen import files
-    from medgen.models import available, family_class
+    from medgen.models.catalogue import available, family_class
 
     base = yaml.safe_load((CONFIGS / "train_vae.yaml").read_text())
     for family in available():

@@ -22,12 +22,12 @@ from medgen import files, io
 from medgen.anomaly import kept
 from medgen.anomaly.evaluation import Measurement
 from medgen.artifact import TrainedModel
-from medgen.audit import write_outputs_record
 from medgen.checkpoint import save_checkpoint
 from medgen.config import Config
 from medgen.errors import MedgenError
 from medgen.journal import NAME, Cursor, Journal, entries
-from medgen.models import build
+from medgen.models.catalogue import build
+from medgen.outputs import write_outputs_record
 from medgen.pipelines.runfolder import RunFolder, open_run
 from medgen.preprocess import Preprocess
 from medgen.pseudonyms import Pseudonyms

@@ -21,13 +21,13 @@ from guard import MIB, Canary, refusal
 
 from medgen.archives import read_npz
 from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
-from medgen.audit import RECORD as OUTPUTS
 from medgen.audit import verify
 from medgen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from medgen.errors import DataError
 from medgen.files import read_json, sha256_file, sha256_json
 from medgen.journal import Journal
-from medgen.models import build
+from medgen.models.catalogue import build
+from medgen.outputs import RECORD as OUTPUTS
 from medgen.preprocess import Preprocess
 from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
@@ -520,7 +520,7 @@ def test_a_record_of_outputs_without_hashes_is_refused(tmp_path):
 
 
 def _outputs_record(folder: Path) -> str:
-    from medgen.audit import write_outputs_record
+    from medgen.outputs import write_outputs_record
 
     return write_outputs_record(folder).read_text()
 

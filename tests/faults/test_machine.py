@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from medgen import journal as journals
 from medgen.checkpoint import CHECKPOINT
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.dataset import Dataset
 from medgen.errors import TrainingError
 from medgen.files import TEMPORARY
 from medgen.finite import Watch
 from medgen.journal import NAME, Journal, entries
 from medgen.loop import batch_indices
-from medgen.models import available, build, family_class
+from medgen.models.catalogue import available, build, family_class
 from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import Consistency, Extra, LabelledBatch, Pool, Recipe

@@ -4,7 +4,7 @@ import torch
 from medgen import losses
 from medgen.dataset import Batch
 from medgen.errors import ConfigError
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.cevae import masked
 
 SHAPE = (12, 16, 10)

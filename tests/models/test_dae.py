@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from medgen.dataset import Batch
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.dae import coarse_noise
 
 SHAPE = (12, 10, 9)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from medgen import losses
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.discriminator import (
     AdaptiveAugmentation,
     Game,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medgen.dataset import Batch
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.inpaint import Inpaint, dilate, fill_holes, measure_style
 
 SHAPE = (12, 16, 10)

@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from medgen.dataset import Dataset
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.latent import LOGVAR_RANGE
 
 SHAPE = (10, 13, 9)

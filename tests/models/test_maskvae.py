@@ -7,7 +7,7 @@ import torch
 from medgen import losses
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)

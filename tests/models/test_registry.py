@@ -1,7 +1,7 @@
 import pytest
 
 from medgen.errors import ConfigError
-from medgen.models import available, build, family_class, parse_settings
+from medgen.models.catalogue import available, build, family_class, parse_settings
 
 
 def test_families_are_found_by_file_name():

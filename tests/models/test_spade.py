@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
-from medgen.models import build
+from medgen.models.catalogue import build
 from medgen.models.spade import Modulation
 from medgen.training import TrainingConfig, fit
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.anomaly.registry import registered
+from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.settings import HEAT_SCORES
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.errors import TrainingError
 from medgen.registration import register_affine
 from medgen.volume import Volume

@@ -15,7 +15,7 @@ import pytest
 
 from medgen import io
 from medgen.cards import lint
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import ConfigError, DataError
 from medgen.files import sha256_file

@@ -13,7 +13,6 @@ import pytest
 
 from medgen.metrics.halves import Measure
 from medgen.metrics.interval import Interval
-from medgen.pipelines.augment_fidelity import FidelityResults
 from medgen.pipelines.augment_report import consensus_sentence, verdict_of
 from medgen.pipelines.augment_sections_audit import audit_section, printed_audit
 from medgen.pipelines.augment_sections_fidelity import fidelity_lines
@@ -24,10 +23,11 @@ from medgen.synthesis.audit_results import INTERNAL, SHARE, Audit, BackendAudit,
 from medgen.synthesis.consensus import Consensus
 from medgen.synthesis.copies import CopyBounds
 from medgen.synthesis.fidelity import Fidelity
+from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.labelbias import LabelBias
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.undecided import Learning
-from medgen.synthesis.value import ValueConfig
+from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import Comparison, judge
 from medgen.volume import Volume
 from tests.printed_numbers import texts

@@ -12,7 +12,7 @@ import pytest
 
 from medgen import io
 from medgen.cases import Case, Manifest
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
 from medgen.files import read_json, write_json

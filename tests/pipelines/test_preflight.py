@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.families import families
-from medgen.models import available, family_class
+from medgen.models.catalogue import available, family_class
 from pipelines import anomaly, augment_value, train
 from pipelines.anomaly_settings import AnomalyRunConfig
 from pipelines.augment_value import ValueRunConfig
@@ -82,8 +82,8 @@ def test_scores_and_scan_scores_are_named_by_their_key(cohort: Path, tmp_path: P
 
 
 def test_what_classes_serve_is_what_built_models_serve() -> None:
-    from medgen.anomaly.registry import registered
-    from medgen.models import build, settings_for
+    from medgen.anomaly.score_catalogue import registered
+    from medgen.models.catalogue import build, settings_for
 
     for family in available():
         model = build(settings_for({"family": family}, (32, 32, 32), 1, 2), seed=0)

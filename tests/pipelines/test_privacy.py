@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 from medgen import files, io
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
 from medgen.integrity import check
@@ -225,7 +225,8 @@ def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(
 def anomaly(imported, tmp_path_factory) -> Path:
     """An anomaly run on the imported cohort, as small as it gets."""
     from medgen.config import load_config
-    from medgen.pipelines.anomaly import AnomalyRunConfig, run
+    from medgen.pipelines.anomaly import run
+    from medgen.pipelines.anomaly_settings import AnomalyRunConfig
 
     out = tmp_path_factory.mktemp("anomaly") / "run"
     settings = [f"data={imported['dicom']}", f"out={out}", "training.steps=2", "evaluation.per_scan=1"]

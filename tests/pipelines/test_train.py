@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medgen.artifact import TrainedModel
-from medgen.cohorts import simulate
+from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError

@@ -11,10 +11,11 @@ from medgen.dataset import Dataset
 from medgen.fields import exponentiate, smooth_noise, warp
 from medgen.preprocess import Preprocess
 from medgen.seeds import torch_rng
-from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.base import FitContext
 from medgen.synthesis.filter_store import FilterState, save_filter
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
+from medgen.synthesis.sources import Sources
 
 SHAPE = (16, 20, 12)
 

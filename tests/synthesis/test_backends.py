@@ -21,8 +21,9 @@ from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, 
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
 from medgen.synthesis.backends.lesion import LesionBackend
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
-from medgen.synthesis.base import FitContext, Sources, guard, guard_split
+from medgen.synthesis.base import FitContext
 from medgen.synthesis.lesionbank import LesionConfig
+from medgen.synthesis.sources import Sources, guard, guard_split
 
 from .conftest import blobs
 

@@ -14,9 +14,10 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation import SegmenterConfig
 from medgen.svf import RegistrationConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
-from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.base import FitContext
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
 from medgen.synthesis.members import in_one_piece, one_piece_labels
+from medgen.synthesis.sources import Sources
 
 from .conftest import blobs
 

@@ -12,11 +12,12 @@ from scipy.ndimage import gaussian_filter
 from medgen.errors import AuditError, DataError
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis import copies
-from medgen.synthesis.base import Backend, Sources, Synthetic
+from medgen.synthesis.base import Backend, Synthetic
 from medgen.synthesis.copies import Gallery, calibrate
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.labelbounds import Neighbours, pairs_within
 from medgen.synthesis.sampling import sample_pool
+from medgen.synthesis.sources import Sources
 
 from .conftest import SHAPE, blobs
 

@@ -15,9 +15,10 @@ from medgen.preprocess import Preprocess
 from medgen.seeds import numpy_rng
 from medgen.synthesis import lesions
 from medgen.synthesis.backends.lesion import LesionBackend
-from medgen.synthesis.base import FitContext, Sources
+from medgen.synthesis.base import FitContext
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.lesionbank import LesionConfig, build_bank, conditional_style
+from medgen.synthesis.sources import Sources
 
 SHAPE = (32, 28, 24)
 SETTINGS = {

@@ -18,7 +18,7 @@ from medgen.segmentation import SegmenterConfig
 from medgen.svf import RegistrationConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.backends.deform import Deform, DeformConfig
-from medgen.synthesis.base import Backend, FitContext, Sources, Synthetic
+from medgen.synthesis.base import Backend, FitContext, Synthetic
 from medgen.synthesis.copies import Gallery, calibrate
 from medgen.synthesis.export import ExportRefused, export_pool
 from medgen.synthesis.filter_store import FilterState, load_filter, save_filter
@@ -29,6 +29,7 @@ from medgen.synthesis.memorisation import AuditConfig, audit_pool, stamp_of
 from medgen.synthesis.planted import KINDS, plant
 from medgen.synthesis.replay import replay
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.sources import Sources
 
 from .conftest import blobs
 

@@ -11,11 +11,12 @@ from medgen.dataset import Dataset
 from medgen.errors import ConfigError, ResourceError
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backends import available, backend_class
-from medgen.synthesis.base import Sources
-from medgen.synthesis.estimates import Estimate, Outline, filter_estimate, sampling_estimate
+from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.labelkinds import LabelFacts, focal_labels, label_facts
 from medgen.synthesis.router import Hardware, check_fits, hardware, route
+from medgen.synthesis.sources import Sources
+from medgen.synthesis.stage_estimates import filter_estimate, sampling_estimate
 
 GIB = 1 << 30
 CPU = Hardware(None, 2, 16 * GIB, 16 * GIB, 100 * GIB)

@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from medgen.errors import DataError
 from medgen.models.latent import aggregated_posterior
 from medgen.synthesis.balance import balanced_pairs, numbered
-from medgen.synthesis.base import Sources
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.steering import CodePool, coverage_weights, shape_descriptors
 
 from .conftest import blobs

@@ -15,7 +15,8 @@ from medgen.preprocess import Preprocess
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.cells import Cell, Study
 from medgen.synthesis.sampling import SyntheticSet
-from medgen.synthesis.value import Material, TestSet, ValueConfig, run_study
+from medgen.synthesis.value import Material, TestSet, run_study
+from medgen.synthesis.value_config import ValueConfig
 from medgen.volume import Volume
 
 from .conftest import SHAPE, blobs

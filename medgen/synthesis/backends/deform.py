@@ -29,10 +29,11 @@ from medgen.errors import DataError
 from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.svf import RegistrationConfig, register
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.intensities import restore_contrast
 from medgen.synthesis.members import unpack_members
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 

@@ -14,12 +14,14 @@ from pydantic import Field, field_validator
 from medgen.artifact import MANIFEST, TrainedModel
 from medgen.augmentation import AugmentConfig
 from medgen.errors import ArtifactError
-from medgen.models import ModelConfig, build, parse_settings
+from medgen.models.base import ModelConfig
+from medgen.models.catalogue import build, parse_settings
 from medgen.models.joint import Joint
 from medgen.seeds import derive, torch_rng
 from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
+from medgen.synthesis.sources import Sources
 from medgen.training import TrainingConfig, device_of, fit
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.

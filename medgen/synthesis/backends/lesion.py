@@ -25,10 +25,11 @@ from medgen.models.inpaint import Inpaint, fill_holes
 from medgen.models.vaegan import VaeGan
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis import lesions
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Sources, Synthetic
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline, network_estimate
 from medgen.synthesis.lesionbank import Bank, LesionConfig, build_bank, conditional_style
 from medgen.synthesis.lesiontraining import inpaint_settings, shape_settings, train_inpainting, train_shapes
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 

@@ -23,7 +23,8 @@ from medgen.artifact import TrainedModel
 from medgen.augmentation import AugmentConfig
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError
-from medgen.models import ModelConfig, build, parse_settings
+from medgen.models.base import ModelConfig
+from medgen.models.catalogue import build, parse_settings
 from medgen.models.latent import aggregated_posterior
 from medgen.models.maskvae import MaskVae
 from medgen.models.spade import Consistency, Spade
@@ -31,7 +32,8 @@ from medgen.seeds import derive, torch_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs, numbered
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Sources, Synthetic
+from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Synthetic
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.steering import CodePool, coverage_weights, shape_descriptors
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import FitResult, TrainingConfig, device_of, fit

@@ -1,0 +1,108 @@
+"""The families of models: one file each, found by file name, imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from medgen import models as families
+from medgen.config import parse_config
+from medgen.errors import ConfigError
+from medgen.models.base import ModelConfig, ScanModel
+from medgen.seeds import derive
+
+
+def available() -> list[str]:
+    """Names of all families: the modules of this package that define a concrete model of their own name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(families.__path__) if not module.name.startswith("_"))
+    return [name for name in names if _find(name) is not None]
+
+
+def family_class(family: str) -> type[ScanModel]:
+    """The model class of a family; only that family's module is imported.
+
+    Raises:
+        ConfigError: If there is no such family; the message lists the known ones.
+    """
+    exists = any(module.name == family for module in pkgutil.iter_modules(families.__path__))
+    found = _find(family) if exists else None
+    if found is None:
+        raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
+    return found
+
+
+def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
+    """Validate plain data with a ``family`` key into that family's settings.
+
+    Raises:
+        ConfigError: If the family is missing or unknown, or one of its settings is wrong.
+    """
+    family = data.get("family")
+    if not isinstance(family, str):
+        raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
+    return parse_config(family_class(family).Settings, data, source=f"model {family}")
+
+
+def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
+    """Settings of a configuration's ``model`` group, completed with what follows from the data.
+
+    Args:
+        model: Plain data with a ``family`` key; ``in_channels`` and ``n_labels`` given here win over the data's.
+        shape: Voxels (i, j, k) of the model grid.
+        channels: Image channels.
+        labels: Largest label number, for families that model labels; they get at least one.
+
+    Raises:
+        ConfigError: As :func:`parse_settings`.
+    """
+    given: dict[str, Any] = {"in_channels": channels, **model, "shape": shape}
+    family = given.get("family")
+    if isinstance(family, str) and "n_labels" in family_class(family).Settings.model_fields:
+        given.setdefault("n_labels", max(labels, 1))
+    return parse_settings(given)
+
+
+def check_settings(model: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
+    """Refuse settings of a model family that cannot be, while the file that they come from is known.
+
+    Raises:
+        ValueError: As :class:`medgen.errors.ConfigError` says it.
+    """
+    try:
+        settings_for(model, shape, channels=1, labels=1)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) -> ScanModel:
+    """A model with freshly initialised weights.
+
+    Args:
+        settings: Settings, or plain data for :func:`parse_settings`.
+        seed: Of the weights, which then depend on nothing else; without it torch's global generator is used.
+
+    Raises:
+        ConfigError: As :func:`parse_settings`.
+    """
+    config = settings if isinstance(settings, ModelConfig) else parse_settings(settings)
+    cls = family_class(config.family)
+    if seed is None:
+        return cls(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        return cls(config)
+
+
+def _find(name: str) -> type[ScanModel] | None:
+    module = importlib.import_module(f"{families.__name__}.{name}")
+    for item in vars(module).values():
+        if not (isinstance(item, type) and issubclass(item, ScanModel) and item.__module__ == module.__name__):
+            continue
+        if not inspect.isabstract(item) and getattr(item, "family", None) == name:
+            return item
+    return None

@@ -1,0 +1,58 @@
+"""The accepted scans as a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medgen.synthesis.audit_results import Audit
+from medgen.synthesis.export import ExportRefused, export_pool
+from medgen.synthesis.parts import Parts
+from medgen.synthesis.usefulness import Usefulness
+
+from .augment_generate import Generated
+from .augment_settings import AugmentRunConfig
+from .augment_stages import Prepared, label_names
+from .runfolder import RunFolder
+
+
+def export(
+    config: AugmentRunConfig,
+    prepared: Prepared,
+    parts: Parts,
+    generated: Generated,
+    audit: Audit,
+    folder: RunFolder,
+    cohort: str,
+    original: Mapping[int, int],
+    verdict: Usefulness,
+) -> str:
+    """Write ``synthetic/``, unless no scan was accepted; ``original`` gives the cohort's number of each label.
+
+    ``verdict`` goes with the scans.
+
+    Returns:
+        Why the export was refused by the audit; empty if it was not.
+    """
+    if not generated.pool.accepted() and not audit.flagged:
+        return ""
+    try:
+        export_pool(
+            generated.pool,
+            folder.synthetic,
+            audit=audit,
+            grid=prepared.preprocess.canonical(),
+            sources=generated.sources,
+            backends=generated.backends,
+            label_names=label_names(prepared),
+            original_labels=original,
+            seed=config.seed,
+            config_sha256=config.digest(),
+            cohort=cohort,
+            modality=config.modality_of(prepared.manifest.intake.channels),
+            held_out=parts.held_out,
+            intake=prepared.manifest.intake,
+            verdict=verdict,
+        )
+    except ExportRefused as error:
+        return str(error).removeprefix(f"{folder.synthetic}: ")
+    return ""
