@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from medgen.advice import shown
 from medgen.cases import Manifest
+from medgen.system.advice import shown
 
 
 def account(manifest: Manifest, *, examples: bool = True) -> list[str]:

@@ -22,7 +22,10 @@ from safetensors.torch import save as save_weights
 from medgen import __version__
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, DataError, MedgenError
-from medgen.files import (
+from medgen.models.base import ScanModel
+from medgen.models.catalogue import build, parse_settings
+from medgen.preprocess import Preprocess, Template
+from medgen.system.files import (
     REPLACED,
     TEMPORARY,
     plain,
@@ -34,10 +37,7 @@ from medgen.files import (
     write_bytes,
     write_json,
 )
-from medgen.memory import readable_bytes
-from medgen.models.base import ScanModel
-from medgen.models.catalogue import build, parse_settings
-from medgen.preprocess import Preprocess, Template
+from medgen.system.memory import readable_bytes
 
 MANIFEST = "artifact.json"
 ARRAYS = "arrays.safetensors"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medgen import files
 from medgen.errors import AuditError, DataError
 from medgen.outputs import FORMAT, RECORD, output_files
+from medgen.system import files
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
-from medgen.advice import setting, shown
 from medgen.cases import Case
 from medgen.faults import Fault, fail
 from medgen.listing import found
 from medgen.naming import Found, mask_base, safe_id
 from medgen.patterns import compiled
+from medgen.system.advice import setting, shown
 
 _MASK_SUFFIXES = ("mask", "dseg", "seg", "label", "labels", "lesion")
 # Parts of a name that a mask has and its image has not, or that both have with other values.

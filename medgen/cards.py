@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from medgen import __version__, files
+from medgen import __version__
 from medgen.config import Config, plain_yaml
 from medgen.errors import ConfigError, DataError
-from medgen.files import read_text
+from medgen.system import files
+from medgen.system.files import read_text
 
 SECTIONS = ("Composition", "Collection", "Use", "Limits")
 NOTICE = "For research. Not for clinical use."

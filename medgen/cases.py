@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from medgen import files, io
-from medgen.advice import apart
+from medgen import io
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.intake import Intake
 from medgen.masks import difference as differing
 from medgen.masks import near, on_grid, read_labels, renumber
-from medgen.processes import thread_pool
 from medgen.seeds import derive
+from medgen.system import files
+from medgen.system.advice import apart
+from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
 COLUMNS = ("id", "subject", "image", "mask", "sha256_image", "sha256_mask")

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from medgen.errors import ConfigError, DataError
-from medgen.files import read_text
+from medgen.system.files import read_text
 
 
 class Config(BaseModel):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from medgen.dataset import Batch
 from medgen.errors import ResourceError
-from medgen.memory import available_memory
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
 from medgen.precision import precision_of
+from medgen.system.memory import available_memory
 from medgen.training import TrainingConfig, device_of
 
 _MIB, _GIB = 1 << 20, 1 << 30

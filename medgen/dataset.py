@@ -14,8 +14,8 @@ from torch import Tensor
 from medgen.errors import DataError, MedgenError
 from medgen.prepared import Prepared
 from medgen.preprocess import Preprocess
-from medgen.processes import thread_pool
 from medgen.registration import register_affine
+from medgen.system.processes import thread_pool
 from medgen.volume import Grid
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medgen import files, io
+from medgen import io
 from medgen.cases import Case
 from medgen.faults import Fault, fail
 from medgen.listing import images_in, is_left_out
 from medgen.naming import Found, safe_id
+from medgen.system import files
 
 _UNLABELLED_FOLDERS = ("imagesTs", "imagesUnlabelled")
 

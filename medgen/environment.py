@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import medgen
 from medgen import journal
-from medgen.memory import available_memory
 from medgen.plain_text import printable
+from medgen.system.memory import available_memory
 
 PACKAGES = ("torch", "monai", "mlflow", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK")
 _GIB = 1 << 30

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from medgen import account, io
-from medgen.advice import apart, setting
 from medgen.cases import Case, Manifest, case_files, sha256_of
 from medgen.content import Traits, is_stripped_copy, traits
 from medgen.errors import DataError
@@ -23,7 +22,8 @@ from medgen.faults import Fault, FaultyDataError
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.listing import images_in, is_dicom_file
 from medgen.masks import read_labels
-from medgen.processes import thread_pool
+from medgen.system.advice import apart, setting
+from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
 __all__ = ["CheckResult", "Fault", "admit", "check", "image_faults", "label_values", "mask_faults", "mixed_channels"]

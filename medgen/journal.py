@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from medgen import files
 from medgen.errors import DataError
 from medgen.plain_text import clean_name, encode, flatten, param_text, printable, scrub
+from medgen.system import files
 
 _LOG = logging.getLogger(__name__)
 

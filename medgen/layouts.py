@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from medgen import files, io
-from medgen.advice import apart, setting, shown
+from medgen import io
 from medgen.bids import bids
 from medgen.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
 from medgen.config import Config
@@ -24,6 +23,8 @@ from medgen.listing import images_in, left_alone, leftovers, matches_nothing
 from medgen.naming import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
 from medgen.patterns import by_pattern
 from medgen.subjects import GROUP, MARK, check_pattern, owned, with_participants
+from medgen.system import files
+from medgen.system.advice import apart, setting, shown
 from medgen.tables import read_table
 
 __all__ = ["CohortConfig", "exists", "load_cohort", "read_table"]

@@ -20,12 +20,12 @@ from medgen.augmentation import AugmentConfig, augment
 from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
-from medgen.files import sha256_json
 from medgen.models.base import ScanModel
 from medgen.precision import Precision
 from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
-from medgen.signals import Request, Terminated
+from medgen.system.files import sha256_json
+from medgen.system.signals import Request, Terminated
 from medgen.training_recipe import TrainingConfig
 
 logger = logging.getLogger(__name__)

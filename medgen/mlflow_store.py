@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgen import files
 from medgen.errors import DataError
 from medgen.journal import NAME, Cursor, entries, locked, store_uri
+from medgen.system import files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

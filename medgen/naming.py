@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medgen import io
-from medgen.advice import apart, quoted, setting
 from medgen.cases import Case
 from medgen.content import Traits, is_stripped_copy, traits
 from medgen.errors import DataError
 from medgen.faults import Fault, fail
 from medgen.listing import images_in, is_dicom_file
 from medgen.name_groups import Kinds, kinds_of
+from medgen.system.advice import apart, quoted, setting
 
 _WORDS = (
     "mask|masks|seg|segm|segmentation|segmentations|label|labels|labelmap|dseg|lesion|lesions|gt|groundtruth|roi|rois|"

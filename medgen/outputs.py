@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medgen import environment, files, tracking
+from medgen import environment, tracking
 from medgen.config import read_yaml
 from medgen.errors import MedgenError
+from medgen.system import files
 
 RECORD = "outputs.json"
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from medgen import io
-from medgen.advice import setting, shown
 from medgen.cases import Case
 from medgen.faults import Fault
 from medgen.listing import found
 from medgen.naming import Found, safe_id
+from medgen.system.advice import setting, shown
 
 Stars = tuple[str, ...]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from medgen import files
+from medgen.system import files
 
 _PARAM_LIMIT = 6000
 

@@ -19,9 +19,9 @@ from medgen.foreground import foreground_mask
 from medgen.hounsfield import measured
 from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
-from medgen.processes import thread_pool
 from medgen.registration import AffineResult, register_affine
 from medgen.registrations import Register
+from medgen.system.processes import thread_pool
 from medgen.volume import Grid, Volume
 
 if TYPE_CHECKING:

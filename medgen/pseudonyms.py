@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from medgen import files
 from medgen.errors import DataError
+from medgen.system import files
 
 _FORMAT = "medgen-pseudonyms"
 _DIGITS = 12

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import medgen
 from medgen.errors import DataError
-from medgen.files import read_json, sha256_json, write_json
 from medgen.registration import AffineResult, register_affine
+from medgen.system.files import read_json, sha256_json, write_json
 from medgen.volume import Volume
 
 

@@ -7,9 +7,9 @@ import re
 from io import StringIO
 from pathlib import Path
 
-from medgen import files
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError, fail
+from medgen.system import files
 
 _LARGEST_TABLE = 64 << 20
 _NAMES = {",": "CSV", ";": "CSV", "\t": "TSV"}

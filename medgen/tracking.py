@@ -19,11 +19,12 @@ from typing import Any
 
 import yaml
 
-from medgen import environment, files
+from medgen import environment
 from medgen.errors import DataError
 from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, store_uri
 from medgen.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
 from medgen.plain_text import printable, scrub
+from medgen.system import files
 
 __all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]
 

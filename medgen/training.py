@@ -22,7 +22,7 @@ from medgen.models.base import ScanModel
 from medgen.precision import precision_of
 from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
-from medgen.signals import Terminated, deferred
+from medgen.system.signals import Terminated, deferred
 from medgen.training_recipe import TrainingConfig
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]

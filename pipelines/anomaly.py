@@ -22,7 +22,6 @@ from medgen.anomaly.summary import Summary, as_json, summarise
 from medgen.cases import Manifest, kfold_subjects, write_splits
 from medgen.costs import check_memory
 from medgen.dataset import Dataset, Failure, prepare_dataset
-from medgen.files import write_csv
 from medgen.integrity import admit as sound
 from medgen.layouts import load_cohort
 from medgen.models.base import ScanModel
@@ -30,6 +29,7 @@ from medgen.models.catalogue import settings_for
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
 from medgen.seeds import derive
+from medgen.system.files import write_csv
 
 from . import names
 from .anomaly_cohort import check_implants, split

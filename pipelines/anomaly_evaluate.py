@@ -14,13 +14,13 @@ from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, c
 from medgen.anomaly.summary import as_json
 from medgen.config import Config
 from medgen.errors import DataError, GeometryError
-from medgen.files import write_csv, write_json
 from medgen.layouts import read_table
 from medgen.masks import read_labels
 from medgen.metrics.bootstrap import Interval
 from medgen.outputs import sha256_of, write_inputs
 from medgen.report.curves import interval_plot
 from medgen.report.html import Report, fmt
+from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
 from .preflight import check_new

@@ -12,7 +12,7 @@ from medgen import io
 from medgen.anomaly.detector import ScanResult
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings import COLUMNS
-from medgen.files import write_csv, write_json
+from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
 _DESCRIPTION = "medgen heat (z), research only"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medgen.anomaly.detectability import CORTEX_MM, FOUND, Detectability
-from medgen.files import write_csv
 from medgen.report.heattable import heat_tables
 from medgen.report.html import Report
+from medgen.system.files import write_csv
 
 DETECTABILITY_COLUMNS = (
     "region", "kind", "contrast", "radius_mm", "subjects", "detected", "share", "low", "high",

@@ -6,11 +6,11 @@ import sys
 
 from medgen import tracking
 from medgen.cases import Manifest
-from medgen.files import write_json
 from medgen.layouts import load_cohort
 from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.usefulness import Usefulness
+from medgen.system.files import write_json
 
 from . import names
 from .augment_audit import audit_stage

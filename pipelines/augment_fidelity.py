@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medgen import tracking
-from medgen.files import write_csv
 from medgen.seeds import derive
 from medgen.synthesis.features import FeatureTable, read_features
 from medgen.synthesis.fidelity import (
@@ -20,6 +19,7 @@ from medgen.synthesis.fidelity import (
     describe,
 )
 from medgen.synthesis.fidelity_results import ALL, HELD_OUT, TRAINING, FidelityResults
+from medgen.system.files import write_csv
 
 from .augment_generate import Generated
 from .augment_settings import AugmentRunConfig

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from medgen import tracking
-from medgen.files import write_csv
 from medgen.seeds import derive
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext
@@ -16,6 +15,7 @@ from medgen.synthesis.filters import Filter
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Pool, sample_pool
 from medgen.synthesis.sources import Sources, guard_split
+from medgen.system.files import write_csv
 
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared

@@ -11,7 +11,6 @@ import torch
 
 from medgen.cases import Manifest
 from medgen.dataset import Dataset, Failure
-from medgen.files import write_bytes
 from medgen.report.curves import training_curves
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
@@ -25,6 +24,7 @@ from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.verdict import listed
+from medgen.system.files import write_bytes
 from medgen.volume import Grid, Volume
 
 from . import names

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError, DataError
-from medgen.files import write_csv
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.backends import available, load_backend
@@ -20,6 +19,7 @@ from medgen.synthesis.layouts_out import Layout, check_layout
 from medgen.synthesis.memorisation import audit_pool
 from medgen.synthesis.sampling import Pool, sample_pool
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
+from medgen.system.files import write_csv
 
 from .augment_generate import rejections
 from .augment_sections_audit import printed_audit

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from medgen.files import write_bytes
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.synthesis.audit_results import Audit, BackendAudit
 from medgen.synthesis.sampling import Candidate, Pool
+from medgen.system.files import write_bytes
 from medgen.volume import Volume
 
 from .runfolder import RunFolder

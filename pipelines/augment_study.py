@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medgen import tracking
-from medgen.files import write_csv
 from medgen.preprocess import Preprocess
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
@@ -18,6 +17,7 @@ from medgen.synthesis.undecided import Learning
 from medgen.synthesis.value import Material, Row, TestSet, run_study
 from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import judge
+from medgen.system.files import write_csv
 
 from .augment_generate import Generated, generate
 from .augment_settings import AugmentRunConfig, LabelledRunConfig

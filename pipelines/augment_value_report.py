@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medgen.files import write_bytes
 from medgen.metrics.bootstrap import Interval
 from medgen.ordinary import available, describe
 from medgen.report.curves import interval_plot, learning_curve
@@ -14,6 +13,7 @@ from medgen.report.html import Report, fmt, png
 from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import Judgement, Role
+from medgen.system.files import write_bytes
 
 from .runfolder import RunFolder
 

@@ -24,10 +24,10 @@ from medgen.cohorts.simulation import simulate
 from medgen.config import parse_config, read_yaml
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError, DataError, MedgenError
-from medgen.files import read_json, write_json
 from medgen.layouts import load_cohort
 from medgen.outputs import RECORD
 from medgen.seeds import derive
+from medgen.system.files import read_json, write_json
 
 from . import anomaly, bench_report
 from .anomaly_settings import AnomalyRunConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medgen.anomaly.simulated_rates import Rate, simulated_rates
 from medgen.anomaly.summary import as_json
-from medgen.files import write_json, write_text
 from medgen.report.html import fmt
+from medgen.system.files import write_json, write_text
 
 from .progress import bars
 from .runfolder import RunSummary

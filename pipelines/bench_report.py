@@ -13,11 +13,11 @@ from medgen.anomaly.evaluation import FUSED
 from medgen.anomaly.pooled_scans import ScanLevel
 from medgen.anomaly.pooling import SIZES, Cell, LeftOut, PooledRow
 from medgen.anomaly.summary import as_json
-from medgen.files import write_bytes, write_json, write_text
 from medgen.metrics.bootstrap import Interval
 from medgen.report.curves import interval_plot
 from medgen.report.dots import dot_panels
 from medgen.report.html import png
+from medgen.system.files import write_bytes, write_json, write_text
 
 from .bench_speed import Speed
 

@@ -12,11 +12,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from medgen.advice import as_options
 from medgen.errors import MedgenError, out_of_memory
 from medgen.faults import FaultyDataError, visible
-from medgen.files import unwritable
-from medgen.signals import Terminated, terminable
+from medgen.system.advice import as_options
+from medgen.system.files import unwritable
+from medgen.system.signals import Terminated, terminable
 
 from .cli_anomaly import anomaly_app, bench_app
 from .cli_augment import augment_app

@@ -162,6 +162,6 @@ def listed(text: str) -> list[str]:
 
 def echo_json(data: object) -> None:
     """Print plain data as JSON."""
-    from medgen.files import plain
+    from medgen.system.files import plain
 
     typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))

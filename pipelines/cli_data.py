@@ -41,10 +41,10 @@ def data_check(
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
     from medgen.account import account
-    from medgen.advice import as_options
     from medgen.faults import visible
-    from medgen.files import write_json
     from medgen.integrity import check
+    from medgen.system.advice import as_options
+    from medgen.system.files import write_json
 
     settings = _cohort(
         layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
@@ -215,9 +215,9 @@ def card_new(
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
 ) -> None:
     """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
-    from medgen.advice import quoted
     from medgen.cards import new_card
-    from medgen.files import write_text
+    from medgen.system.advice import quoted
+    from medgen.system.files import write_text
 
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name")

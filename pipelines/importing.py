@@ -10,16 +10,16 @@ from pathlib import Path
 
 from medgen import faces, io
 from medgen.account import account
-from medgen.advice import as_options, quoted
 from medgen.card_facts import facts_of
 from medgen.cards import new_card
 from medgen.cases import Case, Manifest, case_files
 from medgen.errors import DataError, MedgenError
 from medgen.faults import FaultyDataError, visible
-from medgen.files import write_csv, write_text
 from medgen.integrity import image_faults
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.pseudonyms import Pseudonyms, plain_attributes
+from medgen.system.advice import as_options, quoted
+from medgen.system.files import write_csv, write_text
 from medgen.volume import Grid
 
 from .runfolder import RunSummary

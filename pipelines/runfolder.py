@@ -18,11 +18,11 @@ from pydantic import Field
 from medgen.cases import Manifest
 from medgen.config import Config, read_yaml
 from medgen.errors import ConfigError, DataError
-from medgen.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.layouts import CohortConfig, read_table
 from medgen.outputs import RECORD
 from medgen.plain_text import scrub
 from medgen.registrations import KeptRegistrations
+from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.tracking import MAY_CHANGE, config_digest
 
 CONFIG_FILE = "config.yaml"

@@ -60,7 +60,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def write_thick_slices() -> Callable[..., Path]:
     """Writes an nnU-Net cohort of thick slices, 2 x 2 x 5 mm, with nested ellipsoids as labels."""
-    from medgen import files, io
+    from medgen import io
+    from medgen.system import files
     from medgen.volume import Grid, Volume
 
     shape, spacing = (20, 24, 12), np.array([2.0, 2.0, 5.0])

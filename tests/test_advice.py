@@ -2,9 +2,9 @@ import shlex
 
 import pytest
 
-from medgen.advice import as_options, setting
 from medgen.config import apply_overrides, parse_config
 from medgen.layouts import CohortConfig
+from medgen.system.advice import as_options, setting
 
 VALUES = [
     ("images", "*_T1w.nii.gz"),

@@ -7,9 +7,9 @@ import torch
 
 from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.errors import ArtifactError
-from medgen.files import sha256_json
 from medgen.models.catalogue import build
 from medgen.preprocess import Preprocess, Template
+from medgen.system.files import sha256_json
 from medgen.volume import Grid, Volume
 
 SHAPE = (8, 10, 8)

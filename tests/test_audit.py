@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from medgen import audit, files, tracking
+from medgen import audit, tracking
 from medgen.errors import AuditError
+from medgen.system import files
 
 
 @pytest.fixture

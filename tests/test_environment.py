@@ -7,7 +7,7 @@ import sys
 
 import medgen
 from medgen import environment
-from medgen.memory import available_memory
+from medgen.system.memory import available_memory
 
 
 def test_versions_and_commit():

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medgen import files
 from medgen.errors import DataError
+from medgen.system import files
 
 
 def test_atomic_path_replaces_whole_files_only(tmp_path):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.advice import as_options
 from medgen.cases import Case, Manifest
 from medgen.errors import GeometryError
 from medgen.faults import FaultyDataError
 from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.masks import on_grid, read_labels
+from medgen.system.advice import as_options
 from medgen.volume import Grid, Volume
 
 SHAPE = (24, 28, 20)

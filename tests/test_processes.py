@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from medgen.errors import TrainingError
-from medgen.processes import run_in_processes
+from medgen.system.processes import run_in_processes
 
-SLEEPERS = "import time\nfrom medgen.processes import run_in_processes\nlist(run_in_processes(time.sleep, [60, 60], 2))"
+SLEEPERS = (
+    "import time\nfrom medgen.system.processes import run_in_processes\nlist(run_in_processes(time.sleep, [60, 60], 2))"
+)
 
 
 def test_every_task_has_its_result() -> None:

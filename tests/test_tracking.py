@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from medgen import files, journal, tracking
+from medgen import journal, tracking
 from medgen.errors import DataError
+from medgen.system import files
 
 CANARY = "canary-user"
 

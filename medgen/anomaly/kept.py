@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.evaluation import Measurement
-from medgen.archives import read_npz
 from medgen.errors import DataError
-from medgen.files import atomic_path
+from medgen.system.archives import read_npz
+from medgen.system.files import atomic_path
 
 FILE = "measurements.npz"
 _FORMAT = 2

@@ -20,11 +20,11 @@ from scipy import ndimage
 from medgen import io
 from medgen.cards import synthetic_card
 from medgen.cases import Case, Manifest, moved
-from medgen.cohorts.folder import new_folder
 from medgen.cohorts.template import BrainTemplate, brain_template
 from medgen.errors import DataError
-from medgen.files import write_text
 from medgen.seeds import numpy_rng, torch_rng
+from medgen.system.files import write_text
+from medgen.system.new_folder import new_folder
 from medgen.volume import Grid, Volume, resample
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen import files
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.io.grids import far, sheared
 from medgen.io.itk_header import Voxels, itk_error, read_voxels, voxels_of
 from medgen.io.nifti import check_finite
+from medgen.system import files
 from medgen.volume import Grid, Volume
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")

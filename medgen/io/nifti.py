@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen import files
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.io import nifti_header
 from medgen.io.companions import check_inside, named
 from medgen.io.grids import sheared
 from medgen.io.nifti_header import VECTOR_INTENT, Layout, form_distance
 from medgen.io.streams import Stream, check_memory, too_large
+from medgen.system import files
 from medgen.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from medgen.faults import FaultyDataError, fail
-from medgen.files import open_regular
-from medgen.memory import available_memory
+from medgen.system.files import open_regular
+from medgen.system.memory import available_memory
 
 GZIP_MAGIC = b"\x1f\x8b"
 # A deflate stream holds at most 258 bytes in 2 bits.

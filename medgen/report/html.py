@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import medgen
-from medgen import files
 from medgen.errors import DataError
+from medgen.system import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

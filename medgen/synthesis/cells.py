@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 import medgen
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.files import sha256_json
 from medgen.metrics.segmentation import dice, hd95, nsd
 from medgen.ordinary import Recipe, Setting, recipe
 from medgen.preprocess import Preprocess
-from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, train_segmenter
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.sampling import SyntheticSet
 from medgen.synthesis.tables import TEST, VALIDATION, Row
+from medgen.system.files import sha256_json
+from medgen.system.processes import run_in_processes, torch_threads
 from medgen.training import device_of
 from medgen.volume import Volume
 

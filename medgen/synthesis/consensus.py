@@ -29,10 +29,8 @@ from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, DataError
-from medgen.files import read_json, sha256_json, write_json
 from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
-from medgen.processes import run_in_processes, torch_threads
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages
@@ -40,6 +38,8 @@ from medgen.synthesis.labelbias import LabelBias, measure_bias
 from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
+from medgen.system.files import read_json, sha256_json, write_json
+from medgen.system.processes import run_in_processes, torch_threads
 from medgen.training import device_of
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medgen import cards, files
+from medgen import cards
 from medgen.errors import AuditError, DataError
 from medgen.intake import Intake
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
@@ -24,6 +24,7 @@ from medgen.synthesis.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from,
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.sources import Sources, guard, guard_split
 from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
+from medgen.system import files
 from medgen.volume import Grid
 
 

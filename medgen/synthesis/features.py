@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.archives import read_npz
 from medgen.errors import DataError
-from medgen.files import sha256_file
+from medgen.system.archives import read_npz
+from medgen.system.files import sha256_file
 
 # A vector of 4096 numbers for each of 100 000 scans fits.
 _LIMIT = 4 << 30

@@ -13,11 +13,11 @@ from medgen.cases import Manifest
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import AuditError, DataError, GeometryError
 from medgen.faults import fail
-from medgen.files import read_json
 from medgen.layouts import load_cohort, read_table
 from medgen.preprocess import Preprocess, Template
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import SyntheticSet
+from medgen.system.files import read_json
 
 RECORDS = "provenance"
 

@@ -10,8 +10,8 @@ from medgen.cases import Case, Manifest
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.integrity import mask_faults, mixed_channels
-from medgen.processes import thread_pool
 from medgen.synthesis.parts import Parts
+from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
 # Column of a manifest (or of subjects.csv) with the label numbers that were annotated in a scan, joined by ";".

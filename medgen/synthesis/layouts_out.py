@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import medgen
-from medgen import files, io
+from medgen import io
 from medgen.errors import ConfigError
 from medgen.synthesis.base import Synthetic
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
+from medgen.system import files
 from medgen.volume import Grid, Volume
 
 Layout = Literal["nnunet", "msd", "bids"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medgen import files
 from medgen.errors import AuditError, DataError
 from medgen.layouts import load_cohort, read_table
 from medgen.synthesis.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.synthesis.replay import find_records
+from medgen.system import files
 
 # Parts of a splits file that are not for training.
 _HELD_OUT = re.compile(r"test|val|hold|held|calib", re.IGNORECASE)

@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import medgen
-from medgen import environment, files
+from medgen import environment
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend
 from medgen.synthesis.sampling import Candidate
 from medgen.synthesis.sources import Sources
+from medgen.system import files
 from medgen.volume import Grid
 
 FOLDER = "provenance"

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 import medgen
-from medgen import environment, files
+from medgen import environment
 from medgen.errors import ArtifactError, AuditError
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend
 from medgen.synthesis.layouts_out import check_layout, scan_files, write_scan
 from medgen.synthesis.provenance import FOLDER, read_record
+from medgen.system import files
 from medgen.volume import Grid
 
 # What of a record a scan is made from.

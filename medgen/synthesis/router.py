@@ -12,8 +12,8 @@ import torch
 
 from medgen.environment import threads
 from medgen.errors import ConfigError, ResourceError
-from medgen.memory import available_memory
 from medgen.synthesis.estimates import Estimate, Outline
+from medgen.system.memory import available_memory
 from medgen.training import device_of
 
 _GIB = 1 << 30

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.errors import ArtifactError, DataError
-from medgen.files import plain, read_bytes, read_json, sha256_json, write_bytes, write_json
-from medgen.memory import readable_bytes
+from medgen.system.files import plain, read_bytes, read_json, sha256_json, write_bytes, write_json
+from medgen.system.memory import readable_bytes
 
 ARRAYS = "arrays.safetensors"
 RECORD = "backend.json"

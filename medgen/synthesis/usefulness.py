@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medgen import files
 from medgen.errors import DataError
+from medgen.system import files
 
 HARMFUL = "HARMFUL"
 METRICS = "metrics.json"

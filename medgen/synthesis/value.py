@@ -9,12 +9,12 @@ import numpy as np
 
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, DataError
-from medgen.files import plain, read_json, sha256_json, write_json
 from medgen.ordinary import needs_unlabelled
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.tables import METRICS, TEST, Row, of_part
 from medgen.synthesis.value_config import ValueConfig
+from medgen.system.files import plain, read_json, sha256_json, write_json
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 

@@ -78,8 +78,8 @@ def write_configs(root: Path) -> None:
     """A tiny training of every family."""
     import yaml
 
-    from medgen import files
     from medgen.models.catalogue import available, family_class
+    from medgen.system import files
 
     base = yaml.safe_load((CONFIGS / "train_vae.yaml").read_text())
     for family in available():

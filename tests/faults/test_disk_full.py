@@ -18,7 +18,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from medgen import files, io
+from medgen import io
 from medgen.anomaly import kept
 from medgen.anomaly.evaluation import Measurement
 from medgen.artifact import TrainedModel
@@ -33,6 +33,7 @@ from medgen.preprocess import Preprocess
 from medgen.pseudonyms import Pseudonyms
 from medgen.report.html import Report, png
 from medgen.synthesis.store import Stored
+from medgen.system import files
 from medgen.volume import Grid, Volume
 
 SHAPE = (8, 10, 8)

@@ -19,12 +19,10 @@ import pytest
 import torch
 from guard import MIB, Canary, refusal
 
-from medgen.archives import read_npz
 from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.audit import verify
 from medgen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from medgen.errors import DataError
-from medgen.files import read_json, sha256_file, sha256_json
 from medgen.journal import Journal
 from medgen.models.catalogue import build
 from medgen.outputs import RECORD as OUTPUTS
@@ -32,6 +30,8 @@ from medgen.preprocess import Preprocess
 from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
 from medgen.synthesis.store import RECORD, Stored, load_stored
+from medgen.system.archives import read_npz
+from medgen.system.files import read_json, sha256_file, sha256_json
 
 SHAPE = (8, 10, 8)
 SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "narrow": 2}

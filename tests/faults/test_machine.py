@@ -22,7 +22,6 @@ from medgen.checkpoint import CHECKPOINT
 from medgen.cohorts.simulation import simulate
 from medgen.dataset import Dataset
 from medgen.errors import TrainingError
-from medgen.files import TEMPORARY
 from medgen.finite import Watch
 from medgen.journal import NAME, Journal, entries
 from medgen.loop import batch_indices
@@ -30,6 +29,7 @@ from medgen.models.catalogue import available, build, family_class
 from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import Consistency, Extra, LabelledBatch, Pool, Recipe
+from medgen.system.files import TEMPORARY
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)

@@ -18,11 +18,11 @@ from medgen.cards import lint
 from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import ConfigError, DataError
-from medgen.files import sha256_file
 from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment
 from medgen.synthesis import load_backend
+from medgen.system.files import sha256_file
 from tests.intervals import check as check_intervals
 from tests.intervals import walk
 from tests.printed_numbers import unknown

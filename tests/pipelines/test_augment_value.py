@@ -15,10 +15,10 @@ from medgen.cases import Case, Manifest
 from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
-from medgen.files import read_json, write_json
 from medgen.layouts import load_cohort
 from medgen.pipelines import augment, augment_value
 from medgen.synthesis.value import _keep
+from medgen.system.files import read_json, write_json
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = CONFIGS / "tiny" / "value.yaml"

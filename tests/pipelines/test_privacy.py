@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from medgen import files, io
+from medgen import io
 from medgen.cohorts.simulation import simulate
 from medgen.errors import DataError
 from medgen.faces import NOTE, may_show_face
@@ -22,6 +22,7 @@ from medgen.integrity import check
 from medgen.layouts import CohortConfig, load_cohort
 from medgen.pipelines import importing, names
 from medgen.pseudonyms import plain_attributes
+from medgen.system import files
 from medgen.volume import Grid, Volume
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny"

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import files, synthesis
+from medgen import synthesis
 from medgen.errors import AuditError, DataError
 from medgen.foreground import foreground_mask
 from medgen.synthesis import FitContext, Sources, SyntheticDataset
 from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.system import files
 
 from .conftest import keep_filter, quick_filter
 

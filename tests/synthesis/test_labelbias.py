@@ -12,9 +12,9 @@ from torch import Tensor
 
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.files import plain
 from medgen.metrics.interval import Interval
 from medgen.synthesis.labelbias import LabelBias, compare, halves_differ, measure_bias
+from medgen.system.files import plain
 
 from .conftest import blobs
 

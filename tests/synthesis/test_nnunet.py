@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medgen import files
 from medgen.errors import AuditError, DataError
 from medgen.integrity import check
 from medgen.layouts import load_cohort
 from medgen.pipelines.cli import main
 from medgen.synthesis.nnunet import write_nnunet
+from medgen.system import files
 
 
 @pytest.fixture(scope="module")

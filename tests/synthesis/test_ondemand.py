@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from medgen import files
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.seeds import derive
 from medgen.synthesis import (
@@ -26,6 +25,7 @@ from medgen.synthesis import (
     match_intensities,
 )
 from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.system import files
 
 from .conftest import keep_filter, quick_filter
 

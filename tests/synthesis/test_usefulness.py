@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError
-from medgen.files import write_json
 from medgen.synthesis.usefulness import Usefulness, accepted_scans, read_usefulness
+from medgen.system.files import write_json
 
 
 def test_the_verdict_is_that_of_the_run(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from medgen.artifact import TrainedModel
 from medgen.errors import ArtifactError, DataError
-from medgen.files import sha256_json
 from medgen.losses import labels_from_distance
 from medgen.models.inpaint import Inpaint, fill_holes
 from medgen.models.vaegan import VaeGan
@@ -31,6 +30,7 @@ from medgen.synthesis.lesionbank import Bank, LesionConfig, build_bank, conditio
 from medgen.synthesis.lesiontraining import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
+from medgen.system.files import sha256_json
 from medgen.training import device_of
 
 Labels = NDArray[np.uint8]

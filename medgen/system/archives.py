@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from medgen.errors import DataError
-from medgen.files import open_regular
+from medgen.system.files import open_regular
 
 # Archives of ours hold dozens of arrays, and their headers a hundred bytes.
 _MEMBERS = 10_000
