@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from medgen.anomaly import kept, left_out, peers, pooled_scans, pooling
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_test
-from medgen.anomaly.ranking import half
 from medgen.anomaly.screening import screen
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
@@ -25,6 +24,7 @@ from medgen.config import parse_config, read_yaml
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.layouts import load_cohort
+from medgen.metrics.ranking import half
 from medgen.outputs import RECORD
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.ranking import Ranked, Resampler, Statistic, centred, level_counts
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
 from medgen.metrics.detection import Candidates, find_candidates, froc
+from medgen.metrics.ranking import Ranked, Resampler, Statistic, centred, level_counts
 
 # Share of a scan's scored voxels whose clusters are lesion candidates, and whose mean is the scan score "top".
 CANDIDATE_SHARE = 0.01
@@ -61,7 +61,7 @@ class ScanScores:
     """One scan as one method scores it.
 
     Attributes:
-        counts: See :func:`medgen.anomaly.ranking.level_counts`, (2, 65536).
+        counts: See :func:`medgen.metrics.ranking.level_counts`, (2, 65536).
         scored_truth: Anomalous voxels that the method scores.
         values: The scan scores ``max`` (hottest voxel) and ``top`` (mean of the hottest 0.1 %).
         candidates: Clusters of the hottest 1 % of the scored voxels.

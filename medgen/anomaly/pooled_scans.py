@@ -10,8 +10,8 @@ import numpy as np
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation import Measurement
 from medgen.anomaly.pooling import Runs, scans_ranked
-from medgen.anomaly.ranking import Ranked
 from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.ranking import Ranked
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
 from medgen.anomaly.kept import Kept
 from medgen.anomaly.left_out import GROUPS, ZSCORE, label
-from medgen.anomaly.ranking import Ranked, Resampler, Statistic
 from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.summary import controls
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
+from medgen.metrics.ranking import Ranked, Resampler, Statistic
 
 SIZES = ("small", "medium", "large")
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
-from medgen.anomaly.ranking import Ranked, Resampler
 from medgen.anomaly.score_catalogue import get
 from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.ranking import Ranked, Resampler
 
 
 @dataclass(frozen=True)

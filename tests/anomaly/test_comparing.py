@@ -7,11 +7,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medgen.anomaly.comparing import RATES, ScanFacts, compare, reduce_scan
-from medgen.anomaly.ranking import Ranked, level_counts
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.detection import find_candidates, froc
 from medgen.metrics.interval import subject_weights
+from medgen.metrics.ranking import Ranked, level_counts
 
 SHAPE = (12, 12, 12)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from medgen.anomaly.ranking import Ranked
+from medgen.metrics.ranking import Ranked
 
 
 def units(n=6, size=3000, dtype=np.float32, seed=0):
