@@ -11,7 +11,7 @@ import numpy as np
 
 from medgen.cards import CardFields
 from medgen.cases import Case, Manifest
-from medgen.io.demographics import demographics
+from medgen.io.dicom.demographics import demographics
 from medgen.volume import Grid
 
 Range = tuple[float, float]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
-from medgen.hounsfield import AIR, EMPTY, TISSUE, is_hounsfield
+from medgen.io.hounsfield import AIR, EMPTY, TISSUE, is_hounsfield
 
 # Air is darker than this share of the scan's bright end (98th percentile), in MR as in CT.
 _DARK = 0.15

@@ -16,7 +16,7 @@ from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.foreground import foreground_mask
-from medgen.hounsfield import measured
+from medgen.io.hounsfield import measured
 from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
 from medgen.registration import AffineResult, register_affine

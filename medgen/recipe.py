@@ -14,7 +14,7 @@ from medgen.cases import Case, Manifest
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.foreground import foreground_mask
-from medgen.hounsfield import is_hounsfield, measured
+from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess
 from medgen.registration import thinnest
 from medgen.volume import Grid, Volume

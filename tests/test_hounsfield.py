@@ -8,7 +8,7 @@ from medgen import io
 from medgen.cases import Case, Manifest
 from medgen.errors import ConfigError
 from medgen.foreground import foreground_mask
-from medgen.hounsfield import is_hounsfield, measured
+from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess, build_template
 from medgen.recipe import fit_preprocess
 from medgen.report.planes import bounding_box

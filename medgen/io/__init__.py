@@ -11,8 +11,8 @@ from pathlib import Path
 
 from medgen.errors import DataError
 from medgen.faults import fail
-from medgen.io.dicom import Series, dicom_notes, list_series, patient_key, read_dicom, series_files, series_key
-from medgen.io.dicom_files import dicom_folders, has_dicom, is_dicom
+from medgen.io.dicom.files import dicom_folders, has_dicom, is_dicom
+from medgen.io.dicom.series import Series, dicom_notes, list_series, patient_key, read_dicom, series_files, series_key
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.itk_header import voxels_of

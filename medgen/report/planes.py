@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medgen.hounsfield import without_padding
+from medgen.io.hounsfield import without_padding
 from medgen.volume import Grid, Volume
 
 # Pictures larger than this gain nothing in a report; smaller ones are interpolated up to it, in world coordinates.

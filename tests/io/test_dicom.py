@@ -10,7 +10,7 @@ from medgen import io
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
 from medgen.integrity import check
-from medgen.io.dicom import list_series
+from medgen.io.dicom.series import list_series
 from medgen.layouts import load_cohort
 
 TILT = (1, 0, 0, 0, np.cos(np.radians(18.5)), -np.sin(np.radians(18.5)))

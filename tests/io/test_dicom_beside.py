@@ -7,7 +7,7 @@ from pydicom import dcmread, uid
 from medgen import io
 from medgen.faults import FaultyDataError
 from medgen.integrity import check
-from medgen.io.dicom import dicom_notes
+from medgen.io.dicom.series import dicom_notes
 
 from .dicom_folders import STEP, other, series, voxels
 

@@ -12,7 +12,7 @@ from pydicom import uid
 
 from medgen import io
 from medgen.integrity import check
-from medgen.io.dicom import dicom_notes
+from medgen.io.dicom.series import dicom_notes
 from medgen.layouts import CohortConfig, load_cohort
 
 from .dicom_folders import BAD, ODD, image, other, put, save, segmentation, series, voxels

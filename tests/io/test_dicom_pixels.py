@@ -81,7 +81,7 @@ def test_what_nothing_decodes_is_named_in_full(tmp_path):
 def test_every_decoder_is_there():
     from pydicom.pixels import get_decoder
 
-    from medgen.io.pixels import _DECODERS
+    from medgen.io.dicom.pixels import _DECODERS
 
     for syntax, plugin in _DECODERS.items():
         assert plugin in get_decoder(syntax).available_plugins

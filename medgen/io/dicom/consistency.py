@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medgen.faults import Fault
-from medgen.io.headers import Header
+from medgen.io.dicom.header import Header
 
 # Differences in these mean several volumes in one series, or values that cannot be compared.
 _ALWAYS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from medgen.io.dicom_files import list_files
+from medgen.io.dicom.files import list_files
 
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}

@@ -17,15 +17,15 @@ import psutil
 from numpy.typing import NDArray
 
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.hounsfield import AIR
-from medgen.io.consistency import copies, counted, grouped, mixed
-from medgen.io.dicom_files import list_files, without_header
+from medgen.io.dicom.consistency import copies, counted, grouped, mixed
+from medgen.io.dicom.files import list_files, without_header
+from medgen.io.dicom.header import patient_of, read_header
+from medgen.io.dicom.identity import Identity, identify, identify_headless
+from medgen.io.dicom.pixels import decode
+from medgen.io.dicom.slices import stack
 from medgen.io.grids import far
-from medgen.io.headers import patient_of, read_header
-from medgen.io.identity import Identity, identify, identify_headless
+from medgen.io.hounsfield import AIR
 from medgen.io.nifti import check_finite
-from medgen.io.pixels import decode
-from medgen.io.slices import stack
 from medgen.volume import Volume
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
 from medgen.faults import FaultyDataError, fail
-from medgen.io.headers import guarded
-from medgen.io.pixels import check_file
+from medgen.io.dicom.header import guarded
+from medgen.io.dicom.pixels import check_file
 from medgen.io.quiet import quiet
 
 _COMPLETE, _AGAIN = "a complete DICOM file", "copy or export it again"

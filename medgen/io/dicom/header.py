@@ -16,9 +16,9 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.io.pixels import PIXELS, check_end, check_file, check_length
+from medgen.io.dicom.pixels import PIXELS, check_end, check_file, check_length
+from medgen.io.dicom.slices import Slice
 from medgen.io.quiet import quiet
-from medgen.io.slices import Slice
 
 T = TypeVar("T")
 
