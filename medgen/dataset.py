@@ -14,8 +14,8 @@ from torch import Tensor
 from medgen.errors import DataError, MedgenError
 from medgen.prepared import Prepared
 from medgen.preprocess import Preprocess
-from medgen.registration import register_affine
 from medgen.system.processes import thread_pool
+from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Grid
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from medgen.cases import Case, Manifest
     from medgen.preprocess import Prepared, Preprocess, Template
-    from medgen.registrations import Register
+    from medgen.transforms.kept_registrations import Register
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def prepare_dataset(
         template: Cohort template, needed when the recipe registers to one.
         workers: Threads; reading and resampling release the interpreter lock.
         progress: Called with (cases done, cases in all) after each case.
-        register: What registers to the template; :class:`medgen.registrations.KeptRegistrations` remembers.
+        register: What registers to the template; :class:`medgen.transforms.kept_registrations.KeptRegistrations` remembers.
 
     Returns:
         The data set in the manifest's order, and the failures. Labels are present if every prepared case has a mask.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
-from medgen.foreground import foreground_mask
+from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Volume
 
 # Litres of tissue that a head with skin, skull and neck has and a brain alone has not (adult brains: 0.9 to 1.8).

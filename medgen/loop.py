@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medgen.augmentation import AugmentConfig, augment
 from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
@@ -27,6 +26,7 @@ from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
 from medgen.training_recipe import TrainingConfig
+from medgen.transforms.augmentation import AugmentConfig, augment
 
 logger = logging.getLogger(__name__)
 

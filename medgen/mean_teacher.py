@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medgen.augmentation import AugmentConfig, augment
 from medgen.precision import Precision
 from medgen.segmentation_recipe import Consistency
+from medgen.transforms.augmentation import AugmentConfig, augment
 
 
 class MeanTeacher:

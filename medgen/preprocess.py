@@ -15,13 +15,13 @@ from scipy import ndimage
 from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
-from medgen.foreground import foreground_mask
 from medgen.io.hounsfield import measured
-from medgen.labels import resample_labels
 from medgen.prepared import Prepared, Scale, Template
-from medgen.registration import AffineResult, register_affine
-from medgen.registrations import Register
 from medgen.system.processes import thread_pool
+from medgen.transforms.affine_registration import AffineResult, register_affine
+from medgen.transforms.foreground import foreground_mask
+from medgen.transforms.kept_registrations import Register
+from medgen.transforms.label_maps import resample_labels
 from medgen.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Preprocess(Config):
         Args:
             scan: Native image, (c, i, j, k).
             template: The cohort's; needed for ``align: affine``, else unused.
-            register: What registers to it; :class:`medgen.registrations.KeptRegistrations` remembers.
+            register: What registers to it; :class:`medgen.transforms.kept_registrations.KeptRegistrations` remembers.
 
         Returns:
             Image, foreground, both grids and the intensity map.
@@ -259,7 +259,7 @@ _QUALITY = ("similarity", "mutual_information", "overlap", "determinant")
 def prepare_labels(mask: Volume, prepared: Prepared) -> NDArray[Any]:
     """Bring a label map to the model grid: the label that fills most of each voxel.
 
-    See :func:`medgen.labels.resample_labels` for why this is not nearest neighbour.
+    See :func:`medgen.transforms.label_maps.resample_labels` for why this is not nearest neighbour.
 
     Args:
         mask: Whole numbers, 0 is background; (1, i, j, k) on the scan's native grid.
@@ -305,7 +305,7 @@ def build_template(
         iterations: Rounds of registration; ``center`` needs none.
         workers: Threads.
         progress: Called with (registrations done, registrations in all).
-        register: What registers; :class:`medgen.registrations.KeptRegistrations` remembers.
+        register: What registers; :class:`medgen.transforms.kept_registrations.KeptRegistrations` remembers.
 
     Returns:
         Image and foreground on ``preprocess.canonical()``.

@@ -13,10 +13,10 @@ from medgen.axes import assigned, margin
 from medgen.cases import Case, Manifest
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError, MedgenError
-from medgen.foreground import foreground_mask
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess
-from medgen.registration import thinnest
+from medgen.transforms.affine_registration import thinnest
+from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.augmentation import AugmentConfig, augment
 from medgen.config import Config
 from medgen.errors import TrainingError
 from medgen.finite import Watch
@@ -23,6 +22,7 @@ from medgen.seeds import derive, torch_rng
 from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe
 from medgen.training import device_of
 from medgen.training_recipe import PrecisionName
+from medgen.transforms.augmentation import AugmentConfig, augment
 
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from medgen.augmentation import AugmentConfig
 from medgen.errors import TrainingError
+from medgen.transforms.augmentation import AugmentConfig
 
 
 class LabelledImages(Protocol):

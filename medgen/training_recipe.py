@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from medgen.augmentation_recipe import AugmentConfig
 from medgen.config import Config
+from medgen.transforms.augmentation_config import AugmentConfig
 
 PrecisionName = Literal["auto", "32", "bf16"]
 

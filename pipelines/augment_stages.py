@@ -12,11 +12,11 @@ from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
 from medgen.preprocess import Preprocess, Template, build_template
 from medgen.recipe import fit_preprocess
-from medgen.registrations import Register
 from medgen.seeds import derive
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts, divide
 from medgen.synthesis.sources import Sources
+from medgen.transforms.kept_registrations import Register
 
 from . import names
 from .augment_settings import LabelledRunConfig

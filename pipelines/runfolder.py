@@ -21,9 +21,9 @@ from medgen.errors import ConfigError, DataError
 from medgen.layouts import CohortConfig, read_table
 from medgen.outputs import RECORD
 from medgen.plain_text import scrub
-from medgen.registrations import KeptRegistrations
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.tracking import MAY_CHANGE, config_digest
+from medgen.transforms.kept_registrations import KeptRegistrations
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"

@@ -18,13 +18,13 @@ from medgen.layouts import load_cohort
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocess import Template, build_template
-from medgen.registration import register_affine
-from medgen.registrations import Register
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
 from medgen.report.mosaic import mosaic
 from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, fit, rank_of
+from medgen.transforms.affine_registration import register_affine
+from medgen.transforms.kept_registrations import Register
 from medgen.volume import Volume
 
 from . import names

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.augmentation import AugmentConfig, augment, blur
 from medgen.config import parse_config
 from medgen.errors import ConfigError
 from medgen.seeds import torch_rng
+from medgen.transforms.augmentation import AugmentConfig, augment, blur
 
 SHAPE = (18, 20, 16)
 OFF = AugmentConfig(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from medgen.fields import (
+from medgen.seeds import torch_rng
+from medgen.transforms.fields import (
     control_shape,
     expand,
     exponentiate,
@@ -19,7 +20,6 @@ from medgen.fields import (
     warp_labels,
     warp_shares,
 )
-from medgen.seeds import torch_rng
 
 SHAPE = (14, 17, 12)
 

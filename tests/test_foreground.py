@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
-from medgen.foreground import foreground_mask
+from medgen.transforms.foreground import foreground_mask
 
 
 def ball(shape, radius, centre=None):

@@ -7,11 +7,11 @@ from scipy import ndimage
 from medgen import io
 from medgen.cases import Case, Manifest
 from medgen.errors import ConfigError
-from medgen.foreground import foreground_mask
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess, build_template
 from medgen.recipe import fit_preprocess
 from medgen.report.planes import bounding_box
+from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume
 
 SHAPE, STEP = (48, 48, 24), (7.5, 7.5, 10.0)

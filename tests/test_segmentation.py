@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.augmentation import AugmentConfig
 from medgen.config import parse_config
 from medgen.errors import ConfigError, TrainingError
 from medgen.metrics.segmentation import dice
 from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
 from medgen.segmentation_recipe import Extra, LabelledBatch, Pool, Recipe
+from medgen.transforms.augmentation import AugmentConfig
 
 SHAPE = (13, 16, 10)
 TINY = SegmenterConfig(channels=(8, 16), steps=150, batch_size=2, lr=2e-2, precision="32")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen.augmentation import AugmentConfig
 from medgen.checkpoint import CHECKPOINT
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import augmented, batch_indices, learning_rate
 from medgen.models.catalogue import build
 from medgen.training import Terminated, TrainingConfig, device_of, fit
+from medgen.transforms.augmentation import AugmentConfig
 
 SHAPE = (8, 12, 8)
 MODEL = {"family": "vaegan", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 2, "discriminator_widths": [16]}

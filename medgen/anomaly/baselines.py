@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.anomaly.smoothing import smooth
 from medgen.seeds import numpy_rng
+from medgen.transforms.masked_smoothing import smooth
 
 _COMPONENTS = 12
 _NEIGHBOURS = 3

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.augmentation import blur
+from medgen.transforms.augmentation import blur
 
 # A change below this share of the scan's spread is not visible, and not asked for.
 _VISIBLE = 0.1

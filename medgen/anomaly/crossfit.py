@@ -27,11 +27,11 @@ from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset, prepared_record
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
 from medgen.preprocess import Preprocess
+from medgen.transforms.masked_smoothing import Smoother
 
 Progress = Callable[[str, int, int], None]
 # Healthy voxels used for one tail: more do not move its quantiles, and sorting them takes seconds.

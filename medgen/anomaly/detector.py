@@ -28,12 +28,12 @@ from medgen.anomaly.gate import Gate
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.anomaly.smoothing import Smoother
 from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
 from medgen.faces import may_show_face
 from medgen.models.base import ScanModel
 from medgen.preprocess import Prepared, Preprocess, Template
+from medgen.transforms.masked_smoothing import Smoother
 from medgen.volume import Volume
 
 

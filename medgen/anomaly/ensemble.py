@@ -16,9 +16,9 @@ from medgen.anomaly.normative import Normative
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get, registered
 from medgen.anomaly.settings import HEAT_SCORES, AnomalyConfig
-from medgen.anomaly.smoothing import Smoother
 from medgen.errors import ConfigError
 from medgen.models.base import ScanModel
+from medgen.transforms.masked_smoothing import Smoother
 
 
 @dataclass(frozen=True, eq=False)

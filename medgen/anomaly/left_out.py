@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from medgen.anomaly.corruption_kinds import DEFAULT
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get
-from medgen.anomaly.smoothing import smooth
 from medgen.dataset import Dataset
+from medgen.transforms.masked_smoothing import smooth
 
 # Corruptions → the implants of medgen.cohorts.implants that are like them.
 GROUPS: Mapping[tuple[str, ...], tuple[str, ...]] = {

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from medgen.anomaly.smoothing import smooth
 from medgen.config import Config
 from medgen.errors import DataError
+from medgen.transforms.masked_smoothing import smooth
 
 
 class NormativeConfig(Config):

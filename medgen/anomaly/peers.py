@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.anomaly.smoothing import smooth
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError
 from medgen.seeds import derive, numpy_rng
+from medgen.transforms.masked_smoothing import smooth
 
 # Sigma in voxels of the local mean among the features of a voxel.
 _LOCAL = 2.0

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from medgen import losses
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.anomaly.smoothing import smooth
 from medgen.models import blocks
 from medgen.models.base import Denoises, Discriminates, HasDecoder, Reconstructs
 from medgen.seeds import torch_rng
+from medgen.transforms.masked_smoothing import smooth
 
 # Model intensities: the 1st and 99th percentile of a scan's foreground are 0 and 1.
 _DATA_RANGE = 1.0

@@ -16,11 +16,11 @@ from medgen.cases import Case, Manifest, moved
 from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
-from medgen.foreground import foreground_mask
 from medgen.masks import read_labels
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder
+from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume, resample
 
 LABELS = {1: "implant"}

@@ -191,7 +191,7 @@ def _displacement(
     expansion: torch.Tensor, size: float, generator: torch.Generator, grid: Grid
 ) -> tuple[NDArray[np.float32], float]:
     """A random diffeomorphic displacement (3, i, j, k) in voxels of the field grid, and its least Jacobian."""
-    from medgen.fields import exponentiate, jacobian_minimum, smooth_noise
+    from medgen.transforms.fields import exponentiate, jacobian_minimum, smooth_noise
 
     velocity = size * expansion
     for distance, amplitude in _SCALES:

@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from medgen import losses
-from medgen.augmentation import AugmentConfig, augment
 from medgen.models import blocks
 from medgen.models.base import ModelConfig, Widths
+from medgen.transforms.augmentation import AugmentConfig, augment
 
 # Beyond this probability augmentations leak into what the generator makes (Karras et al. 2020, section 2.2).
 MOST_AUGMENTED = 0.8

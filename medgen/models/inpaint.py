@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from medgen import losses
 from medgen.dataset import Batch
-from medgen.fields import smooth_noise
 from medgen.models import blocks
 from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.discriminator import PatchDiscriminator
 from medgen.models.unet import UNet
+from medgen.transforms.fields import smooth_noise
 
 # Factor on what the discriminator sees of the difference to the smooth filling. With spectral norm its logits differ by
 # no more than its inputs do; unmagnified texture (0.1 of the intensity range) left them equal over 200 steps.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from medgen.augmentation import AugmentConfig
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, DataError
 from medgen.segmentation import SegmenterConfig
+from medgen.transforms.augmentation import AugmentConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.errors import DataError
-from medgen.fields import warp, warp_shares
 from medgen.ordinary.base import Setting
 from medgen.ordinary.registrations import atlas_pairs, displacements, velocities
 from medgen.segmentation_recipe import Pool
 from medgen.training import device_of
+from medgen.transforms.fields import warp, warp_shares
 
 
 def multi_atlas_labels(setting: Setting, atlases: int = 10) -> Pool:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.fields import expand, exponentiate
 from medgen.ordinary.base import Setting
 from medgen.seeds import numpy_rng
-from medgen.svf import RegistrationConfig, register
 from medgen.training import device_of
+from medgen.transforms.fields import expand, exponentiate
+from medgen.transforms.velocity_registration import RegistrationConfig, register
 
 Pair = tuple[int, int]
 
@@ -53,7 +53,7 @@ def thinned(pairs: Sequence[Pair], limit: int, seed: int, *keys: str) -> list[Pa
 def velocities(setting: Setting, pairs: Sequence[Pair], config: RegistrationConfig | None = None) -> Tensor:
     """Control points (pairs, 3, p, q, r) of the velocities of each (moving, fixed) pair, on the CPU.
 
-    Those in ``setting.memo`` are not computed again; see :func:`medgen.svf.register` for the method.
+    Those in ``setting.memo`` are not computed again; see :func:`medgen.transforms.velocity_registration.register` for the method.
     """
     config = config or RegistrationConfig()
     names = (*setting.real.ids, *(() if setting.unlabelled is None else setting.unlabelled.ids))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend, FitContext, Synthetic
-from medgen.synthesis.intensities import match_intensities
 from medgen.synthesis.ondemand import LiveDataset, MixedDataset, MixedStream, SyntheticDataset
 from medgen.synthesis.sources import Sources
+from medgen.transforms.intensity_matching import match_intensities
 
 if TYPE_CHECKING:
     from medgen.synthesis.dictionary import RandSyntheticd

@@ -25,7 +25,6 @@ from pydantic import Field
 from torch import Tensor
 
 import medgen
-from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, DataError
@@ -41,6 +40,7 @@ from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.processes import run_in_processes, torch_threads
 from medgen.training import device_of
+from medgen.transforms.augmentation import AugmentConfig
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.
 _OUTLIER = 3.0

@@ -14,8 +14,8 @@ from torch.utils.data import get_worker_info
 
 from medgen.errors import DataError
 from medgen.seeds import derive
-from medgen.synthesis.intensities import match_intensities
 from medgen.synthesis.ondemand import Item, Mixing, Source, SyntheticDataset, check_use, ids_of
+from medgen.transforms.intensity_matching import match_intensities
 
 
 class RandSyntheticd(Mixing, RandomizableTransform, MapTransform):

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.dataset import Dataset
 from medgen.errors import DataError
@@ -26,6 +25,7 @@ from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, predi
 from medgen.synthesis.looks import Looks
 from medgen.synthesis.planted import chosen, likenesses
 from medgen.synthesis.sources import Sources, guard
+from medgen.transforms.augmentation import AugmentConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

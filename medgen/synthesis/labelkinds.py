@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.dataset import Dataset
-from medgen.foreground import foreground_box
+from medgen.transforms.foreground import foreground_box
 
 _TOUCHING = np.ones((3, 3, 3))
 # Of 137 structures in twelve brains none varies in place by more than 0.04 of the brain's size; stroke lesions do by

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from medgen.augmentation import AugmentConfig
 from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.models.inpaint import dilate, fill_holes, measure_style
@@ -20,6 +19,7 @@ from medgen.synthesis.labelkinds import focal_labels
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored
 from medgen.training import TrainingConfig
+from medgen.transforms.augmentation import AugmentConfig
 
 Labels = NDArray[np.uint8]
 Share = Annotated[float, Field(ge=0, le=1)]

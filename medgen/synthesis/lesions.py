@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.dataset import Dataset
-from medgen.fields import control_shape, expand, exponentiate, warp
-from medgen.foreground import foreground_box
 from medgen.seeds import numpy_rng
+from medgen.transforms.fields import control_shape, expand, exponentiate, warp
+from medgen.transforms.foreground import foreground_box
 
 _TOUCHING = np.ones((3, 3, 3))
 Shape = tuple[int, int, int]

@@ -21,12 +21,12 @@ from medgen.cases import Case, Manifest
 from medgen.errors import AuditError, DataError
 from medgen.layouts import load_cohort
 from medgen.seeds import numpy_rng
-from medgen.synthesis.intensities import match_intensities
 from medgen.synthesis.layouts_out import labels_or_regions, original_labels, renumbered_regions
 from medgen.synthesis.origin import SPLITS, Origin, read_origin
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, read_usefulness
 from medgen.system import files
 from medgen.system.new_folder import new_folder
+from medgen.transforms.intensity_matching import match_intensities
 from medgen.volume import Volume
 
 FOLDS = "splits_final.json"

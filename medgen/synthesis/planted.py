@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from medgen.fields import smooth_noise, warp
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.synthesis.copies import Gallery
+from medgen.transforms.fields import smooth_noise, warp
 
 KINDS: Mapping[str, str] = {
     "exact": "the scan itself",

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from medgen.augmentation import AugmentConfig
 from medgen.config import Config
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.arms import STANDARD, SYNTHETIC, Arm, checked
+from medgen.transforms.augmentation import AugmentConfig
 
 
 class ValueConfig(Config):

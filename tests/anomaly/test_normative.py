@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from medgen.anomaly.normative import Moments, NormativeConfig, normative
-from medgen.anomaly.smoothing import smooth
 from medgen.errors import DataError
+from medgen.transforms.masked_smoothing import smooth
 
 SHAPE = (12, 10, 8)
 EVERYWHERE = np.ones(SHAPE, dtype=bool)

@@ -14,9 +14,9 @@ from medgen.anomaly import reconstruction
 from medgen.anomaly.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
 from medgen.anomaly.registry import Inputs
 from medgen.anomaly.score_catalogue import get
-from medgen.anomaly.smoothing import smooth
 from medgen.models.catalogue import build
 from medgen.seeds import torch_rng
+from medgen.transforms.masked_smoothing import smooth
 
 SHAPE = (12, 14, 10)
 

@@ -8,8 +8,8 @@ from medgen.cards import lint
 from medgen.cohorts.simulation import SubjectDrawer, cohort_grid, simulate
 from medgen.cohorts.template import brain_template
 from medgen.errors import DataError
-from medgen.foreground import foreground_mask
 from medgen.layouts import load_cohort
+from medgen.transforms.foreground import foreground_mask
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_velocity_that_folds_is_shrunk(monkeypatch):
 
 
 def test_larger_velocity_gives_larger_ventricles():
-    from medgen.fields import exponentiate
+    from medgen.transforms.fields import exponentiate
 
     drawer = SubjectDrawer(cohort_grid(4.0))
     template = drawer.template

@@ -10,7 +10,6 @@ import torch
 
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
-from medgen.fields import expand, exponentiate, warp, warp_labels
 from medgen.metrics.segmentation import dice
 from medgen.ordinary import Setting, available, describe, needs_unlabelled, recipe
 from medgen.ordinary.arms.ensemble_labels import labelled_by
@@ -20,8 +19,9 @@ from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_p
 from medgen.precision import precision_of
 from medgen.seeds import torch_rng
 from medgen.segmentation import Segmenter, train_segmenter
-from medgen.svf import RegistrationConfig
 from medgen.training import device_of
+from medgen.transforms.fields import expand, exponentiate, warp, warp_labels
+from medgen.transforms.velocity_registration import RegistrationConfig
 
 from ..synthesis.conftest import SHAPE, blobs
 from .conftest import TINY

@@ -20,7 +20,7 @@ from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.settings import HEAT_SCORES
 from medgen.cohorts.simulation import simulate
 from medgen.errors import TrainingError
-from medgen.registration import register_affine
+from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume
 from tests.intervals import check as check_intervals
 from tests.printed_numbers import unknown
@@ -287,7 +287,7 @@ def test_registrations_are_not_repeated_after_an_interruption(cohort, tmp_path, 
     def interrupted(*_, **__):
         raise TrainingError("stopped here")
 
-    monkeypatch.setattr("medgen.registrations.register_affine", counted)
+    monkeypatch.setattr("medgen.transforms.kept_registrations.register_affine", counted)
     monkeypatch.setattr("medgen.pipelines.anomaly_training.fit", interrupted)
     for attempt in ((), ("--resume",)):
         _, _, error = medgen(monkeypatch, capsys, *command, "-q", *attempt)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError, GeometryError
-from medgen.labels import resample_labels
 from medgen.metrics.segmentation import dice
 from medgen.prepared import Prepared
 from medgen.preprocess import prepare_labels
+from medgen.transforms.label_maps import resample_labels
 from medgen.volume import Grid, Volume, resample
 
 

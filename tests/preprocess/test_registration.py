@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
-from medgen.registration import AffineResult, register_affine
+from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.volume import Grid, Volume
 
 SCANS = [

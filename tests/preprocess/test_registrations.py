@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medgen import registrations
-from medgen.registration import register_affine
-from medgen.registrations import KeptRegistrations
+from medgen.transforms import kept_registrations as registrations
+from medgen.transforms.affine_registration import register_affine
+from medgen.transforms.kept_registrations import KeptRegistrations
 from medgen.volume import Grid, Volume
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from medgen.dataset import Dataset
-from medgen.fields import exponentiate, smooth_noise, warp
 from medgen.preprocess import Preprocess
 from medgen.seeds import torch_rng
 from medgen.synthesis.base import FitContext
@@ -16,6 +15,7 @@ from medgen.synthesis.filter_store import FilterState, save_filter
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.sources import Sources
+from medgen.transforms.fields import exponentiate, smooth_noise, warp
 
 SHAPE = (16, 20, 12)
 

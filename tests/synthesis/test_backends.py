@@ -13,9 +13,7 @@ import torch
 
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, AuditError, DataError
-from medgen.fields import expand, exponentiate, jacobian_minimum
 from medgen.metrics.segmentation import dice
-from medgen.svf import RegistrationConfig, bending, local_correlation, register
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
@@ -24,6 +22,8 @@ from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.base import FitContext
 from medgen.synthesis.lesionbank import LesionConfig
 from medgen.synthesis.sources import Sources, guard, guard_split
+from medgen.transforms.fields import expand, exponentiate, jacobian_minimum
+from medgen.transforms.velocity_registration import RegistrationConfig, bending, local_correlation, register
 
 from .conftest import blobs
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.augmentation import AugmentConfig
 from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation import SegmenterConfig
-from medgen.svf import RegistrationConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import FitContext
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
 from medgen.synthesis.members import in_one_piece, one_piece_labels
 from medgen.synthesis.sources import Sources
+from medgen.transforms.augmentation import AugmentConfig
+from medgen.transforms.velocity_registration import RegistrationConfig
 
 from .conftest import blobs
 

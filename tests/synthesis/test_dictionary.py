@@ -13,10 +13,10 @@ import torch
 
 from medgen import synthesis
 from medgen.errors import AuditError, DataError
-from medgen.foreground import foreground_mask
 from medgen.synthesis import FitContext, Sources, SyntheticDataset
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.system import files
+from medgen.transforms.foreground import foreground_mask
 
 from .conftest import keep_filter, quick_filter
 

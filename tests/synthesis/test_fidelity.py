@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.augmentation import AugmentConfig
 from medgen.metrics.halves import Measure
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Synthetic
@@ -20,6 +19,7 @@ from medgen.synthesis.fidelity import (
 )
 from medgen.synthesis.filters import Verdict
 from medgen.synthesis.sampling import Candidate
+from medgen.transforms.augmentation import AugmentConfig
 
 from .conftest import SHAPE, blobs
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.fields import warp_cubic, warp_labels
-from medgen.synthesis.intensities import restore_contrast
+from medgen.transforms.fields import warp_cubic, warp_labels
+from medgen.transforms.intensity_matching import restore_contrast
 
 
 def sheets():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medgen.augmentation import blur
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.synthesis.looks import Looks
+from medgen.transforms.augmentation import blur
 
 from .conftest import blobs
 

@@ -15,7 +15,6 @@ from medgen.errors import AuditError, ConfigError, DataError
 from medgen.integrity import check
 from medgen.metrics.interval import Interval
 from medgen.segmentation import SegmenterConfig
-from medgen.svf import RegistrationConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import Backend, FitContext, Synthetic
@@ -30,6 +29,7 @@ from medgen.synthesis.planted import KINDS, plant
 from medgen.synthesis.replay import replay
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.sources import Sources
+from medgen.transforms.velocity_registration import RegistrationConfig
 
 from .conftest import blobs
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.augmentation import blur
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.fields import exponentiate, smooth_noise, warp
 from medgen.ordinary.base import Setting
 from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
+from medgen.transforms.augmentation import blur
+from medgen.transforms.fields import exponentiate, smooth_noise, warp
 
 SOURCE = (
     "Standard augmentation; half of the scans are painted into deformed label maps with Gaussian intensities per label "

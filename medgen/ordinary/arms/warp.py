@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.fields import warp_cubic, warp_labels
 from medgen.ordinary.base import Setting
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, thinned, velocities
 from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
 from medgen.training import device_of
+from medgen.transforms.fields import warp_cubic, warp_labels
 
 SOURCE = (
     "Standard augmentation; half of the scans are labelled ones warped by registration onto other labelled scans and, "

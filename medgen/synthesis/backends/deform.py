@@ -26,16 +26,24 @@ from torch.nn import functional
 from medgen.costs import minutes, stand_in
 from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.fields import control_shape, expand, exponentiate, jacobian_minimum, warp, warp_cubic, warp_labels
 from medgen.seeds import numpy_rng, torch_rng
-from medgen.svf import RegistrationConfig, register
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
-from medgen.synthesis.intensities import restore_contrast
 from medgen.synthesis.members import unpack_members
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
+from medgen.transforms.fields import (
+    control_shape,
+    expand,
+    exponentiate,
+    jacobian_minimum,
+    warp,
+    warp_cubic,
+    warp_labels,
+)
+from medgen.transforms.intensity_matching import restore_contrast
+from medgen.transforms.velocity_registration import RegistrationConfig, register
 
 # Added to intensities (about 0 to 1) before the logarithm, so that dark noise does not become a large ratio.
 _FLOOR = 0.1

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field, field_validator
 
 from medgen.artifact import MANIFEST, TrainedModel
-from medgen.augmentation import AugmentConfig
 from medgen.errors import ArtifactError
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
@@ -23,6 +22,7 @@ from medgen.synthesis.balance import balanced_pairs
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.sources import Sources
 from medgen.training import TrainingConfig, device_of, fit
+from medgen.transforms.augmentation import AugmentConfig
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.
 _RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from medgen import losses
 from medgen.artifact import TrainedModel
-from medgen.augmentation import AugmentConfig
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError
 from medgen.models.base import ModelConfig
@@ -37,6 +36,7 @@ from medgen.synthesis.sources import Sources
 from medgen.synthesis.steering import CodePool, coverage_weights, shape_descriptors
 from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import FitResult, TrainingConfig, device_of, fit
+from medgen.transforms.augmentation import AugmentConfig
 
 MASK, IMAGE = "mask", "image"
 # Gentle: what the models see is what they will make.

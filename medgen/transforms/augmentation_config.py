@@ -1,4 +1,4 @@
-"""How batches are augmented: the settings of :mod:`medgen.augmentation`, which can be read without torch."""
+"""How batches are augmented: the settings of :mod:`medgen.transforms.augmentation`, which can be read without torch."""
 
 from __future__ import annotations
 

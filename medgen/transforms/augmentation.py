@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medgen.augmentation_recipe import AugmentConfig
-from medgen.fields import smooth_noise
+from medgen.transforms.augmentation_config import AugmentConfig
+from medgen.transforms.fields import smooth_noise
 
 __all__ = ["AugmentConfig", "augment", "blur"]
 

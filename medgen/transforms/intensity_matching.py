@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.foreground import foreground_mask
+from medgen.transforms.foreground import foreground_mask
 
 
 def match_intensities(

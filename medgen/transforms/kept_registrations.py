@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 import medgen
 from medgen.errors import DataError
-from medgen.registration import AffineResult, register_affine
 from medgen.system.files import read_json, sha256_json, write_json
+from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.volume import Volume
 
 
 class Register(Protocol):
-    """What registers a scan to a template: :func:`medgen.registration.register_affine` or one that remembers."""
+    """What registers a scan to a template: :func:`medgen.transforms.affine_registration.register_affine` or one that remembers."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class Register(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class KeptRegistrations:
-    """Registers like :func:`medgen.registration.register_affine` and keeps every result as a small file.
+    """Registers like :func:`medgen.transforms.affine_registration.register_affine` and keeps every result as a small file.
 
     A result is used again for the same voxels, grids and start by the same version of medgen, to the last bit. A file
     that is damaged is made anew. Threads may share one.
@@ -53,7 +53,7 @@ class KeptRegistrations:
         *,
         start: NDArray[np.float64] | None = None,
     ) -> AffineResult:
-        """See :func:`medgen.registration.register_affine`."""
+        """See :func:`medgen.transforms.affine_registration.register_affine`."""
         volumes = [None if item is None else _digest(item) for item in (moving, fixed, fixed_mask)]
         key = sha256_json([medgen.__version__, volumes, None if start is None else start.tolist()])
         path = self.folder / f"{key[:32]}.json"

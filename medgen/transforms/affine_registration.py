@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.matching import Pair, boxed, reduced
+from medgen.transforms.affine_matching import Pair, boxed, reduced
 from medgen.volume import Volume
 
 # Registration is done on coarse copies: an affine has 12 parameters, and 4 mm voxels determine them to well under 1 mm.
@@ -92,7 +92,7 @@ def register_affine(
 
     1. A grid of starts (centres of mass, of the field of view and below the head's top, shifted and rotated) is
        ranked by normalised mutual information at 8 mm.
-    2. The best three are improved as rigid and then as similarity transforms (:meth:`medgen.matching.Pair.improve`);
+    2. The best three are improved as rigid and then as similarity transforms (:meth:`medgen.transforms.affine_matching.Pair.improve`);
        the one with the most information goes on.
     3. Affine at 8 mm, then at 4 mm; there also without the margin, if that fits the organ clearly better.
 

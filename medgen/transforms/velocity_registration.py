@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.config import Config
-from medgen.fields import control_shape, expand, exponentiate, warp
+from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 
 
 class RegistrationConfig(Config):
@@ -59,7 +59,7 @@ def register(
         progress: Called with (pairs done, pairs).
 
     Returns:
-        (n, 3, p, q, r) control points in voxels of the full grid, for :func:`medgen.fields.expand`.
+        (n, 3, p, q, r) control points in voxels of the full grid, for :func:`medgen.transforms.fields.expand`.
     """
     results = []
     batch = batch or (8 if moving.device.type == "cpu" else 64)

@@ -1,0 +1,1 @@
+"""What is done to voxels and grids, whatever they show: fields, registration, augmentation, resampling of labels."""
