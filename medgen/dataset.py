@@ -21,7 +21,7 @@ from medgen.volume import Grid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medgen.cases import Case, Manifest
+    from medgen.data.cases import Case, Manifest
     from medgen.preprocess import Prepared, Preprocess, Template
     from medgen.transforms.kept_registrations import Register
 
@@ -225,7 +225,7 @@ def prepare_dataset(
 def _prepare(
     case: Case, preprocess: Preprocess, template: Template | None, register: Register
 ) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
-    from medgen.faces import may_show_face
+    from medgen.data.faces import may_show_face
     from medgen.preprocess import prepare_labels
 
     try:

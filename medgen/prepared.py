@@ -29,7 +29,7 @@ class Prepared:
         quality: What can be checked about the fit: ``kept`` (share of the scan's foreground volume inside the model
             grid; for a registered scan the share of the template's foreground found in the scan) and, when
             registered, ``similarity``, ``mutual_information``, ``overlap``, ``determinant``.
-        may_show_face: What :func:`medgen.faces.may_show_face` says of the scan as it was read.
+        may_show_face: What :func:`medgen.data.faces.may_show_face` says of the scan as it was read.
     """
 
     image: NDArray[np.float32]

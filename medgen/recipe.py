@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.axes import assigned, margin
-from medgen.cases import Case, Manifest
 from medgen.config import parse_config
+from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess

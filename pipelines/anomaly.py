@@ -19,11 +19,11 @@ from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
-from medgen.cases import Manifest, kfold_subjects, write_splits
 from medgen.costs import check_memory
+from medgen.data.cases import Manifest, kfold_subjects, write_splits
+from medgen.data.integrity import admit as sound
+from medgen.data.layouts.detect import load_cohort
 from medgen.dataset import Dataset, Failure, prepare_dataset
-from medgen.integrity import admit as sound
-from medgen.layouts import load_cohort
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import settings_for
 from medgen.preprocess import Preprocess, Template, build_template

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medgen.cases import Manifest, split_subjects
+from medgen.data.cases import Manifest, split_subjects
 from medgen.errors import ConfigError
 from medgen.preprocess import Preprocess
 from medgen.seeds import derive

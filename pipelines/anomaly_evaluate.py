@@ -13,9 +13,9 @@ from medgen import io
 from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.summary import as_json
 from medgen.config import Config
+from medgen.data.layouts.detect import read_table
+from medgen.data.masks import read_labels
 from medgen.errors import DataError, GeometryError
-from medgen.layouts import read_table
-from medgen.masks import read_labels
 from medgen.metrics.bootstrap import Interval
 from medgen.outputs import sha256_of, write_inputs
 from medgen.report.curves import interval_plot

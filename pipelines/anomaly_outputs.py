@@ -86,7 +86,7 @@ def _exact(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
     """A safe output name per scan: its stem, numbered where two are the same."""
-    from medgen.naming import safe_id
+    from medgen.data.layouts.by_file_name import safe_id
 
     names: list[str] = []
     for path in paths:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from medgen import tracking
-from medgen.account import account
 from medgen.costs import describe_memory, describe_training, training_cost
-from medgen.layouts import load_cohort
+from medgen.data.account import account
+from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
 from medgen.recipe import fit_preprocess
 

@@ -21,7 +21,7 @@ from medgen.anomaly.pseudohealthy import as_seen
 from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.screening import Screening
 from medgen.anomaly.summary import Summary, VoxelRow
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
 from medgen.dataset import Failure
 from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Report, fmt, without_marks

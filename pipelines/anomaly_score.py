@@ -14,8 +14,8 @@ from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import Config, parse_config
+from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
-from medgen.layouts import Fill, Slices, exists
 from medgen.outputs import sha256_of, write_inputs
 from medgen.prepared import Prepared
 from medgen.training import device_of

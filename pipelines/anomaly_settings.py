@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from medgen.anomaly.detectability import DetectabilityConfig
 from medgen.anomaly.implanted import EvaluationConfig
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.cases import is_safe_id
 from medgen.config import Config
+from medgen.data.cases import is_safe_id
+from medgen.data.layouts.detect import exists
 from medgen.families import check_family
-from medgen.layouts import exists
 from medgen.training_recipe import TrainingConfig
 
 from .preflight import preflight

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from medgen import tracking
-from medgen.cases import Manifest
-from medgen.layouts import load_cohort
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.usefulness import Usefulness

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
+from medgen.data.integrity import admit as sound
 from medgen.faults import Fault, FaultyDataError
-from medgen.integrity import admit as sound
 from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
 
 from .augment_settings import LabelledRunConfig
@@ -18,7 +18,7 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     """Check every scan, and every mask that the run will use, before anything is written or trained.
 
     Raises:
-        MedgenError: Naming every bad file, see :func:`medgen.integrity.admit` and
+        MedgenError: Naming every bad file, see :func:`medgen.data.integrity.admit` and
             :func:`medgen.synthesis.labelling.check_masks`; or if there are too few labelled subjects.
     """
     wanted = labels_in_use(manifest, config.labels)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from medgen import tracking
-from medgen.account import account
-from medgen.cases import Manifest
 from medgen.costs import describe_memory, minutes
+from medgen.data.account import account
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError
-from medgen.layouts import load_cohort
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocess import Preprocess
 from medgen.recipe import fit_preprocess

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
 from medgen.dataset import Dataset, Failure
 from medgen.report.curves import training_curves
 from medgen.report.html import Report, png

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from medgen import tracking
-from medgen.cases import Manifest, write_splits
+from medgen.data.cases import Manifest, write_splits
 from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
 from medgen.preprocess import Preprocess, Template, build_template

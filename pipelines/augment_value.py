@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from medgen import tracking
-from medgen.account import account
-from medgen.cases import Manifest
 from medgen.costs import describe_memory
+from medgen.data.account import account
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
-from medgen.layouts import load_cohort
 from medgen.recipe import fit_preprocess
 from medgen.report.html import Report
 from medgen.synthesis.arms import SYNTHETIC, Arm

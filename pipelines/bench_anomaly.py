@@ -18,12 +18,12 @@ from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_t
 from medgen.anomaly.screening import screen
 from medgen.anomaly.storage import from_artifact
 from medgen.artifact import TrainedModel
-from medgen.cases import split_subjects
-from medgen.cohorts.simulation import simulate
 from medgen.config import parse_config, read_yaml
+from medgen.data.cases import split_subjects
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.simulation import simulate
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError, DataError, MedgenError
-from medgen.layouts import load_cohort
 from medgen.metrics.ranking import half
 from medgen.outputs import RECORD
 from medgen.seeds import derive

@@ -13,8 +13,8 @@ from medgen.errors import ConfigError
 from .cli_common import CohortOptions, Workers, bar, echo_json, finish, group, listed, plan
 
 if TYPE_CHECKING:
-    from medgen.card_facts import Facts
-    from medgen.layouts import CohortConfig
+    from medgen.data.card_facts import Facts
+    from medgen.data.layouts.detect import CohortConfig
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
@@ -40,9 +40,9 @@ def data_check(
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
-    from medgen.account import account
+    from medgen.data.account import account
+    from medgen.data.integrity import check
     from medgen.faults import visible
-    from medgen.integrity import check
     from medgen.system.advice import as_options
     from medgen.system.files import write_json
 
@@ -73,7 +73,7 @@ def data_simulate(
     spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
 ) -> None:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
-    from medgen.cohorts.simulation import simulate
+    from medgen.data.simulation import simulate
 
     with bar("simulating") as progress:
         manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=progress)
@@ -101,7 +101,7 @@ def data_implant(
 ) -> None:
     """Put anomalies with known ground truth into healthy scans."""
     from medgen.cohorts import implant_cohort
-    from medgen.layouts import load_cohort
+    from medgen.data.layouts.detect import load_cohort
 
     manifest = load_cohort(
         cohort, _cohort(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)
@@ -189,8 +189,8 @@ def card_lint(
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
 ) -> None:
     """Check cards against the schema, and against their cohort; exit 2 on any problem."""
-    from medgen.card_facts import differences
-    from medgen.cards import lint, read_card
+    from medgen.data.card_facts import differences
+    from medgen.data.cards import lint, read_card
 
     problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
     if cohort is not None and not problems:
@@ -215,7 +215,7 @@ def card_new(
     subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
 ) -> None:
     """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
-    from medgen.cards import new_card
+    from medgen.data.cards import new_card
     from medgen.system.advice import quoted
     from medgen.system.files import write_text
 
@@ -228,8 +228,8 @@ def card_new(
 
 def _facts(cohort: Path, settings: CohortConfig) -> Facts:
     """What the scans of a cohort are, by reading all of them."""
-    from medgen.card_facts import facts_of
-    from medgen.layouts import load_cohort
+    from medgen.data.card_facts import facts_of
+    from medgen.data.layouts.detect import load_cohort
 
     manifest = load_cohort(cohort, settings)
     grids = []
@@ -255,7 +255,7 @@ def _cohort(
     empty_masks: bool = False,
 ) -> CohortConfig:
     from medgen.config import parse_config, plain_yaml
-    from medgen.layouts import CohortConfig
+    from medgen.data.layouts.detect import CohortConfig
 
     names = None if labels is None else plain_yaml(labels, "--labels")
     # One glob is a pattern; several are channels.

@@ -6,8 +6,8 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
+from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
 
 from . import anomaly, augment

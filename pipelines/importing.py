@@ -8,16 +8,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from medgen import faces, io
-from medgen.account import account
-from medgen.card_facts import facts_of
-from medgen.cards import new_card
-from medgen.cases import Case, Manifest, case_files
+from medgen import io
+from medgen.data import faces
+from medgen.data.account import account
+from medgen.data.card_facts import facts_of
+from medgen.data.cards import new_card
+from medgen.data.cases import Case, Manifest, case_files
+from medgen.data.integrity import image_faults
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.data.pseudonyms import Pseudonyms, plain_attributes
 from medgen.errors import DataError, MedgenError
 from medgen.faults import FaultyDataError, visible
-from medgen.integrity import image_faults
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.pseudonyms import Pseudonyms, plain_attributes
 from medgen.system.advice import as_options, quoted
 from medgen.system.files import write_csv, write_text
 from medgen.volume import Grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
 from medgen.errors import DataError
 from medgen.models.base import DrawsLabels, PaintsLabels
 from medgen.models.catalogue import family_class

@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from medgen.account import account
-from medgen.cases import Manifest
+from medgen.data.account import account
+from medgen.data.cases import Manifest
+from medgen.data.pseudonyms import plain_attributes
 from medgen.faults import visible
-from medgen.pseudonyms import plain_attributes
 from medgen.report.html import Report
 
 NOTE = (

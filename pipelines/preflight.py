@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, ConfigError, DataError
-from medgen.layouts import exists
 
 from .runfolder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use
 

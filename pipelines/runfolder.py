@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import Field
 
-from medgen.cases import Manifest
 from medgen.config import Config, read_yaml
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import CohortConfig, read_table
 from medgen.errors import ConfigError, DataError
-from medgen.layouts import CohortConfig, read_table
 from medgen.outputs import RECORD
 from medgen.plain_text import scrub
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medgen import tracking
-from medgen.account import account
 from medgen.artifact import TrainedModel
-from medgen.cases import Manifest, split_subjects, write_splits
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
+from medgen.data.account import account
+from medgen.data.cases import Manifest, split_subjects, write_splits
+from medgen.data.integrity import admit as sound
+from medgen.data.layouts.detect import load_cohort
 from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
-from medgen.integrity import admit as sound
-from medgen.layouts import load_cohort
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocess import Template, build_template

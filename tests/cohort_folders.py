@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen import io
-from medgen.layouts import CohortConfig, load_cohort
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
 SHAPE = (12, 14, 10)

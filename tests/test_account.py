@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-from medgen.account import account, record
-from medgen.intake import Intake, LeftOut
-from medgen.layouts import CohortConfig, load_cohort
+from medgen.data.account import account, record
+from medgen.data.intake import Intake, LeftOut
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 
 from .cohort_folders import labels, scan
 

@@ -3,7 +3,7 @@ import shlex
 import pytest
 
 from medgen.config import apply_overrides, parse_config
-from medgen.layouts import CohortConfig
+from medgen.data.layouts.detect import CohortConfig
 from medgen.system.advice import as_options, setting
 
 VALUES = [

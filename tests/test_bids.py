@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.faults import FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid
 
 from .cohort_folders import SHAPE, labels, scan, taken

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from medgen.card_facts import differences, facts_of
-from medgen.cards import CardFields, lint, new_card
-from medgen.layouts import load_cohort
+from medgen.data.card_facts import differences, facts_of
+from medgen.data.cards import CardFields, lint, new_card
+from medgen.data.layouts.detect import load_cohort
 from medgen.volume import Grid
 
 from .cohort_folders import labels, scan

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medgen.cards import SECTIONS, CardFields, lint, new_card, read_card, render, synthetic_card
+from medgen.data.cards import SECTIONS, CardFields, lint, new_card, read_card, render, synthetic_card
 from medgen.errors import DataError
 
 CARDS = sorted((Path(__file__).resolve().parents[1] / "data_cards").glob("*.md"))

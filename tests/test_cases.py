@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen import io
-from medgen.cases import Case, Manifest, is_safe_id, kfold_subjects, sha256_of, split_subjects, write_splits
+from medgen.data.cases import Case, Manifest, is_safe_id, kfold_subjects, sha256_of, split_subjects, write_splits
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.errors import DataError, GeometryError
-from medgen.layouts import CohortConfig, load_cohort
 from medgen.system.files import sha256_file
 from medgen.volume import Grid, Volume
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.content import is_stripped_copy, looks_like_labels, traits
+from medgen.data.content import is_stripped_copy, looks_like_labels, traits
 from medgen.volume import Volume
 
 from .cohort_folders import GRID, SHAPE, brain, labels, scan

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medgen.cases import Case
-from medgen.crops import crop_of
+from medgen.data.cases import Case
+from medgen.data.crops import crop_of
 from medgen.errors import GeometryError
 from medgen.volume import Grid
 

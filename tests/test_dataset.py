@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from medgen import io
+from medgen.data.layouts.detect import load_cohort
 from medgen.dataset import Batch, Dataset, prepare_dataset
 from medgen.errors import DataError
-from medgen.layouts import load_cohort
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
 

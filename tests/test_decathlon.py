@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from medgen.decathlon import label_names
+from medgen.data.layouts.dataset_json import label_names
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.faults import FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
 
 from .cohort_folders import labels, scan, taken
 

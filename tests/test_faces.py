@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medgen.faces import may_show_face
+from medgen.data.faces import may_show_face
 from medgen.volume import Grid, Volume
 
 

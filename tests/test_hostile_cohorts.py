@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.data.integrity import admit, check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
-from medgen.integrity import admit, check
-from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
 GRID = Grid((6, 7, 8), np.diag([1.0, 2.0, 1.5, 1.0]))

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from medgen import io
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocess import Preprocess, build_template

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.integrity import check
-from medgen.layouts import CohortConfig, load_cohort
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
 from .cohort_folders import brain, labels, scan

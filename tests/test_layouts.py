@@ -6,10 +6,10 @@ import pytest
 
 from medgen import io
 from medgen.config import parse_config
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
-from medgen.integrity import check
-from medgen.layouts import CohortConfig, load_cohort
 from medgen.volume import Grid, Volume
 
 SMALL = Volume(np.arange(27, dtype=np.uint8).reshape(1, 3, 3, 3), Grid((3, 3, 3), np.eye(4)))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.data.masks import on_grid, read_labels
 from medgen.errors import GeometryError
 from medgen.faults import FaultyDataError
-from medgen.integrity import check
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.masks import on_grid, read_labels
 from medgen.system.advice import as_options
 from medgen.volume import Grid, Volume
 

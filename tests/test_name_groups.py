@@ -1,6 +1,6 @@
 import pytest
 
-from medgen.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
+from medgen.data.layouts.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
 
 SEVERAL = {
     "visits": (["P0_V1", "P0_V2", "P1_V1", "P1_V2"], {"V1", "V2"}, True),

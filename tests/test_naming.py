@@ -1,8 +1,8 @@
 import pytest
 
+from medgen.data.layouts.by_file_name import mask_base, safe_id
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.faults import FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.naming import mask_base, safe_id
 
 from .cohort_folders import brain, labels, scan, taken
 

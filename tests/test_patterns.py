@@ -1,8 +1,8 @@
 import pytest
 
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.data.layouts.patterns import stars_of
 from medgen.faults import FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.patterns import stars_of
 
 from .cohort_folders import labels, scan, taken
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from medgen import io
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError, DataError
 from medgen.recipe import fit_preprocess
 from medgen.volume import Grid, Volume

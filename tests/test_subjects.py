@@ -3,9 +3,9 @@ import re
 import pytest
 
 from medgen.config import parse_config
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
 
 from .cohort_folders import labels, scan
 

@@ -1,8 +1,8 @@
 import pytest
 
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.tables import read_table
 from medgen.faults import FaultyDataError
-from medgen.layouts import load_cohort
-from medgen.tables import read_table
 
 from .cohort_folders import labels, scan
 

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from medgen.axes import assigned
 from medgen.config import Config
+from medgen.data.faces import NOTE
 from medgen.errors import DataError, OutOfDistribution
-from medgen.faces import NOTE
 from medgen.prepared import Prepared
 
 if TYPE_CHECKING:

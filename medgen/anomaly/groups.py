@@ -9,7 +9,7 @@ from medgen.anomaly.evaluation import HEALTHY, Measurement
 
 if TYPE_CHECKING:
     from medgen.anomaly.detector import AnomalyDetector
-    from medgen.cases import Manifest
+    from medgen.data.cases import Manifest
     from medgen.dataset import Dataset
 
 import re
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.anomaly.calibration import significant
-from medgen.cases import Case
+from medgen.data.cases import Case
 from medgen.metrics.bootstrap import Interval, binomial_interval
 
 COLUMNS = ("age", "sex", "scanner", "site")

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from medgen.cohorts.implanting import implant_cohort
 from medgen.cohorts.implants import IMPLANTS, Implanted, implant
-from medgen.cohorts.simulation import simulate
+from medgen.data.simulation import simulate
 
 __all__ = ["IMPLANTS", "Implanted", "implant", "implant_cohort", "simulate"]

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import io
-from medgen.cards import synthetic_card
-from medgen.cases import Case, Manifest, moved
 from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
+from medgen.data.cards import synthetic_card
+from medgen.data.cases import Case, Manifest, moved
+from medgen.data.masks import read_labels
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
-from medgen.masks import read_labels
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder

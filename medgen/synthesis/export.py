@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medgen import cards
+from medgen.data import cards
+from medgen.data.intake import Intake
 from medgen.errors import AuditError, DataError
-from medgen.intake import Intake
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit
 from medgen.synthesis.base import Backend
 from medgen.synthesis.layouts_out import (

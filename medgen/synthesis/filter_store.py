@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.config import parse_config
+from medgen.data.intake import Intake
 from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, MedgenError
-from medgen.intake import Intake
 from medgen.preprocess import Preprocess
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter, FilterConfig

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort, read_table
 from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import AuditError, DataError, GeometryError
 from medgen.faults import fail
-from medgen.layouts import load_cohort, read_table
 from medgen.preprocess import Preprocess, Template
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import SyntheticSet

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
+from medgen.data.integrity import mask_faults, mixed_channels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.integrity import mask_faults, mixed_channels
 from medgen.synthesis.parts import Parts
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume

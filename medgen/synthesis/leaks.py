@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medgen.data.layouts.detect import load_cohort, read_table
 from medgen.errors import AuditError, DataError
-from medgen.layouts import load_cohort, read_table
 from medgen.synthesis.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.synthesis.replay import find_records
 from medgen.system import files

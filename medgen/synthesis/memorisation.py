@@ -33,7 +33,7 @@ from medgen.synthesis.planted import KINDS, chosen, plant
 from medgen.synthesis.sampling import Pool
 
 # The copies that the membership attack must recognise: noise leaves a copy recognisable but not identical.
-# A defaced head cannot be told from a whole one, see medgen.faces.
+# A defaced head cannot be told from a whole one, see medgen.data.faces.
 _FACE = "may show a face (whole heads, defaced or not); strip the skull and run again, or look at them all"
 _ATTACKED = "noise"
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from medgen import io
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
-from medgen.layouts import load_cohort
 from medgen.seeds import numpy_rng
 from medgen.synthesis.layouts_out import labels_or_regions, original_labels, renumbered_regions
 from medgen.synthesis.origin import SPLITS, Origin, read_origin

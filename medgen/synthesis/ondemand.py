@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from medgen import io
-from medgen.cases import Case
+from medgen.data.cases import Case
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError, MedgenError
-from medgen.layouts import load_cohort
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import synthetic_share
 from medgen.synthesis.backends import load_backend

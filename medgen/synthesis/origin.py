@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medgen.data.layouts.detect import read_table
 from medgen.errors import AuditError, DataError
-from medgen.layouts import read_table
 
 SPLITS = "splits.csv"
 # Parts whose scans generators see; all others are held out.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medgen.cases import Case, Manifest, kfold_subjects, split_subjects
+from medgen.data.cases import Case, Manifest, kfold_subjects, split_subjects
 from medgen.errors import DataError
 from medgen.seeds import derive
 

@@ -28,7 +28,7 @@ class Sources:
         consensus: Those of the unlabelled scans that could be labelled credibly from the labelled ones, with these
             labels and a confidence per voxel (:mod:`medgen.synthesis.consensus`); None if there are none.
         members: The segmenters that labelled them together, trained on these sources only; None if there are none.
-        faces: Cases that may show a face, see :mod:`medgen.faces`.
+        faces: Cases that may show a face, see :mod:`medgen.data.faces`.
 
     Raises:
         DataError: If ``labelled`` has no labels, a label occurs in no scan, ``unlabelled`` carries labels, or

@@ -6,7 +6,7 @@ from scipy import stats
 
 from medgen.anomaly.calibration import p_value
 from medgen.anomaly.groups import DEVELOPMENT, TEST, group_rows, out_of_fold_p
-from medgen.cases import Case
+from medgen.data.cases import Case
 
 
 def cases():

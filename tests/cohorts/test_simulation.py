@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.cards import lint
-from medgen.cohorts.simulation import SubjectDrawer, cohort_grid, simulate
-from medgen.cohorts.template import brain_template
+from medgen.data.cards import lint
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.mni_template import brain_template
+from medgen.data.simulation import SubjectDrawer, cohort_grid, simulate
 from medgen.errors import DataError
-from medgen.layouts import load_cohort
 from medgen.transforms.foreground import foreground_mask
 
 
@@ -89,7 +89,7 @@ def test_warps_are_diffeomorphic_and_ventricles_vary():
 
 
 def test_velocity_that_folds_is_shrunk(monkeypatch):
-    from medgen.cohorts import simulation
+    from medgen.data import simulation
 
     monkeypatch.setattr(simulation, "_SCALES", ((16.0, 30.0),))
     subject = SubjectDrawer(cohort_grid(8.0)).draw(0, 0)

@@ -370,8 +370,8 @@ def scratch(tmp_path, monkeypatch):
 
 def test_a_new_file_and_a_yaml_are_a_family(scratch):
     """Trained, kept, loaded and sampled from through what the command line calls, with no other edit."""
-    from medgen.cohorts.simulation import simulate
     from medgen.config import load_config
+    from medgen.data.simulation import simulate
     from medgen.pipelines import train as pipeline
 
     assert available() == sorted([*FAMILIES, "scratch"])

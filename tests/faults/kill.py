@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     harness.prepare()
-    from medgen.cohorts.simulation import simulate
+    from medgen.data.simulation import simulate
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -24,13 +24,13 @@ from medgen.anomaly.evaluation import Measurement
 from medgen.artifact import TrainedModel
 from medgen.checkpoint import save_checkpoint
 from medgen.config import Config
+from medgen.data.pseudonyms import Pseudonyms
 from medgen.errors import MedgenError
 from medgen.journal import NAME, Cursor, Journal, entries
 from medgen.models.catalogue import build
 from medgen.outputs import write_outputs_record
 from medgen.pipelines.runfolder import RunFolder, open_run
 from medgen.preprocess import Preprocess
-from medgen.pseudonyms import Pseudonyms
 from medgen.report.html import Report, png
 from medgen.synthesis.store import Stored
 from medgen.system import files

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from medgen import journal as journals
 from medgen.checkpoint import CHECKPOINT
-from medgen.cohorts.simulation import simulate
+from medgen.data.simulation import simulate
 from medgen.dataset import Dataset
 from medgen.errors import TrainingError
 from medgen.finite import Watch

@@ -27,8 +27,8 @@ import SimpleITK as sitk
 
 from medgen import io
 from medgen.config import read_yaml
+from medgen.data.layouts.detect import load_cohort, read_table
 from medgen.errors import MedgenError
-from medgen.layouts import load_cohort, read_table
 from medgen.system.files import read_json
 from medgen.volume import Grid, Volume
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medgen.integrity import check
+from medgen.data.integrity import check
 
 
 def assert_refused(path: Path) -> None:

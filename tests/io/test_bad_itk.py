@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.integrity import check
+from medgen.data.integrity import check
 
 from . import itk_files
 from .nifti_files import DATA
@@ -55,7 +55,7 @@ def test_bombs_are_refused_at_once_and_without_memory(tmp_path):
     code = """
 import resource, sys, time
 import SimpleITK
-from medgen.integrity import check
+from medgen.data.integrity import check
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 for path in sys.argv[1:]:
     before, start = peak(), time.perf_counter()

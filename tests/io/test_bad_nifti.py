@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.data.integrity import check
 from medgen.errors import DataError
-from medgen.integrity import check
 
 from . import nifti_files, odd_nifti_files
 from .nifti_files import DATA, NAN, file, nifti
@@ -61,7 +61,7 @@ def test_bombs_are_refused_at_once_and_without_memory(bombs):
 import resource, sys, time
 from medgen import io
 from medgen.errors import DataError
-from medgen.integrity import check
+from medgen.data.integrity import check
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 for path in sys.argv[1:]:
     before, start = peak(), time.perf_counter()

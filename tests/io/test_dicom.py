@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgen import io
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
-from medgen.integrity import check
 from medgen.io.dicom.series import list_series
-from medgen.layouts import load_cohort
 
 TILT = (1, 0, 0, 0, np.cos(np.radians(18.5)), -np.sin(np.radians(18.5)))
 

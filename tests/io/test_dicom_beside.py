@@ -5,8 +5,8 @@ import pytest
 from pydicom import dcmread, uid
 
 from medgen import io
+from medgen.data.integrity import check
 from medgen.faults import FaultyDataError
-from medgen.integrity import check
 from medgen.io.dicom.series import dicom_notes
 
 from .dicom_folders import STEP, other, series, voxels

@@ -11,9 +11,9 @@ import pytest
 from pydicom import uid
 
 from medgen import io
-from medgen.integrity import check
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.io.dicom.series import dicom_notes
-from medgen.layouts import CohortConfig, load_cohort
 
 from .dicom_folders import BAD, ODD, image, other, put, save, segmentation, series, voxels
 

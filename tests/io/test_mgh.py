@@ -9,9 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from medgen import io
-from medgen.cases import sha256_of
+from medgen.data.cases import sha256_of
+from medgen.data.layouts.detect import load_cohort
 from medgen.faults import FaultyDataError
-from medgen.layouts import load_cohort
 
 SHAPE = (11, 9, 7)
 

@@ -18,7 +18,7 @@ import pytest
 from medgen import io
 from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.settings import HEAT_SCORES
-from medgen.cohorts.simulation import simulate
+from medgen.data.simulation import simulate
 from medgen.errors import TrainingError
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cards import lint
-from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
+from medgen.data.cards import lint
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError
-from medgen.integrity import check
-from medgen.layouts import load_cohort
 from medgen.pipelines import augment
 from medgen.synthesis import load_backend
 from medgen.system.files import sha256_file

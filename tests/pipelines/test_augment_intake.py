@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.integrity import check
-from medgen.layouts import load_cohort
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import load_cohort
 from medgen.pipelines.cli import main
 from medgen.synthesis import SyntheticDataset
 from medgen.volume import Grid, Volume

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cases import Case, Manifest
-from medgen.cohorts.simulation import simulate
 from medgen.config import load_config, parse_config
+from medgen.data.cases import Case, Manifest
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
-from medgen.layouts import load_cohort
 from medgen.pipelines import augment, augment_value
 from medgen.synthesis.value import _keep
 from medgen.system.files import read_json, write_json

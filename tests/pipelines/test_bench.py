@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cohorts.simulation import simulate
+from medgen.data.simulation import simulate
 from medgen.volume import Grid, Volume
 
 CONTROLS = {"zero amplitude", "permuted masks"}

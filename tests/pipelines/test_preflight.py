@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
+from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.families import families
 from medgen.models.catalogue import available, family_class

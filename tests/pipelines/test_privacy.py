@@ -15,13 +15,13 @@ import pydicom
 import pytest
 
 from medgen import io
-from medgen.cohorts.simulation import simulate
+from medgen.data.faces import NOTE, may_show_face
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.data.pseudonyms import plain_attributes
+from medgen.data.simulation import simulate
 from medgen.errors import DataError
-from medgen.faces import NOTE, may_show_face
-from medgen.integrity import check
-from medgen.layouts import CohortConfig, load_cohort
 from medgen.pipelines import importing, names
-from medgen.pseudonyms import plain_attributes
 from medgen.system import files
 from medgen.volume import Grid, Volume
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medgen.artifact import TrainedModel
-from medgen.cohorts.simulation import simulate
 from medgen.config import load_config
+from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
 from medgen.pipelines.train import TrainRunConfig, plan, run

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
-from medgen.layouts import load_cohort
 from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
 from medgen.synthesis.parts import Parts, divide
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from medgen.data.integrity import check
 from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
-from medgen.integrity import check
 from medgen.metrics.interval import Interval
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check

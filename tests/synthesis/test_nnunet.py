@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medgen.data.integrity import check
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
-from medgen.integrity import check
-from medgen.layouts import load_cohort
 from medgen.pipelines.cli import main
 from medgen.synthesis.nnunet import write_nnunet
 from medgen.system import files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen.cases import Case, Manifest
+from medgen.data.cases import Case, Manifest
 from medgen.errors import DataError
 from medgen.synthesis.parts import Parts, divide
 

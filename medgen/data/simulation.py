@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen import io
-from medgen.cards import synthetic_card
-from medgen.cases import Case, Manifest, moved
-from medgen.cohorts.template import BrainTemplate, brain_template
+from medgen.data.cards import synthetic_card
+from medgen.data.cases import Case, Manifest, moved
+from medgen.data.mni_template import BrainTemplate, brain_template
 from medgen.errors import DataError
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.system.files import write_text

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from medgen import io
-from medgen.cases import Case
+from medgen.data.cases import Case
+from medgen.data.layouts.by_file_name import Found, safe_id
+from medgen.data.layouts.listing import images_in, is_left_out
 from medgen.faults import Fault, fail
-from medgen.listing import images_in, is_left_out
-from medgen.naming import Found, safe_id
 from medgen.system import files
 
 _UNLABELLED_FOLDERS = ("imagesTs", "imagesUnlabelled")

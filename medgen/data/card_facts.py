@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medgen.cards import CardFields
-from medgen.cases import Case, Manifest
+from medgen.data.cards import CardFields
+from medgen.data.cases import Case, Manifest
 from medgen.io.dicom.demographics import demographics
 from medgen.volume import Grid
 

@@ -12,20 +12,28 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from medgen import io
-from medgen.bids import bids
-from medgen.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
 from medgen.config import Config
-from medgen.decathlon import channel_names, description_of, label_names, listed, nnunet, regions_of, says_listed
+from medgen.data.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
+from medgen.data.intake import Intake
+from medgen.data.layouts.bids import bids
+from medgen.data.layouts.by_file_name import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
+from medgen.data.layouts.dataset_json import (
+    channel_names,
+    description_of,
+    label_names,
+    listed,
+    nnunet,
+    regions_of,
+    says_listed,
+)
+from medgen.data.layouts.listing import images_in, left_alone, leftovers, matches_nothing
+from medgen.data.layouts.patterns import by_pattern
+from medgen.data.layouts.subjects import GROUP, MARK, check_pattern, owned, with_participants
+from medgen.data.tables import read_table
 from medgen.errors import ConfigError
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.intake import Intake
-from medgen.listing import images_in, left_alone, leftovers, matches_nothing
-from medgen.naming import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
-from medgen.patterns import by_pattern
-from medgen.subjects import GROUP, MARK, check_pattern, owned, with_participants
 from medgen.system import files
 from medgen.system.advice import apart, setting, shown
-from medgen.tables import read_table
 
 __all__ = ["CohortConfig", "exists", "load_cohort", "read_table"]
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from medgen import account, io
-from medgen.cases import Case, Manifest, case_files, sha256_of
-from medgen.content import Traits, is_stripped_copy, traits
+from medgen import io
+from medgen.data import account
+from medgen.data.cases import Case, Manifest, case_files, sha256_of
+from medgen.data.content import Traits, is_stripped_copy, traits
+from medgen.data.faces import NOTE, may_show_face
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.data.layouts.listing import images_in, is_dicom_file
+from medgen.data.masks import read_labels
 from medgen.errors import DataError
-from medgen.faces import NOTE, may_show_face
 from medgen.faults import Fault, FaultyDataError
-from medgen.layouts import CohortConfig, load_cohort
-from medgen.listing import images_in, is_dicom_file
-from medgen.masks import read_labels
 from medgen.system.advice import apart, setting
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medgen.cases import Manifest
+from medgen.data.cases import Manifest
 from medgen.system.advice import shown
 
 

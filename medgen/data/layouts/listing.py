@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
-from medgen.intake import LeftOut, grouped
+from medgen.data.intake import LeftOut, grouped
 
 MAC, HIDDEN = "._* of macOS", "hidden"
 # Scans in formats that medgen does not read, and pictures; other files are named by their suffix alone.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from medgen import io
-from medgen.cases import Case
+from medgen.data.cases import Case
+from medgen.data.layouts.by_file_name import Found, safe_id
+from medgen.data.layouts.listing import found
 from medgen.faults import Fault
-from medgen.listing import found
-from medgen.naming import Found, safe_id
 from medgen.system.advice import setting, shown
 
 Stars = tuple[str, ...]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from medgen import io
+from medgen.data.intake import Intake
+from medgen.data.masks import difference as differing
+from medgen.data.masks import near, on_grid, read_labels, renumber
 from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
-from medgen.intake import Intake
-from medgen.masks import difference as differing
-from medgen.masks import near, on_grid, read_labels, renumber
 from medgen.seeds import derive
 from medgen.system import files
 from medgen.system.advice import apart
@@ -127,7 +127,7 @@ class Case:
         """A label map on the grid of the case's image: as it is, or moved there where that is declared.
 
         Raises:
-            GeometryError: As :func:`medgen.masks.on_grid`.
+            GeometryError: As :func:`medgen.data.masks.on_grid`.
         """
         _, name = apart(self.mask or Path(), self.images[0])
         return on_grid(mask, image, str(self.mask), name, move=self.resample_mask)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medgen import io
-from medgen.cases import Case
-from medgen.content import Traits, is_stripped_copy, traits
+from medgen.data.cases import Case
+from medgen.data.content import Traits, is_stripped_copy, traits
+from medgen.data.layouts.listing import images_in, is_dicom_file
+from medgen.data.layouts.name_groups import Kinds, kinds_of
 from medgen.errors import DataError
 from medgen.faults import Fault, fail
-from medgen.listing import images_in, is_dicom_file
-from medgen.name_groups import Kinds, kinds_of
 from medgen.system.advice import apart, quoted, setting
 
 _WORDS = (

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import io
-from medgen.crops import crop_of
+from medgen.data.crops import crop_of
 from medgen.errors import GeometryError
 from medgen.faults import fail
 from medgen.volume import Grid, Volume

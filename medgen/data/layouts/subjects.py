@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
-from medgen.cases import COLUMNS, Case
+from medgen.data.cases import COLUMNS, Case
+from medgen.data.layouts.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
+from medgen.data.tables import read_table
 from medgen.errors import ConfigError
 from medgen.faults import Fault, fail
-from medgen.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
 from medgen.system.advice import setting, shown
-from medgen.tables import read_table
 
 # In a pattern, where the subject stands.
 MARK, GROUP = "{subject}", "(?P<subject>"

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
-from medgen.cases import Case
+from medgen.data.cases import Case
+from medgen.data.layouts.by_file_name import Found, mask_base, safe_id
+from medgen.data.layouts.listing import found
+from medgen.data.layouts.patterns import compiled
 from medgen.faults import Fault, fail
-from medgen.listing import found
-from medgen.naming import Found, mask_base, safe_id
-from medgen.patterns import compiled
 from medgen.system.advice import setting, shown
 
 _MASK_SUFFIXES = ("mask", "dseg", "seg", "label", "labels", "lesion")

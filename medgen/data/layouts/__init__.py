@@ -1,0 +1,1 @@
+"""How cohorts lie on disk, and how each layout is recognised and read."""
