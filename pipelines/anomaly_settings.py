@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from medgen.anomaly.detectability import DetectabilityConfig
-from medgen.anomaly.implanted import EvaluationConfig
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.config import Config
 from medgen.data.cases import is_safe_id
 from medgen.data.layouts.detect import exists
 from medgen.families import check_family
+from medgen.implants.implanted_scans import EvaluationConfig
 from medgen.training_recipe import TrainingConfig
 
 from .preflight import preflight

@@ -100,8 +100,8 @@ def data_implant(
     slices: Annotated[int | None, CohortOptions["slices"]] = None,
 ) -> None:
     """Put anomalies with known ground truth into healthy scans."""
-    from medgen.cohorts import implant_cohort
     from medgen.data.layouts.detect import load_cohort
+    from medgen.implants import implant_cohort
 
     manifest = load_cohort(
         cohort, _cohort(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)

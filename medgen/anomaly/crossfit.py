@@ -22,12 +22,12 @@ from medgen.anomaly.ensemble import (
 )
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.implanted import HEALTHY, scans_to_test
 from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.dataset import Dataset, prepared_record
+from medgen.implants.implanted_scans import HEALTHY, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
 from medgen.preprocess import Preprocess

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import ndimage
 
-from medgen.anomaly.implanted import LARGEST_RADIUS_MM, implant_all
 from medgen.config import Config
 from medgen.errors import DataError
+from medgen.implants.implanted_scans import LARGEST_RADIUS_MM, implant_all
 from medgen.seeds import numpy_rng
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.heat_scores import truth_on_own_grid
-from medgen.anomaly.implanted import HEALTHY, EvaluationConfig, TestScan, scans_to_test
+from medgen.implants.implanted_scans import HEALTHY, EvaluationConfig, TestScan, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.volume import Volume
 

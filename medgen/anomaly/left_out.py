@@ -20,7 +20,7 @@ from medgen.anomaly.score_catalogue import get
 from medgen.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
-# Corruptions → the implants of medgen.cohorts.implants that are like them.
+# Corruptions → the implants of medgen.implants.scan that are like them.
 GROUPS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("noise", "jittered"): ("noise", "shuffle"),
     ("offset",): ("uniform", "hypointense", "hyperintense", "multifocal", "lesion"),

@@ -8,10 +8,10 @@ from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.corruption_kinds import DEFAULT, NAMES
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
-from medgen.anomaly.implanted import ValidationConfig
 from medgen.anomaly.normative import NormativeConfig
 from medgen.config import Config
 from medgen.errors import ConfigError
+from medgen.implants.implanted_scans import ValidationConfig
 
 # Scan scores that are statistics of the heatmap.
 HEAT_SCORES = ("top", "max", "mean", "cluster")

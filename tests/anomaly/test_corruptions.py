@@ -64,7 +64,7 @@ def test_the_input_is_not_changed():
 
 
 def test_what_validation_uses_is_not_learned():
-    from medgen.cohorts.implants import VALIDATION_KINDS
+    from medgen.implants.scan import VALIDATION_KINDS
 
     assert tuple(KINDS) == NAMES
     assert set(HELD_BACK).isdisjoint(DEFAULT)

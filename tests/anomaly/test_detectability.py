@@ -18,10 +18,10 @@ from medgen.anomaly.detectability import (
     tabulate,
 )
 from medgen.anomaly.heat_scores import to_own_grid
-from medgen.cohorts.implants import implant
 from medgen.config import parse_config
 from medgen.dataset import Dataset
 from medgen.errors import ConfigError, DataError
+from medgen.implants.scan import implant
 from medgen.preprocess import Preprocess
 
 SHAPE = (30, 32, 28)

@@ -11,9 +11,9 @@ from scipy import stats
 from medgen import io
 from medgen.anomaly.gate import CHECKS, Gate, GateConfig, histogram, histogram_distance
 from medgen.anomaly.screening import as_json, screen
-from medgen.cohorts.implants import implant
 from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
+from medgen.implants.scan import implant
 from medgen.preprocess import Preprocess
 from medgen.volume import Grid, Volume
 

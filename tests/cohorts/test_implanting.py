@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.cohorts import IMPLANTS, implant_cohort
-from medgen.cohorts.implanting import read_shape
-from medgen.cohorts.implants import VALIDATION_KINDS
 from medgen.data.cards import lint, read_card
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
 from medgen.faults import FaultyDataError
+from medgen.implants import IMPLANTS, implant_cohort
+from medgen.implants.cohort import read_shape
+from medgen.implants.scan import VALIDATION_KINDS
 from medgen.volume import Grid, Volume
 
 AFFINE = np.array([[-1, 0, 0, 10], [0, 0, 1.5, -7], [0, 1, 0, 3], [0, 0, 0, 1]], dtype=float)

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgen.cohorts import kinds
-from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, TOY_KINDS, check_kinds, implant
-from medgen.cohorts.regions import place, random_blob, shape_of_mask
 from medgen.errors import ConfigError, DataError
+from medgen.implants import kinds
+from medgen.implants.regions import place, random_blob, shape_of_mask
+from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, TOY_KINDS, check_kinds, implant
 
 SHAPE = (36, 40, 32)
 SPACING = (1.0, 1.0, 1.2)

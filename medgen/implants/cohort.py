@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import io
-from medgen.cohorts.implants import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.data.cards import synthetic_card
 from medgen.data.cases import Case, Manifest, moved
 from medgen.data.masks import read_labels
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
+from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -64,7 +64,7 @@ def implant_cohort(
             columns ``kind`` (``none`` for healthy), ``radius_mm``, ``contrast`` and ``source`` (the healthy case's id)
             say what was done.
         seed: Of all randomness; a case's implant depends on the seed, its id and the other arguments.
-        kinds: Names in :data:`medgen.cohorts.implants.IMPLANTS`; default: all that the other arguments allow, but
+        kinds: Names in :data:`medgen.implants.scan.IMPLANTS`; default: all that the other arguments allow, but
             for those that channels are chosen on (``VALIDATION_KINDS``).
         masks: Folder of lesion masks (any image format, above 0 is lesion) that ``lesion`` takes its form from.
         radius_mm: Least and largest radius.

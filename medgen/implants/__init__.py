@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.cohorts.implanting import implant_cohort
-from medgen.cohorts.implants import IMPLANTS, Implanted, implant
 from medgen.data.simulation import simulate
+from medgen.implants.cohort import implant_cohort
+from medgen.implants.scan import IMPLANTS, Implanted, implant
 
 __all__ = ["IMPLANTS", "Implanted", "implant", "implant_cohort", "simulate"]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import linalg
 
-from medgen.cohorts.regions import Region
 from medgen.errors import ConfigError, DataError
+from medgen.implants.regions import Region
 
 Image = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ class Site:
         foreground: (i, j, k) boolean.
         region: The part that may change.
         rng: Source of randomness.
-        contrast: Strength, above 0; its unit depends on the kind, see :mod:`medgen.cohorts.implants`.
+        contrast: Strength, above 0; its unit depends on the kind, see :mod:`medgen.implants.scan`.
         sd: Robust standard deviation of the foreground's intensities.
         foreign: Another scan on the same grid, or None.
     """

@@ -11,16 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from medgen.cohorts.implanting import first_usable, lesion_masks, read_shape, readable_masks
-from medgen.cohorts.implants import (
-    IMPLANTS,
-    NEEDS_FOREIGN,
-    NEEDS_SHAPE,
-    VALIDATION_KINDS,
-    check_kinds,
-    implant,
-)
 from medgen.config import Config
+from medgen.implants.cohort import first_usable, lesion_masks, read_shape, readable_masks
+from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
 from medgen.seeds import numpy_rng
 
 if TYPE_CHECKING:
@@ -39,7 +32,7 @@ class ImplantConfig(Config):
     """Implants and how they are summarised.
 
     Attributes:
-        kinds: Kinds of implants, see :mod:`medgen.cohorts.implants`; test scans take them in turn.
+        kinds: Kinds of implants, see :mod:`medgen.implants.scan`; test scans take them in turn.
         per_scan: Implanted copies of each healthy test scan, one implant each.
         radius_mm: Smallest and largest radius; drawn uniformly.
         contrasts: Strengths, taken in turn; what a strength is depends on the kind.
@@ -199,7 +192,7 @@ def implant_all(
     Args:
         image: (c, i, j, k) in model intensities.
         mask: (i, j, k), the foreground.
-        kind: Of implant, see :mod:`medgen.cohorts.implants`.
+        kind: Of implant, see :mod:`medgen.implants.scan`.
         radius: Radius in mm.
         contrast: Strength, in the unit of the kind.
         spacing: Voxel sizes in mm.

@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.cohorts import kinds
-from medgen.cohorts.regions import Region, merge, place, random_blob, shape_of_mask
 from medgen.errors import ConfigError, DataError
+from medgen.implants import kinds
+from medgen.implants.regions import Region, merge, place, random_blob, shape_of_mask
 
 Image = NDArray[np.float32]
 
