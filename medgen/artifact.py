@@ -24,7 +24,7 @@ from medgen.config import parse_config
 from medgen.errors import ArtifactError, DataError, MedgenError
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, parse_settings
-from medgen.preprocess import Preprocess, Template
+from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import (
     REPLACED,
     TEMPORARY,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medgen.dataset import Batch
 from medgen.errors import ResourceError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
 from medgen.precision import precision_of
+from medgen.preprocessing.dataset import Batch
 from medgen.system.memory import available_memory
 from medgen.training import TrainingConfig, device_of
 

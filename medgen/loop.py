@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
-from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
 from medgen.precision import Precision
+from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.system.files import sha256_json

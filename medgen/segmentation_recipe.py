@@ -16,7 +16,7 @@ from medgen.transforms.augmentation import AugmentConfig
 
 
 class LabelledImages(Protocol):
-    """What a segmenter learns from; :class:`medgen.dataset.Dataset` is one.
+    """What a segmenter learns from; :class:`medgen.preprocessing.dataset.Dataset` is one.
 
     An attribute ``confidence``, (n, 1, i, j, k) uint8 in 255ths or None, is heeded where there is one.
     """

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import Log, Loop
 from medgen.models.base import ScanModel
 from medgen.precision import precision_of
+from medgen.preprocessing.dataset import Dataset
 from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
 from medgen.system.signals import Terminated, deferred

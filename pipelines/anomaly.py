@@ -23,11 +23,11 @@ from medgen.costs import check_memory
 from medgen.data.cases import Manifest, kfold_subjects, write_splits
 from medgen.data.integrity import admit as sound
 from medgen.data.layouts.detect import load_cohort
-from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import settings_for
-from medgen.preprocess import Preprocess, Template, build_template
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
+from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
+from medgen.preprocessing.recipe import Preprocess, Template, build_template
 from medgen.seeds import derive
 from medgen.system.files import write_csv
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medgen.data.cases import Manifest, split_subjects
 from medgen.errors import ConfigError
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 
 from .anomaly_settings import AnomalyRunConfig

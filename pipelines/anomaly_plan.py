@@ -9,7 +9,7 @@ from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.data.account import account
 from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
 
 from .anomaly_cohort import check_implants, split
 from .anomaly_settings import AnomalyRunConfig, refuse

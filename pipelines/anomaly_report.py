@@ -22,7 +22,7 @@ from medgen.anomaly.score_catalogue import registered
 from medgen.anomaly.screening import Screening
 from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.data.cases import Manifest
-from medgen.dataset import Failure
+from medgen.preprocessing.dataset import Failure
 from medgen.report.curves import interval_plot, training_curves
 from medgen.report.html import Report, fmt, without_marks
 from medgen.report.mosaic import LIMITS, comparison, mosaic

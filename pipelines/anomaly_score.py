@@ -17,7 +17,7 @@ from medgen.config import Config, parse_config
 from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.outputs import sha256_of, write_inputs
-from medgen.prepared import Prepared
+from medgen.preprocessing.prepared import Prepared
 from medgen.training import device_of
 
 from . import names

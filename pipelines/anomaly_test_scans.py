@@ -10,8 +10,8 @@ from medgen.anomaly.comparing import Comparison, ScanFacts, ScanScores, compare,
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.pseudohealthy import as_seen
-from medgen.dataset import Dataset
-from medgen.prepared import Prepared
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.prepared import Prepared
 from medgen.volume import Volume
 
 from .anomaly_evaluate import BOOTSTRAP, SEED

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from medgen import tracking
 from medgen.artifact import TrainedModel
-from medgen.dataset import Dataset
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.training import device_of, fit

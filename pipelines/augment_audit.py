@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from medgen import tracking
-from medgen.dataset import join
+from medgen.preprocessing.dataset import join
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.filter_store import FOLDER, FilterState, save_filter

@@ -14,11 +14,11 @@ from medgen.costs import describe_memory, minutes
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
-from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.metrics.msssim import pairwise_ms_ssim
-from medgen.preprocess import Preprocess
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
+from medgen.preprocessing.dataset import Dataset, prepare_dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.labelkinds import label_facts

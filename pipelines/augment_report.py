@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from medgen.data.cases import Manifest
-from medgen.dataset import Dataset, Failure
+from medgen.preprocessing.dataset import Dataset, Failure
 from medgen.report.curves import training_curves
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs

@@ -8,10 +8,10 @@ from functools import partial
 
 from medgen import tracking
 from medgen.data.cases import Manifest, write_splits
-from medgen.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.errors import DataError
-from medgen.preprocess import Preprocess, Template, build_template
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
+from medgen.preprocessing.dataset import Dataset, Failure, join, prepare_dataset
+from medgen.preprocessing.recipe import Preprocess, Template, build_template
 from medgen.seeds import derive
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts, divide

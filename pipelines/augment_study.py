@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medgen import tracking
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.blind import blind_dice

@@ -16,7 +16,7 @@ from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
 from medgen.report.html import Report
 from medgen.synthesis.arms import SYNTHETIC, Arm
 from medgen.synthesis.estimates import Outline

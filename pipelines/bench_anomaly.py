@@ -22,10 +22,10 @@ from medgen.config import parse_config, read_yaml
 from medgen.data.cases import split_subjects
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
-from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.metrics.ranking import half
 from medgen.outputs import RECORD
+from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json
 

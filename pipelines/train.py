@@ -13,11 +13,11 @@ from medgen.data.account import account
 from medgen.data.cases import Manifest, split_subjects, write_splits
 from medgen.data.integrity import admit as sound
 from medgen.data.layouts.detect import load_cohort
-from medgen.dataset import Dataset, Failure, prepare_dataset
 from medgen.errors import ConfigError
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
-from medgen.preprocess import Template, build_template
+from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
+from medgen.preprocessing.recipe import Template, build_template
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
 from medgen.report.mosaic import mosaic

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from medgen.families import check_family
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.training_recipe import TrainingConfig
 
 from .runfolder import RunConfig

@@ -8,7 +8,7 @@ import torch
 from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.errors import ArtifactError
 from medgen.models.catalogue import build
-from medgen.preprocess import Preprocess, Template
+from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import sha256_json
 from medgen.volume import Grid, Volume
 

@@ -4,9 +4,9 @@ import torch
 
 from medgen import io
 from medgen.data.layouts.detect import load_cohort
-from medgen.dataset import Batch, Dataset, prepare_dataset
 from medgen.errors import DataError
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Batch, Dataset, prepare_dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 RECIPE = Preprocess(shape=(10, 12, 8), spacing=(2.0, 2.0, 2.0))

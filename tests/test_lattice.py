@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.preprocess import Preprocess, prepare_labels
+from medgen.preprocessing.recipe import Preprocess, prepare_labels
 from medgen.volume import Grid, Volume
 
 

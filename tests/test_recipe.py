@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from medgen import io
 from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError, DataError
-from medgen.recipe import fit_preprocess
+from medgen.preprocessing.automatic import fit_preprocess
 from medgen.volume import Grid, Volume
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from medgen.checkpoint import CHECKPOINT
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError, TrainingError
 from medgen.loop import augmented, batch_indices, learning_rate
 from medgen.models.catalogue import build
+from medgen.preprocessing.dataset import Dataset
 from medgen.training import Terminated, TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
 

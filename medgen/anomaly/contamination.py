@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.dataset import Dataset
 from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset
 
 # Iglewicz and Hoaglin 1993 recommend this limit for the modified z-score.
 OUTLIER = 3.5

@@ -26,11 +26,11 @@ from medgen.anomaly.normative import Moments, Normative, normative
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.dataset import Dataset, prepared_record
 from medgen.implants.implanted_scans import HEALTHY, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset, prepared_record
+from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.masked_smoothing import Smoother
 
 Progress = Callable[[str, int, int], None]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from medgen.anomaly.crossfit import Progress
     from medgen.anomaly.detector import AnomalyDetector
-    from medgen.dataset import Dataset
     from medgen.metrics.interval import Interval
+    from medgen.preprocessing.dataset import Dataset
 
 REGIONS = ("left cortex", "right cortex", "left deep", "right deep")
 # Voxels within so many mm of the foreground's surface are cortex.
@@ -169,7 +169,7 @@ def detectability(
         progress: Called with (what, done, total).
     """
     from medgen.anomaly.heat_scores import truth_on_own_grid
-    from medgen.dataset import prepared_record
+    from medgen.preprocessing.dataset import prepared_record
 
     rows = [test.subjects.index(subject) for subject in dict.fromkeys(test.subjects)]
     copies = min(config.per_cell, len(rows))

@@ -29,10 +29,10 @@ from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.data.faces import may_show_face
-from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
 from medgen.models.base import ScanModel
-from medgen.preprocess import Prepared, Preprocess, Template
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Prepared, Preprocess, Template
 from medgen.transforms.masked_smoothing import Smoother
 from medgen.volume import Volume
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.places import middle_of, regions
-from medgen.prepared import Prepared, Template
+from medgen.preprocessing.prepared import Prepared, Template
 from medgen.volume import Volume
 
 COLUMNS = (

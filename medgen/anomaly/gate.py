@@ -21,10 +21,10 @@ from medgen.axes import assigned
 from medgen.config import Config
 from medgen.data.faces import NOTE
 from medgen.errors import DataError, OutOfDistribution
-from medgen.prepared import Prepared
+from medgen.preprocessing.prepared import Prepared
 
 if TYPE_CHECKING:
-    from medgen.dataset import Dataset
+    from medgen.preprocessing.dataset import Dataset
 
 # Standardised intensities: all healthy histograms lie well inside, and one stray voxel cannot stretch the bins.
 _EDGES = np.linspace(-4.0, 4.0, 81)

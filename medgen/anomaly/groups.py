@@ -10,7 +10,7 @@ from medgen.anomaly.evaluation import HEALTHY, Measurement
 if TYPE_CHECKING:
     from medgen.anomaly.detector import AnomalyDetector
     from medgen.data.cases import Manifest
-    from medgen.dataset import Dataset
+    from medgen.preprocessing.dataset import Dataset
 
 import re
 from collections.abc import Iterable, Mapping

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.prepared import Prepared
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Volume
 
 # One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medgen.anomaly.corruption_kinds import DEFAULT
 from medgen.anomaly.registry import Inputs, State
 from medgen.anomaly.score_catalogue import get
-from medgen.dataset import Dataset
+from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
 # Corruptions → the implants of medgen.implants.scan that are like them.

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
 from medgen.transforms.masked_smoothing import smooth
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from medgen.anomaly.ensemble import Member, inputs_for
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.models.base import Reconstructs
-from medgen.prepared import Prepared
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Volume
 
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError
 from medgen.models.base import HasLatent, Reconstructs, ScanModel
+from medgen.preprocessing.dataset import Dataset
 
 # Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
 _CHUNK = 8

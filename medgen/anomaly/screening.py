@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medgen.anomaly.gate import Gate, Limit
-from medgen.dataset import Dataset, Failure
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.preprocessing.dataset import Dataset, Failure
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from medgen.seeds import numpy_rng
 if TYPE_CHECKING:
     import torch
 
-    from medgen.dataset import Dataset
-    from medgen.prepared import Prepared
+    from medgen.preprocessing.dataset import Dataset
+    from medgen.preprocessing.prepared import Prepared
 
 HEALTHY = "healthy"
 
@@ -149,7 +149,7 @@ def scans_to_test(
     Raises:
         DataError: If no image in the folder of masks is a lesion mask.
     """
-    from medgen.dataset import prepared_record
+    from medgen.preprocessing.dataset import prepared_record
 
     shapes = [] if config.masks is None else lesion_masks(config.masks)
     usable: dict[Path, bool] = {}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.dataset import Batch
 from medgen.models import blocks
 from medgen.models.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 from medgen.models.latent import Decoded, LatentModel, LatentSettings, mixed_codes, reparametrise
+from medgen.preprocessing.dataset import Batch
 
 
 class AdversarialSettings(GanSettings, LatentSettings):

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from medgen.config import Config
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch, Dataset
+    from medgen.preprocessing.dataset import Batch, Dataset
 
 
 def _multiples_of_16(widths: tuple[int, ...]) -> tuple[int, ...]:

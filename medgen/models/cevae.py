@@ -12,7 +12,7 @@ from medgen import losses
 from medgen.models.latent import LatentModel, LatentSettings
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch
+    from medgen.preprocessing.dataset import Batch
 
 
 class CeVaeSettings(LatentSettings):

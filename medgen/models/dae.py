@@ -16,7 +16,7 @@ from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.unet import UNet
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch
+    from medgen.preprocessing.dataset import Batch
 
 
 class DaeSettings(ModelConfig):

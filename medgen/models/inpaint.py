@@ -10,11 +10,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from medgen import losses
-from medgen.dataset import Batch
 from medgen.models import blocks
 from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.discriminator import PatchDiscriminator
 from medgen.models.unet import UNet
+from medgen.preprocessing.dataset import Batch
 from medgen.transforms.fields import smooth_noise
 
 # Factor on what the discriminator sees of the difference to the smooth filling. With spectral norm its logits differ by

@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from medgen import losses
-from medgen.dataset import Batch
 from medgen.errors import TrainingError
 from medgen.models.adversarial import AdversarialModel, AdversarialSettings
 from medgen.models.latent import Decoded
+from medgen.preprocessing.dataset import Batch
 
 if TYPE_CHECKING:
-    from medgen.dataset import Dataset
+    from medgen.preprocessing.dataset import Dataset
 
 
 class JointSettings(AdversarialSettings):

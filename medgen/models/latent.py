@@ -17,7 +17,7 @@ from medgen.models.base import GenerativeModel, ModelConfig, Widths
 from medgen.models.linear import LinearModel
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch, Dataset
+    from medgen.preprocessing.dataset import Batch, Dataset
 
 # Limits of the predicted log-variance: standard deviations of 0.05 to 4.5 in model intensities.
 LOGVAR_RANGE = (-6.0, 3.0)

@@ -17,7 +17,7 @@ from medgen.models.latent import aggregated_posterior, reparametrise
 from medgen.models.linear import LinearModel
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch, Dataset
+    from medgen.preprocessing.dataset import Batch, Dataset
 
 # Label maps decoded at a time where no gradient is kept.
 _CHUNK = 8

@@ -19,7 +19,7 @@ from medgen.models.discriminator import AdaptiveAugmentation, Game, GanSettings,
 from medgen.models.latent import mixed_codes, reparametrise
 
 if TYPE_CHECKING:
-    from medgen.dataset import Batch, Dataset
+    from medgen.preprocessing.dataset import Batch, Dataset
 
 Consistency = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Log-variance of the style's posterior before the first step.

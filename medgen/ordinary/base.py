@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from medgen.dataset import Dataset
 from medgen.errors import AuditError, DataError
+from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation import SegmenterConfig
 from medgen.transforms.augmentation import AugmentConfig
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from medgen.dataset import Dataset, join
 from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset, join
 from medgen.synthesis.sources import Sources
 
 

@@ -17,7 +17,7 @@ from medgen.synthesis.estimates import Estimate, Outline, config_estimate
 from medgen.synthesis.sources import Sources
 
 if TYPE_CHECKING:
-    from medgen.preprocess import Preprocess
+    from medgen.preprocessing.recipe import Preprocess
 
 Log = Callable[[dict[str, float], int], None]
 Progress = Callable[[int, int], None]

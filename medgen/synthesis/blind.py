@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.segmentation import dice
+from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis.cells import TestSet, predict_native
 
 

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 import medgen
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.segmentation import dice, hd95, nsd
 from medgen.ordinary import Recipe, Setting, recipe
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, train_segmenter
 from medgen.synthesis.arms import Arm

@@ -26,10 +26,10 @@ from torch import Tensor
 
 import medgen
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, DataError
 from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import LabelledImages

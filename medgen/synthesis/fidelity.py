@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.metrics.fidelity import (
     StatisticRow,
     compare_diversity,
@@ -29,6 +28,7 @@ from medgen.metrics.fidelity import (
 from medgen.metrics.halves import Measure
 from medgen.metrics.label_statistics import label_statistics, statistics_names
 from medgen.metrics.msssim import pairwise_ms_ssim
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter
 from medgen.synthesis.looks import channel_statistics

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from medgen.config import parse_config
 from medgen.data.intake import Intake
-from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, MedgenError
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.labelbounds import LabelBounds

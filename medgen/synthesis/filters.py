@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.segmentation import mean_dice
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Synthetic

@@ -11,10 +11,10 @@ import torch
 
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort, read_table
-from medgen.dataset import Dataset, prepare_dataset
 from medgen.errors import AuditError, DataError, GeometryError
 from medgen.faults import fail
-from medgen.preprocess import Preprocess, Template
+from medgen.preprocessing.dataset import Dataset, prepare_dataset
+from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.sampling import SyntheticSet
 from medgen.system.files import read_json

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.interval import Interval, percentile_interval, subject_weights
 from medgen.metrics.segmentation import dice
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 
 # Labels of some scans (n, 1, i, j, k), by what was learnt from others; the number is that of the fold.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset
 
 # Brightness of a label: these percentiles of its voxels, per channel.
 PERCENTILES = (10, 50, 90)

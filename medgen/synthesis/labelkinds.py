@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from medgen.dataset import Dataset
+from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.foreground import foreground_box
 
 _TOUCHING = np.ones((3, 3, 3))

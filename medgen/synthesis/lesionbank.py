@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.models.inpaint import dilate, fill_holes, measure_style
+from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import lesions
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.labelkinds import focal_labels
@@ -224,7 +224,7 @@ def _hosts(
     sources: Sources, labels: tuple[int, ...], config: LesionConfig, counts: list[int]
 ) -> tuple[Dataset, tuple[int, ...]]:
     """Scans that get lesions, all with labels, and how many lesions each has."""
-    from medgen.dataset import join
+    from medgen.preprocessing.dataset import join
 
     parts, known = [sources.labelled], list(counts)
     if config.unlabelled_hosts == "healthy" and sources.unlabelled is not None:

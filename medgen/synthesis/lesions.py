@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.dataset import Dataset
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 from medgen.transforms.foreground import foreground_box

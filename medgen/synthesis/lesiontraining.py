@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from medgen.artifact import TrainedModel
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.losses import signed_distance
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
 from medgen.models.inpaint import Inpaint
 from medgen.models.vaegan import VaeGan
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
 from medgen.synthesis import lesions
 from medgen.synthesis.base import FitContext

@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from medgen.config import Config
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import binomial_interval
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
 from medgen.synthesis.auditor_features import auditor_features

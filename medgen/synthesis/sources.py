@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medgen.dataset import Dataset, join
 from medgen.errors import AuditError, DataError
+from medgen.preprocessing.dataset import Dataset, join
 
 if TYPE_CHECKING:
     from medgen.synthesis.members import Members

@@ -9,10 +9,10 @@ from medgen.anomaly.contamination import robust_z, suspects
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.config import parse_config
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.models.catalogue import build
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 SHAPE = (14, 16, 14)

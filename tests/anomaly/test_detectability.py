@@ -19,10 +19,10 @@ from medgen.anomaly.detectability import (
 )
 from medgen.anomaly.heat_scores import to_own_grid
 from medgen.config import parse_config
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError, DataError
 from medgen.implants.scan import implant
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 
 SHAPE = (30, 32, 28)
 SPACING = (2.0, 2.0, 2.0)

@@ -11,10 +11,10 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import from_artifact, to_artifact
 from medgen.artifact import TrainedModel
 from medgen.config import parse_config
-from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
 from medgen.models.catalogue import build
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 SHAPE = (16, 20, 16)

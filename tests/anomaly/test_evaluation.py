@@ -8,8 +8,8 @@ from medgen import io
 from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, scans_to_test
 from medgen.anomaly.summary import as_json, summarise
 from medgen.config import parse_config
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError, DataError
+from medgen.preprocessing.dataset import Dataset
 from medgen.volume import Grid, Volume
 
 SHAPE = (20, 20, 20)

@@ -7,7 +7,7 @@ import pytest
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings import COLUMNS, describe, find, millilitres, outline, summary
-from medgen.prepared import Prepared, Template
+from medgen.preprocessing.prepared import Prepared, Template
 from medgen.volume import Grid, Volume
 
 AFFINE = np.array([[0, -1.5, 0, 40], [2, 0, 0, -30], [0, 0, 3, 5], [0, 0, 0, 1.0]])

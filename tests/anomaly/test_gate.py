@@ -11,10 +11,10 @@ from scipy import stats
 from medgen import io
 from medgen.anomaly.gate import CHECKS, Gate, GateConfig, histogram, histogram_distance
 from medgen.anomaly.screening import as_json, screen
-from medgen.dataset import Dataset
 from medgen.errors import DataError, OutOfDistribution
 from medgen.implants.scan import implant
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 RECIPE = Preprocess(shape=(20, 24, 20), spacing=(2.0, 2.0, 2.0), center_on="foreground")

@@ -9,9 +9,9 @@ from medgen.anomaly.corruption_kinds import DEFAULT
 from medgen.anomaly.corruptions import KINDS
 from medgen.anomaly.registry import Inputs
 from medgen.anomaly.score_catalogue import get
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError
 from medgen.implants.scan import IMPLANTS
+from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
 # Not a multiple of 8 along any axis.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medgen.anomaly.places import regions
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 SPACING = (2.0, 3.0, 4.0)

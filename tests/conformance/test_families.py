@@ -11,7 +11,6 @@ import torch
 
 from medgen import models
 from medgen.artifact import TrainedModel
-from medgen.dataset import Dataset
 from medgen.models.base import (
     Denoises,
     Discriminates,
@@ -27,7 +26,8 @@ from medgen.models.base import (
 )
 from medgen.models.catalogue import available, build, family_class
 from medgen.precision import bf16_works
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 24, 16)

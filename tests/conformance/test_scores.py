@@ -11,9 +11,9 @@ import torch
 
 from medgen.anomaly.registry import Inputs
 from medgen.anomaly.score_catalogue import registered
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError
 from medgen.models.catalogue import available, build, family_class
+from medgen.preprocessing.dataset import Dataset
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 20, 16)

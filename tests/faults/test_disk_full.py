@@ -30,7 +30,7 @@ from medgen.journal import NAME, Cursor, Journal, entries
 from medgen.models.catalogue import build
 from medgen.outputs import write_outputs_record
 from medgen.pipelines.runfolder import RunFolder, open_run
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.report.html import Report, png
 from medgen.synthesis.store import Stored
 from medgen.system import files

@@ -26,7 +26,7 @@ from medgen.errors import DataError
 from medgen.journal import Journal
 from medgen.models.catalogue import build
 from medgen.outputs import RECORD as OUTPUTS
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
 from medgen.synthesis.store import RECORD, Stored, load_stored

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from medgen import losses
-from medgen.dataset import Batch
 from medgen.errors import ConfigError
 from medgen.models.catalogue import build
 from medgen.models.cevae import masked
+from medgen.preprocessing.dataset import Batch
 
 SHAPE = (12, 16, 10)
 SETTINGS = {"family": "cevae", "shape": SHAPE, "widths": [16], "latent": 4, "components": 0, "narrow": 4}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.dataset import Batch
 from medgen.models.catalogue import build
 from medgen.models.inpaint import Inpaint, dilate, fill_holes, measure_style
+from medgen.preprocessing.dataset import Batch
 
 SHAPE = (12, 16, 10)
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
+from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)

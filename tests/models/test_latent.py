@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from medgen.dataset import Dataset
 from medgen.models.catalogue import build
 from medgen.models.latent import LOGVAR_RANGE
+from medgen.preprocessing.dataset import Dataset
 
 SHAPE = (10, 13, 9)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medgen.dataset import Batch, Dataset
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
 from medgen.models.spade import Modulation
+from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.training import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.segmentation import dice
 from medgen.ordinary import Setting, available, describe, needs_unlabelled, recipe
@@ -17,6 +16,7 @@ from medgen.ordinary.arms.lab2im import Lab2Im
 from medgen.ordinary.multi_atlas import multi_atlas_labels, vote_weights
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
 from medgen.precision import precision_of
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import torch_rng
 from medgen.segmentation import Segmenter, train_segmenter
 from medgen.training import device_of

@@ -359,9 +359,9 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
 
 
 def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
-    from medgen.dataset import prepare_dataset
     from medgen.pipelines.augment_stages import Prepared
-    from medgen.preprocess import Preprocess
+    from medgen.preprocessing.dataset import prepare_dataset
+    from medgen.preprocessing.recipe import Preprocess
     from medgen.synthesis.parts import Parts
 
     shape, spacing = (24, 26, 28), 10.0

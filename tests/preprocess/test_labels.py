@@ -3,8 +3,8 @@ import pytest
 
 from medgen.errors import DataError, GeometryError
 from medgen.metrics.segmentation import dice
-from medgen.prepared import Prepared
-from medgen.preprocess import prepare_labels
+from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.recipe import prepare_labels
 from medgen.transforms.label_maps import resample_labels
 from medgen.volume import Grid, Volume, resample
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen.dataset import Dataset
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import torch_rng
 from medgen.synthesis.base import FitContext
 from medgen.synthesis.filter_store import FilterState, save_filter

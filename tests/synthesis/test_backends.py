@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.dataset import Dataset
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.metrics.segmentation import dice
+from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.metrics.interval import Interval
+from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis.labelbias import LabelBias, compare, halves_differ, measure_bias
 from medgen.system.files import plain
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import numpy_rng
 from medgen.synthesis import lesions
 from medgen.synthesis.backends.lesion import LesionBackend

@@ -11,9 +11,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medgen.data.integrity import check
-from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.interval import Interval
+from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.backends.deform import Deform, DeformConfig

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from medgen.dataset import Dataset
 from medgen.errors import ConfigError, ResourceError
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.estimates import Estimate, Outline

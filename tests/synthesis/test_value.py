@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from medgen.config import parse_config
-from medgen.dataset import Dataset
 from medgen.errors import AuditError, ConfigError, DataError
-from medgen.prepared import Prepared
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.recipe import Preprocess
 from medgen.segmentation import SegmenterConfig
 from medgen.synthesis.cells import Cell, Study
 from medgen.synthesis.sampling import SyntheticSet

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.dataset import Dataset
 from medgen.errors import DataError
 from medgen.ordinary.base import Setting
+from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
 from medgen.transforms.augmentation import blur
 from medgen.transforms.fields import exponentiate, smooth_noise, warp

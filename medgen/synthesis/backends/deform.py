@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.costs import minutes, stand_in
-from medgen.dataset import Dataset
 from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline

@@ -20,13 +20,13 @@ from torch.nn import functional
 
 from medgen import losses
 from medgen.artifact import TrainedModel
-from medgen.dataset import Dataset
 from medgen.errors import ArtifactError
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
 from medgen.models.latent import aggregated_posterior
 from medgen.models.maskvae import MaskVae
 from medgen.models.spade import Consistency, Spade
+from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms

@@ -16,7 +16,7 @@ from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.io.hounsfield import measured
-from medgen.prepared import Prepared, Scale, Template
+from medgen.preprocessing.prepared import Prepared, Scale, Template
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask

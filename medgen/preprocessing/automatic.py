@@ -14,7 +14,7 @@ from medgen.config import parse_config
 from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.io.hounsfield import is_hounsfield, measured
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.affine_registration import thinnest
 from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume
@@ -52,7 +52,7 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
-        wanted: Keys of :class:`~medgen.preprocess.Preprocess` that are already decided.
+        wanted: Keys of :class:`~medgen.preprocessing.recipe.Preprocess` that are already decided.
         max_side: Most voxels along any axis; 64 suits two CPU cores, 96 to 160 a GPU.
 
     Returns:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.errors import DataError, MedgenError
-from medgen.prepared import Prepared
-from medgen.preprocess import Preprocess
+from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.recipe import Preprocess
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Grid
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medgen.data.cases import Case, Manifest
-    from medgen.preprocess import Prepared, Preprocess, Template
+    from medgen.preprocessing.recipe import Prepared, Preprocess, Template
     from medgen.transforms.kept_registrations import Register
 
 
@@ -226,7 +226,7 @@ def _prepare(
     case: Case, preprocess: Preprocess, template: Template | None, register: Register
 ) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
     from medgen.data.faces import may_show_face
-    from medgen.preprocess import prepare_labels
+    from medgen.preprocessing.recipe import prepare_labels
 
     try:
         scan = case.read_image()

@@ -1,0 +1,1 @@
+"""From a scan to what a model sees, and back."""
