@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medgen.errors import AuditError, DataError
-from medgen.outputs import FORMAT, RECORD, output_files
+from medgen.runs.outputs import FORMAT, RECORD, output_files
 from medgen.system import files
 
 
@@ -67,7 +67,7 @@ def trace(target: str | Path) -> dict[str, Any]:
         target: The run's folder or a file of it.
 
     Returns:
-        ``run_id``, ``config_sha256`` (:func:`medgen.tracking.config_digest`), ``manifest_digest``, ``inputs`` (case →
+        ``run_id``, ``config_sha256`` (:func:`medgen.runs.tracking.config_digest`), ``manifest_digest``, ``inputs`` (case →
         part → SHA-256; no path), ``model`` (of a run that used one: its hash, run and cases), ``seed``, ``commit``,
         ``dirty``, ``versions``, ``weights`` (file → SHA-256). For a file also ``file``, ``sha256``, ``state``
         (``as recorded``, ``altered`` or ``unlisted``) and, where its name is that of a case, ``scan``: the case.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from medgen import tracking
 from medgen.anomaly import contamination, kept
 from medgen.anomaly.comparing import Comparison
 from medgen.anomaly.detectability import detectability
@@ -28,6 +27,9 @@ from medgen.models.catalogue import settings_for
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess, Template, build_template
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
+from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import write_csv
 
@@ -40,8 +42,6 @@ from .anomaly_settings import AnomalyRunConfig, refuse
 from .anomaly_test_scans import evaluate
 from .anomaly_training import trained, training_digest
 from .labelled import check_labelled
-from .progress import Tick, bars
-from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 
 def run(

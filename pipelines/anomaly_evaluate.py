@@ -17,15 +17,15 @@ from medgen.data.layouts.detect import read_table
 from medgen.data.masks import read_labels
 from medgen.errors import DataError, GeometryError
 from medgen.metrics.bootstrap import Interval
-from medgen.outputs import sha256_of, write_inputs
 from medgen.report.curves import interval_plot
 from medgen.report.html import Report, fmt
+from medgen.runs.folder import RunSummary, open_run
+from medgen.runs.outputs import sha256_of, write_inputs
+from medgen.runs.progress import bars
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
 from .preflight import check_new
-from .progress import bars
-from .runfolder import RunSummary, open_run
 
 _TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
 # Of the resampling; a run's own metrics of its heatmaps take the same two.

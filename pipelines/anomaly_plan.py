@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
-from medgen import tracking
 from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.data.account import account
 from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
 from medgen.preprocessing.automatic import fit_preprocess
+from medgen.runs import tracking
+from medgen.runs.folder import check_cohort
 
 from .anomaly_cohort import check_implants, split
 from .anomaly_settings import AnomalyRunConfig, refuse
 from .labelled import check_labelled
-from .runfolder import check_cohort
 
 
 def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medgen import io, tracking
+from medgen import io
 from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
@@ -16,16 +16,17 @@ from medgen.artifact import TrainedModel
 from medgen.config import Config, parse_config
 from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
-from medgen.outputs import sha256_of, write_inputs
 from medgen.preprocessing.prepared import Prepared
+from medgen.runs import tracking
+from medgen.runs.folder import RunSummary, open_run
+from medgen.runs.outputs import sha256_of, write_inputs
+from medgen.runs.progress import bars
 from medgen.training import device_of
 
 from . import names
 from .anomaly_outputs import ScanFiles, unique_names, write_calibration
 from .anomaly_report import Scored, score_report
 from .preflight import check_new, check_scans
-from .progress import bars
-from .runfolder import RunSummary, open_run
 
 
 class ScoreConfig(Config):

@@ -14,10 +14,10 @@ from medgen.data.cases import is_safe_id
 from medgen.data.layouts.detect import exists
 from medgen.families import check_family
 from medgen.implants.implanted_scans import EvaluationConfig
+from medgen.runs.folder import RunConfig
 from medgen.training_recipe import TrainingConfig
 
 from .preflight import preflight
-from .runfolder import RunConfig
 
 # The grid follows from the scans; a wrong model setting is refused before any is read.
 _ANY_SHAPE = (32, 32, 32)

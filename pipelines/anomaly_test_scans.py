@@ -12,13 +12,13 @@ from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement, TestScan, mea
 from medgen.anomaly.pseudohealthy import as_seen
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import Prepared
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import Tick
 from medgen.volume import Volume
 
 from .anomaly_evaluate import BOOTSTRAP, SEED
 from .anomaly_outputs import ScanFiles
 from .anomaly_report import Example
-from .progress import Tick
-from .runfolder import RunFolder
 
 if TYPE_CHECKING:
     from .anomaly_settings import AnomalyRunConfig

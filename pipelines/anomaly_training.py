@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
 from medgen.seeds import derive
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.training import device_of, fit
-
-from .runfolder import RunFolder
 
 if TYPE_CHECKING:
     from .anomaly_settings import AnomalyRunConfig

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from medgen import tracking
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.synthesis.fidelity_results import FidelityResults
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.usefulness import Usefulness
@@ -25,7 +26,6 @@ from .augment_stages import begin
 from .augment_study import judged, study, track_verdict, write_value
 from .augment_value_report import StudyResults
 from .preflight import preflight
-from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
 

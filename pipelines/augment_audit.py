@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from medgen import tracking
 from medgen.preprocessing.dataset import join
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.filter_store import FOLDER, FilterState, save_filter
@@ -16,8 +18,6 @@ from medgen.synthesis.memorisation import audit_pool
 from .augment_generate import Generated, write_rejections
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, label_names
-from .progress import bars
-from .runfolder import RunFolder
 
 
 def audit_stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from medgen.runs.folder import RunFolder
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.export import ExportRefused, export_pool
 from medgen.synthesis.parts import Parts
@@ -12,7 +13,6 @@ from medgen.synthesis.usefulness import Usefulness
 from .augment_generate import Generated
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, label_names
-from .runfolder import RunFolder
 
 
 def export(

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medgen import tracking
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.features import FeatureTable, read_features
 from medgen.synthesis.fidelity import (
@@ -24,8 +26,6 @@ from medgen.system.files import write_csv
 from .augment_generate import Generated
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared
-from .progress import bars
-from .runfolder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

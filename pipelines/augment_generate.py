@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from medgen import tracking
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.base import Backend, FitContext
@@ -19,8 +21,6 @@ from medgen.system.files import write_csv
 
 from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared
-from .progress import bars
-from .runfolder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

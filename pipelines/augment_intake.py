@@ -7,11 +7,11 @@ from functools import partial
 from medgen.data.cases import Manifest
 from medgen.data.integrity import admit as sound
 from medgen.faults import Fault, FaultyDataError
+from medgen.runs.progress import bars
 from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
 
 from .augment_settings import LabelledRunConfig
 from .augment_stages import split
-from .progress import bars
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from medgen import tracking
 from medgen.costs import describe_memory, minutes
 from medgen.data.account import account
 from medgen.data.cases import Manifest
@@ -19,6 +18,8 @@ from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs import tracking
+from medgen.runs.folder import check_cohort
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.labelkinds import label_facts
@@ -31,7 +32,6 @@ from .augment_settings import AugmentRunConfig
 from .augment_stages import Prepared, split
 from .augment_study import study_estimate
 from .preflight import preflight
-from .runfolder import check_cohort
 
 # Labelled scans whose labels are looked at; more would not change what kind of label they are.
 _STUDIED = 24

@@ -14,6 +14,7 @@ from medgen.preprocessing.dataset import Dataset, Failure
 from medgen.report.curves import training_curves
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
+from medgen.runs.folder import RunFolder
 from medgen.seeds import numpy_rng
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend
@@ -32,7 +33,6 @@ from .augment_plan import Plan
 from .augment_sections_audit import audit_section, printed_audit
 from .augment_sections_fidelity import fidelity_lines, section_fidelity
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
-from .runfolder import RunFolder
 
 _SHOWN = 4
 LIMITS = f"""{STUDY_LIMITS.rstrip()}

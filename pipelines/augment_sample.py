@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.runs.folder import RunSummary
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.backends import available, load_backend
@@ -23,8 +25,6 @@ from medgen.system.files import write_csv
 
 from .augment_generate import rejections
 from .augment_sections_audit import printed_audit
-from .progress import bars
-from .runfolder import RunSummary
 
 
 def run(

@@ -7,12 +7,11 @@ from typing import Any
 
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
+from medgen.runs.folder import RunFolder
 from medgen.synthesis.audit_results import Audit, BackendAudit
 from medgen.synthesis.sampling import Candidate, Pool
 from medgen.system.files import write_bytes
 from medgen.volume import Volume
-
-from .runfolder import RunFolder
 
 # Scan, its nearest real scan, and the labels of both where known.
 Pair = Callable[[Candidate, str], tuple[Volume, Volume, Volume, Volume | None]]

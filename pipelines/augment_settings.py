@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.runs.folder import RunConfig
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.base import BackendConfig
@@ -17,8 +18,6 @@ from medgen.synthesis.fidelity import FidelityConfig
 from medgen.synthesis.filters import FilterConfig
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.value_config import ValueConfig
-
-from .runfolder import RunConfig
 
 # The modality of a cohort that does not name its channels, where the configuration does not say it either.
 NOT_STATED = "not stated"

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from medgen import tracking
 from medgen.data.cases import Manifest, write_splits
 from medgen.errors import DataError
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.dataset import Dataset, Failure, join, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess, Template, build_template
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts, divide
@@ -20,8 +22,6 @@ from medgen.transforms.kept_registrations import Register
 
 from . import names
 from .augment_settings import LabelledRunConfig
-from .progress import bars
-from .runfolder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

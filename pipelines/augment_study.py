@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medgen import tracking
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder
+from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.blind import blind_dice
@@ -23,8 +25,6 @@ from .augment_generate import Generated, generate
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .augment_stages import Prepared
 from .augment_value_report import StudyResults
-from .progress import bars
-from .runfolder import RunFolder
 
 _CASES = ("arm", "subjects", "seed", "part", "case", "subject", "label", *METRICS, "synthetic_scans", "seconds")
 _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthetic_scans", "seconds")

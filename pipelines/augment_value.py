@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from medgen import tracking
 from medgen.costs import describe_memory
 from medgen.data.account import account
 from medgen.data.cases import Manifest
@@ -18,6 +17,8 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.report.html import Report
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.synthesis.arms import SYNTHETIC, Arm
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.foreign import Foreign, check_foreign, check_run, guard_labels, read_foreign, read_run, together
@@ -32,7 +33,6 @@ from .augment_stages import Prepared, begin, split
 from .augment_study import judged, run_cells, study_estimate, track_verdict, write_value
 from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .preflight import preflight
-from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 
 
 class ValueRunConfig(LabelledRunConfig):

@@ -10,12 +10,11 @@ from medgen.metrics.bootstrap import Interval
 from medgen.ordinary import available, describe
 from medgen.report.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
+from medgen.runs.folder import RunFolder
 from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import Judgement, Role
 from medgen.system.files import write_bytes
-
-from .runfolder import RunFolder
 
 KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
 STUDY_LIMITS = """

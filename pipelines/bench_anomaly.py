@@ -24,8 +24,10 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.metrics.ranking import half
-from medgen.outputs import RECORD
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
+from medgen.runs.folder import RunSummary, check_unchanged
+from medgen.runs.outputs import RECORD
+from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json
 
@@ -33,8 +35,6 @@ from . import anomaly, bench_report
 from .anomaly_settings import AnomalyRunConfig
 from .bench_cohorts import COHORTS
 from .bench_speed import Speed, measure_apart
-from .progress import Tick, bars
-from .runfolder import RunSummary, check_unchanged
 
 LESION = "lesion"
 # Where the data folder has no simulated cohort one is made: subjects and voxel size in mm, for --quick and without.

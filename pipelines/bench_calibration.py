@@ -9,10 +9,9 @@ from pathlib import Path
 from medgen.anomaly.simulated_rates import Rate, simulated_rates
 from medgen.anomaly.summary import as_json
 from medgen.report.html import fmt
+from medgen.runs.folder import RunSummary
+from medgen.runs.progress import bars
 from medgen.system.files import write_json, write_text
-
-from .progress import bars
-from .runfolder import RunSummary
 
 SUBJECTS = (19, 29, 99)
 TARGETS = (0.05, 0.1, 0.2)

@@ -80,7 +80,7 @@ def _main(
 @app.command(epilog="Example: medgen doctor")
 def doctor(json_: AsJson = False) -> None:
     """Say what this machine can do: versions, cores, memory, GPU, store."""
-    from medgen.environment import doctor as examine
+    from medgen.runs.environment import doctor as examine
 
     facts = examine()
     if json_:

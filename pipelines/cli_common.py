@@ -16,8 +16,7 @@ from medgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from medgen.config import Config
-
-    from .runfolder import RunSummary
+    from medgen.runs.folder import RunSummary
 
 C = TypeVar("C", bound="Config")
 
@@ -149,7 +148,7 @@ def find_config(group: str, name: str) -> Path:
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for commands without ``--quiet``: shown to people, not to files and pipes."""
-    from .progress import bars
+    from medgen.runs.progress import bars
 
     with bars(sys.stderr.isatty()) as tick:
         yield lambda done, total: tick(what, done, total)

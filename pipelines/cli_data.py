@@ -173,7 +173,7 @@ def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a 
 @audit_app.command("sync", epilog="Example: medgen audit sync runs/anomaly")
 def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Send what a run could not deliver to the MLflow store; what has arrived is not sent twice."""
-    from medgen.tracking import sync
+    from medgen.runs.tracking import sync
 
     typer.echo(f"{sync(target)} record(s) sent")
 

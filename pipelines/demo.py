@@ -9,11 +9,11 @@ from pathlib import Path
 from medgen.config import load_config
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
+from medgen.runs.folder import RunSummary
+from medgen.runs.progress import bars
 
 from . import anomaly, augment
 from .anomaly_settings import AnomalyRunConfig
-from .progress import bars
-from .runfolder import RunSummary
 
 SUBJECTS = 40
 SPACING_MM = 4.0

@@ -19,11 +19,10 @@ from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.pseudonyms import Pseudonyms, plain_attributes
 from medgen.errors import DataError, MedgenError
 from medgen.faults import FaultyDataError, visible
+from medgen.runs.folder import RunSummary
 from medgen.system.advice import as_options, quoted
 from medgen.system.files import write_csv, write_text
 from medgen.volume import Grid
-
-from .runfolder import RunSummary
 
 _SHOWN = 20
 

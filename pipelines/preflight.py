@@ -12,8 +12,7 @@ from pathlib import Path
 
 from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, ConfigError, DataError
-
-from .runfolder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use
+from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use
 
 
 def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from medgen import tracking
 from medgen.artifact import TrainedModel
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.data.account import account
@@ -21,6 +20,8 @@ from medgen.preprocessing.recipe import Template, build_template
 from medgen.report.curves import training_curves
 from medgen.report.html import Report
 from medgen.report.mosaic import mosaic
+from medgen.runs import tracking
+from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.seeds import derive, torch_rng
 from medgen.training import FitResult, Log, fit, rank_of
 from medgen.transforms.affine_registration import register_affine
@@ -30,7 +31,6 @@ from medgen.volume import Volume
 from . import names
 from .labelled import check_labelled
 from .preflight import preflight
-from .runfolder import RunFolder, RunSummary, check_cohort, open_run
 from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."

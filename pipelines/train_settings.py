@@ -9,9 +9,8 @@ from pydantic import Field, model_validator
 
 from medgen.families import check_family
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs.folder import RunConfig
 from medgen.training_recipe import TrainingConfig
-
-from .runfolder import RunConfig
 
 
 class TrainRunConfig(RunConfig):

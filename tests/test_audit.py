@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from medgen import audit, tracking
+from medgen import audit
 from medgen.errors import AuditError
+from medgen.runs import tracking
 from medgen.system import files
 
 

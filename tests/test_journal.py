@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen import journal
+from medgen.runs import journal
 
 
 def test_entries_are_numbered_and_read_from_any_offset(tmp_path):
@@ -76,7 +76,7 @@ def test_cursor_counts_for_its_own_store_only(tmp_path):
 def test_lock_is_seen_by_another_process(tmp_path):
     path = tmp_path / "lock"
     code = (
-        "import sys; from pathlib import Path; from medgen.journal import locked\n"
+        "import sys; from pathlib import Path; from medgen.runs.journal import locked\n"
         "with locked(Path(sys.argv[1]), wait=False) as held: print(held)"
     )
     with journal.locked(path) as held:

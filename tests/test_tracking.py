@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen import journal, tracking
 from medgen.errors import DataError
+from medgen.runs import journal, tracking
 from medgen.system import files
 
 CANARY = "canary-user"

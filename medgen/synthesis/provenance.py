@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import medgen
-from medgen import environment
 from medgen.errors import AuditError, DataError
+from medgen.runs import environment
 from medgen.synthesis.audit_results import Audit
 from medgen.synthesis.base import Backend
 from medgen.synthesis.sampling import Candidate

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import medgen
-from medgen import environment
 from medgen.errors import ArtifactError, AuditError
+from medgen.runs import environment
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend
 from medgen.synthesis.layouts_out import check_layout, scan_files, write_scan

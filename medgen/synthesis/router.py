@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from medgen.environment import threads
 from medgen.errors import ConfigError, ResourceError
+from medgen.runs.environment import threads
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.system.memory import available_memory
 from medgen.training import device_of

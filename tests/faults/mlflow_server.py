@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from medgen import journal, tracking
 from medgen.errors import DataError
+from medgen.runs import journal, tracking
 
 _API, _ARTIFACTS = "/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/artifacts/"
 # What is wrong with one call: None for nothing, else see Server.fault.

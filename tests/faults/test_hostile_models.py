@@ -23,10 +23,10 @@ from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.audit import verify
 from medgen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from medgen.errors import DataError
-from medgen.journal import Journal
 from medgen.models.catalogue import build
-from medgen.outputs import RECORD as OUTPUTS
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs.journal import Journal
+from medgen.runs.outputs import RECORD as OUTPUTS
 from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
 from medgen.synthesis.store import RECORD, Stored, load_stored
@@ -520,7 +520,7 @@ def test_a_record_of_outputs_without_hashes_is_refused(tmp_path):
 
 
 def _outputs_record(folder: Path) -> str:
-    from medgen.outputs import write_outputs_record
+    from medgen.runs.outputs import write_outputs_record
 
     return write_outputs_record(folder).read_text()
 

@@ -17,15 +17,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgen import journal as journals
 from medgen.checkpoint import CHECKPOINT
 from medgen.data.simulation import simulate
 from medgen.errors import TrainingError
 from medgen.finite import Watch
-from medgen.journal import NAME, Journal, entries
 from medgen.loop import batch_indices
 from medgen.models.catalogue import available, build, family_class
 from medgen.preprocessing.dataset import Dataset
+from medgen.runs import journal as journals
+from medgen.runs.journal import NAME, Journal, entries
 from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import Consistency, Extra, LabelledBatch, Pool, Recipe

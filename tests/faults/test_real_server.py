@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow_server import impatient, sent, until
 
-from medgen import journal, mlflow_store, tracking
+from medgen.runs import journal, mlflow_store, tracking
 
 STEPS = 300
 

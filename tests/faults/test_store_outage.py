@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from mlflow_server import Server, attempt, impatient, sent, until
 
-from medgen import journal, mlflow_store, tracking
 from medgen.errors import DataError
+from medgen.runs import journal, mlflow_store, tracking
 
 STEPS = 300
 # Seconds that leaving a run may take here, in place of the documented 20.

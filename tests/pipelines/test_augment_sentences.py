@@ -17,8 +17,8 @@ from medgen.pipelines.augment_report import consensus_sentence, verdict_of
 from medgen.pipelines.augment_sections_audit import audit_section, printed_audit
 from medgen.pipelines.augment_sections_fidelity import fidelity_lines
 from medgen.pipelines.augment_value_report import StudyResults, study_lines, study_metrics, study_section
-from medgen.pipelines.runfolder import RunFolder
 from medgen.report.html import Report
+from medgen.runs.folder import RunFolder
 from medgen.synthesis.audit_results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
 from medgen.synthesis.consensus import Consensus
 from medgen.synthesis.copies import CopyBounds

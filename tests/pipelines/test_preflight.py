@@ -11,10 +11,10 @@ from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.families import families
 from medgen.models.catalogue import available, family_class
+from medgen.runs.folder import open_run
 from pipelines import anomaly, augment_value, train
 from pipelines.anomaly_settings import AnomalyRunConfig
 from pipelines.augment_value import ValueRunConfig
-from pipelines.runfolder import open_run
 from pipelines.train_settings import TrainRunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -6,7 +6,7 @@ import pytest
 
 from medgen.config import Config
 from medgen.errors import ConfigError
-from medgen.pipelines.runfolder import RunConfig, open_run
+from medgen.runs.folder import RunConfig, open_run
 
 
 class Settings(Config):

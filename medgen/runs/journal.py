@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medgen.errors import DataError
-from medgen.plain_text import clean_name, encode, flatten, param_text, printable, scrub
+from medgen.runs.plain_text import clean_name, encode, flatten, param_text, printable, scrub
 from medgen.system import files
 
 _LOG = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Journal:
 
 
 class Run:
-    """One tracked run or stage; made by :func:`medgen.tracking.start` and :meth:`stage`.
+    """One tracked run or stage; made by :func:`medgen.runs.tracking.start` and :meth:`stage`.
 
     No method raises because of the store, and none waits for it. Without a journal (``enabled=False``) nothing is kept.
 

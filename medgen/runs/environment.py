@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import medgen
-from medgen import journal
-from medgen.plain_text import printable
+from medgen.runs import journal
+from medgen.runs.plain_text import printable
 from medgen.system.memory import available_memory
 
 PACKAGES = ("torch", "monai", "mlflow", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK")

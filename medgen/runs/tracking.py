@@ -2,7 +2,7 @@
 
 A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (how much of it the store has);
 :func:`sync` sends the rest later. Absolute paths are cut to their last name. What the store gets is the work of
-:mod:`medgen.mlflow_store`.
+:mod:`medgen.runs.mlflow_store`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 import yaml
 
-from medgen import environment
 from medgen.errors import DataError
-from medgen.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, store_uri
-from medgen.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
-from medgen.plain_text import printable, scrub
+from medgen.runs import environment
+from medgen.runs.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, store_uri
+from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
+from medgen.runs.plain_text import printable, scrub
 from medgen.system import files
 
 __all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen.errors import DataError
-from medgen.journal import NAME, Cursor, entries, locked, store_uri
+from medgen.runs.journal import NAME, Cursor, entries, locked, store_uri
 from medgen.system import files
 
 if TYPE_CHECKING:

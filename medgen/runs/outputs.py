@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medgen import environment, tracking
 from medgen.config import read_yaml
 from medgen.errors import MedgenError
+from medgen.runs import environment, tracking
 from medgen.system import files
 
 RECORD = "outputs.json"

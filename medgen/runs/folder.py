@@ -19,10 +19,10 @@ from medgen.config import Config, read_yaml
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import CohortConfig, read_table
 from medgen.errors import ConfigError, DataError
-from medgen.outputs import RECORD
-from medgen.plain_text import scrub
+from medgen.runs.outputs import RECORD
+from medgen.runs.plain_text import scrub
+from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
-from medgen.tracking import MAY_CHANGE, config_digest
 from medgen.transforms.kept_registrations import KeptRegistrations
 
 CONFIG_FILE = "config.yaml"
@@ -154,7 +154,7 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
         sweep(out)
         write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
         yield RunFolder(out)
-        from medgen.outputs import write_outputs_record
+        from medgen.runs.outputs import write_outputs_record
 
         write_outputs_record(out)
         # A finished run needs its checkpoints no more: the artifact holds the weights.
