@@ -16,7 +16,7 @@ from medgen.config import Config
 from medgen.errors import TrainingError
 from medgen.finite import Watch
 from medgen.mean_teacher import MeanTeacher
-from medgen.models.blocks import crop_to, pad_to_multiple
+from medgen.models.networks.blocks import crop_to, pad_to_multiple
 from medgen.precision import Precision, precision_of
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe

@@ -12,10 +12,10 @@ from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.storage import from_artifact
-from medgen.artifact import TrainedModel
 from medgen.config import Config, parse_config
 from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
+from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import Prepared
 from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run

@@ -12,8 +12,8 @@ from medgen.anomaly.settings import AnomalyConfig
 from medgen.config import Config
 from medgen.data.cases import is_safe_id
 from medgen.data.layouts.detect import exists
-from medgen.families import check_family
 from medgen.implants.implanted_scans import EvaluationConfig
+from medgen.models.family_names import check_family
 from medgen.runs.folder import RunConfig
 from medgen.training_recipe import TrainingConfig
 

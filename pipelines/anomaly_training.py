@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medgen.artifact import TrainedModel
+from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocessing.dataset import Dataset

@@ -17,13 +17,13 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_test
 from medgen.anomaly.screening import screen
 from medgen.anomaly.storage import from_artifact
-from medgen.artifact import TrainedModel
 from medgen.config import parse_config, read_yaml
 from medgen.data.cases import split_subjects
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.metrics.ranking import half
+from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.runs.folder import RunSummary, check_unchanged
 from medgen.runs.outputs import RECORD

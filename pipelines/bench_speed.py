@@ -57,7 +57,7 @@ def measure(model: Path, scan: Path) -> Speed:
     from medgen.anomaly.ensemble import inputs_for
     from medgen.anomaly.score_catalogue import get
     from medgen.anomaly.storage import from_artifact
-    from medgen.artifact import TrainedModel
+    from medgen.models.artifact import TrainedModel
     from medgen.training import device_of
 
     start = time.perf_counter()

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from medgen.artifact import TrainedModel
 from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.data.account import account
 from medgen.data.cases import Manifest, split_subjects, write_splits
 from medgen.data.integrity import admit as sound
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
+from medgen.models.artifact import TrainedModel
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.errors import ArtifactError
+from medgen.models.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.models.catalogue import build
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import sha256_json

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch.distributions import Normal, kl_divergence
 
-from medgen import losses
+from medgen.models import losses
 
 
 def randn(*shape, seed=0):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from medgen import losses
 from medgen.anomaly.registry import Inputs, State, score
+from medgen.models import losses
 from medgen.models.base import HasDecoder, HasLatent, HasLikelihood
 from medgen.seeds import derive, torch_rng
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medgen import losses
 from medgen.anomaly.registry import Inputs, State, score
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import Denoises, Discriminates, HasDecoder, Reconstructs
+from medgen.models.networks import blocks
 from medgen.seeds import torch_rng
 from medgen.transforms.masked_smoothing import smooth
 

@@ -16,9 +16,9 @@ from medgen.anomaly.normative import Normative
 from medgen.anomaly.registry import State
 from medgen.anomaly.score_catalogue import get
 from medgen.anomaly.settings import AnomalyConfig
-from medgen.artifact import TrainedModel
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
+from medgen.models.artifact import TrainedModel
 
 KIND = "anomaly"
 _SEPARATOR = "/"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.models import blocks
-from medgen.models.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 from medgen.models.latent import Decoded, LatentModel, LatentSettings, mixed_codes, reparametrise
+from medgen.models.networks import blocks
+from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 from medgen.preprocessing.dataset import Batch
 
 

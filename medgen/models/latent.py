@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from medgen import losses
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import GenerativeModel, ModelConfig, Widths
-from medgen.models.linear import LinearModel
+from medgen.models.networks import blocks
+from medgen.models.networks.linear import LinearModel
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -173,7 +173,7 @@ class LatentModel(GenerativeModel, ABC):
         """Lower bound on log p(x) in nats per scan, (b,): the importance-weighted bound with ``samples`` draws.
 
         Its expectation is below the exact log-likelihood of the decoder without noise, and closer with more samples
-        (:func:`medgen.losses.iwae_bound`). With ``mask`` (b, 1, i, j, k) only the voxels inside count as observed;
+        (:func:`medgen.models.losses.iwae_bound`). With ``mask`` (b, 1, i, j, k) only the voxels inside count as observed;
         the code is still inferred from the whole scan, which keeps it a bound.
         """
         mean, logvar = self.encode(x)

@@ -29,6 +29,7 @@ from medgen.config import Config
 from medgen.errors import ArtifactError, DataError
 from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
+from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
@@ -36,7 +37,6 @@ from medgen.segmentation_recipe import LabelledImages
 from medgen.synthesis.labelbias import LabelBias, measure_bias
 from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.processes import run_in_processes, torch_threads
 from medgen.training import device_of

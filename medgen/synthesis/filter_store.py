@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medgen.config import parse_config
 from medgen.data.intake import Intake
 from medgen.errors import ArtifactError, MedgenError
+from medgen.models.stored_arrays import RECORD, Stored, load_stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.synthesis.copies import CopyBounds, Gallery
@@ -25,7 +26,6 @@ from medgen.synthesis.labelbounds import LabelBounds
 from medgen.synthesis.members import pack_segmenter, unpack_segmenter
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.store import RECORD, Stored, load_stored
 
 FOLDER = "filter"
 _KIND = "filter"

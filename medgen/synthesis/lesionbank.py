@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from medgen.errors import DataError
-from medgen.models.inpaint import dilate, fill_holes, measure_style
+from medgen.models.families.inpaint import dilate, fill_holes, measure_style
+from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import lesions
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.labelkinds import focal_labels
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.store import Stored
 from medgen.training import TrainingConfig
 from medgen.transforms.augmentation import AugmentConfig
 
@@ -125,7 +125,7 @@ class Bank:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays for :class:`~medgen.synthesis.store.Stored`."""
+        """Arrays for :class:`~medgen.models.stored_arrays.Stored`."""
         return {
             "host_images": self.host_images,
             "host_labels": self.host_labels,

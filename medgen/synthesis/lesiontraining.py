@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from medgen.artifact import TrainedModel
 from medgen.errors import DataError
-from medgen.losses import signed_distance
+from medgen.models.artifact import TrainedModel
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
-from medgen.models.inpaint import Inpaint
-from medgen.models.vaegan import VaeGan
+from medgen.models.families.inpaint import Inpaint
+from medgen.models.families.vaegan import VaeGan
+from medgen.models.losses import signed_distance
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
 from medgen.synthesis import lesions

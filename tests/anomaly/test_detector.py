@@ -9,9 +9,9 @@ import torch
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.settings import AnomalyConfig
 from medgen.anomaly.storage import from_artifact, to_artifact
-from medgen.artifact import TrainedModel
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
+from medgen.models.artifact import TrainedModel
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess

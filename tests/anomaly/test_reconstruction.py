@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen import losses
 from medgen.anomaly import reconstruction
 from medgen.anomaly.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
 from medgen.anomaly.registry import Inputs
 from medgen.anomaly.score_catalogue import get
+from medgen.models import losses
 from medgen.models.catalogue import build
 from medgen.seeds import torch_rng
 from medgen.transforms.masked_smoothing import smooth

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medgen import models
-from medgen.artifact import TrainedModel
+from medgen.models.artifact import TrainedModel
 from medgen.models.base import (
     Denoises,
     Discriminates,
@@ -320,7 +320,7 @@ SCRATCH = '''
     import torch
     from torch import nn
 
-    from medgen.losses import gaussian_nll
+    from medgen.models.losses import gaussian_nll
     from medgen.models.base import GenerativeModel, ModelConfig
 
 

@@ -21,18 +21,18 @@ from matplotlib.figure import Figure
 from medgen import io
 from medgen.anomaly import kept
 from medgen.anomaly.evaluation import Measurement
-from medgen.artifact import TrainedModel
 from medgen.checkpoint import save_checkpoint
 from medgen.config import Config
 from medgen.data.pseudonyms import Pseudonyms
 from medgen.errors import MedgenError
+from medgen.models.artifact import TrainedModel
 from medgen.models.catalogue import build
+from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.html import Report, png
 from medgen.runs.folder import RunFolder, open_run
 from medgen.runs.journal import NAME, Cursor, Journal, entries
 from medgen.runs.outputs import write_outputs_record
-from medgen.synthesis.store import Stored
 from medgen.system import files
 from medgen.volume import Grid, Volume
 

@@ -19,17 +19,17 @@ import pytest
 import torch
 from guard import MIB, Canary, refusal
 
-from medgen.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.audit import verify
 from medgen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from medgen.errors import DataError
+from medgen.models.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.models.catalogue import build
+from medgen.models.stored_arrays import RECORD, Stored, load_stored
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.journal import Journal
 from medgen.runs.outputs import RECORD as OUTPUTS
 from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
-from medgen.synthesis.store import RECORD, Stored, load_stored
 from medgen.system.archives import read_npz
 from medgen.system.files import read_json, sha256_file, sha256_json
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medgen.models import blocks
+from medgen.models.networks import blocks
 from medgen.precision import bf16_works
 
 

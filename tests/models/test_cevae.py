@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from medgen import losses
 from medgen.errors import ConfigError
+from medgen.models import losses
 from medgen.models.catalogue import build
-from medgen.models.cevae import masked
+from medgen.models.families.cevae import masked
 from medgen.preprocessing.dataset import Batch
 
 SHAPE = (12, 16, 10)

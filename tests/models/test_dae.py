@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from medgen.models.catalogue import build
-from medgen.models.dae import coarse_noise
+from medgen.models.families.dae import coarse_noise
 from medgen.preprocessing.dataset import Batch
 
 SHAPE = (12, 10, 9)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medgen import losses
+from medgen.models import losses
 from medgen.models.catalogue import build
-from medgen.models.discriminator import (
+from medgen.models.networks.discriminator import (
     AdaptiveAugmentation,
     Game,
     GanSettings,

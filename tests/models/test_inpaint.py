@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medgen.models.catalogue import build
-from medgen.models.inpaint import Inpaint, dilate, fill_holes, measure_style
+from medgen.models.families.inpaint import Inpaint, dilate, fill_holes, measure_style
 from medgen.preprocessing.dataset import Batch
 
 SHAPE = (12, 16, 10)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import losses
 from medgen.errors import TrainingError
+from medgen.models import losses
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.training import TrainingConfig, fit

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
-from medgen.models.spade import Modulation
+from medgen.models.families.spade import Modulation
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.training import TrainingConfig, fit
 

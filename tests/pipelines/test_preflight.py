@@ -9,8 +9,8 @@ import pytest
 from medgen.config import load_config
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
-from medgen.families import families
 from medgen.models.catalogue import available, family_class
+from medgen.models.family_names import families
 from medgen.runs.folder import open_run
 from pipelines import anomaly, augment_value, train
 from pipelines.anomaly_settings import AnomalyRunConfig

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from medgen.artifact import TrainedModel
 from medgen.config import load_config
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
+from medgen.models.artifact import TrainedModel
 from medgen.pipelines.train import TrainRunConfig, plan, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -25,13 +25,13 @@ from torch.nn import functional
 
 from medgen.costs import minutes, stand_in
 from medgen.errors import DataError
+from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.members import unpack_members
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import device_of
 from medgen.transforms.fields import (
     control_shape,
@@ -177,7 +177,7 @@ class Deform(Backend):
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Deform:
-        """Read a saved backend; see :func:`medgen.synthesis.store.load_stored` for the errors."""
+        """Read a saved backend; see :func:`medgen.models.stored_arrays.load_stored` for the errors."""
         return cls(load_stored(folder), device)
 
     def save(self, folder: Path) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from medgen.artifact import MANIFEST, TrainedModel
 from medgen.errors import ArtifactError
+from medgen.models.artifact import MANIFEST, TrainedModel
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
-from medgen.models.joint import Joint
+from medgen.models.families.joint import Joint
 from medgen.seeds import derive, torch_rng
 from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs
@@ -116,7 +116,7 @@ class JointBackend(Backend):
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> JointBackend:
-        """Read the artifact; see :meth:`medgen.artifact.TrainedModel.load` for the errors."""
+        """Read the artifact; see :meth:`medgen.models.artifact.TrainedModel.load` for the errors."""
         return cls(TrainedModel.load(folder))._on(device_of(device))
 
     def save(self, folder: Path) -> None:

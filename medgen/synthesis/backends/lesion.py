@@ -2,7 +2,7 @@
 
 In the manner of GliGAN (Ferreira et al. 2024) and TumorCP (Yang et al., MICCAI 2021): forms come from a VAE-GAN over
 signed-distance maps of the cohort's lesions (from warped real lesions where there are few), intensities from a
-conditional GAN that fills a hole (:mod:`medgen.models.inpaint`), places from a kernel density. Outside of the
+conditional GAN that fills a hole (:mod:`medgen.models.families.inpaint`), places from a kernel density. Outside of the
 lesion's feathered border the scan is the host's, voxel for voxel.
 """
 
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.artifact import TrainedModel
 from medgen.errors import ArtifactError, DataError
-from medgen.losses import labels_from_distance
-from medgen.models.inpaint import Inpaint, fill_holes
-from medgen.models.vaegan import VaeGan
+from medgen.models.artifact import TrainedModel
+from medgen.models.families.inpaint import Inpaint, fill_holes
+from medgen.models.families.vaegan import VaeGan
+from medgen.models.losses import labels_from_distance
+from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis import lesions
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
@@ -29,7 +30,6 @@ from medgen.synthesis.estimates import Estimate, Outline, network_estimate
 from medgen.synthesis.lesionbank import Bank, LesionConfig, build_bank, conditional_style
 from medgen.synthesis.lesiontraining import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.system.files import sha256_json
 from medgen.training import device_of
 

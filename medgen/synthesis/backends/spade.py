@@ -18,14 +18,16 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from medgen import losses
-from medgen.artifact import TrainedModel
 from medgen.errors import ArtifactError
+from medgen.models import losses
+from medgen.models.artifact import TrainedModel
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
+from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
+from medgen.models.families.maskvae import MaskVae
+from medgen.models.families.spade import Consistency, Spade
 from medgen.models.latent import aggregated_posterior
-from medgen.models.maskvae import MaskVae
-from medgen.models.spade import Consistency, Spade
+from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
@@ -33,8 +35,6 @@ from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs, numbered
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Synthetic
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.steering import CodePool, coverage_weights, shape_descriptors
-from medgen.synthesis.store import Stored, load_stored, stored_kind
 from medgen.training import FitResult, TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
 
@@ -69,7 +69,7 @@ class SpadeConfig(BackendConfig):
         segmenter: The frozen segmenter of the label-consistency term, trained on the labelled scans only; it does not
             judge the samples later. Null, or a weight ``consistency`` of 0, leaves the term out.
         steering: How far rare volumes and positions are favoured: 0 draws anatomies as often as they occur, 1 covers
-            the range as evenly as the scans allow, see :func:`medgen.synthesis.steering.coverage_weights`.
+            the range as evenly as the scans allow, see :func:`medgen.models.code_pool.coverage_weights`.
         mask_spread: How far a sample's anatomy is from a training anatomy: 0 is one, 1 a draw from the Gaussian of all.
         style_spread: The same for its style.
         alarms: When training raises an alarm.

@@ -17,7 +17,7 @@ class Vae(LatentModel):
     """3D residual VAE (Kingma and Welling 2014) with heteroscedastic Gaussian likelihood (AE-U, Mao et al. 2020).
 
     Offers reconstruction, likelihood per scan (a bound) and per voxel (a surrogate), a code, and samples, which
-    are decoder means and therefore smooth; :class:`~medgen.models.vaegan.VaeGan` makes sharp ones.
+    are decoder means and therefore smooth; :class:`~medgen.models.families.vaegan.VaeGan` makes sharp ones.
     """
 
     family: ClassVar[str] = "vae"

@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from medgen import losses
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import ModelConfig, ScanModel, Widths
-from medgen.models.discriminator import PatchDiscriminator
-from medgen.models.unet import UNet
+from medgen.models.networks import blocks
+from medgen.models.networks.discriminator import PatchDiscriminator
+from medgen.models.networks.unet import UNet
 from medgen.preprocessing.dataset import Batch
 from medgen.transforms.fields import smooth_noise
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from medgen import losses
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import ModelConfig, Widths
+from medgen.models.networks import blocks
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 # Beyond this probability augmentations leak into what the generator makes (Karras et al. 2020, section 2.2).

@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from medgen import losses
 from medgen.errors import TrainingError
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.latent import aggregated_posterior, reparametrise
-from medgen.models.linear import LinearModel
+from medgen.models.networks import blocks
+from medgen.models.networks.linear import LinearModel
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from medgen import losses
 from medgen.errors import TrainingError
+from medgen.models import losses
 from medgen.models.adversarial import AdversarialModel, AdversarialSettings
 from medgen.models.latent import Decoded
 from medgen.preprocessing.dataset import Batch

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.losses import weighted_mean
-from medgen.models import blocks
 from medgen.models.base import ModelConfig, ScanModel, Widths
-from medgen.models.unet import UNet
+from medgen.models.losses import weighted_mean
+from medgen.models.networks import blocks
+from medgen.models.networks.unet import UNet
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch

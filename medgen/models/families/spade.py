@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from medgen import losses
 from medgen.errors import TrainingError
-from medgen.models import blocks
+from medgen.models import losses
 from medgen.models.base import ScanModel, Widths
-from medgen.models.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 from medgen.models.latent import mixed_codes, reparametrise
+from medgen.models.networks import blocks
+from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medgen import losses
+from medgen.models import losses
 from medgen.models.latent import LatentModel, LatentSettings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.models import blocks
+from medgen.models.networks import blocks
 
 
 class UNet(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medgen.models.blocks import full_precision
+from medgen.models.networks.blocks import full_precision
 
 
 class LinearModel(nn.Module):
