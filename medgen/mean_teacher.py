@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medgen.precision import Precision
 from medgen.segmentation_recipe import Consistency
+from medgen.training.precision import Precision
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 

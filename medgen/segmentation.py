@@ -14,14 +14,14 @@ from torch.nn import functional
 
 from medgen.config import Config
 from medgen.errors import TrainingError
-from medgen.finite import Watch
 from medgen.mean_teacher import MeanTeacher
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
-from medgen.precision import Precision, precision_of
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe
-from medgen.training import device_of
-from medgen.training_recipe import PrecisionName
+from medgen.training.config import PrecisionName
+from medgen.training.finite_watch import Watch
+from medgen.training.precision import Precision, precision_of
+from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 Positive = Annotated[float, Field(gt=0)]
@@ -40,7 +40,7 @@ class SegmenterConfig(Config):
         lr: Largest learning rate; linear warm-up over 5 % of the steps, then a cosine to zero.
         weight_decay: Of AdamW.
         clip: Largest norm of the gradient.
-        precision: Number format of the forward passes, see :func:`medgen.precision.precision_of`.
+        precision: Number format of the forward passes, see :func:`medgen.training.precision.precision_of`.
     """
 
     channels: tuple[int, ...] = (16, 32, 64)

@@ -7,10 +7,19 @@ from collections.abc import Sequence
 
 import torch
 
-from medgen.costs import FLOAT_BYTES, WEIGHT_COPIES, WORKSPACE, Cost, KeptForBackward, stand_in, timed_step, unchanged
-from medgen.precision import precision_of
 from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy
-from medgen.training import device_of
+from medgen.training.cost import (
+    FLOAT_BYTES,
+    WEIGHT_COPIES,
+    WORKSPACE,
+    Cost,
+    KeptForBackward,
+    stand_in,
+    timed_step,
+    unchanged,
+)
+from medgen.training.precision import precision_of
+from medgen.training.trainer import device_of
 
 
 def segmenter_cost(

@@ -18,7 +18,6 @@ from medgen.anomaly.screening import Screening, screen
 from medgen.anomaly.screening import as_json as screening_json
 from medgen.anomaly.storage import to_artifact
 from medgen.anomaly.summary import Summary, as_json, summarise
-from medgen.costs import check_memory
 from medgen.data.cases import Manifest, kfold_subjects, write_splits
 from medgen.data.integrity import admit as sound
 from medgen.data.layouts.detect import load_cohort
@@ -32,6 +31,7 @@ from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import write_csv
+from medgen.training.cost import check_memory
 
 from . import names
 from .anomaly_cohort import check_implants, split

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from medgen.costs import describe_memory, describe_training, training_cost
 from medgen.data.account import account
 from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.runs import tracking
 from medgen.runs.folder import check_cohort
+from medgen.training.cost import describe_memory, describe_training, training_cost
 
 from .anomaly_cohort import check_implants, split
 from .anomaly_settings import AnomalyRunConfig, refuse

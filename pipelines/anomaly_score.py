@@ -21,7 +21,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import sha256_of, write_inputs
 from medgen.runs.progress import bars
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 
 from . import names
 from .anomaly_outputs import ScanFiles, unique_names, write_calibration

@@ -15,7 +15,7 @@ from medgen.data.layouts.detect import exists
 from medgen.implants.implanted_scans import EvaluationConfig
 from medgen.models.family_names import check_family
 from medgen.runs.folder import RunConfig
-from medgen.training_recipe import TrainingConfig
+from medgen.training.config import TrainingConfig
 
 from .preflight import preflight
 

@@ -14,7 +14,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.seeds import derive
 from medgen.system.files import read_json, sha256_json, write_json
-from medgen.training import device_of, fit
+from medgen.training.trainer import device_of, fit
 
 if TYPE_CHECKING:
     from .anomaly_settings import AnomalyRunConfig

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from medgen.costs import describe_memory, minutes
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
@@ -26,6 +25,7 @@ from medgen.synthesis.labelkinds import label_facts
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, route
 from medgen.synthesis.stage_estimates import filter_estimate, sampling_estimate
+from medgen.training.cost import describe_memory, minutes
 
 from .augment_intake import admit
 from .augment_settings import AugmentRunConfig

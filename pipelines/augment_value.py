@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from medgen.costs import describe_memory
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
@@ -25,6 +24,7 @@ from medgen.synthesis.foreign import Foreign, check_foreign, check_run, guard_la
 from medgen.synthesis.labelling import Labelling
 from medgen.synthesis.parts import Parts
 from medgen.synthesis.value import Material, Row
+from medgen.training.cost import describe_memory
 
 from . import names
 from .augment_intake import admit

@@ -58,7 +58,7 @@ def measure(model: Path, scan: Path) -> Speed:
     from medgen.anomaly.score_catalogue import get
     from medgen.anomaly.storage import from_artifact
     from medgen.models.artifact import TrainedModel
-    from medgen.training import device_of
+    from medgen.training.trainer import device_of
 
     start = time.perf_counter()
     detector = from_artifact(TrainedModel.load(model, device_of("cpu")))

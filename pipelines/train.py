@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from medgen.costs import check_memory, describe_memory, describe_training, training_cost
 from medgen.data.account import account
 from medgen.data.cases import Manifest, split_subjects, write_splits
 from medgen.data.integrity import admit as sound
@@ -23,7 +22,8 @@ from medgen.report.mosaic import mosaic
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.seeds import derive, torch_rng
-from medgen.training import FitResult, Log, fit, rank_of
+from medgen.training.cost import check_memory, describe_memory, describe_training, training_cost
+from medgen.training.trainer import FitResult, Log, fit, rank_of
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
 from medgen.volume import Volume

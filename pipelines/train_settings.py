@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from medgen.models.family_names import check_family
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.folder import RunConfig
-from medgen.training_recipe import TrainingConfig
+from medgen.training.config import TrainingConfig
 
 
 class TrainRunConfig(RunConfig):

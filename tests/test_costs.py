@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from medgen.costs import _Kept, parameters_of, stand_in, training_cost
 from medgen.models.catalogue import build, parse_settings
 from medgen.segmentation import SegmenterConfig
 from medgen.segmentation_cost import segmenter_cost
-from medgen.training import TrainingConfig
+from medgen.training.cost import _Kept, parameters_of, stand_in, training_cost
+from medgen.training.trainer import TrainingConfig
 
 TINY = {"family": "vae", "widths": (16, 32), "latent": 8, "narrow": 4}
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from medgen.mean_teacher import MeanTeacher, ema_decay, ramp_up
-from medgen.precision import precision_of
 from medgen.seeds import torch_rng
 from medgen.segmentation_recipe import Consistency
-from medgen.training import device_of
+from medgen.training.precision import precision_of
+from medgen.training.trainer import device_of
 
 PRECISION = precision_of("32", device_of("cpu"))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen.checkpoint import CHECKPOINT
 from medgen.errors import ConfigError, TrainingError
-from medgen.loop import augmented, batch_indices, learning_rate
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
-from medgen.training import Terminated, TrainingConfig, device_of, fit
+from medgen.training.checkpoint import CHECKPOINT
+from medgen.training.loop import augmented, batch_indices, learning_rate
+from medgen.training.trainer import Terminated, TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
 
 SHAPE = (8, 12, 8)
@@ -222,7 +222,7 @@ SCRIPT = """
     sys.path.insert(0, sys.argv[2])
     from test_training import CONFIG, MODEL, dataset, digest
     from medgen.models import build
-    from medgen.training import fit
+    from medgen.training.trainer import fit
     rank = int(os.environ["RANK"])
     model = build(MODEL, seed=rank)  # different on purpose: rank 0's weights must win
     result = fit(model, dataset(), CONFIG.model_copy(update={"ema": 0.9}), seed=1, device="cpu", out=None)

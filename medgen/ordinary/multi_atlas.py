@@ -10,7 +10,7 @@ from medgen.errors import DataError
 from medgen.ordinary.base import Setting
 from medgen.ordinary.registrations import atlas_pairs, displacements, velocities
 from medgen.segmentation_recipe import Pool
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 from medgen.transforms.fields import warp, warp_shares
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from medgen.ordinary.base import Setting
 from medgen.seeds import numpy_rng
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 from medgen.transforms.fields import expand, exponentiate
 from medgen.transforms.velocity_registration import RegistrationConfig, register
 

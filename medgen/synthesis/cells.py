@@ -26,7 +26,7 @@ from medgen.synthesis.sampling import SyntheticSet
 from medgen.synthesis.tables import TEST, VALIDATION, Row
 from medgen.system.files import sha256_json
 from medgen.system.processes import run_in_processes, torch_threads
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 from medgen.volume import Volume
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from torch import Tensor
 import medgen
 from medgen.config import Config
 from medgen.errors import ArtifactError, DataError
-from medgen.loop import content_digest
 from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
@@ -39,7 +38,8 @@ from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.sources import Sources
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.processes import run_in_processes, torch_threads
-from medgen.training import device_of
+from medgen.training.loop import content_digest
+from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig
 
 # A scan is set aside when its members agree this many robust standard deviations less than on the median scan.

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medgen.costs import describe_training, minutes, training_cost
 from medgen.errors import ConfigError
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import settings_for
 from medgen.segmentation import SegmenterConfig
 from medgen.segmentation_cost import segmenter_cost
 from medgen.synthesis.labelkinds import LabelFacts
-from medgen.training import TrainingConfig
+from medgen.training.cost import describe_training, minutes, training_cost
+from medgen.training.trainer import TrainingConfig
 
 if TYPE_CHECKING:
     from medgen.config import Config
@@ -84,7 +84,7 @@ class Estimate:
 def network_estimate(
     name: str, settings: ModelConfig, training: TrainingConfig, device: str, labels: int = 0
 ) -> Estimate:
-    """Of one network that :func:`medgen.training.fit` trains."""
+    """Of one network that :func:`medgen.training.trainer.fit` trains."""
     cost = training_cost(settings, training, device, labels)
     forward = cost.step_seconds * _FORWARD / training.batch_size
     return Estimate(cost.seconds, cost.bytes, (describe_training(name, cost),), forward)

@@ -18,7 +18,7 @@ from medgen.synthesis import lesions
 from medgen.synthesis.base import BackendConfig
 from medgen.synthesis.labelkinds import focal_labels
 from medgen.synthesis.sources import Sources
-from medgen.training import TrainingConfig
+from medgen.training.trainer import TrainingConfig
 from medgen.transforms.augmentation import AugmentConfig
 
 Labels = NDArray[np.uint8]

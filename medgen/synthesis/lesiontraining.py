@@ -21,7 +21,7 @@ from medgen.synthesis import lesions
 from medgen.synthesis.base import FitContext
 from medgen.synthesis.lesionbank import Bank, Labels, LesionConfig
 from medgen.synthesis.sources import Sources
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 Records = list[dict[str, float]]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from medgen.config import parse_config
 from medgen.errors import ArtifactError
-from medgen.precision import precision_of
 from medgen.segmentation import Segmenter, SegmenterConfig, UNet
-from medgen.training import device_of
+from medgen.training.precision import precision_of
+from medgen.training.trainer import device_of
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -14,7 +14,7 @@ from medgen.errors import ConfigError, ResourceError
 from medgen.runs.environment import threads
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.system.memory import available_memory
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 
 _GIB = 1 << 30
 # Labelled scans from which a mask prior and a generator of images can be learnt (docs/augment.md, "Which backend?").

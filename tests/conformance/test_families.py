@@ -25,10 +25,10 @@ from medgen.models.base import (
     Reconstructs,
 )
 from medgen.models.catalogue import available, build, family_class
-from medgen.precision import bf16_works
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
-from medgen.training import TrainingConfig, fit
+from medgen.training.precision import bf16_works
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 24, 16)
 FAMILIES = available()

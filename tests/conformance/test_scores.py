@@ -14,7 +14,7 @@ from medgen.anomaly.score_catalogue import registered
 from medgen.errors import ConfigError
 from medgen.models.catalogue import available, build, family_class
 from medgen.preprocessing.dataset import Dataset
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 20, 16)
 # On one side only: a symmetric blob has no left-right difference.

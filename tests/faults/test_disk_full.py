@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from medgen import io
 from medgen.anomaly import kept
 from medgen.anomaly.evaluation import Measurement
-from medgen.checkpoint import save_checkpoint
 from medgen.config import Config
 from medgen.data.pseudonyms import Pseudonyms
 from medgen.errors import MedgenError
@@ -34,6 +33,7 @@ from medgen.runs.folder import RunFolder, open_run
 from medgen.runs.journal import NAME, Cursor, Journal, entries
 from medgen.runs.outputs import write_outputs_record
 from medgen.system import files
+from medgen.training.checkpoint import save_checkpoint
 from medgen.volume import Grid, Volume
 
 SHAPE = (8, 10, 8)

@@ -20,7 +20,6 @@ import torch
 from guard import MIB, Canary, refusal
 
 from medgen.audit import verify
-from medgen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from medgen.errors import DataError
 from medgen.models.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.models.catalogue import build
@@ -32,6 +31,7 @@ from medgen.synthesis.provenance import read_record
 from medgen.synthesis.replay import replay
 from medgen.system.archives import read_npz
 from medgen.system.files import read_json, sha256_file, sha256_json
+from medgen.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 
 SHAPE = (8, 10, 8)
 SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "narrow": 2}

@@ -17,11 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgen.checkpoint import CHECKPOINT
 from medgen.data.simulation import simulate
 from medgen.errors import TrainingError
-from medgen.finite import Watch
-from medgen.loop import batch_indices
 from medgen.models.catalogue import available, build, family_class
 from medgen.preprocessing.dataset import Dataset
 from medgen.runs import journal as journals
@@ -30,7 +27,10 @@ from medgen.seeds import torch_rng
 from medgen.segmentation import SegmenterConfig, train_segmenter
 from medgen.segmentation_recipe import Consistency, Extra, LabelledBatch, Pool, Recipe
 from medgen.system.files import TEMPORARY
-from medgen.training import TrainingConfig, fit
+from medgen.training.checkpoint import CHECKPOINT
+from medgen.training.finite_watch import Watch
+from medgen.training.loop import batch_indices
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)
 HERE = Path(__file__).parent

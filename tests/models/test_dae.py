@@ -62,7 +62,7 @@ def test_only_the_foreground_is_noisy_and_only_it_counts():
 
 def test_training_takes_coarse_noise_off_and_leaves_detail():
     from medgen.preprocessing.dataset import Dataset
-    from medgen.training import TrainingConfig, fit
+    from medgen.training.trainer import TrainingConfig, fit
 
     stripes = 0.5 + 0.2 * (-1.0) ** torch.arange(16).view(1, 1, 16, 1, 1).expand(4, 1, 16, 16, 16)
     names = tuple("abcd")

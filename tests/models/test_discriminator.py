@@ -15,7 +15,7 @@ from medgen.models.networks.discriminator import (
     adapted_probability,
     diversity,
 )
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)
 

@@ -4,7 +4,7 @@ import torch
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Batch, Dataset
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)
 TINY = {"widths": [16, 32], "latent": 4, "narrow": 4, "discriminator_widths": [16, 16], "n_labels": 2}

@@ -8,7 +8,7 @@ from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Batch, Dataset
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)
 TINY = {"family": "maskvae", "shape": SHAPE, "widths": [16, 32], "latent": 6, "components": 3, "narrow": 4}

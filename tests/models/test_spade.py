@@ -8,7 +8,7 @@ from medgen.errors import TrainingError
 from medgen.models.catalogue import build
 from medgen.models.families.spade import Modulation
 from medgen.preprocessing.dataset import Batch, Dataset
-from medgen.training import TrainingConfig, fit
+from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)
 TINY = {

@@ -15,11 +15,11 @@ from medgen.ordinary.arms.ensemble_labels import labelled_by
 from medgen.ordinary.arms.lab2im import Lab2Im
 from medgen.ordinary.multi_atlas import multi_atlas_labels, vote_weights
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
-from medgen.precision import precision_of
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import torch_rng
 from medgen.segmentation import Segmenter, train_segmenter
-from medgen.training import device_of
+from medgen.training.precision import precision_of
+from medgen.training.trainer import device_of
 from medgen.transforms.fields import expand, exponentiate, warp, warp_labels
 from medgen.transforms.velocity_registration import RegistrationConfig
 

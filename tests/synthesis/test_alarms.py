@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medgen.synthesis.alarms import COLLAPSE, DIVERGENCE, OVERPOWERED, SATURATED, AlarmConfig, Watch, alarms
+from medgen.training.gan_alarms import COLLAPSE, DIVERGENCE, OVERPOWERED, SATURATED, AlarmConfig, Watch, alarms
 
 STEPS = 400
 

@@ -11,7 +11,7 @@ from medgen.errors import DataError
 from medgen.ordinary.base import Setting
 from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, thinned, velocities
 from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 from medgen.transforms.fields import warp_cubic, warp_labels
 
 SOURCE = (

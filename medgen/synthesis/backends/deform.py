@@ -23,7 +23,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.costs import minutes, stand_in
 from medgen.errors import DataError
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
@@ -32,7 +31,8 @@ from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.members import unpack_members
 from medgen.synthesis.sources import Sources
-from medgen.training import device_of
+from medgen.training.cost import minutes, stand_in
+from medgen.training.trainer import device_of
 from medgen.transforms.fields import (
     control_shape,
     expand,

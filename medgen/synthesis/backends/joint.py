@@ -17,11 +17,11 @@ from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
 from medgen.models.families.joint import Joint
 from medgen.seeds import derive, torch_rng
-from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.sources import Sources
-from medgen.training import TrainingConfig, device_of, fit
+from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
+from medgen.training.trainer import TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.
@@ -80,7 +80,7 @@ class JointBackend(Backend):
 
         Raises:
             ConfigError: If a model setting is wrong.
-            TrainingError: As :func:`medgen.training.fit`.
+            TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         train = balanced_pairs(sources, config.labelled_share)
         settings = joint_settings(config, train.channels, train.shape, len(sources.labels))

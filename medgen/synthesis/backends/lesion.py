@@ -31,7 +31,7 @@ from medgen.synthesis.lesionbank import Bank, LesionConfig, build_bank, conditio
 from medgen.synthesis.lesiontraining import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.sources import Sources
 from medgen.system.files import sha256_json
-from medgen.training import device_of
+from medgen.training.trainer import device_of
 
 Labels = NDArray[np.uint8]
 _INPAINT, _SHAPES = "inpaint", "shapes"
@@ -84,7 +84,7 @@ class LesionBackend(Backend):
             DataError: If there is no lesion to learn from, a label is not in use, or unlabelled scans would become
                 hosts though their organs are not labelled.
             ConfigError: If a network's setting is wrong.
-            TrainingError: As :func:`medgen.training.fit`.
+            TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         bank = build_bank(sources, config)
         shapes, shape_history = train_shapes(bank, config, context)

@@ -31,11 +31,11 @@ from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.synthesis.balance import balanced_pairs, numbered
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Synthetic
 from medgen.synthesis.sources import Sources
-from medgen.training import FitResult, TrainingConfig, device_of, fit
+from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
+from medgen.training.trainer import FitResult, TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
 
 MASK, IMAGE = "mask", "image"
@@ -128,7 +128,7 @@ class SpadeBackend(Backend):
 
         Raises:
             ConfigError: If a model setting is wrong.
-            TrainingError: As :func:`medgen.training.fit`.
+            TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         train = balanced_pairs(sources, config.labelled_share)
         known: dict[str, Any] = {"in_channels": train.channels, "shape": train.shape, "n_labels": len(sources.labels)}

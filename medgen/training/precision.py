@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medgen.errors import ConfigError
-from medgen.training_recipe import PrecisionName
+from medgen.training.config import PrecisionName
 
 logger = logging.getLogger(__name__)
 

@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medgen.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
-from medgen.precision import Precision
 from medgen.preprocessing.dataset import Batch, Dataset
-from medgen.ranks import Ranks, average_gradients
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
-from medgen.training_recipe import TrainingConfig
+from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
+from medgen.training.config import TrainingConfig
+from medgen.training.precision import Precision
+from medgen.training.ranks import Ranks, average_gradients
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Loop:
 
     @cached_property
     def conditions(self) -> dict[str, str]:
-        """What else changes the last bits, see :func:`medgen.checkpoint.conditions`."""
+        """What else changes the last bits, see :func:`medgen.training.checkpoint.conditions`."""
         return conditions(self.precision, self.ranks.count)
 
     def run(self, stop: Request, advance: Callable[[int, dict[str, float]], None]) -> None:

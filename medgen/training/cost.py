@@ -13,10 +13,10 @@ from torch import Tensor
 from medgen.errors import ResourceError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
-from medgen.precision import precision_of
 from medgen.preprocessing.dataset import Batch
 from medgen.system.memory import available_memory
-from medgen.training import TrainingConfig, device_of
+from medgen.training.precision import precision_of
+from medgen.training.trainer import TrainingConfig, device_of
 
 _MIB, _GIB = 1 << 20, 1 << 30
 # Bytes per voxel of a batch that no family comes near.

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from medgen.errors import ConfigError, TrainingError
-from medgen.loop import Log, Loop
 from medgen.models.base import ScanModel
-from medgen.precision import precision_of
 from medgen.preprocessing.dataset import Dataset
-from medgen.ranks import connect, rank_of
 from medgen.seeds import derive
 from medgen.system.signals import Terminated, deferred
-from medgen.training_recipe import TrainingConfig
+from medgen.training.config import TrainingConfig
+from medgen.training.loop import Log, Loop
+from medgen.training.precision import precision_of
+from medgen.training.ranks import connect, rank_of
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 
