@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medgen.metrics.bootstrap import Interval
-from medgen.ordinary import available, describe
 from medgen.report.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
 from medgen.runs.folder import RunFolder
+from medgen.segmentation.ordinary import available, describe
 from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.value_config import ValueConfig
 from medgen.synthesis.verdict import Judgement, Role

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from medgen.models.catalogue import build, parse_settings
-from medgen.segmentation import SegmenterConfig
-from medgen.segmentation_cost import segmenter_cost
+from medgen.segmentation.cost import segmenter_cost
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.training.cost import _Kept, parameters_of, stand_in, training_cost
 from medgen.training.trainer import TrainingConfig
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from medgen.anomaly.descriptors import describe
 from medgen.anomaly.reconstruction import structural_dissimilarity
 from medgen.metrics.msssim import pairwise_ms_ssim
-from medgen.segmentation import SegmenterConfig, UNet
+from medgen.segmentation.segmenter import SegmenterConfig, UNet
 from medgen.synthesis.copies import Gallery
 
 SIDES = range(8, 129)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgen.mean_teacher import MeanTeacher, ema_decay, ramp_up
 from medgen.seeds import torch_rng
-from medgen.segmentation_recipe import Consistency
+from medgen.segmentation.mean_teacher import MeanTeacher, ema_decay, ramp_up
+from medgen.segmentation.recipe import Consistency
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
 

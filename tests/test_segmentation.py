@@ -14,8 +14,8 @@ from medgen.config import parse_config
 from medgen.errors import ConfigError, TrainingError
 from medgen.metrics.segmentation import dice
 from medgen.seeds import torch_rng
-from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
-from medgen.segmentation_recipe import Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.recipe import Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
 from medgen.transforms.augmentation import AugmentConfig
 
 SHAPE = (13, 16, 10)

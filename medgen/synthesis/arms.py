@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medgen.ordinary import available
+from medgen.segmentation.ordinary import available
 
 STANDARD, SYNTHETIC = "standard", "synthetic"
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 import medgen
 from medgen.errors import DataError
 from medgen.metrics.segmentation import dice, hd95, nsd
-from medgen.ordinary import Recipe, Setting, recipe
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
-from medgen.segmentation import Segmenter, train_segmenter
+from medgen.segmentation.ordinary import Recipe, Setting, recipe
+from medgen.segmentation.segmenter import Segmenter, train_segmenter
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.sampling import SyntheticSet
 from medgen.synthesis.tables import TEST, VALIDATION, Row
@@ -112,7 +112,7 @@ class Study:
         labels: Label numbers, without 0.
         seed: Of the run.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        memo: Shared work of ordinary arms, see :class:`medgen.ordinary.Setting`.
+        memo: Shared work of ordinary arms, see :class:`medgen.segmentation.ordinary.Setting`.
     """
 
     config: ValueConfig

@@ -31,10 +31,10 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive
-from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
-from medgen.segmentation_recipe import LabelledImages
+from medgen.segmentation.ensemble import Members, one_piece_labels, unpack_members
+from medgen.segmentation.recipe import LabelledImages
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.labelbias import LabelBias, measure_bias
-from medgen.synthesis.members import Members, one_piece_labels, unpack_members
 from medgen.synthesis.sources import Sources
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.processes import run_in_processes, torch_threads
@@ -145,7 +145,7 @@ def _each(training: _Training, seeds: list[int], workers: int) -> Iterator[tuple
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Scans with labels, as :func:`medgen.segmentation.train_segmenter` takes them."""
+    """Scans with labels, as :func:`medgen.segmentation.segmenter.train_segmenter` takes them."""
 
     images: Tensor
     labels: Tensor
@@ -179,7 +179,7 @@ def label_unlabelled(
         label is more than real scans differ by, no scan is labelled: a label map without it would teach background.
 
     Raises:
-        TrainingError: As :func:`medgen.segmentation.train_segmenter`.
+        TrainingError: As :func:`medgen.segmentation.segmenter.train_segmenter`.
     """
     unlabelled, real = sources.unlabelled, sources.labelled
     if unlabelled is None or config.members == 0:

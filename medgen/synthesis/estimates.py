@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medgen.errors import ConfigError
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import settings_for
-from medgen.segmentation import SegmenterConfig
-from medgen.segmentation_cost import segmenter_cost
+from medgen.segmentation.cost import segmenter_cost
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.labelkinds import LabelFacts
 from medgen.training.cost import describe_training, minutes, training_cost
 from medgen.training.trainer import TrainingConfig
@@ -93,7 +93,7 @@ def network_estimate(
 def config_estimate(name: str, families: Mapping[str, str], config: Config, outline: Outline, device: str) -> Estimate:
     """Of a backend whose settings pair networks with trainings: ``model`` with ``training``, ``x`` with ``x_training``.
 
-    Every :class:`~medgen.segmentation.SegmenterConfig` among the settings counts as one more training.
+    Every :class:`~medgen.segmentation.segmenter.SegmenterConfig` among the settings counts as one more training.
 
     Args:
         name: Of the backend.

@@ -30,7 +30,7 @@ from medgen.metrics.label_statistics import label_statistics, statistics_names
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
-from medgen.segmentation import Segmenter
+from medgen.segmentation.segmenter import Segmenter
 from medgen.synthesis.looks import channel_statistics
 from medgen.synthesis.sampling import Candidate
 

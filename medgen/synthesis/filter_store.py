@@ -20,10 +20,10 @@ from medgen.errors import ArtifactError, MedgenError
 from medgen.models.stored_arrays import RECORD, Stored, load_stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.segmentation.ensemble import pack_segmenter, unpack_segmenter
 from medgen.synthesis.copies import CopyBounds, Gallery
 from medgen.synthesis.filters import Filter, FilterConfig
 from medgen.synthesis.labelbounds import LabelBounds
-from medgen.synthesis.members import pack_segmenter, unpack_segmenter
 from medgen.synthesis.memorisation import AuditConfig
 from medgen.synthesis.sources import Sources
 

@@ -18,7 +18,7 @@ from medgen.errors import DataError
 from medgen.metrics.segmentation import mean_dice
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, numpy_rng
-from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Synthetic
 from medgen.synthesis.copies import CopyBounds, Gallery, Likeness, calibrate
 from medgen.synthesis.labelbounds import LabelBounds, Neighbours, measure, prediction_limits, truth, volume_ratio

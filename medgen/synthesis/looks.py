@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen.segmentation import Segmenter
+from medgen.segmentation.segmenter import Segmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Looks:
     """Features of real scans, and how far a real scan may be from all others.
 
     Attributes:
-        segmenters: Whose channel statistics are the features, see :meth:`medgen.segmentation.Segmenter.features`.
+        segmenters: Whose channel statistics are the features, see :meth:`medgen.segmentation.segmenter.Segmenter.features`.
         mean: Of each feature over the real scans, (d,).
         spread: Standard deviation of each, (d,).
         features: Standardised, (n, d).
@@ -56,5 +56,5 @@ class Looks:
 
 
 def channel_statistics(segmenters: Sequence[Segmenter], images: Tensor, batch: int = 4) -> Tensor:
-    """Features of :meth:`medgen.segmentation.Segmenter.features`, of all segmenters side by side, (n, d)."""
+    """Features of :meth:`medgen.segmentation.segmenter.Segmenter.features`, of all segmenters side by side, (n, d)."""
     return torch.cat([segmenter.features(images, batch) for segmenter in segmenters], dim=1)

@@ -20,7 +20,7 @@ from medgen.data.cases import Case
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError, MedgenError
 from medgen.seeds import derive, numpy_rng
-from medgen.segmentation import synthetic_share
+from medgen.segmentation.segmenter import synthetic_share
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.base import Backend, Synthetic
 from medgen.synthesis.filter_store import FOLDER, load_filter

@@ -13,7 +13,7 @@ from medgen.errors import AuditError, DataError
 from medgen.preprocessing.dataset import Dataset, join
 
 if TYPE_CHECKING:
-    from medgen.synthesis.members import Members
+    from medgen.segmentation.ensemble import Members
 
 
 @dataclass(frozen=True, eq=False)

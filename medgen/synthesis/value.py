@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medgen.errors import AuditError, DataError
-from medgen.ordinary import needs_unlabelled
 from medgen.preprocessing.dataset import Dataset
+from medgen.segmentation.ordinary import needs_unlabelled
 from medgen.synthesis.arms import Arm
 from medgen.synthesis.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.tables import METRICS, TEST, Row, of_part

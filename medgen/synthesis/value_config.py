@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from medgen.config import Config
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.arms import STANDARD, SYNTHETIC, Arm, checked
 from medgen.transforms.augmentation import AugmentConfig
 
@@ -22,7 +22,7 @@ class ValueConfig(Config):
         real_only: Further numbers of subjects at which only ordinary arms are run: they cost no generator and
             lengthen the curve on which the worth in real scans is read.
         seeds: Repetitions with other initial weights and order.
-        arms: Names of ordinary arms (:func:`medgen.ordinary.available`), and arms with generated scans:
+        arms: Names of ordinary arms (:func:`medgen.segmentation.ordinary.available`), and arms with generated scans:
             ``<ordinary>+synthetic`` (accepted scans of every backend mixed in), ``<ordinary>+<backend>`` (of one),
             ``synthetic`` (no real scan at all).
         segmenter: Network and training; equal for all arms.

@@ -9,7 +9,7 @@ from typing import Literal
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, hierarchical_bootstrap, hierarchical_draws, holm, tail_p
 from medgen.metrics.interval import percentile_interval
-from medgen.ordinary import available, needs_unlabelled
+from medgen.segmentation.ordinary import available, needs_unlabelled
 from medgen.synthesis.arms import STANDARD, Arm
 from medgen.synthesis.tables import METRICS, TEST, VALIDATION, Row, by_arm, of_part, table
 from medgen.synthesis.undecided import PLAIN, Learning, counted, harm_without_scans

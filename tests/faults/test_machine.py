@@ -24,8 +24,8 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.runs import journal as journals
 from medgen.runs.journal import NAME, Journal, entries
 from medgen.seeds import torch_rng
-from medgen.segmentation import SegmenterConfig, train_segmenter
-from medgen.segmentation_recipe import Consistency, Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.recipe import Consistency, Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.system.files import TEMPORARY
 from medgen.training.checkpoint import CHECKPOINT
 from medgen.training.finite_watch import Watch

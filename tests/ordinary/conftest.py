@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.ordinary import Setting
 from medgen.seeds import torch_rng
-from medgen.segmentation import SegmenterConfig
-from medgen.segmentation_recipe import LabelledBatch
+from medgen.segmentation.ordinary import Setting
+from medgen.segmentation.recipe import LabelledBatch
+from medgen.segmentation.segmenter import SegmenterConfig
 
 from ..synthesis.conftest import SHAPE, blobs
 

@@ -10,14 +10,14 @@ import torch
 
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.segmentation import dice
-from medgen.ordinary import Setting, available, describe, needs_unlabelled, recipe
-from medgen.ordinary.arms.ensemble_labels import labelled_by
-from medgen.ordinary.arms.lab2im import Lab2Im
-from medgen.ordinary.multi_atlas import multi_atlas_labels, vote_weights
-from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import torch_rng
-from medgen.segmentation import Segmenter, train_segmenter
+from medgen.segmentation.ordinary import Setting, available, describe, needs_unlabelled, recipe
+from medgen.segmentation.ordinary.arms.ensemble_labels import labelled_by
+from medgen.segmentation.ordinary.arms.lab2im import Lab2Im
+from medgen.segmentation.ordinary.multi_atlas import multi_atlas_labels, vote_weights
+from medgen.segmentation.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
+from medgen.segmentation.segmenter import Segmenter, train_segmenter
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import expand, exponentiate, warp, warp_labels
@@ -38,8 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(setting: Setting, pairs: list[tuple[int, int]]) -> torch.Tensor:
         return original(setting, pairs, RegistrationConfig(iterations=2, window=3))
 
-    monkeypatch.setattr("medgen.ordinary.arms.warp.velocities", short)
-    monkeypatch.setattr("medgen.ordinary.multi_atlas.velocities", short)
+    monkeypatch.setattr("medgen.segmentation.ordinary.arms.warp.velocities", short)
+    monkeypatch.setattr("medgen.segmentation.ordinary.multi_atlas.velocities", short)
 
 
 def test_arms_are_found_by_name() -> None:
@@ -106,7 +106,7 @@ def test_masks_of_unlabelled_scans_cannot_be_reached(setting: Setting) -> None:
 
 def test_registrations_are_computed_once(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     first = velocities(setting, [(0, 1), (0, 4)], SHORT)
-    monkeypatch.setattr("medgen.ordinary.registrations.register", None)
+    monkeypatch.setattr("medgen.segmentation.ordinary.registrations.register", None)
     assert torch.equal(velocities(setting, [(0, 4), (0, 1)], SHORT), first.flip(0))
 
 

@@ -11,13 +11,13 @@ from scipy import stats
 from torch.nn import functional
 
 from medgen.errors import ConfigError
-from medgen.ordinary.arms.carvemix import CarveMix, carve
-from medgen.ordinary.arms.cutmix import CutMix, boxes
-from medgen.ordinary.arms.mixup import MixUp
-from medgen.ordinary.arms.torchio import TorchIOChain
-from medgen.ordinary.draws import beta, partners
 from medgen.seeds import torch_rng
-from medgen.segmentation_recipe import BatchTransform, LabelledBatch
+from medgen.segmentation.ordinary.arms.carvemix import CarveMix, carve
+from medgen.segmentation.ordinary.arms.cutmix import CutMix, boxes
+from medgen.segmentation.ordinary.arms.mixup import MixUp
+from medgen.segmentation.ordinary.arms.torchio import TorchIOChain
+from medgen.segmentation.ordinary.draws import beta, partners
+from medgen.segmentation.recipe import BatchTransform, LabelledBatch
 
 TRANSFORMS = [MixUp(classes=3, alpha=1.0), CutMix(probability=1.0), CarveMix(probability=1.0)]
 HAS_TORCHIO = importlib.util.find_spec("torchio") is not None

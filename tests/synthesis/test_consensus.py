@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from medgen.metrics.segmentation import mean_dice
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.ensemble import in_one_piece, one_piece_labels
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import FitContext
 from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
-from medgen.synthesis.members import in_one_piece, one_piece_labels
 from medgen.synthesis.sources import Sources
 from medgen.transforms.augmentation import AugmentConfig
 from medgen.transforms.velocity_registration import RegistrationConfig

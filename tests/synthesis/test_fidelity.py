@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medgen.metrics.halves import Measure
-from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.base import Synthetic
 from medgen.synthesis.fidelity import (
     Described,

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from medgen.errors import AuditError, DataError
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis import copies
 from medgen.synthesis.base import Backend, Synthetic
 from medgen.synthesis.copies import Gallery, calibrate

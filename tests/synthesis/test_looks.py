@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medgen.segmentation import SegmenterConfig, train_segmenter
+from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.synthesis.looks import Looks
 from medgen.transforms.augmentation import blur
 

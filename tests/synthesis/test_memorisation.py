@@ -14,7 +14,7 @@ from medgen.data.integrity import check
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.interval import Interval
 from medgen.preprocessing.dataset import Dataset
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.base import Backend, FitContext, Synthetic

@@ -12,7 +12,7 @@ from medgen.errors import AuditError, ConfigError, DataError
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import Prepared
 from medgen.preprocessing.recipe import Preprocess
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.cells import Cell, Study
 from medgen.synthesis.sampling import SyntheticSet
 from medgen.synthesis.value import Material, TestSet, run_study

@@ -27,9 +27,9 @@ from medgen.errors import DataError
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
+from medgen.segmentation.ensemble import unpack_members
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
-from medgen.synthesis.members import unpack_members
 from medgen.synthesis.sources import Sources
 from medgen.training.cost import minutes, stand_in
 from medgen.training.trainer import device_of

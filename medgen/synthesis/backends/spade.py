@@ -30,7 +30,7 @@ from medgen.models.latent import aggregated_posterior
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
-from medgen.segmentation import Segmenter, SegmenterConfig, train_segmenter
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.balance import balanced_pairs, numbered
 from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Synthetic
 from medgen.synthesis.sources import Sources

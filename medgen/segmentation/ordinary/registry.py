@@ -7,13 +7,13 @@ import pkgutil
 from typing import Protocol, cast
 
 from medgen.errors import ConfigError, DataError
-from medgen.ordinary import arms
-from medgen.ordinary.base import Setting
-from medgen.segmentation_recipe import Recipe
+from medgen.segmentation.ordinary import arms
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Recipe
 
 
 class ArmModule(Protocol):
-    """What a file in :mod:`medgen.ordinary.arms` holds."""
+    """What a file in :mod:`medgen.segmentation.ordinary.arms` holds."""
 
     SOURCE: str
     NEEDS_UNLABELLED: bool

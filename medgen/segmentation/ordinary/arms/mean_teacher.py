@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medgen.errors import DataError
-from medgen.ordinary.base import Setting
-from medgen.segmentation_recipe import Consistency, Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Consistency, Recipe
 
 SOURCE = (
     "Standard augmentation, and consistency with a moving average of the network on unlabelled scans (Tarvainen and "

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from medgen.errors import ConfigError
-from medgen.ordinary.base import Setting
-from medgen.ordinary.draws import number
-from medgen.segmentation_recipe import LabelledBatch, Recipe
+from medgen.segmentation.ordinary.draws import number
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import LabelledBatch, Recipe
 
 SOURCE = (
     "A chain of TorchIO's random affine, elastic deformation, bias field, gamma, noise and blur in place of the "

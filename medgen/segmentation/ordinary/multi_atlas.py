@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.errors import DataError
-from medgen.ordinary.base import Setting
-from medgen.ordinary.registrations import atlas_pairs, displacements, velocities
-from medgen.segmentation_recipe import Pool
+from medgen.segmentation.ordinary.registrations import atlas_pairs, displacements, velocities
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Pool
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import warp, warp_shares
 

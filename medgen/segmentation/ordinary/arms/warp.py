@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.ordinary.base import Setting
-from medgen.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, thinned, velocities
-from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
+from medgen.segmentation.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, thinned, velocities
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Extra, LabelledBatch, Recipe
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import warp_cubic, warp_labels
 
@@ -35,7 +35,7 @@ class Warps:
         images: Labelled scans, (n, c, i, j, k) float32.
         labels: (n, 1, i, j, k) label numbers.
         moving: Row of the scan that each velocity moves.
-        control: Velocities as control points, (m, 3, p, q, r), see :mod:`medgen.ordinary.registrations`.
+        control: Velocities as control points, (m, 3, p, q, r), see :mod:`medgen.segmentation.ordinary.registrations`.
         device: Where warping happens.
     """
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.ordinary.base import Setting
 from medgen.seeds import derive
-from medgen.segmentation import Segmenter, train_segmenter
-from medgen.segmentation_recipe import Extra, Pool, Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Extra, Pool, Recipe
+from medgen.segmentation.segmenter import Segmenter, train_segmenter
 
 SOURCE = (
     "Five teachers, larger than the student and with standard augmentation, label the unlabelled scans together and "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from medgen.segmentation import SegmenterConfig, UNet, dice_cross_entropy
+from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy
 from medgen.training.cost import (
     FLOAT_BYTES,
     WEIGHT_COPIES,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medgen.ordinary.base import Setting
-from medgen.ordinary.multi_atlas import multi_atlas_labels
-from medgen.segmentation_recipe import Extra, Recipe
+from medgen.segmentation.ordinary.multi_atlas import multi_atlas_labels
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Extra, Recipe
 
 SOURCE = (
     "Standard augmentation; half of the scans are unlabelled ones with labels from registered atlases by joint label "

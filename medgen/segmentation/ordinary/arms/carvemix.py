@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.ordinary.arms.cutmix import paste
-from medgen.ordinary.base import Setting
-from medgen.ordinary.draws import number, partners
 from medgen.seeds import numpy_rng
-from medgen.segmentation_recipe import LabelledBatch, Recipe
+from medgen.segmentation.ordinary.arms.cutmix import paste
+from medgen.segmentation.ordinary.draws import number, partners
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import LabelledBatch, Recipe
 
 SOURCE = (
     "Standard augmentation, then CarveMix, a region carved around a label by its signed distance and pasted with its "

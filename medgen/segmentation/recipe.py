@@ -1,6 +1,6 @@
 """How a segmenter is trained apart from its network: augmentation, batch transforms, further scans, consistency.
 
-A recipe is plain data; :func:`medgen.segmentation.train_segmenter` carries it out.
+A recipe is plain data; :func:`medgen.segmentation.segmenter.train_segmenter` carries it out.
 """
 
 from __future__ import annotations

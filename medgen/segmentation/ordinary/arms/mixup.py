@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from medgen.ordinary.base import Setting
-from medgen.ordinary.draws import beta, partners
-from medgen.segmentation_recipe import LabelledBatch, Recipe
+from medgen.segmentation.ordinary.draws import beta, partners
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import LabelledBatch, Recipe
 
 SOURCE = (
     "Standard augmentation, then MixUp, weighted means of two scans and their labels (Zhang et al., ICLR 2018; "

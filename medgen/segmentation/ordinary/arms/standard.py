@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.ordinary.base import Setting
-from medgen.segmentation_recipe import Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Recipe
 
 SOURCE = "The field's standard augmentation, after nnU-Net (Isensee et al., Nature Methods 2021)."
 NEEDS_UNLABELLED = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.ordinary.base import Setting
-from medgen.ordinary.registry import available, describe, needs_unlabelled, recipe
-from medgen.segmentation_recipe import Recipe
+from medgen.segmentation.ordinary.registry import available, describe, needs_unlabelled, recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Recipe
 
 __all__ = ["Recipe", "Setting", "available", "describe", "needs_unlabelled", "recipe"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.ordinary.base import Setting
 from medgen.seeds import numpy_rng
+from medgen.segmentation.ordinary.setting import Setting
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import expand, exponentiate
 from medgen.transforms.velocity_registration import RegistrationConfig, register

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from medgen.config import Config
 from medgen.errors import TrainingError
-from medgen.mean_teacher import MeanTeacher
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
 from medgen.seeds import derive, torch_rng
-from medgen.segmentation_recipe import LabelledBatch, LabelledImages, Pool, Recipe
+from medgen.segmentation.mean_teacher import MeanTeacher
+from medgen.segmentation.recipe import LabelledBatch, LabelledImages, Pool, Recipe
 from medgen.training.config import PrecisionName
 from medgen.training.finite_watch import Watch
 from medgen.training.precision import Precision, precision_of
@@ -158,7 +158,7 @@ def train_segmenter(
             ``p_synthetic``, annealed linearly to 0 over the last quarter of the steps, so that training ends on real
             scans.
         p_synthetic: See above; 1 trains on synthetic scans until the last quarter.
-        recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.ordinary`.
+        recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.segmentation.ordinary`.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         log: Called with (numbers, step) every ten steps.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medgen.ordinary.base import Setting
-from medgen.ordinary.draws import beta, partners
-from medgen.segmentation_recipe import LabelledBatch, Recipe
+from medgen.segmentation.ordinary.draws import beta, partners
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import LabelledBatch, Recipe
 
 SOURCE = (
     "Standard augmentation, then CutMix in 3D, a box of one scan pasted with its labels into another with "

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.ordinary.base import Setting
 from medgen.preprocessing.dataset import Dataset
-from medgen.segmentation_recipe import Extra, LabelledBatch, Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Extra, LabelledBatch, Recipe
 from medgen.transforms.augmentation import blur
 from medgen.transforms.fields import exponentiate, smooth_noise, warp
 

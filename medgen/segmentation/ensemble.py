@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medgen.config import parse_config
 from medgen.errors import ArtifactError
-from medgen.segmentation import Segmenter, SegmenterConfig, UNet
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medgen.segmentation_recipe import Consistency
+from medgen.segmentation.recipe import Consistency
 from medgen.training.precision import Precision
 from medgen.transforms.augmentation import AugmentConfig, augment
 

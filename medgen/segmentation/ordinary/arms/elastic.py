@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.ordinary.base import Setting
-from medgen.segmentation_recipe import Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Recipe
 
 SOURCE = "Standard augmentation with twice the elastic deformation (Ronneberger et al., MICCAI 2015: U-Net)."
 NEEDS_UNLABELLED = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.ordinary.arms.ensemble_labels import labelled_by
-from medgen.ordinary.base import Setting
 from medgen.seeds import derive
-from medgen.segmentation import train_segmenter
-from medgen.segmentation_recipe import Extra, Pool, Recipe
+from medgen.segmentation.ordinary.arms.ensemble_labels import labelled_by
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Extra, Pool, Recipe
+from medgen.segmentation.segmenter import train_segmenter
 
 SOURCE = (
     "Self-training in two rounds: a teacher of the student's size labels the unlabelled scans, voxels below 0.75 are "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.ordinary.base import Setting
-from medgen.segmentation_recipe import Recipe
+from medgen.segmentation.ordinary.setting import Setting
+from medgen.segmentation.recipe import Recipe
 
 SOURCE = "The labelled scans as they are, without augmentation."
 NEEDS_UNLABELLED = False

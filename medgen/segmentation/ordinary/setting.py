@@ -7,7 +7,7 @@ from typing import Any
 
 from medgen.errors import AuditError, DataError
 from medgen.preprocessing.dataset import Dataset
-from medgen.segmentation import SegmenterConfig
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.transforms.augmentation import AugmentConfig
 
 

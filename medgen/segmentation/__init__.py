@@ -1,0 +1,1 @@
+"""Segmenters: how they are trained, ensembles of them, and the ordinary ways to train them better."""
