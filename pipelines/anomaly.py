@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from medgen.anomaly import contamination, kept
-from medgen.anomaly.comparing import Comparison
-from medgen.anomaly.detectability import detectability
+from medgen.anomaly.artifact import to_artifact
+from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.comparison.methods import Comparison
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import Measurement
-from medgen.anomaly.groups import CSV_COLUMNS as GROUP_COLUMNS
-from medgen.anomaly.groups import csv_rows, groups_of
-from medgen.anomaly.leverage import leverage
-from medgen.anomaly.screening import Screening, screen
-from medgen.anomaly.screening import as_json as screening_json
-from medgen.anomaly.storage import to_artifact
-from medgen.anomaly.summary import Summary, as_json, summarise
+from medgen.anomaly.evaluation import contamination
+from medgen.anomaly.evaluation.detectability import detectability
+from medgen.anomaly.evaluation.groups import CSV_COLUMNS as GROUP_COLUMNS
+from medgen.anomaly.evaluation.groups import csv_rows, groups_of
+from medgen.anomaly.evaluation.leverage import leverage
+from medgen.anomaly.evaluation.measure import Measurement
+from medgen.anomaly.evaluation.screening import Screening, screen
+from medgen.anomaly.evaluation.screening import as_json as screening_json
+from medgen.anomaly.evaluation.summary import Summary, as_json, summarise
 from medgen.data.cases import Manifest, kfold_subjects, write_splits
 from medgen.data.integrity import admit as sound
 from medgen.data.layouts.detect import load_cohort
@@ -182,7 +183,7 @@ def _summarise(config: AnomalyRunConfig, measurements: Sequence[Measurement]) ->
 
 def _chosen(detector: AnomalyDetector) -> dict[str, str]:
     tags = {"medgen.anomaly.channels": ", ".join(detector.config.fusion.channels)}
-    return tags if detector.choice is None else {**tags, "medgen.anomaly.choice": detector.choice.words}
+    return tags if detector.choice is None else {**tags, "medgen.anomaly.channel_choice": detector.choice.words}
 
 
 def _check(

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from medgen import io
-from medgen.anomaly.comparing import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
-from medgen.anomaly.summary import as_json
+from medgen.anomaly.comparison.methods import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
+from medgen.anomaly.evaluation.summary import as_json
 from medgen.config import Config
 from medgen.data.layouts.detect import read_table
 from medgen.data.masks import read_labels

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import findings
-from medgen.anomaly.comparing import Comparison
-from medgen.anomaly.contamination import Suspect
-from medgen.anomaly.detectability import Detectability
+from medgen.anomaly.comparison.methods import Comparison
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
-from medgen.anomaly.evaluation import HEALTHY, TestScan
-from medgen.anomaly.groups import GroupRow
-from medgen.anomaly.leverage import Leverage
-from medgen.anomaly.pseudohealthy import as_seen
-from medgen.anomaly.score_catalogue import registered
-from medgen.anomaly.screening import Screening
-from medgen.anomaly.summary import Summary, VoxelRow
+from medgen.anomaly.evaluation.contamination import Suspect
+from medgen.anomaly.evaluation.detectability import Detectability
+from medgen.anomaly.evaluation.groups import GroupRow
+from medgen.anomaly.evaluation.leverage import Leverage
+from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
+from medgen.anomaly.evaluation.screening import Screening
+from medgen.anomaly.evaluation.summary import Summary, VoxelRow
+from medgen.anomaly.pseudo_healthy import as_seen
+from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Failure
 from medgen.report.curves import interval_plot, training_curves

@@ -9,9 +9,9 @@ from typing import Any
 
 from medgen import io
 from medgen.anomaly import findings
+from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.storage import from_artifact
 from medgen.config import Config, parse_config
 from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medgen.anomaly.detectability import CORTEX_MM, FOUND, Detectability
+from medgen.anomaly.evaluation.detectability import CORTEX_MM, FOUND, Detectability
 from medgen.report.heattable import heat_tables
 from medgen.report.html import Report
 from medgen.system.files import write_csv

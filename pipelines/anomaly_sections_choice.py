@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medgen.anomaly.choice import CONFIGURED, Choice
+from medgen.anomaly.channel_choice import CONFIGURED, Choice
 from medgen.report.html import Report, fmt
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medgen.anomaly.comparing import RATES, Comparison
+from medgen.anomaly.comparison.methods import RATES, Comparison
 from medgen.report.html import Report, fmt
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from medgen.anomaly.contamination import OUTLIER, Suspect
+from medgen.anomaly.evaluation.contamination import OUTLIER, Suspect
+from medgen.anomaly.evaluation.screening import Screening
 from medgen.anomaly.gate import CHECKS, Gate
-from medgen.anomaly.screening import Screening
 from medgen.report.html import Report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medgen.anomaly.groups import GroupRow
+from medgen.anomaly.evaluation.groups import GroupRow
 from medgen.report.html import Report
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from medgen.anomaly.detectability import DetectabilityConfig
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.config import AnomalyConfig
+from medgen.anomaly.evaluation.detectability import DetectabilityConfig
 from medgen.config import Config
 from medgen.data.cases import is_safe_id
 from medgen.data.layouts.detect import exists

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medgen.anomaly.comparing import Comparison, ScanFacts, ScanScores, compare, reduce_scan
+from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
-from medgen.anomaly.pseudohealthy import as_seen
+from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
+from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import Prepared
 from medgen.runs.folder import RunFolder

@@ -6,7 +6,7 @@ from medgen.anomaly import findings
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.detector import ScanResult
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.summary import Summary
+from medgen.anomaly.evaluation.summary import Summary
 from medgen.report.html import Kind, fmt
 
 

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly import kept, left_out, peers, pooled_scans, pooling
+from medgen.anomaly.artifact import from_artifact
+from medgen.anomaly.comparison import leave_one_type_out as left_out
+from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.comparison import peers
+from medgen.anomaly.comparison import scans_over_seeds as pooled_scans
+from medgen.anomaly.comparison import voxels_over_seeds as pooling
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation import HEALTHY, Measurement, TestScan, scans_to_test
-from medgen.anomaly.screening import screen
-from medgen.anomaly.storage import from_artifact
+from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan, scans_to_test
+from medgen.anomaly.evaluation.screening import screen
 from medgen.config import parse_config, read_yaml
 from medgen.data.cases import split_subjects
 from medgen.data.layouts.detect import load_cohort

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from medgen.anomaly.simulated_rates import Rate, simulated_rates
-from medgen.anomaly.summary import as_json
+from medgen.anomaly.evaluation.simulated_rates import Rate, simulated_rates
+from medgen.anomaly.evaluation.summary import as_json
 from medgen.report.html import fmt
 from medgen.runs.folder import RunSummary
 from medgen.runs.progress import bars
@@ -53,7 +53,7 @@ def table(found: Sequence[tuple[float, Rate]], cohorts: int, seed: int) -> str:
         "# Realised false-positive rates of the calibration, simulated",
         "",
         f"`medgen bench calibration OUT --cohorts {cohorts} --seed {seed}`: {cohorts} cohorts for each line, one new "
-        "healthy subject each; see `medgen/anomaly/simulated_rates.py` for what is simulated. models: standard "
+        "healthy subject each; see `medgen/anomaly/evaluation/simulated_rates.py` for what is simulated. models: standard "
         "deviation of what each fold's model adds to a map, where subjects vary by 1. attainable: the largest rate at "
         "most the target that p-values in steps of 1/(n + 1) can have. Brackets: exact 95 % intervals.",
         "",

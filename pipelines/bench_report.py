@@ -9,10 +9,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from medgen.anomaly.evaluation import FUSED
-from medgen.anomaly.pooled_scans import ScanLevel
-from medgen.anomaly.pooling import SIZES, Cell, LeftOut, PooledRow
-from medgen.anomaly.summary import as_json
+from medgen.anomaly.comparison.scans_over_seeds import ScanLevel
+from medgen.anomaly.comparison.voxels_over_seeds import SIZES, Cell, LeftOut, PooledRow
+from medgen.anomaly.evaluation.measure import FUSED
+from medgen.anomaly.evaluation.summary import as_json
 from medgen.metrics.bootstrap import Interval
 from medgen.report.curves import interval_plot
 from medgen.report.dots import dot_panels
@@ -38,7 +38,7 @@ class CohortResult:
         cells, size_limits_mm: By kind, contrast and size, and where the tertiles of the radius lie.
         scan_score, target: Of the configuration.
         scans, any_hot: Scan level; healthy subjects with any voxel above the threshold.
-        controls, left_out: See :mod:`medgen.anomaly.pooling`.
+        controls, left_out: See :mod:`medgen.anomaly.comparison.voxels_over_seeds`.
     """
 
     name: str

@@ -54,9 +54,9 @@ def measure(model: Path, scan: Path) -> Speed:
     import torch
 
     from medgen import io
+    from medgen.anomaly.artifact import from_artifact
     from medgen.anomaly.ensemble import inputs_for
-    from medgen.anomaly.score_catalogue import get
-    from medgen.anomaly.storage import from_artifact
+    from medgen.anomaly.scores.catalogue import get
     from medgen.models.artifact import TrainedModel
     from medgen.training.trainer import device_of
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from medgen.anomaly.descriptors import describe
-from medgen.anomaly.reconstruction import structural_dissimilarity
+from medgen.anomaly.scores.descriptors import describe
+from medgen.anomaly.scores.reconstruction import structural_dissimilarity
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.segmentation.segmenter import SegmenterConfig, UNet
 from medgen.synthesis.copies import Gallery

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import calibration
-from medgen.anomaly.choice import Choice, Validated, choose
+from medgen.anomaly.channel_choice import Choice, Validated, choose
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import (
     Calibration,
     Member,
@@ -23,9 +24,8 @@ from medgen.anomaly.ensemble import (
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.normative import Moments, Normative, normative
-from medgen.anomaly.registry import Inputs, State
-from medgen.anomaly.score_catalogue import get
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.scores.base import Inputs, State
+from medgen.anomaly.scores.catalogue import get
 from medgen.implants.implanted_scans import HEALTHY, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly import findings, pseudohealthy
-from medgen.anomaly.choice import Choice
+from medgen.anomaly import findings
+from medgen.anomaly import pseudo_healthy as pseudohealthy
+from medgen.anomaly.channel_choice import Choice
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.crossfit import Progress, crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
@@ -26,8 +28,7 @@ from medgen.anomaly.ensemble import (
 from medgen.anomaly.findings import Finding
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.score_catalogue import get
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.scores.catalogue import get
 from medgen.data.faces import may_show_face
 from medgen.errors import DataError, OutOfDistribution
 from medgen.models.base import ScanModel

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly import calibration
+from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
-from medgen.anomaly.registry import Inputs, State
-from medgen.anomaly.score_catalogue import get, registered
-from medgen.anomaly.settings import HEAT_SCORES, AnomalyConfig
+from medgen.anomaly.scores.base import Inputs, State
+from medgen.anomaly.scores.catalogue import get, registered
 from medgen.errors import ConfigError
 from medgen.models.base import ScanModel
 from medgen.transforms.masked_smoothing import Smoother

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.places import middle_of, regions
+from medgen.anomaly.region_names import middle_of, regions
 from medgen.preprocessing.prepared import Prepared, Template
 from medgen.volume import Volume
 
@@ -45,7 +45,7 @@ class Finding:
             template's organ; None where nothing was registered.
         channel: The channel with the smallest tail probability at the peak.
         channels: All channels with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca 3.0".
-        region: Where the peak lies, in words; see :func:`medgen.anomaly.places.regions`.
+        region: Where the peak lies, in words; see :func:`medgen.anomaly.region_names.regions`.
     """
 
     id: int

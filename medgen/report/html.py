@@ -180,7 +180,7 @@ def fmt(value: Any, digits: int = 3) -> str:
 def without_marks(text: str) -> str:
     """A docstring's sentences as plain text: no backquotes, no roles, no line breaks.
 
-    >>> without_marks("Residual of ``pca``, see :func:`medgen.anomaly.scores.residual` and :math:`x^2`.")
+    >>> without_marks("Residual of ``pca``, see :func:`medgen.anomaly.scores.residuals.residual` and :math:`x^2`.")
     'Residual of pca, see residual and x^2.'
     """
     plain = re.sub(r":(?:func|class|mod|meth|attr|data):`~?(?:[\w.]*\.)?(\w+)`", r"\1", " ".join(text.split()))

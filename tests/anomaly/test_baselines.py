@@ -10,8 +10,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import registered
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import registered
 
 SHAPE = (8, 9, 8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medgen.anomaly.choice import CONFIGURED, INDEPENDENT, Validated, choose
+from medgen.anomaly.channel_choice import CONFIGURED, INDEPENDENT, Validated, choose
 from medgen.metrics.interval import Interval
 
 KINDS = ("twist", "ramp")

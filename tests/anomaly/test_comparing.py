@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medgen.anomaly.comparing import RATES, ScanFacts, compare, reduce_scan
+from medgen.anomaly.comparison.methods import RATES, ScanFacts, compare, reduce_scan
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.detection import find_candidates, froc

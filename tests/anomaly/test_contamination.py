@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from medgen.anomaly.contamination import robust_z, suspects
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.evaluation.contamination import robust_z, suspects
 from medgen.config import parse_config
 from medgen.errors import DataError
 from medgen.models.catalogue import build

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.anomaly.corruption_kinds import DEFAULT, HELD_BACK, NAMES
-from medgen.anomaly.corruptions import KINDS, corrupt
+from medgen.anomaly.scores.corruption_kinds import DEFAULT, HELD_BACK, NAMES
+from medgen.anomaly.scores.corruptions import KINDS, corrupt
 
 SHAPE = (24, 28, 22)
 

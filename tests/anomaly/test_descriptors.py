@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.anomaly.descriptors import NAMES, _eigenvalues, describe
+from medgen.anomaly.scores.descriptors import NAMES, _eigenvalues, describe
 
 SHAPE = (18, 20, 16)
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from medgen.anomaly.detectability import (
+from medgen.anomaly.evaluation.detectability import (
     REGIONS,
     DetectabilityConfig,
     Smallest,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.anomaly.artifact import from_artifact, to_artifact
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.settings import AnomalyConfig
-from medgen.anomaly.storage import from_artifact, to_artifact
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
 from medgen.models.artifact import TrainedModel

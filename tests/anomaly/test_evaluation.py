@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from medgen import io
-from medgen.anomaly.evaluation import HEALTHY, EvaluationConfig, Measurement, scans_to_test
-from medgen.anomaly.summary import as_json, summarise
+from medgen.anomaly.evaluation.measure import HEALTHY, EvaluationConfig, Measurement, scans_to_test
+from medgen.anomaly.evaluation.summary import as_json, summarise
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError
 from medgen.preprocessing.dataset import Dataset

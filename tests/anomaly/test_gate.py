@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from medgen import io
+from medgen.anomaly.evaluation.screening import as_json, screen
 from medgen.anomaly.gate import CHECKS, Gate, GateConfig, histogram, histogram_distance
-from medgen.anomaly.screening import as_json, screen
 from medgen.errors import DataError, OutOfDistribution
 from medgen.implants.scan import implant
 from medgen.preprocessing.dataset import Dataset

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medgen.anomaly.calibration import p_value
-from medgen.anomaly.groups import DEVELOPMENT, TEST, group_rows, out_of_fold_p
+from medgen.anomaly.evaluation.groups import DEVELOPMENT, TEST, group_rows, out_of_fold_p
 from medgen.data.cases import Case
 
 

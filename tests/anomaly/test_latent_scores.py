@@ -16,10 +16,10 @@ from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import supported
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import registered
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import registered
 from medgen.models.catalogue import build
 from medgen.models.latent import LOGVAR_RANGE
 

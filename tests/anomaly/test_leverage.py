@@ -9,8 +9,8 @@ import pytest
 
 from medgen.anomaly.calibration import p_value
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.evaluation import HEALTHY, Measurement
-from medgen.anomaly.leverage import leverage
+from medgen.anomaly.evaluation.leverage import leverage
+from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 from medgen.config import load_config
 from medgen.pipelines.anomaly_settings import AnomalyRunConfig
 

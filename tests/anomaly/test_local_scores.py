@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from medgen.anomaly.descriptors import NAMES, describe
-from medgen.anomaly.local_scores import _fit_local, _shapes
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.descriptors import NAMES, describe
+from medgen.anomaly.scores.local import _fit_local, _shapes
 
 SHAPE = (20, 24, 18)
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.anomaly import left_out, peers
-from medgen.anomaly.corruption_kinds import DEFAULT
-from medgen.anomaly.corruptions import KINDS
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.comparison import leave_one_type_out as left_out
+from medgen.anomaly.comparison import peers
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.corruption_kinds import DEFAULT
+from medgen.anomaly.scores.corruptions import KINDS
 from medgen.errors import ConfigError
 from medgen.implants.scan import IMPLANTS
 from medgen.preprocessing.dataset import Dataset

@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medgen.anomaly import kept, pooled_scans, pooling
-from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
-from medgen.anomaly.kept import Kept
+from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.comparison import scans_over_seeds as pooled_scans
+from medgen.anomaly.comparison import voxels_over_seeds as pooling
+from medgen.anomaly.comparison.measurement_file import Kept
+from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
 from medgen.errors import DataError
 
 SHAPE = (9, 8, 7)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.anomaly import reconstruction
-from medgen.anomaly.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.scores import reconstruction
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
 from medgen.models import losses
 from medgen.models.catalogue import build
 from medgen.seeds import torch_rng

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medgen.anomaly import calibration
-from medgen.anomaly.simulated_rates import simulated_rates
+from medgen.anomaly.evaluation.simulated_rates import simulated_rates
 
 
 def test_the_rate_of_healthy_subjects_with_a_finding_is_at_most_the_target():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.anomaly.registry import Inputs
-from medgen.anomaly.score_catalogue import registered
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import ConfigError
 from medgen.models.catalogue import available, build, family_class
 from medgen.preprocessing.dataset import Dataset

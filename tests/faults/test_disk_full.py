@@ -19,8 +19,8 @@ import torch
 from matplotlib.figure import Figure
 
 from medgen import io
-from medgen.anomaly import kept
-from medgen.anomaly.evaluation import Measurement
+from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.evaluation.measure import Measurement
 from medgen.config import Config
 from medgen.data.pseudonyms import Pseudonyms
 from medgen.errors import MedgenError

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.anomaly.score_catalogue import registered
-from medgen.anomaly.settings import HEAT_SCORES
+from medgen.anomaly.config import HEAT_SCORES
+from medgen.anomaly.scores.catalogue import registered
 from medgen.data.simulation import simulate
 from medgen.errors import TrainingError
 from medgen.transforms.affine_registration import register_affine

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medgen.anomaly.ensemble import Calibration
+from medgen.anomaly.evaluation.summary import Summary, VoxelRow
 from medgen.anomaly.findings import Finding
-from medgen.anomaly.summary import Summary, VoxelRow
 from medgen.metrics.interval import Interval
 from medgen.pipelines.anomaly_words import compared_words, found_words, scan_words
 

@@ -82,7 +82,7 @@ def test_scores_and_scan_scores_are_named_by_their_key(cohort: Path, tmp_path: P
 
 
 def test_what_classes_serve_is_what_built_models_serve() -> None:
-    from medgen.anomaly.score_catalogue import registered
+    from medgen.anomaly.scores.catalogue import registered
     from medgen.models.catalogue import build, settings_for
 
     for family in available():

@@ -312,7 +312,7 @@ def test_an_augment_run_on_an_imported_cohort_holds_nothing_of_the_patients(impo
 
 
 def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly, sources, tmp_path, capfd):
-    from medgen.anomaly.storage import from_artifact
+    from medgen.anomaly.artifact import from_artifact
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
     from medgen.pipelines.anomaly import score

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medgen.anomaly.calibration import significant
-from medgen.anomaly.evaluation import Measurement
-from medgen.anomaly.pooling import Runs, scans_ranked
+from medgen.anomaly.comparison.voxels_over_seeds import Runs, scans_ranked
+from medgen.anomaly.evaluation.measure import Measurement
 from medgen.metrics.bootstrap import Interval, binomial_interval
 from medgen.metrics.ranking import Ranked
 
@@ -19,7 +19,7 @@ class ScanLevel:
     """One scan score over all seeds.
 
     Attributes:
-        auroc, ap, fpr_at_95, detected: As in :class:`medgen.anomaly.summary.ScanRow`.
+        auroc, ap, fpr_at_95, detected: As in :class:`medgen.anomaly.evaluation.summary.ScanRow`.
         realised: Target → share of healthy test subjects with p at or below it; only targets that p can reach.
     """
 

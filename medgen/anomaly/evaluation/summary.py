@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.calibration import significant
-from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
+from medgen.anomaly.scores.catalogue import get
 from medgen.metrics.bootstrap import Interval, binomial_interval
 from medgen.metrics.ranking import Ranked, Resampler
 

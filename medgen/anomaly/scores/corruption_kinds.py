@@ -1,4 +1,4 @@
-"""Names of the corruptions of :mod:`medgen.anomaly.corruptions`, so that settings are read without torch."""
+"""Names of the corruptions of :mod:`medgen.anomaly.scores.corruptions`, so that settings are read without torch."""
 
 from __future__ import annotations
 

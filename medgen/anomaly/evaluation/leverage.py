@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from medgen.anomaly import calibration
-from medgen.anomaly.contamination import OUTLIER, robust_z
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.evaluation import HEALTHY, Measurement
+from medgen.anomaly.evaluation.contamination import OUTLIER, robust_z
+from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly.registry import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score
 from medgen.models.base import HasVoxelLikelihood, Reconstructs
 
 

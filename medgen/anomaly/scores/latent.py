@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from medgen.anomaly.registry import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score
 from medgen.models import losses
 from medgen.models.base import HasDecoder, HasLatent, HasLikelihood
 from medgen.seeds import derive, torch_rng

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
-from medgen.anomaly.corruption_kinds import DEFAULT, NAMES
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.normative import NormativeConfig
+from medgen.anomaly.scores.corruption_kinds import DEFAULT, NAMES
 from medgen.config import Config
 from medgen.errors import ConfigError
 from medgen.implants.implanted_scans import ValidationConfig
@@ -27,7 +27,7 @@ class AnomalyConfig(Config):
         scores: Further scores to compute beside the fused ones and the cheap ones, such as ``restoration``.
         likelihood_samples: Samples of the importance-weighted likelihood bound.
         corruptions: Kinds of corruption that the self-supervised score learns from, see
-            :mod:`medgen.anomaly.corruptions`; leave some out to see how it does on what it has not learned.
+            :mod:`medgen.anomaly.scores.corruptions`; leave some out to see how it does on what it has not learned.
         restoration_steps: Gradient steps of scores that optimise an image or a code for each scan.
         scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
@@ -67,7 +67,7 @@ class AnomalyConfig(Config):
             CalibrationError: If the target false-positive rate needs more subjects.
             ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
         """
-        from medgen.anomaly.score_catalogue import get
+        from medgen.anomaly.scores.catalogue import get
 
         for name in self.fusion.channels:
             if get(name).level != "voxel":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.evaluation import Measurement
+from medgen.anomaly.evaluation.measure import Measurement
 from medgen.errors import DataError
 from medgen.system.archives import read_npz
 from medgen.system.files import atomic_path

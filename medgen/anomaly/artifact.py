@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration, Member
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
-from medgen.anomaly.registry import State
-from medgen.anomaly.score_catalogue import get
-from medgen.anomaly.settings import AnomalyConfig
+from medgen.anomaly.scores.base import State
+from medgen.anomaly.scores.catalogue import get
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
 from medgen.models.artifact import TrainedModel

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import Member, inputs_for
-from medgen.anomaly.settings import AnomalyConfig
 from medgen.models.base import Reconstructs
 from medgen.preprocessing.prepared import Prepared
 from medgen.preprocessing.recipe import Preprocess

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.scores.catalogue import get
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler

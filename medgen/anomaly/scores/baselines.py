@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.registry import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score
 from medgen.seeds import numpy_rng
 from medgen.transforms.masked_smoothing import smooth
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.evaluation import FUSED, HEALTHY, Measurement
-from medgen.anomaly.kept import Kept
-from medgen.anomaly.left_out import GROUPS, ZSCORE, label
-from medgen.anomaly.score_catalogue import registered
-from medgen.anomaly.summary import controls
+from medgen.anomaly.comparison.leave_one_type_out import GROUPS, ZSCORE, label
+from medgen.anomaly.comparison.measurement_file import Kept
+from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
+from medgen.anomaly.evaluation.summary import controls
+from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
 from medgen.metrics.ranking import Ranked, Resampler, Statistic
@@ -248,7 +248,7 @@ def scans_ranked(items: Sequence[Measurement], name: str) -> Ranked:
 
 
 def chance_controls(runs: Runs) -> dict[str, Interval]:
-    """Zero amplitude and permuted masks over all seeds; see :func:`medgen.anomaly.summary.controls`."""
+    """Zero amplitude and permuted masks over all seeds; see :func:`medgen.anomaly.evaluation.summary.controls`."""
     return controls(runs.healthy, runs.implanted, runs.resampler)
 
 
@@ -256,7 +256,7 @@ def leave_out(runs: Runs) -> list[LeftOut]:
     """Compare the self-supervised score with and without each group of corruptions, on implants like them.
 
     Args:
-        runs: All seeds, with the rows of :func:`medgen.anomaly.left_out.maps`. Groups whose implants were not tested
+        runs: All seeds, with the rows of :func:`medgen.anomaly.comparison.leave_one_type_out.maps`. Groups whose implants were not tested
             are passed over.
     """
     result = []

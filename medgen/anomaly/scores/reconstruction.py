@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medgen.anomaly.registry import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score
 from medgen.models import losses
 from medgen.models.base import Denoises, Discriminates, HasDecoder, Reconstructs
 from medgen.models.networks import blocks

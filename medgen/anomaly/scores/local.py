@@ -1,6 +1,6 @@
 """Scores from local descriptors: how unusual intensity, sharpness, texture and symmetry are at a place.
 
-The descriptors of :mod:`medgen.anomaly.descriptors` are compared with their mean and standard deviation over the
+The descriptors of :mod:`medgen.anomaly.scores.descriptors` are compared with their mean and standard deviation over the
 training scans at that place. Two scores take the resulting z as they are; the self-supervised one weighs them by how
 well they told apart corrupted from healthy places of the training scans.
 """
@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.anomaly.corruption_kinds import DEFAULT
-from medgen.anomaly.corruptions import corrupt
-from medgen.anomaly.descriptors import NAMES, describe
-from medgen.anomaly.registry import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score
+from medgen.anomaly.scores.corruption_kinds import DEFAULT
+from medgen.anomaly.scores.corruptions import corrupt
+from medgen.anomaly.scores.descriptors import NAMES, describe
 from medgen.errors import ConfigError
 from medgen.seeds import derive, numpy_rng
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen.anomaly.evaluation import HEALTHY, Measurement
+from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 
 if TYPE_CHECKING:
     from medgen.anomaly.detector import AnomalyDetector

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly.corruption_kinds import DEFAULT
-from medgen.anomaly.registry import Inputs, State
-from medgen.anomaly.score_catalogue import get
+from medgen.anomaly.scores.base import Inputs, State
+from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.corruption_kinds import DEFAULT
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 

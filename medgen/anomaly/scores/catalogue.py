@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from medgen.anomaly.registry import SCORES, Level, Score
+from medgen.anomaly.scores.base import SCORES, Level, Score
 from medgen.errors import ConfigError
 
 
 def registered(level: Level | None = None) -> dict[str, Score]:
     """All registered scores by name, in order of registration, of one level or of both."""
     # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly import baselines, latent_scores, local_scores, reconstruction, scores
+    from medgen.anomaly.scores import baselines, reconstruction
+    from medgen.anomaly.scores import latent as latent_scores
+    from medgen.anomaly.scores import local as local_scores
+    from medgen.anomaly.scores import residuals as scores
 
     assert baselines
     assert latent_scores

@@ -1,0 +1,1 @@
+"""Methods side by side: measurements kept as files, joined over seeds, compared with peers."""
