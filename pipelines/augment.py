@@ -8,8 +8,8 @@ from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
-from medgen.synthesis.fidelity_results import FidelityResults
-from medgen.synthesis.labelling import Labelling
+from medgen.synthesis.cohort.labels_in_use import Labelling
+from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.usefulness import Usefulness
 from medgen.system.files import write_json
 

@@ -11,9 +11,9 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.audit_results import Audit
-from medgen.synthesis.filter_store import FOLDER, FilterState, save_filter
-from medgen.synthesis.memorisation import audit_pool
+from medgen.synthesis.privacy.memorisation import audit_pool
+from medgen.synthesis.privacy.results import Audit
+from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, save_filter
 
 from .augment_generate import Generated, write_rejections
 from .augment_settings import AugmentRunConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medgen.runs.folder import RunFolder
-from medgen.synthesis.audit_results import Audit
-from medgen.synthesis.export import ExportRefused, export_pool
-from medgen.synthesis.parts import Parts
+from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.export.cohort import ExportRefused, export_pool
+from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.usefulness import Usefulness
 
 from .augment_generate import Generated

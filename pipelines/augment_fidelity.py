@@ -10,8 +10,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.features import FeatureTable, read_features
-from medgen.synthesis.fidelity import (
+from medgen.synthesis.fidelity.comparison import (
     Described,
     Features,
     Fidelity,
@@ -20,7 +19,8 @@ from medgen.synthesis.fidelity import (
     compare,
     describe,
 )
-from medgen.synthesis.fidelity_results import ALL, HELD_OUT, TRAINING, FidelityResults
+from medgen.synthesis.fidelity.feature_file import FeatureTable, read_features
+from medgen.synthesis.fidelity.results import ALL, HELD_OUT, TRAINING, FidelityResults
 from medgen.system.files import write_csv
 
 from .augment_generate import Generated

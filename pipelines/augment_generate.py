@@ -10,12 +10,12 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
+from medgen.synthesis.backend import Backend, FitContext
 from medgen.synthesis.backends import backend_class
-from medgen.synthesis.base import Backend, FitContext
-from medgen.synthesis.consensus import Consensus, label_unlabelled
-from medgen.synthesis.filters import Filter
-from medgen.synthesis.parts import Parts
-from medgen.synthesis.sampling import Pool, sample_pool
+from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
+from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.filtering.filter import Filter
+from medgen.synthesis.filtering.pool import Pool, sample_pool
 from medgen.synthesis.sources import Sources, guard_split
 from medgen.system.files import write_csv
 

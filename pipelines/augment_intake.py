@@ -8,7 +8,7 @@ from medgen.data.cases import Manifest
 from medgen.data.integrity import admit as sound
 from medgen.faults import Fault, FaultyDataError
 from medgen.runs.progress import bars
-from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
+from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 
 from .augment_settings import LabelledRunConfig
 from .augment_stages import split
@@ -19,7 +19,7 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
 
     Raises:
         MedgenError: Naming every bad file, see :func:`medgen.data.integrity.admit` and
-            :func:`medgen.synthesis.labelling.check_masks`; or if there are too few labelled subjects.
+            :func:`medgen.synthesis.cohort.labels_in_use.check_masks`; or if there are too few labelled subjects.
     """
     wanted = labels_in_use(manifest, config.labels)
     parts = split(config, without_partial(manifest, wanted))

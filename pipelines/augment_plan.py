@@ -20,11 +20,11 @@ from medgen.preprocessing.recipe import Preprocess
 from medgen.runs import tracking
 from medgen.runs.folder import check_cohort
 from medgen.synthesis.backends import available, backend_class
+from medgen.synthesis.cohort.label_facts import label_facts
+from medgen.synthesis.cohort.split import Parts
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
-from medgen.synthesis.labelkinds import label_facts
-from medgen.synthesis.parts import Parts
-from medgen.synthesis.router import Hardware, Routing, check_fits, hardware, route
-from medgen.synthesis.stage_estimates import filter_estimate, sampling_estimate
+from medgen.synthesis.planning.router import Hardware, Routing, check_fits, hardware, route
+from medgen.synthesis.planning.stages import filter_estimate, sampling_estimate
 from medgen.training.cost import describe_memory, minutes
 
 from .augment_intake import admit

@@ -16,15 +16,15 @@ from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.runs.folder import RunFolder
 from medgen.seeds import numpy_rng
-from medgen.synthesis.audit_results import Audit
-from medgen.synthesis.base import Backend
-from medgen.synthesis.consensus import Consensus
-from medgen.synthesis.fidelity_results import FidelityResults
-from medgen.synthesis.filters import Filter
-from medgen.synthesis.parts import Parts
-from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.backend import Backend
+from medgen.synthesis.cohort.consensus import Consensus
+from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.fidelity.results import FidelityResults
+from medgen.synthesis.filtering.filter import Filter
+from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.verdict import listed
+from medgen.synthesis.value.verdict import listed
 from medgen.system.files import write_bytes
 from medgen.volume import Grid, Volume
 

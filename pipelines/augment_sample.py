@@ -12,14 +12,14 @@ from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import RunSummary
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.audit_results import Audit
+from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import available, load_backend
-from medgen.synthesis.base import Backend
-from medgen.synthesis.export import export_pool
-from medgen.synthesis.filter_store import FOLDER, FilterState, load_filter
-from medgen.synthesis.layouts_out import Layout, check_layout
-from medgen.synthesis.memorisation import audit_pool
-from medgen.synthesis.sampling import Pool, sample_pool
+from medgen.synthesis.export.cohort import export_pool
+from medgen.synthesis.export.layouts import Layout, check_layout
+from medgen.synthesis.filtering.pool import Pool, sample_pool
+from medgen.synthesis.privacy.memorisation import audit_pool
+from medgen.synthesis.privacy.results import Audit
+from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filter
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 from medgen.system.files import write_csv
 

@@ -8,8 +8,8 @@ from typing import Any
 from medgen.report.html import Report, png
 from medgen.report.mosaic import sample_pairs
 from medgen.runs.folder import RunFolder
-from medgen.synthesis.audit_results import Audit, BackendAudit
-from medgen.synthesis.sampling import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.privacy.results import Audit, BackendAudit
 from medgen.system.files import write_bytes
 from medgen.volume import Volume
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from medgen.metrics.halves import Measure
 from medgen.report.html import Report, fmt
 from medgen.report.likeness import likeness_figure, principal_components
-from medgen.synthesis.fidelity import VOLUME, Fidelity
-from medgen.synthesis.fidelity_results import ALL, HELD_OUT, TRAINING, FidelityResults
+from medgen.synthesis.fidelity.comparison import VOLUME, Fidelity
+from medgen.synthesis.fidelity.results import ALL, HELD_OUT, TRAINING, FidelityResults
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,14 +10,14 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
 from medgen.runs.folder import RunConfig
-from medgen.synthesis.arms import Arm
+from medgen.synthesis.backend import BackendConfig
 from medgen.synthesis.backends import available, backend_class
-from medgen.synthesis.base import BackendConfig
-from medgen.synthesis.consensus import ConsensusConfig
-from medgen.synthesis.fidelity import FidelityConfig
-from medgen.synthesis.filters import FilterConfig
-from medgen.synthesis.memorisation import AuditConfig
-from medgen.synthesis.value_config import ValueConfig
+from medgen.synthesis.cohort.consensus import ConsensusConfig
+from medgen.synthesis.fidelity.comparison import FidelityConfig
+from medgen.synthesis.filtering.filter import FilterConfig
+from medgen.synthesis.privacy.memorisation import AuditConfig
+from medgen.synthesis.value.arms import Arm
+from medgen.synthesis.value.config import ValueConfig
 
 # The modality of a cohort that does not name its channels, where the configuration does not say it either.
 NOT_STATED = "not stated"
@@ -27,7 +27,7 @@ class Generators(Config):
     """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out.
 
     Attributes:
-        auto: Let :mod:`medgen.synthesis.router` choose; settings given here are used for those it chooses.
+        auto: Let :mod:`medgen.synthesis.planning.router` choose; settings given here are used for those it chooses.
     """
 
     auto: bool = False

@@ -15,8 +15,8 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.labelling import Labelling
-from medgen.synthesis.parts import Parts, divide
+from medgen.synthesis.cohort.labels_in_use import Labelling
+from medgen.synthesis.cohort.split import Parts, divide
 from medgen.synthesis.sources import Sources
 from medgen.transforms.kept_registrations import Register
 

@@ -10,15 +10,15 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.arms import Arm
-from medgen.synthesis.blind import blind_dice
+from medgen.synthesis.cohort.split import Parts
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
-from medgen.synthesis.parts import Parts
-from medgen.synthesis.tables import METRICS
-from medgen.synthesis.undecided import Learning
-from medgen.synthesis.value import Material, Row, TestSet, run_study
-from medgen.synthesis.value_config import ValueConfig
-from medgen.synthesis.verdict import judge
+from medgen.synthesis.value.arms import Arm
+from medgen.synthesis.value.blind import blind_dice
+from medgen.synthesis.value.config import ValueConfig
+from medgen.synthesis.value.study import Material, Row, TestSet, run_study
+from medgen.synthesis.value.tables import METRICS
+from medgen.synthesis.value.undecided import Learning
+from medgen.synthesis.value.verdict import judge
 from medgen.system.files import write_csv
 
 from .augment_generate import Generated, generate

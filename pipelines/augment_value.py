@@ -18,12 +18,20 @@ from medgen.preprocessing.automatic import fit_preprocess
 from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
-from medgen.synthesis.arms import SYNTHETIC, Arm
+from medgen.synthesis.cohort.labels_in_use import Labelling
+from medgen.synthesis.cohort.split import Parts
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.foreign import Foreign, check_foreign, check_run, guard_labels, read_foreign, read_run, together
-from medgen.synthesis.labelling import Labelling
-from medgen.synthesis.parts import Parts
-from medgen.synthesis.value import Material, Row
+from medgen.synthesis.value.arms import SYNTHETIC, Arm
+from medgen.synthesis.value.scans_made_elsewhere import (
+    Foreign,
+    check_foreign,
+    check_run,
+    guard_labels,
+    read_foreign,
+    read_run,
+    together,
+)
+from medgen.synthesis.value.study import Material, Row
 from medgen.training.cost import describe_memory
 
 from . import names

@@ -11,9 +11,9 @@ from medgen.report.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
 from medgen.runs.folder import RunFolder
 from medgen.segmentation.ordinary import available, describe
-from medgen.synthesis.arms import STANDARD, Arm
-from medgen.synthesis.value_config import ValueConfig
-from medgen.synthesis.verdict import Judgement, Role
+from medgen.synthesis.value.arms import STANDARD, Arm
+from medgen.synthesis.value.config import ValueConfig
+from medgen.synthesis.value.verdict import Judgement, Role
 from medgen.system.files import write_bytes
 
 KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}

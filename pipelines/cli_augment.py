@@ -93,7 +93,7 @@ def augment_nnunet(
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if a run's verdict is HARMFUL.")] = False,
 ) -> None:
     """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
-    from medgen.synthesis.nnunet import FOLDS, write_nnunet
+    from medgen.synthesis.export.nnunet import FOLDS, write_nnunet
 
     with bar("writing") as tick:
         made = write_nnunet(

@@ -13,7 +13,7 @@ from medgen.anomaly.scores.descriptors import describe
 from medgen.anomaly.scores.reconstruction import structural_dissimilarity
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.segmentation.segmenter import SegmenterConfig, UNet
-from medgen.synthesis.copies import Gallery
+from medgen.synthesis.filtering.copies import Gallery
 
 SIDES = range(8, 129)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from medgen.synthesis.backend import Backend, FitContext, Synthetic
 from medgen.synthesis.backends import load_backend
-from medgen.synthesis.base import Backend, FitContext, Synthetic
-from medgen.synthesis.ondemand import LiveDataset, MixedDataset, MixedStream, SyntheticDataset
+from medgen.synthesis.loaders.datasets import LiveDataset, MixedDataset, MixedStream, SyntheticDataset
 from medgen.synthesis.sources import Sources
 from medgen.transforms.intensity_matching import match_intensities
 
 if TYPE_CHECKING:
-    from medgen.synthesis.dictionary import RandSyntheticd
+    from medgen.synthesis.loaders.monai_transform import RandSyntheticd
 
 __all__ = [
     "Backend",
@@ -31,7 +31,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # MONAI takes seconds to import, and only this transform needs it.
     if name == "RandSyntheticd":
-        from medgen.synthesis.dictionary import RandSyntheticd
+        from medgen.synthesis.loaders.monai_transform import RandSyntheticd
 
         return RandSyntheticd
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

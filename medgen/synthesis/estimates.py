@@ -12,7 +12,7 @@ from medgen.models.base import ModelConfig
 from medgen.models.catalogue import settings_for
 from medgen.segmentation.cost import segmenter_cost
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.synthesis.labelkinds import LabelFacts
+from medgen.synthesis.cohort.label_facts import LabelFacts
 from medgen.training.cost import describe_training, minutes, training_cost
 from medgen.training.trainer import TrainingConfig
 

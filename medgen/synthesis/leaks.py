@@ -10,7 +10,7 @@ from typing import Any
 
 from medgen.data.layouts.detect import load_cohort, read_table
 from medgen.errors import AuditError, DataError
-from medgen.synthesis.provenance import FOLDER, LEARNT_FROM, read_record
+from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.synthesis.replay import find_records
 from medgen.system import files
 

@@ -12,10 +12,10 @@ import numpy as np
 import medgen
 from medgen.errors import ArtifactError, AuditError
 from medgen.runs import environment
+from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import load_backend
-from medgen.synthesis.base import Backend
-from medgen.synthesis.layouts_out import check_layout, scan_files, write_scan
-from medgen.synthesis.provenance import FOLDER, read_record
+from medgen.synthesis.export.layouts import check_layout, scan_files, write_scan
+from medgen.synthesis.export.provenance import FOLDER, read_record
 from medgen.system import files
 from medgen.volume import Grid
 

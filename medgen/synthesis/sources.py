@@ -26,7 +26,7 @@ class Sources:
         labels: Label numbers in use, without 0, ascending.
         hashes: SHA-256 of each case's files, by case id, for the provenance record.
         consensus: Those of the unlabelled scans that could be labelled credibly from the labelled ones, with these
-            labels and a confidence per voxel (:mod:`medgen.synthesis.consensus`); None if there are none.
+            labels and a confidence per voxel (:mod:`medgen.synthesis.cohort.consensus`); None if there are none.
         members: The segmenters that labelled them together, trained on these sources only; None if there are none.
         faces: Cases that may show a face, see :mod:`medgen.data.faces`.
 

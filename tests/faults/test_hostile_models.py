@@ -27,7 +27,7 @@ from medgen.models.stored_arrays import RECORD, Stored, load_stored
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.journal import Journal
 from medgen.runs.outputs import RECORD as OUTPUTS
-from medgen.synthesis.provenance import read_record
+from medgen.synthesis.export.provenance import read_record
 from medgen.synthesis.replay import replay
 from medgen.system.archives import read_npz
 from medgen.system.files import read_json, sha256_file, sha256_json

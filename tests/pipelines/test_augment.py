@@ -249,7 +249,7 @@ def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
     finished: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
     from medgen.pipelines import augment_sample
-    from medgen.synthesis.nnunet import write_nnunet
+    from medgen.synthesis.export.nnunet import write_nnunet
 
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)

@@ -8,9 +8,9 @@ from medgen.config import parse_config
 from medgen.errors import ConfigError, ResourceError
 from medgen.pipelines import augment_plan
 from medgen.pipelines.augment_settings import AugmentRunConfig
+from medgen.synthesis.cohort.label_facts import LabelFacts
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.labelkinds import LabelFacts
-from medgen.synthesis.router import Hardware
+from medgen.synthesis.planning.router import Hardware
 
 ORGAN = LabelFacts(1, 1.0, 1.0, 0.03, 0.15, 0.03, 12, 12, (10, 10, 10))
 COHORT = Outline((16, 24, 16), 1, (1,), 12, 5, (ORGAN,))

@@ -19,16 +19,16 @@ from medgen.pipelines.augment_sections_fidelity import fidelity_lines
 from medgen.pipelines.augment_value_report import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
 from medgen.runs.folder import RunFolder
-from medgen.synthesis.audit_results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
-from medgen.synthesis.consensus import Consensus
-from medgen.synthesis.copies import CopyBounds
-from medgen.synthesis.fidelity import Fidelity
-from medgen.synthesis.fidelity_results import FidelityResults
-from medgen.synthesis.labelbias import LabelBias
-from medgen.synthesis.sampling import Candidate, Pool
-from medgen.synthesis.undecided import Learning
-from medgen.synthesis.value_config import ValueConfig
-from medgen.synthesis.verdict import Comparison, judge
+from medgen.synthesis.cohort.consensus import Consensus
+from medgen.synthesis.cohort.label_bias import LabelBias
+from medgen.synthesis.fidelity.comparison import Fidelity
+from medgen.synthesis.fidelity.results import FidelityResults
+from medgen.synthesis.filtering.copies import CopyBounds
+from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.privacy.results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
+from medgen.synthesis.value.config import ValueConfig
+from medgen.synthesis.value.undecided import Learning
+from medgen.synthesis.value.verdict import Comparison, judge
 from medgen.volume import Volume
 from tests.printed_numbers import texts
 from tests.synthesis.made_up import made_up

@@ -17,7 +17,7 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
 from medgen.pipelines import augment, augment_value
-from medgen.synthesis.value import _keep
+from medgen.synthesis.value.study import _keep
 from medgen.system.files import read_json, write_json
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -362,7 +362,7 @@ def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
     from medgen.pipelines.augment_stages import Prepared
     from medgen.preprocessing.dataset import prepare_dataset
     from medgen.preprocessing.recipe import Preprocess
-    from medgen.synthesis.parts import Parts
+    from medgen.synthesis.cohort.split import Parts
 
     shape, spacing = (24, 26, 28), 10.0
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))

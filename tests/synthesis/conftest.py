@@ -10,10 +10,10 @@ import torch
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import torch_rng
-from medgen.synthesis.base import FitContext
-from medgen.synthesis.filter_store import FilterState, save_filter
-from medgen.synthesis.filters import Filter, FilterConfig
-from medgen.synthesis.memorisation import AuditConfig
+from medgen.synthesis.backend import FitContext
+from medgen.synthesis.filtering.filter import Filter, FilterConfig
+from medgen.synthesis.privacy.memorisation import AuditConfig
+from medgen.synthesis.privacy.saved_filter import FilterState, save_filter
 from medgen.synthesis.sources import Sources
 from medgen.transforms.fields import exponentiate, smooth_noise, warp
 

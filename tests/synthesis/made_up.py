@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from medgen.synthesis.tables import METRICS, Row
+from medgen.synthesis.value.tables import METRICS, Row
 
 
 def made_up(

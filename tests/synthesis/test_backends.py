@@ -15,12 +15,12 @@ from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.metrics.segmentation import dice
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import Backend, load_backend
+from medgen.synthesis.backend import FitContext
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
-from medgen.synthesis.backends.lesion import LesionBackend
+from medgen.synthesis.backends.lesion.backend import LesionBackend
+from medgen.synthesis.backends.lesion.bank import LesionConfig
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
-from medgen.synthesis.base import FitContext
-from medgen.synthesis.lesionbank import LesionConfig
 from medgen.synthesis.sources import Sources, guard, guard_split
 from medgen.transforms.fields import expand, exponentiate, jacobian_minimum
 from medgen.transforms.velocity_registration import RegistrationConfig, bending, local_correlation, register

@@ -12,8 +12,8 @@ import torch
 
 from medgen.errors import DataError
 from medgen.metrics.segmentation import dice
-from medgen.synthesis.blind import BlindGuess, blind_dice
-from medgen.synthesis.cells import TestSet
+from medgen.synthesis.value.blind import BlindGuess, blind_dice
+from medgen.synthesis.value.cells import TestSet
 
 from .conftest import blobs
 

@@ -12,9 +12,9 @@ import torch
 from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation.ensemble import in_one_piece, one_piece_labels
 from medgen.segmentation.segmenter import SegmenterConfig
+from medgen.synthesis.backend import FitContext
 from medgen.synthesis.backends.deform import Deform, DeformConfig
-from medgen.synthesis.base import FitContext
-from medgen.synthesis.consensus import Consensus, ConsensusConfig, label_unlabelled
+from medgen.synthesis.cohort.consensus import Consensus, ConsensusConfig, label_unlabelled
 from medgen.synthesis.sources import Sources
 from medgen.transforms.augmentation import AugmentConfig
 from medgen.transforms.velocity_registration import RegistrationConfig
@@ -31,7 +31,7 @@ CONFIG = ConsensusConfig(
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Members that have hardly learnt see no label as it is; here it is not asked."""
-    monkeypatch.setattr("medgen.synthesis.consensus._bias", lambda *given, **named: ())
+    monkeypatch.setattr("medgen.synthesis.cohort.consensus._bias", lambda *given, **named: ())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
-from medgen.synthesis.features import read_features
+from medgen.synthesis.fidelity.feature_file import read_features
 
 
 def test_both_formats_give_the_same_vectors(tmp_path: Path) -> None:

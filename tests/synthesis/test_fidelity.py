@@ -6,8 +6,8 @@ import torch
 
 from medgen.metrics.halves import Measure
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.base import Synthetic
-from medgen.synthesis.fidelity import (
+from medgen.synthesis.backend import Synthetic
+from medgen.synthesis.fidelity.comparison import (
     Described,
     Fidelity,
     FidelityConfig,
@@ -17,8 +17,8 @@ from medgen.synthesis.fidelity import (
     describe,
     plain_fidelity,
 )
-from medgen.synthesis.filters import Verdict
-from medgen.synthesis.sampling import Candidate
+from medgen.synthesis.filtering.filter import Verdict
+from medgen.synthesis.filtering.pool import Candidate
 from medgen.transforms.augmentation import AugmentConfig
 
 from .conftest import SHAPE, blobs

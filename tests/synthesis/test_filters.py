@@ -11,12 +11,12 @@ from scipy.ndimage import gaussian_filter
 
 from medgen.errors import AuditError, DataError
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.synthesis import copies
-from medgen.synthesis.base import Backend, Synthetic
-from medgen.synthesis.copies import Gallery, calibrate
-from medgen.synthesis.filters import Filter, FilterConfig
-from medgen.synthesis.labelbounds import Neighbours, pairs_within
-from medgen.synthesis.sampling import sample_pool
+from medgen.synthesis.backend import Backend, Synthetic
+from medgen.synthesis.filtering import copies
+from medgen.synthesis.filtering.copies import Gallery, calibrate
+from medgen.synthesis.filtering.filter import Filter, FilterConfig
+from medgen.synthesis.filtering.label_bounds import Neighbours, pairs_within
+from medgen.synthesis.filtering.pool import sample_pool
 from medgen.synthesis.sources import Sources
 
 from .conftest import SHAPE, blobs

@@ -13,7 +13,7 @@ from torch import Tensor
 from medgen.errors import DataError
 from medgen.metrics.interval import Interval
 from medgen.preprocessing.dataset import Dataset
-from medgen.synthesis.labelbias import LabelBias, compare, halves_differ, measure_bias
+from medgen.synthesis.cohort.label_bias import LabelBias, compare, halves_differ, measure_bias
 from medgen.system.files import plain
 
 from .conftest import blobs

@@ -13,8 +13,8 @@ from medgen import io
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
-from medgen.synthesis.labelling import Labelling, check_masks, labels_in_use, without_partial
-from medgen.synthesis.parts import Parts, divide
+from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
+from medgen.synthesis.cohort.split import Parts, divide
 
 
 def cohort(labels: dict[int, str], *annotated: str) -> Manifest:

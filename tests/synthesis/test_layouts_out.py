@@ -1,6 +1,6 @@
 import json
 
-from medgen.synthesis.layouts_out import About, describe, renumbered_regions
+from medgen.synthesis.export.layouts import About, describe, renumbered_regions
 
 BASE = About("c", "MR", {1: "rest of whole", 2: "core"}, 2, "stamp", ("deform",), (("syn-1", "deform", "stamp"),))
 

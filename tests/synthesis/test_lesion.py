@@ -13,11 +13,11 @@ from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import numpy_rng
-from medgen.synthesis import lesions
-from medgen.synthesis.backends.lesion import LesionBackend
-from medgen.synthesis.base import FitContext
-from medgen.synthesis.filters import Filter, FilterConfig
-from medgen.synthesis.lesionbank import LesionConfig, build_bank, conditional_style
+from medgen.synthesis.backend import FitContext
+from medgen.synthesis.backends.lesion import forms as lesions
+from medgen.synthesis.backends.lesion.backend import LesionBackend
+from medgen.synthesis.backends.lesion.bank import LesionConfig, build_bank, conditional_style
+from medgen.synthesis.filtering.filter import Filter, FilterConfig
 from medgen.synthesis.sources import Sources
 
 SHAPE = (32, 28, 24)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
-from medgen.synthesis.looks import Looks
+from medgen.synthesis.filtering.looks import Looks
 from medgen.transforms.augmentation import blur
 
 from .conftest import blobs

@@ -15,19 +15,19 @@ from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.interval import Interval
 from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.synthesis.audit_results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
+from medgen.synthesis.backend import Backend, FitContext, Synthetic
 from medgen.synthesis.backends.deform import Deform, DeformConfig
-from medgen.synthesis.base import Backend, FitContext, Synthetic
-from medgen.synthesis.copies import Gallery, calibrate
-from medgen.synthesis.export import ExportRefused, export_pool
-from medgen.synthesis.filter_store import FilterState, load_filter, save_filter
-from medgen.synthesis.filters import Filter, FilterConfig, Verdict
+from medgen.synthesis.export.cohort import ExportRefused, export_pool
+from medgen.synthesis.filtering.copies import Gallery, calibrate
+from medgen.synthesis.filtering.filter import Filter, FilterConfig, Verdict
+from medgen.synthesis.filtering.planted_copies import KINDS, plant
+from medgen.synthesis.filtering.pool import Candidate, Pool
 from medgen.synthesis.leaks import find_leaks
-from medgen.synthesis.membership import nearer_to_training, neighbour_ratio, separation
-from medgen.synthesis.memorisation import AuditConfig, audit_pool, stamp_of
-from medgen.synthesis.planted import KINDS, plant
+from medgen.synthesis.privacy.membership import nearer_to_training, neighbour_ratio, separation
+from medgen.synthesis.privacy.memorisation import AuditConfig, audit_pool, stamp_of
+from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
+from medgen.synthesis.privacy.saved_filter import FilterState, load_filter, save_filter
 from medgen.synthesis.replay import replay
-from medgen.synthesis.sampling import Candidate, Pool
 from medgen.synthesis.sources import Sources
 from medgen.transforms.velocity_registration import RegistrationConfig
 

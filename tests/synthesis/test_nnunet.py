@@ -16,7 +16,7 @@ from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
 from medgen.pipelines.cli import main
-from medgen.synthesis.nnunet import write_nnunet
+from medgen.synthesis.export.nnunet import write_nnunet
 from medgen.system import files
 
 

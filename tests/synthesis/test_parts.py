@@ -8,7 +8,7 @@ import pytest
 
 from medgen.data.cases import Case, Manifest
 from medgen.errors import DataError
-from medgen.synthesis.parts import Parts, divide
+from medgen.synthesis.cohort.split import Parts, divide
 
 
 def cohort(labelled: int = 20, unlabelled: int = 6) -> Manifest:

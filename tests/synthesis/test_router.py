@@ -11,12 +11,12 @@ from medgen.errors import ConfigError, ResourceError
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backends import available, backend_class
+from medgen.synthesis.cohort.label_facts import LabelFacts, focal_labels, label_facts
 from medgen.synthesis.estimates import Estimate, Outline
-from medgen.synthesis.filters import FilterConfig
-from medgen.synthesis.labelkinds import LabelFacts, focal_labels, label_facts
-from medgen.synthesis.router import Hardware, check_fits, hardware, route
+from medgen.synthesis.filtering.filter import FilterConfig
+from medgen.synthesis.planning.router import Hardware, check_fits, hardware, route
+from medgen.synthesis.planning.stages import filter_estimate, sampling_estimate
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.stage_estimates import filter_estimate, sampling_estimate
 
 GIB = 1 << 30
 CPU = Hardware(None, 2, 16 * GIB, 16 * GIB, 100 * GIB)

@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from medgen.errors import DataError
 from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
 from medgen.models.latent import aggregated_posterior
-from medgen.synthesis.balance import balanced_pairs, numbered
+from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.sources import Sources
 
 from .conftest import blobs

@@ -13,10 +13,10 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import Prepared
 from medgen.preprocessing.recipe import Preprocess
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.synthesis.cells import Cell, Study
-from medgen.synthesis.sampling import SyntheticSet
-from medgen.synthesis.value import Material, TestSet, run_study
-from medgen.synthesis.value_config import ValueConfig
+from medgen.synthesis.filtering.pool import SyntheticSet
+from medgen.synthesis.value.cells import Cell, Study
+from medgen.synthesis.value.config import ValueConfig
+from medgen.synthesis.value.study import Material, TestSet, run_study
 from medgen.volume import Volume
 
 from .conftest import SHAPE, blobs
@@ -137,6 +137,6 @@ def test_a_kept_cell_counts_only_for_the_same_content(test_set: TestSet, materia
 def test_arms_that_need_unlabelled_scans_are_refused_without_any(
     test_set: TestSet, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medgen.synthesis.value.needs_unlabelled", lambda name: name == "real")
+    monkeypatch.setattr("medgen.synthesis.value.study.needs_unlabelled", lambda name: name == "real")
     with pytest.raises(DataError, match="'real' learns from unlabelled scans"):
         run_study(CONFIG, [material], test_set, [1, 4], seed=0)

@@ -7,9 +7,9 @@ import pytest
 
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import hierarchical_bootstrap, holm
-from medgen.synthesis.tables import METRICS, Row
-from medgen.synthesis.undecided import Learning
-from medgen.synthesis.verdict import choose, compare, judge, summarise
+from medgen.synthesis.value.tables import METRICS, Row
+from medgen.synthesis.value.undecided import Learning
+from medgen.synthesis.value.verdict import choose, compare, judge, summarise
 
 from .made_up import made_up
 
@@ -79,7 +79,7 @@ def test_the_choice_never_looks_at_test_rows() -> None:
 
 
 def test_the_best_ordinary_arm_is_the_rival_and_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medgen.synthesis.verdict.needs_unlabelled", lambda name: name == "real")
+    monkeypatch.setattr("medgen.synthesis.value.verdict.needs_unlabelled", lambda name: name == "real")
     arms = {"standard": 0.0, "real": -0.02, "strong": 0.03, "standard+deform": 0.01, "standard+joint": 0.05}
     rows = made_up(dict.fromkeys((5, 10), arms), rng=np.random.default_rng(1), validation=6)
     found = compare(rows, seed=0, bootstrap=500)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from medgen.errors import DataError
-from medgen.synthesis.worth import best_over_sizes, equivalent, worth
+from medgen.synthesis.value.worth_in_subjects import best_over_sizes, equivalent, worth
 
 from .made_up import made_up
 

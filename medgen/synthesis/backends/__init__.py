@@ -1,6 +1,6 @@
 """Ways of making labelled scans: one file each, found by file name, imported only when asked for.
 
-To add a backend, put ``<name>.py`` here with one final :class:`~medgen.synthesis.base.Backend` whose ``name`` is the
+To add a backend, put ``<name>.py`` here with one final :class:`~medgen.synthesis.backend.Backend` whose ``name`` is the
 file's name and whose ``Config`` holds its settings. Configurations then take it under ``generators.<name>``.
 """
 
@@ -12,7 +12,7 @@ import pkgutil
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError
-from medgen.synthesis.base import Backend
+from medgen.synthesis.backend import Backend
 
 __all__ = ["available", "backend_class", "load_backend"]
 

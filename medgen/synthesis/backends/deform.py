@@ -1,6 +1,6 @@
 """Labelled scans by learned deformation: anatomy from registrations, appearance from low-frequency intensity changes.
 
-Every scan that has labels, its own or inferred ones (:mod:`medgen.synthesis.consensus`), is registered to other
+Every scan that has labels, its own or inferred ones (:mod:`medgen.synthesis.cohort.consensus`), is registered to other
 training scans, labelled or not (Zhao et al., "Data augmentation using
 learned transformations for one-shot medical image segmentation", CVPR 2019; Ding et al., 2021). The stationary
 velocities are split into each scan's way to the average anatomy and the variation around it, which is a Gaussian on
@@ -28,7 +28,7 @@ from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.segmentation.ensemble import unpack_members
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
+from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.sources import Sources
 from medgen.training.cost import minutes, stand_in

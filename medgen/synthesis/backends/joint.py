@@ -17,8 +17,8 @@ from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build, parse_settings
 from medgen.models.families.joint import Joint
 from medgen.seeds import derive, torch_rng
-from medgen.synthesis.balance import balanced_pairs
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Synthetic
+from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
+from medgen.synthesis.cohort.training_pairs import balanced_pairs
 from medgen.synthesis.sources import Sources
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.training.trainer import TrainingConfig, device_of, fit

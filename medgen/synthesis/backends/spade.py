@@ -31,8 +31,8 @@ from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.balance import balanced_pairs, numbered
-from medgen.synthesis.base import Backend, BackendConfig, FitContext, Log, Synthetic
+from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Log, Synthetic
+from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.sources import Sources
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.training.trainer import FitResult, TrainingConfig, device_of, fit

@@ -1,0 +1,1 @@
+"""Focal lesions made, moved and painted into real scans."""

@@ -1,0 +1,1 @@
+"""The accepted scans as a cohort that other tools read, with a record for each."""

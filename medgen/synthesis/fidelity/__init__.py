@@ -1,0 +1,1 @@
+"""How like real scans synthetic ones are."""

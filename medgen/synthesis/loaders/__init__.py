@@ -1,0 +1,1 @@
+"""Synthetic scans in a training script of one's own."""

@@ -1,0 +1,1 @@
+"""Which backends suit a cohort, and what a run will cost."""

@@ -1,0 +1,1 @@
+"""Whether a generator has memorised its patients."""

@@ -1,0 +1,1 @@
+"""Whether synthetic scans help: the study, its statistics and its verdict."""

@@ -1,0 +1,130 @@
+"""Does it help? A study of segmenters with and without synthetic scans, at equal training, on held-out subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medgen.errors import AuditError, DataError
+from medgen.preprocessing.dataset import Dataset
+from medgen.segmentation.ordinary import needs_unlabelled
+from medgen.synthesis.value.arms import Arm
+from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
+from medgen.synthesis.value.config import ValueConfig
+from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
+from medgen.system.files import plain, read_json, sha256_json, write_json
+
+__all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
+
+
+def run_study(
+    config: ValueConfig,
+    materials: Sequence[Material],
+    test: TestSet,
+    labels: Sequence[int],
+    *,
+    validation: TestSet | None = None,
+    seed: int,
+    device: str = "auto",
+    workers: int = 1,
+    store: Path | None = None,
+    done: Callable[[str, Mapping[str, float]], None] | None = None,
+) -> list[Row]:
+    """Train and test every cell: arm × number of subjects × seed.
+
+    Args:
+        config: Settings.
+        materials: One per number of subjects.
+        test: Held-out scans, the same for every cell.
+        labels: Label numbers, without 0.
+        validation: Further held-out scans, on which the synthetic arm that speaks is chosen.
+        seed: Of the run; a cell's stream depends on its seed number, not on its arm.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
+            GPU trains one after the other. The rows do not depend on it.
+        store: Folder in which finished cells are kept, so that an interrupted study goes on where it stopped.
+        done: Called with a cell's name and its mean metrics on the test scans, in the order in which cells finish.
+
+    Returns:
+        A row per cell, held-out case and label: arm, subjects, seed, part (``test`` or ``validation``), case,
+        subject, label, dice, hd95_mm, nsd, synthetic_scans, seconds. Arms whose pool is empty have no rows.
+
+    Raises:
+        DataError: If an arm needs unlabelled scans and there are none.
+        AuditError: If training, validation and test share a subject.
+        TrainingError: If a training fails, or a worker process dies.
+    """
+    for material in materials:
+        _check(config, material, test, validation)
+    rows: list[Row] = []
+    for material in materials:
+        study = Study(config, material, test, validation, tuple(labels), seed, device)
+        cells = [
+            Cell(arm.name, number)
+            for arm in map(Arm.parse, config.arms)
+            if arm.source is None or material.pools.get(arm.source) is not None
+            for number in range(config.seeds)
+        ]
+        keys = {cell: study.fingerprint(cell) for cell in cells} if store is not None else {}
+        found: dict[Cell, list[Row]] = {}
+        for cell in cells:
+            if store is not None and (kept := _stored(store / f"{study.name(cell)}.json", keys[cell])) is not None:
+                found[cell] = kept
+                _tell(done, study.name(cell), kept)
+        missing = [cell for cell in cells if cell not in found]
+        for cell, made in run_cells(study, missing, workers):
+            found[cell] = made
+            if store is not None:
+                _keep(store / f"{study.name(cell)}.json", keys[cell], made)
+            _tell(done, study.name(cell), made)
+        rows += [row for cell in cells for row in found[cell]]
+    return rows
+
+
+def _check(config: ValueConfig, material: Material, test: TestSet, validation: TestSet | None) -> None:
+    learnt = {"training": material.real} | ({} if material.unlabelled is None else {"unlabelled": material.unlabelled})
+    held_out = {"test": test.data} | ({} if validation is None else {"validation": validation.data})
+    pairs: list[tuple[str, Dataset, str, Dataset]] = [
+        (name, data, other, more) for name, data in learnt.items() for other, more in held_out.items()
+    ]
+    if validation is not None:
+        pairs.append(("validation", validation.data, "test", test.data))
+    for name, data, other, more in pairs:
+        if shared := set(data.subjects) & set(more.subjects):
+            raise AuditError(f"subject {min(shared)!r} is in the {name} and in the {other} part of the study")
+    for arm in map(Arm.parse, config.arms):
+        skipped = arm.source is not None and material.pools.get(arm.source) is None
+        wants = arm.ordinary is not None and needs_unlabelled(arm.ordinary)
+        if wants and not skipped and (material.unlabelled is None or not len(material.unlabelled)):
+            raise DataError(
+                f"value.arms: {arm.name!r} learns from unlabelled scans, and with {material.subjects} labelled "
+                "subjects there are none; leave the arm out, or allow unlabelled_cases"
+            )
+
+
+def _tell(done: Callable[[str, Mapping[str, float]], None] | None, name: str, rows: Sequence[Row]) -> None:
+    if done is not None:
+        own = of_part(rows, TEST)
+        means = {metric: float(np.mean([row[metric] for row in own])) for metric in METRICS}
+        done(name, {**means, "seconds": float(rows[0]["seconds"])})
+
+
+def _keep(path: Path, key: str, rows: Sequence[Row]) -> None:
+    content = {"key": key, "rows": plain(rows)}
+    write_json(path, {**content, "sha256": sha256_json(content)})
+
+
+def _stored(path: Path, key: str) -> list[Row] | None:
+    """The rows kept under a key; None if there are none, of another key, or damaged: the cell is then run again."""
+    if not path.is_file():
+        return None
+    try:
+        data = read_json(path)
+    except DataError:
+        return None
+    if not isinstance(data, dict) or data.get("key") != key:
+        return None
+    content = {name: value for name, value in data.items() if name != "sha256"}
+    return data["rows"] if data.get("sha256") == sha256_json(content) and "rows" in content else None
