@@ -61,9 +61,9 @@ def audit_stage(
         intake=prepared.manifest.intake,
     )
     save_filter(state, folder.model / FOLDER)
-    stage.set_tags({"medgen.audit.valid": str(audit.valid).lower()})
+    stage.set_tags({"medgen.audit.verify.valid": str(audit.valid).lower()})
     for name, result in audit.backends.items():
-        stage.set_tags({f"medgen.audit.stamp.{name}": result.stamp})
+        stage.set_tags({f"medgen.audit.verify.stamp.{name}": result.stamp})
         stage.log_metrics({f"{name}.flagged": len(result.flagged)})
     if audit.flagged:
         generated = replace(generated, pool=audit.clean(generated.pool))

@@ -66,7 +66,7 @@ def audit_replay(
     json_: AsJson = False,
 ) -> None:
     """Make synthetic scans again from their records and compare every byte; exit 1 if any differs."""
-    from medgen.synthesis.replay import replay
+    from medgen.audit.replay import replay
 
     with tempfile.TemporaryDirectory() as temporary, bar("replaying") as tick:
         results = replay(target, out or Path(temporary), model=model, device=device or "auto", tick=tick)
@@ -91,7 +91,7 @@ def audit_leaks(
     json_: AsJson = False,
 ) -> None:
     """Say whether anybody in validation or test is a parent of, or was learnt from for, a synthetic cohort."""
-    from medgen.synthesis.leaks import find_leaks
+    from medgen.audit.leaks import find_leaks
 
     leaks, count = find_leaks(cohort, held_out)
     if json_:

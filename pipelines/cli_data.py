@@ -152,7 +152,7 @@ def data_import(
 @audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
 def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
-    from medgen.audit import verify
+    from medgen.audit.verify import verify
 
     problems = verify(target)
     for problem in problems:
@@ -165,7 +165,7 @@ def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a
 @audit_app.command("trace", epilog="Example: medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
 def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> None:
     """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
-    from medgen.audit import trace
+    from medgen.audit.verify import trace
 
     echo_json(trace(target))
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from medgen import audit
+from medgen.audit import verify as audit
 from medgen.errors import AuditError
 from medgen.runs import tracking
 from medgen.system import files

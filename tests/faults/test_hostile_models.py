@@ -19,7 +19,8 @@ import pytest
 import torch
 from guard import MIB, Canary, refusal
 
-from medgen.audit import verify
+from medgen.audit.replay import replay
+from medgen.audit.verify import verify
 from medgen.errors import DataError
 from medgen.models.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.models.catalogue import build
@@ -28,7 +29,6 @@ from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.journal import Journal
 from medgen.runs.outputs import RECORD as OUTPUTS
 from medgen.synthesis.export.provenance import read_record
-from medgen.synthesis.replay import replay
 from medgen.system.archives import read_npz
 from medgen.system.files import read_json, sha256_file, sha256_json
 from medgen.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint

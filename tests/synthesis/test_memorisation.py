@@ -10,6 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from medgen.audit.leaks import find_leaks
+from medgen.audit.replay import replay
 from medgen.data.integrity import check
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.interval import Interval
@@ -22,12 +24,10 @@ from medgen.synthesis.filtering.copies import Gallery, calibrate
 from medgen.synthesis.filtering.filter import Filter, FilterConfig, Verdict
 from medgen.synthesis.filtering.planted_copies import KINDS, plant
 from medgen.synthesis.filtering.pool import Candidate, Pool
-from medgen.synthesis.leaks import find_leaks
 from medgen.synthesis.privacy.membership import nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.memorisation import AuditConfig, audit_pool, stamp_of
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
 from medgen.synthesis.privacy.saved_filter import FilterState, load_filter, save_filter
-from medgen.synthesis.replay import replay
 from medgen.synthesis.sources import Sources
 from medgen.transforms.velocity_registration import RegistrationConfig
 

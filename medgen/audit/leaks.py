@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medgen.audit.replay import find_records
 from medgen.data.layouts.detect import load_cohort, read_table
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
-from medgen.synthesis.replay import find_records
 from medgen.system import files
 
 # Parts of a splits file that are not for training.

@@ -1,0 +1,1 @@
+"""Outputs verified, made again, and searched for leaks."""
