@@ -27,6 +27,7 @@ from medgen.models.catalogue import settings_for
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess, Template, build_template
+from medgen.report.anomaly.detectability import write_detectability
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.runs.progress import Tick, bars
@@ -38,7 +39,6 @@ from . import names
 from .anomaly_cohort import check_implants, split
 from .anomaly_outputs import write_calibration
 from .anomaly_report import Checks, run_report
-from .anomaly_sections import write_detectability
 from .anomaly_settings import AnomalyRunConfig, refuse
 from .anomaly_test_scans import evaluate
 from .anomaly_training import trained, training_digest

@@ -23,18 +23,18 @@ from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Failure
-from medgen.report.curves import interval_plot, training_curves
+from medgen.report.anomaly.channel_choice import choice_section
+from medgen.report.anomaly.detectability import detectability_section
+from medgen.report.anomaly.files import files_section
+from medgen.report.anomaly.gate import abstained_section, contamination_section, gate_section, outside_section
+from medgen.report.anomaly.groups import groups_section
+from medgen.report.anomaly.words import compared_words, found_words, scan_words
+from medgen.report.figures.curves import interval_plot, training_curves
+from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
 from medgen.report.html import Report, fmt, without_marks
-from medgen.report.mosaic import LIMITS, comparison, mosaic
 from medgen.volume import Volume
 
 from . import names
-from .anomaly_sections import detectability_section
-from .anomaly_sections_choice import choice_section
-from .anomaly_sections_files import files_section
-from .anomaly_sections_gate import abstained_section, contamination_section, gate_section, outside_section
-from .anomaly_sections_groups import groups_section
-from .anomaly_words import compared_words, found_words, scan_words
 
 if TYPE_CHECKING:
     from .anomaly_settings import AnomalyRunConfig

@@ -6,6 +6,7 @@ import sys
 
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
+from medgen.report.augment.value import StudyResults
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.synthesis.cohort.labels_in_use import Labelling
@@ -24,7 +25,6 @@ from .augment_report import Results, build_report, metrics_of, printed, verdict_
 from .augment_settings import AugmentRunConfig, GeneratorsConfig
 from .augment_stages import begin
 from .augment_study import judged, study, track_verdict, write_value
-from .augment_value_report import StudyResults
 from .preflight import preflight
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]

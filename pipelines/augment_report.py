@@ -11,9 +11,12 @@ import torch
 
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset, Failure
-from medgen.report.curves import training_curves
+from medgen.report.augment.audit import audit_section, printed_audit
+from medgen.report.augment.fidelity import fidelity_lines, section_fidelity
+from medgen.report.augment.value import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
+from medgen.report.figures.curves import training_curves
+from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.html import Report, png
-from medgen.report.mosaic import sample_pairs
 from medgen.runs.folder import RunFolder
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backend import Backend
@@ -30,9 +33,6 @@ from medgen.volume import Grid, Volume
 
 from . import names
 from .augment_plan import Plan
-from .augment_sections_audit import audit_section, printed_audit
-from .augment_sections_fidelity import fidelity_lines, section_fidelity
-from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 
 _SHOWN = 4
 LIMITS = f"""{STUDY_LIMITS.rstrip()}

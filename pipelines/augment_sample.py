@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.report.augment.audit import printed_audit
 from medgen.runs.folder import RunSummary
 from medgen.runs.progress import bars
 from medgen.seeds import derive
@@ -24,7 +25,6 @@ from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans
 from medgen.system.files import write_csv
 
 from .augment_generate import rejections
-from .augment_sections_audit import printed_audit
 
 
 def run(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medgen.preprocessing.recipe import Preprocess
+from medgen.report.augment.value import StudyResults
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
@@ -24,7 +25,6 @@ from medgen.system.files import write_csv
 from .augment_generate import Generated, generate
 from .augment_settings import AugmentRunConfig, LabelledRunConfig
 from .augment_stages import Prepared
-from .augment_value_report import StudyResults
 
 _CASES = ("arm", "subjects", "seed", "part", "case", "subject", "label", *METRICS, "synthetic_scans", "seconds")
 _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthetic_scans", "seconds")

@@ -15,6 +15,7 @@ from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
 from medgen.preprocessing.automatic import fit_preprocess
+from medgen.report.augment.value import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
@@ -39,7 +40,6 @@ from .augment_intake import admit
 from .augment_settings import LabelledRunConfig
 from .augment_stages import Prepared, begin, split
 from .augment_study import judged, run_cells, study_estimate, track_verdict, write_value
-from .augment_value_report import KINDS, STUDY_LIMITS, StudyResults, study_lines, study_metrics, study_section
 from .preflight import preflight
 
 

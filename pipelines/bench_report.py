@@ -14,8 +14,8 @@ from medgen.anomaly.comparison.voxels_over_seeds import SIZES, Cell, LeftOut, Po
 from medgen.anomaly.evaluation.measure import FUSED
 from medgen.anomaly.evaluation.summary import as_json
 from medgen.metrics.bootstrap import Interval
-from medgen.report.curves import interval_plot
-from medgen.report.dots import dot_panels
+from medgen.report.figures.curves import interval_plot
+from medgen.report.figures.dots import dot_panels
 from medgen.report.html import png
 from medgen.system.files import write_bytes, write_json, write_text
 

@@ -16,9 +16,9 @@ from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.preprocessing.recipe import Template, build_template
-from medgen.report.curves import training_curves
+from medgen.report.figures.curves import training_curves
+from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
-from medgen.report.mosaic import mosaic
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.seeds import derive, torch_rng

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from medgen.axes import assigned, margin
-from medgen.report.planes import canonical
+from medgen.report.figures.planes import canonical
 from medgen.volume import Grid
 
 STEPS = np.array([1.5, 1.5, 10.0])

@@ -10,7 +10,7 @@ from medgen.errors import ConfigError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.recipe import Preprocess, build_template
-from medgen.report.planes import bounding_box
+from medgen.report.figures.planes import bounding_box
 from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume
 

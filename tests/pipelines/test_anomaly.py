@@ -438,7 +438,7 @@ def test_false_positive_rates_are_told_by_group(finished):
 
 
 def test_the_report_says_nothing_of_groups_without_such_columns():
-    from medgen.pipelines.anomaly_sections_groups import groups_section
+    from medgen.report.anomaly.groups import groups_section
     from medgen.report.html import Report
 
     report = Report("t")

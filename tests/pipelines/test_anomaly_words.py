@@ -12,7 +12,7 @@ from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.summary import Summary, VoxelRow
 from medgen.anomaly.findings import Finding
 from medgen.metrics.interval import Interval
-from medgen.pipelines.anomaly_words import compared_words, found_words, scan_words
+from medgen.report.anomaly.words import compared_words, found_words, scan_words
 
 
 def interval(estimate, low, high, n=10):

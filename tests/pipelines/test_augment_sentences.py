@@ -14,9 +14,9 @@ import pytest
 from medgen.metrics.halves import Measure
 from medgen.metrics.interval import Interval
 from medgen.pipelines.augment_report import consensus_sentence, verdict_of
-from medgen.pipelines.augment_sections_audit import audit_section, printed_audit
-from medgen.pipelines.augment_sections_fidelity import fidelity_lines
-from medgen.pipelines.augment_value_report import StudyResults, study_lines, study_metrics, study_section
+from medgen.report.augment.audit import audit_section, printed_audit
+from medgen.report.augment.fidelity import fidelity_lines
+from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
 from medgen.runs.folder import RunFolder
 from medgen.synthesis.cohort.consensus import Consensus

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from medgen.report.dots import dot_panels
+from medgen.report.figures.dots import dot_panels
 
 PANELS = {
     "blur": {"fused": [0.1, 0.2], "zscore": [0.05, math.nan]},

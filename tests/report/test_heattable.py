@@ -1,6 +1,6 @@
 import pytest
 
-from medgen.report.heattable import heat_tables
+from medgen.report.figures.heattable import heat_tables
 
 
 def test_cells_have_their_text_on_a_colour_of_their_share():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from medgen.report.curves import interval_plot, learning_curve, training_curves
+from medgen.report.figures.curves import interval_plot, learning_curve, training_curves
+from medgen.report.figures.mosaic import LIMITS, comparison, heat_picture, mosaic, sample_pairs
 from medgen.report.html import png
-from medgen.report.mosaic import LIMITS, comparison, heat_picture, mosaic, sample_pairs
 from medgen.volume import Grid, Volume
 
 

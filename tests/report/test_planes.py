@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from medgen.report import planes as geometry
+from medgen.report.figures import planes as geometry
 from medgen.volume import Grid, Volume
 
 BLOB = np.array([18.0, 12.0, 8.0])  # mm right, anterior, superior of the centre

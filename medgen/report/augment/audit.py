@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.html import Report, png
-from medgen.report.mosaic import sample_pairs
 from medgen.runs.folder import RunFolder
 from medgen.synthesis.filtering.pool import Candidate, Pool
 from medgen.synthesis.privacy.results import Audit, BackendAudit

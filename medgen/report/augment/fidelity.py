@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medgen.metrics.halves import Measure
+from medgen.report.figures.likeness import likeness_figure, principal_components
 from medgen.report.html import Report, fmt
-from medgen.report.likeness import likeness_figure, principal_components
 from medgen.synthesis.fidelity.comparison import VOLUME, Fidelity
 from medgen.synthesis.fidelity.results import ALL, HELD_OUT, TRAINING, FidelityResults
 

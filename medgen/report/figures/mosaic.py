@@ -1,4 +1,4 @@
-"""Mosaics of orthogonal slices with overlays, in radiological convention; see :mod:`medgen.report.planes`.
+"""Mosaics of orthogonal slices with overlays, in radiological convention; see :mod:`medgen.report.figures.planes`.
 
 Colours of a heatmap mean the same z in every picture with the same limits. Voxels without a score (NaN) and below the
 lower limit are transparent, and a dotted line bounds the scored region, so that "not scored" never looks like "normal".
@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
-from medgen.report import planes as geometry
+from medgen.report.figures import planes as geometry
 from medgen.volume import Grid, Volume
 
 LIMITS = (2.0, 8.0)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from medgen.report.curves import _COLOURS, _GRID, _figure
+from medgen.report.figures.curves import _COLOURS, _GRID, _figure
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.anomaly.evaluation.detectability import CORTEX_MM, FOUND, Detectability
-from medgen.report.heattable import heat_tables
+from medgen.report.figures.heattable import heat_tables
 from medgen.report.html import Report
 from medgen.system.files import write_csv
 

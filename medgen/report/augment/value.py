@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medgen.metrics.bootstrap import Interval
-from medgen.report.curves import interval_plot, learning_curve
+from medgen.report.figures.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
 from medgen.runs.folder import RunFolder
 from medgen.segmentation.ordinary import available, describe

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from medgen.report.mosaic import sample_pairs
+from medgen.report.figures.mosaic import sample_pairs
 
 __all__ = ["HasInterval", "interval_plot", "learning_curve", "sample_pairs", "training_curves"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from medgen.report.curves import _COLOURS, _GRID, _INK, _figure
+from medgen.report.figures.curves import _COLOURS, _GRID, _INK, _figure
 
 _COLUMNS = 5
 
