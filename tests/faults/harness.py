@@ -53,7 +53,7 @@ def _child(arguments: Sequence[str], before: Callable[[], None] | None) -> None:
     code = 99
     said = io.StringIO()
     try:
-        from medgen.pipelines.cli import main
+        from medgen.pipelines.cli.app import main
 
         sys.argv = ["medgen", *arguments]
         if before is not None:

@@ -246,7 +246,7 @@ def test_too_little_memory_or_disk_is_one_sentence(cohort, tmp_path):
 def test_sigterm_keeps_a_checkpoint_and_marks_the_run_killed(cohort, tmp_path):
     out = tmp_path / "run"
     state = out / "checkpoints" / CHECKPOINT
-    code = "from medgen.pipelines.cli import main; main()"
+    code = "from medgen.pipelines.cli.app import main; main()"
     # More than can be done before the signal comes.
     arguments = ["train", str(CONFIG), f"data={cohort}", f"out={out}", "training.steps=100000", "device=cpu", "-q"]
     process = subprocess.Popen(

@@ -30,7 +30,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "anomaly.yaml"
 
 def medgen(monkeypatch, capsys, *arguments):
     """Exit code, standard output and error of the ``medgen`` command."""
-    from medgen.pipelines.cli import main
+    from medgen.pipelines.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["medgen", *map(str, arguments)])
     capsys.readouterr()
@@ -58,7 +58,7 @@ def finished(cohort, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         out = tmp_path_factory.mktemp("runs") / "anomaly"
         patch.setattr(sys, "argv", ["medgen", "anomaly", "run", str(CONFIG), f"data={cohort}", f"out={out}", "-q"])
-        from medgen.pipelines.cli import main
+        from medgen.pipelines.cli.app import main
 
         with pytest.raises(SystemExit) as ended:
             main()

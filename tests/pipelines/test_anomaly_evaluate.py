@@ -17,7 +17,7 @@ GRID = Grid((14, 12, 10), np.diag([2.0, 2.0, 3.0, 1.0]))
 
 
 def evaluate(monkeypatch, capsys, *arguments):
-    from medgen.pipelines.cli import main
+    from medgen.pipelines.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["medgen", "anomaly", "evaluate", *map(str, arguments), "-q"])
     capsys.readouterr()

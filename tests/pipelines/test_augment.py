@@ -296,7 +296,7 @@ def test_audit_is_reported_with_controls_first(finished: tuple[Path, tuple[str, 
 def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from medgen.pipelines.cli import app
+    from medgen.pipelines.cli.app import app
 
     out, runner = finished[0], CliRunner()
     record = sorted((out / "synthetic" / "provenance").glob("syn-*.json"))[0]

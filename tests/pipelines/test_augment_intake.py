@@ -14,7 +14,7 @@ import pytest
 from medgen import io
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
-from medgen.pipelines.cli import main
+from medgen.pipelines.cli.app import main
 from medgen.synthesis import SyntheticDataset
 from medgen.volume import Grid, Volume
 

@@ -18,7 +18,7 @@ CONTROLS = {"zero amplitude", "permuted masks"}
 
 def medgen(*arguments):
     """Exit code of the ``medgen`` command."""
-    from medgen.pipelines.cli import main
+    from medgen.pipelines.cli.app import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["medgen", *map(str, arguments)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from medgen.pipelines.cli import app
+from medgen.pipelines.cli.app import app
 
 MEDGEN = Path(sys.executable).parent / "medgen"
 
@@ -43,7 +43,7 @@ def test_every_command_has_help_and_an_example(path):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv=['medgen','--help']\n"
-        "from medgen.pipelines.cli import main\n"
+        "from medgen.pipelines.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch','monai','mlflow','SimpleITK','nibabel','scipy','numpy','pandas'} & set(sys.modules)\n"

@@ -201,7 +201,7 @@ def test_the_plan_of_a_training_says_where_it_is_tracked(cohort: Path, tmp_path:
 def test_resume_is_advised_by_the_commands_that_have_it_and_by_no_other() -> None:
     from typer.main import get_command
 
-    from pipelines.cli import app, go_on
+    from medgen.pipelines.cli.app import app, go_on
 
     advised, offered = set(), set()
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]

@@ -401,7 +401,7 @@ def test_text_in_tables_is_no_formula_and_numbers_stay_numbers(tmp_path):
 
 
 def test_escape_sequences_in_names_are_shown(tmp_path, capfd, monkeypatch):
-    from medgen.pipelines.cli import main
+    from medgen.pipelines.cli.app import main
 
     name = tmp_path / "a\x1b[31m\nb.nii"
     io.write(Volume(np.ones((1, 4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4))), name)

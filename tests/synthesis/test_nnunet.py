@@ -15,7 +15,7 @@ import pytest
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
-from medgen.pipelines.cli import main
+from medgen.pipelines.cli.app import main
 from medgen.synthesis.export.nnunet import write_nnunet
 from medgen.system import files
 

@@ -9,7 +9,7 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .cli_common import (
+from .options import (
     CohortOptions,
     ConfigArgument,
     Device,
@@ -45,15 +45,15 @@ def anomaly_run(
 ) -> None:
     """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
     told = given("anomaly", config, overrides, device, seed, workers)
-    from .anomaly_settings import AnomalyRunConfig, refuse
+    from ..anomaly_settings import AnomalyRunConfig, refuse
 
     settings = told.parse(AnomalyRunConfig)
     refuse(settings, resume=resume, overwrite=overwrite)
     if dry_run:
-        from .anomaly_plan import plan as planned
+        from ..anomaly_plan import plan as planned
 
         plan(planned(settings, resume=resume, overwrite=overwrite))
-    from . import anomaly as pipeline
+    from .. import anomaly as pipeline
 
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
@@ -74,12 +74,12 @@ def anomaly_score(
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
-    from .preflight import check_model, check_new, check_scans
+    from ..preflight import check_model, check_new, check_scans
 
     check_scans(scans)
     check_model(model)
     check_new(out, scans, overwrite=overwrite)
-    from . import anomaly_score as pipeline
+    from .. import anomaly_score as pipeline
 
     finish(
         pipeline.score(
@@ -119,13 +119,13 @@ def anomaly_evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure heatmaps of any method against masks, and methods against each other."""
-    from .preflight import check_folder, check_new
+    from ..preflight import check_folder, check_new
 
     for folder in (predictions, truth, *(against or ())):
         check_folder(folder)
     if out is not None:
         check_new(out, (predictions, truth, *(against or ())), overwrite=overwrite)
-    from . import anomaly_evaluate as pipeline
+    from .. import anomaly_evaluate as pipeline
 
     settings = pipeline.EvaluateConfig(
         predictions=predictions,
@@ -158,14 +158,14 @@ def bench_anomaly(
     numbers = listed(seeds or ("0" if quick else "0,1,2"))
     if not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
-    from .bench_cohorts import COHORTS, SIMULATED
+    from ..bench_cohorts import COHORTS, SIMULATED
 
     # A simulated cohort that is not there is made; unknown ones are refused by name.
     if set(chosen) & (set(COHORTS) - {SIMULATED}):
-        from .preflight import check_folder
+        from ..preflight import check_folder
 
         check_folder(data, "a folder per cohort")
-    from . import bench_anomaly as pipeline
+    from .. import bench_anomaly as pipeline
 
     finish(
         pipeline.run(
@@ -190,6 +190,6 @@ def bench_calibration(
     quiet: Quiet = False,
 ) -> None:
     """Count how often healthy subjects of simulated cohorts get a finding, and write calibration.md and .json."""
-    from . import bench_calibration as pipeline
+    from .. import bench_calibration as pipeline
 
     finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))

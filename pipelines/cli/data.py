@@ -10,7 +10,7 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .cli_common import CohortOptions, Workers, bar, echo_json, finish, group, listed, plan
+from .options import CohortOptions, Workers, bar, echo_json, finish, group, listed, plan
 
 if TYPE_CHECKING:
     from medgen.data.card_facts import Facts
@@ -139,7 +139,7 @@ def data_import(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written, then stop.")] = False,
 ) -> None:
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
-    from . import importing
+    from .. import importing
 
     settings = _cohort(
         layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks

@@ -18,10 +18,11 @@ from medgen.system.advice import as_options
 from medgen.system.files import unwritable
 from medgen.system.signals import Terminated, terminable
 
-from .cli_anomaly import anomaly_app, bench_app
-from .cli_augment import augment_app
-from .cli_augment_sample import register as register_sample
-from .cli_common import (
+from .anomaly import anomaly_app, bench_app
+from .augment import augment_app
+from .augment_sample import register as register_sample
+from .data import audit_app, card_app, data_app
+from .options import (
     HELP,
     AsJson,
     ConfigArgument,
@@ -38,7 +39,6 @@ from .cli_common import (
     given,
     plan,
 )
-from .cli_data import audit_app, card_app, data_app
 
 _RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
 NOT_CLINICAL = "Research use only, not for clinical use."
@@ -100,7 +100,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Run both pipelines on a simulated cohort and say where the reports are."""
-    from . import demo as pipeline
+    from .. import demo as pipeline
 
     finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))
 
@@ -119,13 +119,13 @@ def train(
 ) -> None:
     """Train one generative model and save it as an artifact."""
     told = given("train", config, overrides, device, seed, workers)
-    from .preflight import preflight
-    from .train_settings import TrainRunConfig
+    from ..preflight import preflight
+    from ..train_settings import TrainRunConfig
 
     settings = told.parse(TrainRunConfig)
     if "RANK" not in os.environ:
         preflight(settings, resume=resume, overwrite=overwrite)
-    from . import train as pipeline
+    from .. import train as pipeline
 
     if dry_run:
         plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))

@@ -124,7 +124,7 @@ def given(
     values = apply_overrides(read_yaml(path), settings)
     named = any(item.partition("=")[0].strip() == "data" for item in settings)
     if slow and named and isinstance(data := values["data"], str):
-        from .preflight import check_data
+        from ..preflight import check_data
 
         check_data(Path(data))
     return Given(path, values)

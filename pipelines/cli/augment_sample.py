@@ -10,8 +10,8 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .cli_common import AsJson, Device, Quiet, bar, echo_json, finish
-from .cli_data import audit_app
+from .data import audit_app
+from .options import AsJson, Device, Quiet, bar, echo_json, finish
 
 
 def register(augment_app: typer.Typer) -> None:
@@ -33,12 +33,12 @@ def augment_sample(
     quiet: Quiet = False,
 ) -> None:
     """Sample scans from saved generators under the run's own filter and audit; refused without these."""
-    from .preflight import check_model
+    from ..preflight import check_model
 
     if layout not in ("nnunet", "msd", "bids"):
         raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
     check_model(model)
-    from . import augment_sample as pipeline
+    from .. import augment_sample as pipeline
 
     finish(
         pipeline.run(

@@ -1,0 +1,1 @@
+"""The commands: arguments in, one pipeline called, a line out."""
