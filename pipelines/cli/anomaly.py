@@ -158,14 +158,14 @@ def bench_anomaly(
     numbers = listed(seeds or ("0" if quick else "0,1,2"))
     if not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
-    from ..bench_cohorts import COHORTS, SIMULATED
+    from ..bench.cohorts import COHORTS, SIMULATED
 
     # A simulated cohort that is not there is made; unknown ones are refused by name.
     if set(chosen) & (set(COHORTS) - {SIMULATED}):
         from ..preflight import check_folder
 
         check_folder(data, "a folder per cohort")
-    from .. import bench_anomaly as pipeline
+    from ..bench import anomaly as pipeline
 
     finish(
         pipeline.run(
@@ -190,6 +190,6 @@ def bench_calibration(
     quiet: Quiet = False,
 ) -> None:
     """Count how often healthy subjects of simulated cohorts get a finding, and write calibration.md and .json."""
-    from .. import bench_calibration as pipeline
+    from ..bench import calibration as pipeline
 
     finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))

@@ -19,7 +19,7 @@ from medgen.report.figures.dots import dot_panels
 from medgen.report.html import png
 from medgen.system.files import write_bytes, write_json, write_text
 
-from .bench_speed import Speed
+from .speed import Speed
 
 _ALL = "all"
 

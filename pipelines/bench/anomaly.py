@@ -35,10 +35,11 @@ from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json
 
-from . import anomaly, bench_report
-from .anomaly_settings import AnomalyRunConfig
-from .bench_cohorts import COHORTS
-from .bench_speed import Speed, measure_apart
+from .. import anomaly
+from ..anomaly_settings import AnomalyRunConfig
+from . import report as bench_report
+from .cohorts import COHORTS
+from .speed import Speed, measure_apart
 
 LESION = "lesion"
 # Where the data folder has no simulated cohort one is made: subjects and voxel size in mm, for --quick and without.

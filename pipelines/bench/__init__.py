@@ -1,0 +1,1 @@
+"""Benchmarks: medgen beside its peers, with intervals."""
