@@ -12,8 +12,9 @@ from medgen.errors import ConfigError
 from medgen.runs.folder import RunSummary
 from medgen.runs.progress import bars
 
-from . import anomaly, augment
-from .anomaly_settings import AnomalyRunConfig
+from . import augment
+from .anomaly import run as anomaly
+from .anomaly.config import AnomalyRunConfig
 
 SUBJECTS = 40
 SPACING_MM = 4.0

@@ -35,8 +35,8 @@ from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json
 
-from .. import anomaly
-from ..anomaly_settings import AnomalyRunConfig
+from ..anomaly import run as anomaly
+from ..anomaly.config import AnomalyRunConfig
 from . import report as bench_report
 from .cohorts import COHORTS
 from .speed import Speed, measure_apart

@@ -45,15 +45,15 @@ def anomaly_run(
 ) -> None:
     """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
     told = given("anomaly", config, overrides, device, seed, workers)
-    from ..anomaly_settings import AnomalyRunConfig, refuse
+    from ..anomaly.config import AnomalyRunConfig, refuse
 
     settings = told.parse(AnomalyRunConfig)
     refuse(settings, resume=resume, overwrite=overwrite)
     if dry_run:
-        from ..anomaly_plan import plan as planned
+        from ..anomaly.plan import plan as planned
 
         plan(planned(settings, resume=resume, overwrite=overwrite))
-    from .. import anomaly as pipeline
+    from ..anomaly import run as pipeline
 
     finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
 
@@ -79,7 +79,7 @@ def anomaly_score(
     check_scans(scans)
     check_model(model)
     check_new(out, scans, overwrite=overwrite)
-    from .. import anomaly_score as pipeline
+    from ..anomaly import score as pipeline
 
     finish(
         pipeline.score(
@@ -125,7 +125,7 @@ def anomaly_evaluate(
         check_folder(folder)
     if out is not None:
         check_new(out, (predictions, truth, *(against or ())), overwrite=overwrite)
-    from .. import anomaly_evaluate as pipeline
+    from ..anomaly import evaluate as pipeline
 
     settings = pipeline.EvaluateConfig(
         predictions=predictions,

@@ -12,7 +12,7 @@ from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.leverage import leverage
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 from medgen.config import load_config
-from medgen.pipelines.anomaly_settings import AnomalyRunConfig
+from medgen.pipelines.anomaly.config import AnomalyRunConfig
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny" / "anomaly.yaml"
 NOTHING = np.zeros((1, 1, 1), dtype=bool)

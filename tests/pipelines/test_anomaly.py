@@ -261,7 +261,7 @@ def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
     def untrained(*_, **__):
         raise AssertionError("a model was trained")
 
-    monkeypatch.setattr("medgen.pipelines.anomaly_training.fit", untrained)
+    monkeypatch.setattr("medgen.pipelines.anomaly.training.fit", untrained)
     code, _, _ = medgen(monkeypatch, capsys, *command, f"exclude=[{case}]")
     assert code == 0
     table = rows(out / "calibration.csv")
@@ -288,7 +288,7 @@ def test_registrations_are_not_repeated_after_an_interruption(cohort, tmp_path, 
         raise TrainingError("stopped here")
 
     monkeypatch.setattr("medgen.transforms.kept_registrations.register_affine", counted)
-    monkeypatch.setattr("medgen.pipelines.anomaly_training.fit", interrupted)
+    monkeypatch.setattr("medgen.pipelines.anomaly.training.fit", interrupted)
     for attempt in ((), ("--resume",)):
         _, _, error = medgen(monkeypatch, capsys, *command, "-q", *attempt)
         assert "stopped here" in error

@@ -11,9 +11,10 @@ from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.models.catalogue import available, family_class
 from medgen.models.family_names import families
+from medgen.pipelines import augment_value, train
+from medgen.pipelines.anomaly import run as anomaly
+from medgen.pipelines.anomaly.config import AnomalyRunConfig
 from medgen.runs.folder import open_run
-from pipelines import anomaly, augment_value, train
-from pipelines.anomaly_settings import AnomalyRunConfig
 from pipelines.augment_value import ValueRunConfig
 from pipelines.train_settings import TrainRunConfig
 

@@ -226,8 +226,8 @@ def test_a_training_on_an_imported_cohort_holds_nothing_of_the_patients(
 def anomaly(imported, tmp_path_factory) -> Path:
     """An anomaly run on the imported cohort, as small as it gets."""
     from medgen.config import load_config
-    from medgen.pipelines.anomaly import run
-    from medgen.pipelines.anomaly_settings import AnomalyRunConfig
+    from medgen.pipelines.anomaly.config import AnomalyRunConfig
+    from medgen.pipelines.anomaly.run import run
 
     out = tmp_path_factory.mktemp("anomaly") / "run"
     settings = [f"data={imported['dicom']}", f"out={out}", "training.steps=2", "evaluation.per_scan=1"]
@@ -262,7 +262,7 @@ def neutral(sources, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["dicom", "nifti"])
 def test_a_run_on_the_source_itself_holds_nothing_of_its_headers(name, neutral, anomaly, tmp_path, capfd):
     from medgen.config import load_config
-    from medgen.pipelines.anomaly import score
+    from medgen.pipelines.anomaly.run import score
     from medgen.pipelines.train import TrainRunConfig, run
 
     config = load_config(TrainRunConfig, TINY / "train_vae.yaml", [f"data={neutral[name]}", f"out={tmp_path / 'run'}"])
@@ -277,7 +277,7 @@ def test_a_run_on_the_source_itself_holds_nothing_of_its_headers(name, neutral, 
 def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patients(
     anomaly, imported, sources, tmp_path, capfd, monkeypatch
 ):
-    from medgen.pipelines.anomaly import score
+    from medgen.pipelines.anomaly.run import score
 
     monkeypatch.chdir(sources["dicom"] / "Mueller-Kanari_0_19510203")
     scans = sorted((imported["dicom"] / "images").iterdir())[:1]
@@ -315,8 +315,8 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.anomaly.artifact import from_artifact
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
-    from medgen.pipelines.anomaly import score
-    from medgen.pipelines.anomaly_report import score_report
+    from medgen.pipelines.anomaly.report import score_report
+    from medgen.pipelines.anomaly.run import score
 
     # Without a model it ends early, and has said it before.
     for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):
@@ -333,7 +333,8 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
 def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd, monkeypatch):
     from medgen.config import load_config
     from medgen.errors import MedgenError
-    from medgen.pipelines import anomaly, augment, augment_value, train
+    from medgen.pipelines import augment, augment_value, train
+    from medgen.pipelines.anomaly import run as anomaly
 
     def full(*_, **__):
         raise MedgenError("the disk is full")

@@ -23,10 +23,10 @@ from medgen.runs.outputs import sha256_of, write_inputs
 from medgen.runs.progress import bars
 from medgen.training.trainer import device_of
 
-from . import names
-from .anomaly_outputs import ScanFiles, unique_names, write_calibration
-from .anomaly_report import Scored, score_report
-from .preflight import check_new, check_scans
+from .. import names
+from ..preflight import check_new, check_scans
+from .outputs import ScanFiles, unique_names, write_calibration
+from .report import Scored, score_report
 
 
 class ScoreConfig(Config):

@@ -35,14 +35,14 @@ from medgen.seeds import derive
 from medgen.system.files import write_csv
 from medgen.training.cost import check_memory
 
-from . import names
-from .anomaly_cohort import check_implants, split
-from .anomaly_outputs import write_calibration
-from .anomaly_report import Checks, run_report
-from .anomaly_settings import AnomalyRunConfig, refuse
-from .anomaly_test_scans import evaluate
-from .anomaly_training import trained, training_digest
-from .labelled import check_labelled
+from .. import names
+from ..labelled import check_labelled
+from .cohort import check_implants, split
+from .config import AnomalyRunConfig, refuse
+from .outputs import write_calibration
+from .report import Checks, run_report
+from .test_scans import evaluate
+from .training import trained, training_digest
 
 
 def run(

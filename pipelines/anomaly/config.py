@@ -17,7 +17,7 @@ from medgen.models.family_names import check_family
 from medgen.runs.folder import RunConfig
 from medgen.training.config import TrainingConfig
 
-from .preflight import preflight
+from ..preflight import preflight
 
 # The grid follows from the scans; a wrong model setting is refused before any is read.
 _ANY_SHAPE = (32, 32, 32)

@@ -7,7 +7,7 @@ from medgen.errors import ConfigError
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 
-from .anomaly_settings import AnomalyRunConfig
+from .config import AnomalyRunConfig
 
 
 def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:

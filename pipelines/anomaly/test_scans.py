@@ -16,12 +16,12 @@ from medgen.runs.folder import RunFolder
 from medgen.runs.progress import Tick
 from medgen.volume import Volume
 
-from .anomaly_evaluate import BOOTSTRAP, SEED
-from .anomaly_outputs import ScanFiles
-from .anomaly_report import Example
+from .evaluate import BOOTSTRAP, SEED
+from .outputs import ScanFiles
+from .report import Example
 
 if TYPE_CHECKING:
-    from .anomaly_settings import AnomalyRunConfig
+    from .config import AnomalyRunConfig
 
 
 def evaluate(

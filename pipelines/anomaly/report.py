@@ -34,10 +34,10 @@ from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
 from medgen.report.html import Report, fmt, without_marks
 from medgen.volume import Volume
 
-from . import names
+from .. import names
 
 if TYPE_CHECKING:
-    from .anomaly_settings import AnomalyRunConfig
+    from .config import AnomalyRunConfig
 
 LIMITS_TEXT = """
 - The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,

@@ -17,7 +17,7 @@ from medgen.system.files import read_json, sha256_json, write_json
 from medgen.training.trainer import device_of, fit
 
 if TYPE_CHECKING:
-    from .anomaly_settings import AnomalyRunConfig
+    from .config import AnomalyRunConfig
 
 Histories = dict[str, list[dict[str, float]]]
 LOSSES = "training.json"

@@ -25,7 +25,7 @@ from medgen.runs.progress import bars
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
-from .preflight import check_new
+from ..preflight import check_new
 
 _TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
 # Of the resampling; a run's own metrics of its heatmaps take the same two.

@@ -12,9 +12,9 @@ from medgen.runs import tracking
 from medgen.runs.folder import check_cohort
 from medgen.training.cost import describe_memory, describe_training, training_cost
 
-from .anomaly_cohort import check_implants, split
-from .anomaly_settings import AnomalyRunConfig, refuse
-from .labelled import check_labelled
+from ..labelled import check_labelled
+from .cohort import check_implants, split
+from .config import AnomalyRunConfig, refuse
 
 
 def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:

@@ -1,0 +1,1 @@
+"""The anomaly runs: train and calibrate, score, evaluate."""
