@@ -12,9 +12,9 @@ from medgen.errors import ConfigError
 from medgen.runs.folder import RunSummary
 from medgen.runs.progress import bars
 
-from . import augment
 from .anomaly import run as anomaly
 from .anomaly.config import AnomalyRunConfig
+from .augment import run as augment
 
 SUBJECTS = 40
 SPACING_MM = 4.0

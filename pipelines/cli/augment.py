@@ -42,12 +42,12 @@ def augment_run(
 ) -> None:
     """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
     told = given("augment", config, overrides, device, seed, workers, slow=True)
-    from ..augment_settings import AugmentRunConfig
+    from ..augment.config import AugmentRunConfig
     from ..preflight import preflight
 
     settings = told.parse(AugmentRunConfig)
     preflight(settings, resume=resume, overwrite=overwrite)
-    from .. import augment as pipeline
+    from ..augment import run as pipeline
 
     if dry_run:
         plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
@@ -68,12 +68,12 @@ def augment_value(
 ) -> None:
     """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
     told = given("value", config, overrides, device, seed, workers, slow=True)
-    from ..augment_value import ValueRunConfig
+    from ..augment.value import ValueRunConfig
     from ..preflight import preflight
 
     settings = told.parse(ValueRunConfig)
     preflight(settings, resume=resume, overwrite=overwrite)
-    from .. import augment_value as pipeline
+    from ..augment import value as pipeline
 
     if dry_run:
         plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))

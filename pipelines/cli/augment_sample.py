@@ -38,7 +38,7 @@ def augment_sample(
     if layout not in ("nnunet", "msd", "bids"):
         raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
     check_model(model)
-    from .. import augment_sample as pipeline
+    from ..augment import sample as pipeline
 
     finish(
         pipeline.run(

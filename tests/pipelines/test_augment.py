@@ -20,7 +20,7 @@ from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError
-from medgen.pipelines import augment
+from medgen.pipelines.augment import run as augment
 from medgen.synthesis import load_backend
 from medgen.system.files import sha256_file
 from tests.intervals import check as check_intervals
@@ -248,7 +248,7 @@ def test_what_is_said_is_what_metrics_hold_and_goes_with_the_scans(finished: tup
 def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
     finished: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
-    from medgen.pipelines import augment_sample
+    from medgen.pipelines.augment import sample as augment_sample
     from medgen.synthesis.export.nnunet import write_nnunet
 
     run = tmp_path / "run"

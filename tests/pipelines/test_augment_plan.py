@@ -6,8 +6,8 @@ import pytest
 
 from medgen.config import parse_config
 from medgen.errors import ConfigError, ResourceError
-from medgen.pipelines import augment_plan
-from medgen.pipelines.augment_settings import AugmentRunConfig
+from medgen.pipelines.augment import plan as augment_plan
+from medgen.pipelines.augment.config import AugmentRunConfig
 from medgen.synthesis.cohort.label_facts import LabelFacts
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.planning.router import Hardware

@@ -13,7 +13,7 @@ import pytest
 
 from medgen.metrics.halves import Measure
 from medgen.metrics.interval import Interval
-from medgen.pipelines.augment_report import consensus_sentence, verdict_of
+from medgen.pipelines.augment.report import consensus_sentence, verdict_of
 from medgen.report.augment.audit import audit_section, printed_audit
 from medgen.report.augment.fidelity import fidelity_lines
 from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section

@@ -16,7 +16,8 @@ from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
-from medgen.pipelines import augment, augment_value
+from medgen.pipelines.augment import run as augment
+from medgen.pipelines.augment import value as augment_value
 from medgen.synthesis.value.study import _keep
 from medgen.system.files import read_json, write_json
 

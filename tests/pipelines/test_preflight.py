@@ -11,11 +11,12 @@ from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.models.catalogue import available, family_class
 from medgen.models.family_names import families
-from medgen.pipelines import augment_value, train
+from medgen.pipelines import train
 from medgen.pipelines.anomaly import run as anomaly
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
+from medgen.pipelines.augment import value as augment_value
+from medgen.pipelines.augment.value import ValueRunConfig
 from medgen.runs.folder import open_run
-from pipelines.augment_value import ValueRunConfig
 from pipelines.train_settings import TrainRunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"

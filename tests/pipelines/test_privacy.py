@@ -292,7 +292,7 @@ def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patient
 
 def test_an_augment_run_on_an_imported_cohort_holds_nothing_of_the_patients(imported, tmp_path, capfd):
     from medgen.config import load_config
-    from medgen.pipelines.augment import AugmentRunConfig, run
+    from medgen.pipelines.augment.run import AugmentRunConfig, run
 
     settings = [
         f"data={imported['nifti']}",
@@ -333,8 +333,10 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
 def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path, capfd, monkeypatch):
     from medgen.config import load_config
     from medgen.errors import MedgenError
-    from medgen.pipelines import augment, augment_value, train
+    from medgen.pipelines import train
     from medgen.pipelines.anomaly import run as anomaly
+    from medgen.pipelines.augment import run as augment
+    from medgen.pipelines.augment import value as augment_value
 
     def full(*_, **__):
         raise MedgenError("the disk is full")
@@ -360,7 +362,7 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
 
 
 def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
-    from medgen.pipelines.augment_stages import Prepared
+    from medgen.pipelines.augment.prepare import Prepared
     from medgen.preprocessing.dataset import prepare_dataset
     from medgen.preprocessing.recipe import Preprocess
     from medgen.synthesis.cohort.split import Parts

@@ -14,18 +14,18 @@ from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.usefulness import Usefulness
 from medgen.system.files import write_json
 
-from . import names
-from .augment_audit import audit_stage
-from .augment_export import export
-from .augment_fidelity import measure_fidelity, read_feature_file
-from .augment_generate import generate
-from .augment_intake import admit
-from .augment_plan import decide, plan
-from .augment_report import Results, build_report, metrics_of, printed, verdict_of
-from .augment_settings import AugmentRunConfig, GeneratorsConfig
-from .augment_stages import begin
-from .augment_study import judged, study, track_verdict, write_value
-from .preflight import preflight
+from .. import names
+from ..preflight import preflight
+from .audit import audit_stage
+from .config import AugmentRunConfig, GeneratorsConfig
+from .export import export
+from .fidelity import measure_fidelity, read_feature_file
+from .generate import generate
+from .intake import admit
+from .plan import decide, plan
+from .prepare import begin
+from .report import Results, build_report, metrics_of, printed, verdict_of
+from .study import judged, study, track_verdict, write_value
 
 __all__ = ["AugmentRunConfig", "GeneratorsConfig", "plan", "run"]
 

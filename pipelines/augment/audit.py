@@ -15,9 +15,9 @@ from medgen.synthesis.privacy.memorisation import audit_pool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, save_filter
 
-from .augment_generate import Generated, write_rejections
-from .augment_settings import AugmentRunConfig
-from .augment_stages import Prepared, label_names
+from .config import AugmentRunConfig
+from .generate import Generated, write_rejections
+from .prepare import Prepared, label_names
 
 
 def audit_stage(

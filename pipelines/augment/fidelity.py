@@ -23,9 +23,9 @@ from medgen.synthesis.fidelity.feature_file import FeatureTable, read_features
 from medgen.synthesis.fidelity.results import ALL, HELD_OUT, TRAINING, FidelityResults
 from medgen.system.files import write_csv
 
-from .augment_generate import Generated
-from .augment_settings import AugmentRunConfig
-from .augment_stages import Prepared
+from .config import AugmentRunConfig
+from .generate import Generated
+from .prepare import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,8 +31,8 @@ from medgen.synthesis.value.verdict import listed
 from medgen.system.files import write_bytes
 from medgen.volume import Grid, Volume
 
-from . import names
-from .augment_plan import Plan
+from .. import names
+from .plan import Plan
 
 _SHOWN = 4
 LIMITS = f"""{STUDY_LIMITS.rstrip()}

@@ -20,8 +20,8 @@ from medgen.synthesis.cohort.split import Parts, divide
 from medgen.synthesis.sources import Sources
 from medgen.transforms.kept_registrations import Register
 
-from . import names
-from .augment_settings import LabelledRunConfig
+from .. import names
+from .config import LabelledRunConfig
 
 
 @dataclass(frozen=True, eq=False)

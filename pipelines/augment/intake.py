@@ -10,8 +10,8 @@ from medgen.faults import Fault, FaultyDataError
 from medgen.runs.progress import bars
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 
-from .augment_settings import LabelledRunConfig
-from .augment_stages import split
+from .config import LabelledRunConfig
+from .prepare import split
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:

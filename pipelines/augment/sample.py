@@ -24,7 +24,7 @@ from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filt
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 from medgen.system.files import write_csv
 
-from .augment_generate import rejections
+from .generate import rejections
 
 
 def run(

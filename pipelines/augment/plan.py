@@ -27,11 +27,11 @@ from medgen.synthesis.planning.router import Hardware, Routing, check_fits, hard
 from medgen.synthesis.planning.stages import filter_estimate, sampling_estimate
 from medgen.training.cost import describe_memory, minutes
 
-from .augment_intake import admit
-from .augment_settings import AugmentRunConfig
-from .augment_stages import Prepared, split
-from .augment_study import study_estimate
-from .preflight import preflight
+from ..preflight import preflight
+from .config import AugmentRunConfig
+from .intake import admit
+from .prepare import Prepared, split
+from .study import study_estimate
 
 # Labelled scans whose labels are looked at; more would not change what kind of label they are.
 _STUDIED = 24

@@ -10,9 +10,9 @@ from medgen.synthesis.export.cohort import ExportRefused, export_pool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.usefulness import Usefulness
 
-from .augment_generate import Generated
-from .augment_settings import AugmentRunConfig
-from .augment_stages import Prepared, label_names
+from .config import AugmentRunConfig
+from .generate import Generated
+from .prepare import Prepared, label_names
 
 
 def export(

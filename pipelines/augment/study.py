@@ -22,9 +22,9 @@ from medgen.synthesis.value.undecided import Learning
 from medgen.synthesis.value.verdict import judge
 from medgen.system.files import write_csv
 
-from .augment_generate import Generated, generate
-from .augment_settings import AugmentRunConfig, LabelledRunConfig
-from .augment_stages import Prepared
+from .config import AugmentRunConfig, LabelledRunConfig
+from .generate import Generated, generate
+from .prepare import Prepared
 
 _CASES = ("arm", "subjects", "seed", "part", "case", "subject", "label", *METRICS, "synthetic_scans", "seconds")
 _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthetic_scans", "seconds")

@@ -19,8 +19,8 @@ from medgen.synthesis.filtering.pool import Pool, sample_pool
 from medgen.synthesis.sources import Sources, guard_split
 from medgen.system.files import write_csv
 
-from .augment_settings import AugmentRunConfig
-from .augment_stages import Prepared
+from .config import AugmentRunConfig
+from .prepare import Prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,12 +35,12 @@ from medgen.synthesis.value.scans_made_elsewhere import (
 from medgen.synthesis.value.study import Material, Row
 from medgen.training.cost import describe_memory
 
-from . import names
-from .augment_intake import admit
-from .augment_settings import LabelledRunConfig
-from .augment_stages import Prepared, begin, split
-from .augment_study import judged, run_cells, study_estimate, track_verdict, write_value
-from .preflight import preflight
+from .. import names
+from ..preflight import preflight
+from .config import LabelledRunConfig
+from .intake import admit
+from .prepare import Prepared, begin, split
+from .study import judged, run_cells, study_estimate, track_verdict, write_value
 
 
 class ValueRunConfig(LabelledRunConfig):

@@ -1,0 +1,1 @@
+"""The augment runs: generate, filter, audit, measure, export."""
