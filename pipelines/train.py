@@ -28,7 +28,7 @@ from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
 from medgen.volume import Volume
 
-from . import names
+from . import patient_names as names
 from .labelled import check_labelled
 from .preflight import preflight
 from .train_settings import TrainRunConfig

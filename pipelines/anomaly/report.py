@@ -34,7 +34,7 @@ from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
 from medgen.report.html import Report, fmt, without_marks
 from medgen.volume import Volume
 
-from .. import names
+from .. import patient_names as names
 
 if TYPE_CHECKING:
     from .config import AnomalyRunConfig

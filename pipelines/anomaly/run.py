@@ -35,7 +35,7 @@ from medgen.seeds import derive
 from medgen.system.files import write_csv
 from medgen.training.cost import check_memory
 
-from .. import names
+from .. import patient_names as names
 from ..labelled import check_labelled
 from .cohort import check_implants, split
 from .config import AnomalyRunConfig, refuse

@@ -23,7 +23,7 @@ from medgen.runs.outputs import sha256_of, write_inputs
 from medgen.runs.progress import bars
 from medgen.training.trainer import device_of
 
-from .. import names
+from .. import patient_names as names
 from ..preflight import check_new, check_scans
 from .outputs import ScanFiles, unique_names, write_calibration
 from .report import Scored, score_report

@@ -20,7 +20,7 @@ from medgen.synthesis.cohort.split import Parts, divide
 from medgen.synthesis.sources import Sources
 from medgen.transforms.kept_registrations import Register
 
-from .. import names
+from .. import patient_names as names
 from .config import LabelledRunConfig
 
 

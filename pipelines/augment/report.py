@@ -31,7 +31,7 @@ from medgen.synthesis.value.verdict import listed
 from medgen.system.files import write_bytes
 from medgen.volume import Grid, Volume
 
-from .. import names
+from .. import patient_names as names
 from .plan import Plan
 
 _SHOWN = 4

@@ -14,7 +14,7 @@ from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.usefulness import Usefulness
 from medgen.system.files import write_json
 
-from .. import names
+from .. import patient_names as names
 from ..preflight import preflight
 from .audit import audit_stage
 from .config import AugmentRunConfig, GeneratorsConfig

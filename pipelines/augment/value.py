@@ -35,7 +35,7 @@ from medgen.synthesis.value.scans_made_elsewhere import (
 from medgen.synthesis.value.study import Material, Row
 from medgen.training.cost import describe_memory
 
-from .. import names
+from .. import patient_names as names
 from ..preflight import preflight
 from .config import LabelledRunConfig
 from .intake import admit

@@ -139,7 +139,7 @@ def data_import(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written, then stop.")] = False,
 ) -> None:
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
-    from .. import importing
+    from .. import import_cohort as importing
 
     settings = _cohort(
         layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks

@@ -21,7 +21,8 @@ from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.pseudonyms import plain_attributes
 from medgen.data.simulation import simulate
 from medgen.errors import DataError
-from medgen.pipelines import importing, names
+from medgen.pipelines import import_cohort as importing
+from medgen.pipelines import patient_names as names
 from medgen.system import files
 from medgen.volume import Grid, Volume
 
