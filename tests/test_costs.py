@@ -10,7 +10,7 @@ import torch
 from medgen.models.catalogue import build, parse_settings
 from medgen.segmentation.cost import segmenter_cost
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.training.cost import _Kept, parameters_of, stand_in, training_cost
+from medgen.training.cost import KeptForBackward, parameters_of, stand_in, training_cost
 from medgen.training.trainer import TrainingConfig
 
 TINY = {"family": "vae", "widths": (16, 32), "latent": 8, "narrow": 4}
@@ -38,7 +38,7 @@ def test_costs_scale_with_steps_batch_and_volume():
 def test_memory_is_what_autograd_keeps():
     weight = torch.randn(8, 4, requires_grad=True)
     x = torch.randn(1000, 4)
-    counter = _Kept([weight])
+    counter = KeptForBackward([weight])
     with torch.autograd.graph.saved_tensors_hooks(counter, lambda tensor: tensor):
         y = x @ weight.T
         (torch.tanh(y).sum() + y.square().sum()).backward()

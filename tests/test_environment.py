@@ -38,5 +38,6 @@ def test_doctor_names_every_fact(tmp_path, monkeypatch):
 
 def test_importing_tracking_and_audit_is_light():
     heavy = "('torch', 'mlflow', 'monai', 'matplotlib')"
-    code = f"import sys, medgen.audit.verify, medgen.runs.environment; print([name for name in {heavy} if name in sys.modules])"
+    modules = "medgen.audit.verify, medgen.runs.environment"
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

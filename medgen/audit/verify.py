@@ -67,10 +67,11 @@ def trace(target: str | Path) -> dict[str, Any]:
         target: The run's folder or a file of it.
 
     Returns:
-        ``run_id``, ``config_sha256`` (:func:`medgen.runs.tracking.config_digest`), ``manifest_digest``, ``inputs`` (case →
-        part → SHA-256; no path), ``model`` (of a run that used one: its hash, run and cases), ``seed``, ``commit``,
-        ``dirty``, ``versions``, ``weights`` (file → SHA-256). For a file also ``file``, ``sha256``, ``state``
-        (``as recorded``, ``altered`` or ``unlisted``) and, where its name is that of a case, ``scan``: the case.
+        ``run_id``, ``config_sha256`` (:func:`medgen.runs.tracking.config_digest`), ``manifest_digest``, ``inputs``
+        (case → part → SHA-256; no path), ``model`` (of a run that used one: its hash, run and cases), ``seed``,
+        ``commit``, ``dirty``, ``versions``, ``weights`` (file → SHA-256). For a file also ``file``, ``sha256``,
+        ``state`` (``as recorded``, ``altered`` or ``unlisted``) and, where its name is that of a case, ``scan``: the
+        case.
 
     Raises:
         AuditError: If there is no record above the target, or the record itself was altered.

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from medgen import models as families
 from medgen.config import parse_config
 from medgen.errors import ConfigError
+from medgen.models import families
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.seeds import derive
 

@@ -9,19 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).parent / "models"
+_FOLDER = Path(__file__).parent / "families"
 # A family's class says ``family: ClassVar[str] = "<name of its file>"``.
 _DECLARED = re.compile(r"""^    family: ClassVar\[str\] = ["'](\w+)["']""", re.MULTILINE)
 
 
 def families() -> list[str]:
-    """Names of all families, sorted: the files in ``medgen/models`` whose class declares their own name.
+    """Names of all families, sorted: the files in ``medgen/models/families`` whose class declares their own name.
 
     >>> "vae" in families()
     True
     """
     # Once the package is imported it says itself where its modules lie: a family of one's own may lie elsewhere.
-    folders = getattr(sys.modules.get("medgen.models"), "__path__", [str(_FOLDER)])
+    folders = getattr(sys.modules.get("medgen.models.families"), "__path__", [str(_FOLDER)])
     files = [path for folder in folders for path in Path(folder).glob("*.py")]
     return sorted(path.stem for path in files if path.stem in _DECLARED.findall(path.read_text("utf-8")))
 

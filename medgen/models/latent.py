@@ -173,8 +173,8 @@ class LatentModel(GenerativeModel, ABC):
         """Lower bound on log p(x) in nats per scan, (b,): the importance-weighted bound with ``samples`` draws.
 
         Its expectation is below the exact log-likelihood of the decoder without noise, and closer with more samples
-        (:func:`medgen.models.losses.iwae_bound`). With ``mask`` (b, 1, i, j, k) only the voxels inside count as observed;
-        the code is still inferred from the whole scan, which keeps it a bound.
+        (:func:`medgen.models.losses.iwae_bound`). With ``mask`` (b, 1, i, j, k) only the voxels inside count as
+        observed; the code is still inferred from the whole scan, which keeps it a bound.
         """
         mean, logvar = self.encode(x)
         log_p_x, log_p_z, log_q = self._importance(x, mask, mean, logvar, samples, generator)

@@ -185,7 +185,8 @@ def prepare_dataset(
         template: Cohort template, needed when the recipe registers to one.
         workers: Threads; reading and resampling release the interpreter lock.
         progress: Called with (cases done, cases in all) after each case.
-        register: What registers to the template; :class:`medgen.transforms.kept_registrations.KeptRegistrations` remembers.
+        register: What registers to the template; :class:`medgen.transforms.kept_registrations.KeptRegistrations`
+            remembers.
 
     Returns:
         The data set in the manifest's order, and the failures. Labels are present if every prepared case has a mask.

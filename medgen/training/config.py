@@ -26,7 +26,8 @@ class TrainingConfig(Config):
         clip: Largest gradient norm per phase; 0 is off.
         ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
             as min(ema, (1 + t) / (10 + t)).
-        precision: ``auto`` is bfloat16 autocast where the device computes it natively, see :mod:`medgen.training.precision`.
+        precision: ``auto`` is bfloat16 autocast where the device computes it natively, see
+            :mod:`medgen.training.precision`.
         compile: Compile the networks; pays on long GPU runs only (40 s and more to start).
         log_every: Steps between two records of the loss.
         validate_every: Steps between two looks at the validation cases; 0 is never.

@@ -92,8 +92,8 @@ def register_affine(
 
     1. A grid of starts (centres of mass, of the field of view and below the head's top, shifted and rotated) is
        ranked by normalised mutual information at 8 mm.
-    2. The best three are improved as rigid and then as similarity transforms (:meth:`medgen.transforms.affine_matching.Pair.improve`);
-       the one with the most information goes on.
+    2. The best three are improved as rigid and then as similarity transforms
+       (:meth:`medgen.transforms.affine_matching.Pair.improve`); the one with the most information goes on.
     3. Affine at 8 mm, then at 4 mm; there also without the margin, if that fits the organ clearly better.
 
     Oblique and sheared grids are no special case: both images are first resampled to axis-aligned grids in RAS+ mm.

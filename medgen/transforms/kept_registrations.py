@@ -18,7 +18,7 @@ from medgen.volume import Volume
 
 
 class Register(Protocol):
-    """What registers a scan to a template: :func:`medgen.transforms.affine_registration.register_affine` or one that remembers."""
+    """What registers a scan to a template: :func:`register_affine`, or one that remembers."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class Register(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class KeptRegistrations:
-    """Registers like :func:`medgen.transforms.affine_registration.register_affine` and keeps every result as a small file.
+    """Registers like :func:`register_affine` and keeps every result as a small file.
 
     A result is used again for the same voxels, grids and start by the same version of medgen, to the last bit. A file
     that is damaged is made anew. Threads may share one.

@@ -53,9 +53,9 @@ def table(found: Sequence[tuple[float, Rate]], cohorts: int, seed: int) -> str:
         "# Realised false-positive rates of the calibration, simulated",
         "",
         f"`medgen bench calibration OUT --cohorts {cohorts} --seed {seed}`: {cohorts} cohorts for each line, one new "
-        "healthy subject each; see `medgen/anomaly/evaluation/simulated_rates.py` for what is simulated. models: standard "
-        "deviation of what each fold's model adds to a map, where subjects vary by 1. attainable: the largest rate at "
-        "most the target that p-values in steps of 1/(n + 1) can have. Brackets: exact 95 % intervals.",
+        "healthy subject each; see `medgen/anomaly/evaluation/simulated_rates.py` for what is simulated. models: "
+        "standard deviation of what each fold's model adds to a map, where subjects vary by 1. attainable: the largest "
+        "rate at most the target that p-values in steps of 1/(n + 1) can have. Brackets: exact 95 % intervals.",
         "",
         "| models | subjects | target | attainable | findings (max) | scan score (top) |",
         "|---|---|---|---|---|---|",

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import torch
 
-from medgen import models
+from medgen.models import families
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import (
     Denoises,
@@ -24,7 +24,7 @@ from medgen.models.base import (
     PaintsLabels,
     Reconstructs,
 )
-from medgen.models.catalogue import available, build, family_class
+from medgen.models.catalogue import available, build, family_class, parse_settings
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.training.precision import bf16_works
@@ -101,7 +101,7 @@ def test_every_family_offers_something(model):
 
 
 def test_settings_travel_as_plain_data(model):
-    again = models.parse_settings(model.settings.model_dump(mode="json"))
+    again = parse_settings(model.settings.model_dump(mode="json"))
     assert again == model.settings
     assert again.family == type(model).family
 
@@ -362,10 +362,10 @@ CONFIG = """
 def scratch(tmp_path, monkeypatch):
     (tmp_path / "scratch.py").write_text(textwrap.dedent(SCRATCH))
     (tmp_path / "scratch.yaml").write_text(textwrap.dedent(CONFIG))
-    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
     yield tmp_path
-    sys.modules.pop("medgen.models.scratch", None)
-    vars(models).pop("scratch", None)
+    sys.modules.pop("medgen.models.families.scratch", None)
+    vars(families).pop("scratch", None)
 
 
 def test_a_new_file_and_a_yaml_are_a_family(scratch):

@@ -256,8 +256,8 @@ def leave_out(runs: Runs) -> list[LeftOut]:
     """Compare the self-supervised score with and without each group of corruptions, on implants like them.
 
     Args:
-        runs: All seeds, with the rows of :func:`medgen.anomaly.comparison.leave_one_type_out.maps`. Groups whose implants were not tested
-            are passed over.
+        runs: All seeds, with the rows of :func:`medgen.anomaly.comparison.leave_one_type_out.maps`. Groups whose
+            implants were not tested are passed over.
     """
     result = []
     for group, alike in GROUPS.items():

@@ -53,7 +53,8 @@ def thinned(pairs: Sequence[Pair], limit: int, seed: int, *keys: str) -> list[Pa
 def velocities(setting: Setting, pairs: Sequence[Pair], config: RegistrationConfig | None = None) -> Tensor:
     """Control points (pairs, 3, p, q, r) of the velocities of each (moving, fixed) pair, on the CPU.
 
-    Those in ``setting.memo`` are not computed again; see :func:`medgen.transforms.velocity_registration.register` for the method.
+    Those in ``setting.memo`` are not computed again; see :func:`medgen.transforms.velocity_registration.register` for
+    the method.
     """
     config = config or RegistrationConfig()
     names = (*setting.real.ids, *(() if setting.unlabelled is None else setting.unlabelled.ids))

@@ -4,8 +4,8 @@ Clinics have many more scans than masks. A generator that knows only the masks k
 use these scans knows all of them. Members differ by initial weights, order and augmentation (deep ensembles:
 Lakshminarayanan et al., NeurIPS 2017); the mean of their probabilities is better than any one of them, and where they
 differ is where it is likely wrong. What all of them see wrongly they do not show: their bias is measured on labelled
-scans first (:mod:`medgen.synthesis.cohort.label_bias`), and where a label is biased no scan gets labels. Further rounds train
-members on the labels of the round before, as in self-training with noisy students (Xie et al., CVPR 2020).
+scans first (:mod:`medgen.synthesis.cohort.label_bias`), and where a label is biased no scan gets labels. Further rounds
+train members on the labels of the round before, as in self-training with noisy students (Xie et al., CVPR 2020).
 Registration of the labelled scans (multi-atlas fusion) was tried as a member and lost: see docs/benchmarks/augment.md.
 """
 

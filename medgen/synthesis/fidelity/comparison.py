@@ -45,8 +45,8 @@ class FidelityConfig(Config):
 
     Attributes:
         enabled: False leaves the comparison out of a run.
-        features: File with a vector per scan (:func:`medgen.synthesis.fidelity.feature_file.read_features`) instead of the features
-            of the filter's auditors.
+        features: File with a vector per scan (:func:`medgen.synthesis.fidelity.feature_file.read_features`) instead of
+            the features of the filter's auditors.
         fewest: Accepted scans that a backend must have to be measured.
         splits: Splits of the real scans by subject.
         k: Neighbours of density and coverage; fewer where there are fewer than 8 k real scans.

@@ -51,8 +51,8 @@ class FilterConfig(Config):
             mean; all real scans are within the bound.
         copy_false_alarms: Share of other people's scans that may be taken for copies, see
             :func:`medgen.synthesis.filtering.copies.calibrate`.
-        planted: Training scans that are copied, each in every way of :data:`medgen.synthesis.filtering.planted_copies.KINDS`, to see how
-            alike a copy is at its least.
+        planted: Training scans that are copied, each in every way of
+            :data:`medgen.synthesis.filtering.planted_copies.KINDS`, to see how alike a copy is at its least.
         looks_percentile: Percentile of the real scans' feature distance to the nearest other subject, which a synthetic
             scan's distance to the nearest real scan may reach; 100 is the largest.
         identity: How far a deformed scan must be from the scans of its parent's subject, as a share of how far two

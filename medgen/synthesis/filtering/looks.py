@@ -18,7 +18,8 @@ class Looks:
     """Features of real scans, and how far a real scan may be from all others.
 
     Attributes:
-        segmenters: Whose channel statistics are the features, see :meth:`medgen.segmentation.segmenter.Segmenter.features`.
+        segmenters: Whose channel statistics are the features, see
+            :meth:`medgen.segmentation.segmenter.Segmenter.features`.
         mean: Of each feature over the real scans, (d,).
         spread: Standard deviation of each, (d,).
         features: Standardised, (n, d).

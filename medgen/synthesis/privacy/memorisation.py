@@ -1,7 +1,7 @@
 """Has a generator memorised its patients? The audit of accepted scans, with controls that must work first.
 
-Copies are looked for by likeness (:class:`medgen.synthesis.filtering.copies.Gallery`, the filter's own check), and what the
-scans give away as a whole by nearest-neighbour ratios (Meehan et al., "A non-parametric test to detect data-copying
+Copies are looked for by likeness (:class:`medgen.synthesis.filtering.copies.Gallery`, the filter's own check), and what
+the scans give away as a whole by nearest-neighbour ratios (Meehan et al., "A non-parametric test to detect data-copying
 in generative models", AISTATS 2020; Carlini et al., "Extracting training data from diffusion models", 2023) and by a
 membership-inference attack (Chen et al., "GAN-Leaks", CCS 2020). Held-out scans are used as images only.
 """

@@ -20,8 +20,8 @@ SOURCE = (
 )
 NEEDS_UNLABELLED = True
 
-# As many members of the same size as in medgen.synthesis.cohort.consensus: what generators gain over this arm is not the
-# labels'.
+# As many members of the same size as in medgen.synthesis.cohort.consensus: what generators gain over this arm is not
+# the labels'.
 _TEACHERS, _RESIDUAL_UNITS, _THRESHOLD = 5, 2, 0.75
 
 

@@ -37,8 +37,8 @@ class LesionConfig(BackendConfig):
     """Settings of the lesion backend.
 
     Attributes:
-        lesion_labels: Labels that are focal disease; null guesses them (:mod:`medgen.synthesis.cohort.label_facts`), and
-            takes all if none looks focal.
+        lesion_labels: Labels that are focal disease; null guesses them (:mod:`medgen.synthesis.cohort.label_facts`),
+            and takes all if none looks focal.
         smallest: Voxels below which a connected component is no lesion.
         context: Voxels around a lesion that its crop shows.
         largest_crop: Longest side of the crop in voxels; larger lesions are not learnt from.
