@@ -217,6 +217,7 @@ def _check(
 def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict[str, Any]:
     """Entries of ``metrics.json`` beside the summary of the evaluation."""
     return {
+        "preprocess": detector.preprocess.model_dump(mode="json"),
         "threshold": detector.calibration.threshold,
         "calibration_subjects": len(detector.calibration.maxima),
         "models": [

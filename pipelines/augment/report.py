@@ -100,6 +100,7 @@ def metrics_of(results: Results) -> dict[str, Any]:
     return {
         "verdict": word,
         "sentence": sentence,
+        "grid": {"shape": list(results.grid.shape), "spacing": list(results.grid.spacing)},
         "generators": generators,
         "plan": results.plan.record(),
         "filter": {

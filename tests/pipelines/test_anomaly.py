@@ -214,6 +214,9 @@ def test_every_interval_holds_its_estimate(finished):
 
 def test_every_number_of_the_report_is_in_a_file_of_the_run(finished, tmp_path):
     assert unknown(finished) == []
+    # The grid that was chosen is told where the configuration leaves it open.
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["preprocess"]["shape"] == [20, 24, 20]
     # And the other way round: a number that no file holds is found.
     copied = shutil.copytree(finished, tmp_path / "run")
     page = (copied / "report.html").read_text(encoding="utf-8")
