@@ -43,7 +43,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old" * 1000)
     code = (
-        "import sys\nfrom medgen import files\nprint('go', flush=True)\n"
+        "import sys\nfrom medgen.system import files\nprint('go', flush=True)\n"
         "for number in range(10**6): files.write_bytes(sys.argv[1], bytes([number % 256]) * 3000000)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)

@@ -196,7 +196,7 @@ def test_status_of_run_and_stage_follow_the_exception(tmp_path, monkeypatch, err
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from medgen import tracking
+from medgen.runs import tracking
 with tracking.start("slow", Path(sys.argv[1]), config={}, seed=0) as run, run.stage("train") as stage:
     stage.log_metrics({"loss": 1.0})
     print("ready", flush=True)

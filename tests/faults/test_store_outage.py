@@ -226,7 +226,7 @@ def test_a_sender_that_is_still_waiting_and_a_sync_make_no_second_run(server, tm
 RACE = """
 import os, sys
 from pathlib import Path
-from medgen import mlflow_store, tracking
+from medgen.runs import mlflow_store, tracking
 root = Path(sys.argv[1])
 mlflow_store.import_mlflow("sqlite:///x")
 ready, go = os.pipe()
@@ -268,7 +268,7 @@ def test_eight_processes_on_a_fresh_database_leave_eight_runs(tmp_path, monkeypa
 DIES = """
 import os, sys
 from pathlib import Path
-from medgen import tracking
+from medgen.runs import tracking
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 left = [int(sys.argv[2])]
