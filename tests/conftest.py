@@ -18,7 +18,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 # No test reaches another machine, nor does any process that a test starts: see the file.
-_OFFLINE = Path(__file__).parent / "offline"
+_OFFLINE = Path(__file__).parent / "installation" / "offline"
 _NETWORK_LOG = Path(tempfile.mkdtemp(prefix="medgen-tests-")) / "network.log"
 os.environ["MEDGEN_TESTS_NETWORK_LOG"] = str(_NETWORK_LOG)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_OFFLINE), os.environ.get("PYTHONPATH"))))

@@ -8,10 +8,9 @@ import pytest
 
 from medgen import io
 from medgen.data.integrity import check
-
-from . import itk_files
-from .nifti_files import DATA
-from .refusals import assert_refused
+from tests.builders import itk_files
+from tests.builders.nifti_files import DATA
+from tests.builders.refusals import assert_refused
 
 BAD, ODD = itk_files.bad(), itk_files.odd()
 

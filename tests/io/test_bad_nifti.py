@@ -11,10 +11,9 @@ import pytest
 from medgen import io
 from medgen.data.integrity import check
 from medgen.errors import DataError
-
-from . import nifti_files, odd_nifti_files
-from .nifti_files import DATA, NAN, file, nifti
-from .refusals import assert_refused
+from tests.builders import nifti_files, odd_nifti_files
+from tests.builders.nifti_files import DATA, NAN, file, nifti
+from tests.builders.refusals import assert_refused
 
 BAD, ODD = nifti_files.bad(), odd_nifti_files.odd()
 

@@ -8,8 +8,7 @@ from medgen import io
 from medgen.data.integrity import check
 from medgen.faults import FaultyDataError
 from medgen.io.dicom.series import dicom_notes
-
-from .dicom_folders import STEP, other, series, voxels
+from tests.builders.dicom_folders import STEP, other, series, voxels
 
 OBJECTS = {
     "RTSTRUCT": (uid.RTStructureSetStorage, "RTSTRUCT"),

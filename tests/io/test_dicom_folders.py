@@ -14,8 +14,7 @@ from medgen import io
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.io.dicom.series import dicom_notes
-
-from .dicom_folders import BAD, ODD, image, other, put, save, segmentation, series, voxels
+from tests.builders.dicom_folders import BAD, ODD, image, other, put, save, segmentation, series, voxels
 
 
 def written(write, folder, caplog):

@@ -8,8 +8,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from medgen import io
 from medgen.faults import FaultyDataError
-
-from .dicom_folders import compressed, series
+from tests.builders.dicom_folders import compressed, series
 
 SYNTAXES = {
     uid.JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,

@@ -10,8 +10,7 @@ from medgen import io
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
 from medgen.volume import Grid, Volume
-
-from .nifti_files import rotated
+from tests.builders.nifti_files import rotated
 
 OBLIQUE = rotated(10, -20, 30, zooms=(0.9, 1.1, 2.9), origin=(-40.5, 17.25, 3.125)).astype(np.float32).astype(float)
 

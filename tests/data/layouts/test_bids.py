@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from medgen.data.layouts.detect import CohortConfig, load_cohort
+from medgen.faults import FaultyDataError
+from medgen.volume import Grid
+from tests.builders.cohort_folders import SHAPE, labels, scan, taken
+
+MNI = Grid(SHAPE, np.array([[2.0, 0, 0, -10], [0, 2, 0, -10], [0, 0, 2, -10], [0, 0, 0, 1]]))
+
+
+@pytest.fixture
+def derivatives(tmp_path):
+    for subject in ("01", "02"):
+        base = tmp_path / f"sub-{subject}" / "anat"
+        for space, grid in (("", None), ("space-MNI_", MNI)):
+            own = {} if grid is None else {"grid": grid}
+            scan(base / f"sub-{subject}_{space}desc-preproc_T1w.nii.gz", **own)
+            labels(base / f"sub-{subject}_{space}desc-brain_mask.nii.gz", **own)
+            labels(base / f"sub-{subject}_{space}dseg.nii.gz", **own)
+        scan(base / f"sub-{subject}_label-GM_probseg.nii.gz")
+    return tmp_path
+
+
+def test_one_space_of_each_scan(derivatives):
+    manifest = load_cohort(derivatives)
+    assert [case.id for case in manifest] == ["sub-01_desc-preproc_T1w", "sub-02_desc-preproc_T1w"]
+    spaces, maps = manifest.intake.decisions
+    assert spaces.startswith("2 copies of scans in other spaces (MNI) are left out")
+    assert "'cohort.masks=*_dseg.nii.gz'" in maps
+    assert {item.reason: item.count for item in manifest.intake.left_out} == {
+        "copies in space MNI": 2,
+        "images of another kind (probseg)": 2,
+        "label maps that are not used": 8,
+    }
+    glob = spaces.rpartition("cohort.images=")[2].rstrip("'")
+    other = taken(derivatives, images=glob, masks="*_dseg.nii.gz")
+    assert other["sub-01_space-MNI_desc-preproc_T1w"][2] == "sub-01/anat/sub-01_space-MNI_dseg.nii.gz"
+
+
+def test_spaces_without_a_scan_of_its_own(tmp_path):
+    for space in ("A", "B"):
+        scan(tmp_path / f"sub-01/anat/sub-01_space-{space}_T1w.nii.gz")
+    with pytest.raises(FaultyDataError, match="one scan in several spaces"):
+        load_cohort(tmp_path)
+
+
+def test_masks_of_the_same_session_in_derivatives(tmp_path):
+    for session in ("pre", "post"):
+        scan(tmp_path / f"sub-01/ses-{session}/anat/sub-01_ses-{session}_run-1_T1w.nii.gz")
+        labels(tmp_path / f"derivatives/m/sub-01/anat/sub-01_ses-{session}_run-1_T1w_label-lesion_mask.nii.gz")
+    found = taken(tmp_path)
+    assert [mask.rpartition("/")[2] for _, _, mask in found.values()] == [
+        "sub-01_ses-post_run-1_T1w_label-lesion_mask.nii.gz",
+        "sub-01_ses-pre_run-1_T1w_label-lesion_mask.nii.gz",
+    ]
+
+
+def test_channels_of_a_tree(tmp_path):
+    for subject in ("01", "02"):
+        for kind in ("T1w", "FLAIR"):
+            scan(tmp_path / f"sub-{subject}/anat/sub-{subject}_{kind}.nii.gz")
+    (tmp_path / "dataset_description.json").write_text("{}")
+    images = {"T1w": "sub-*/anat/*_T1w.nii.gz", "FLAIR": "sub-*/anat/*_FLAIR.nii.gz"}
+    manifest = load_cohort(tmp_path, CohortConfig(images=images))
+    assert manifest.subjects == ["sub-01", "sub-02"]
+    assert [file.name for file in manifest.cases[1].images] == ["sub-02_T1w.nii.gz", "sub-02_FLAIR.nii.gz"]
