@@ -87,7 +87,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"{path}: expected a YAML mapping of names to values, found {type(data).__name__}")
+        what = "a name that is no text" if isinstance(data, dict) else f"a {type(data).__name__}"
+        raise ConfigError(f"{path}: expected a YAML mapping of names to values, found {what}; write name: value")
     return data
 
 
@@ -142,6 +143,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         node = result
         for name in parents:
             child = node.setdefault(name, {})
+            if isinstance(child, list):
+                raise ConfigError(f"override {item!r}: {name!r} is a list; give the whole of it, as {name}=[...]")
             if not isinstance(child, dict):
                 raise ConfigError(f"override {item!r}: {name!r} is a {type(child).__name__}, not a group of settings")
             node = child
@@ -179,14 +182,21 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
         return f"unknown key {key!r}; {hint}"
+    if item["type"] == "missing" and location[-1].isdigit():
+        return f"{'.'.join(location[:-1])}: expected more values (found {item.get('input')!r})"
     if item["type"] == "missing":
         return f"key {key!r} is required; add it or pass {key}=..."
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error" and isinstance(item.get("input"), Mapping):
         # Of keys that do not go together; the message names them, and all the others would bury it.
         return f"{key}: {message}" if key else message
+    if item["type"] == "path_type":
+        message = "expected a path; write ./ before a name that is a number"
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "expected a group of settings"
     found = repr(item.get("input"))
-    return f"{key or 'configuration'}: {message} (found {found[:80]})"
+    said = "" if f"found {found}" in message else f" (found {found[:80]})"
+    return f"{key or 'configuration'}: {message}{said}"
 
 
 def _kinds(annotation: Any) -> set[Any]:

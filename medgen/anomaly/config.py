@@ -67,18 +67,20 @@ class AnomalyConfig(Config):
             CalibrationError: If the target false-positive rate needs more subjects.
             ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
         """
-        from medgen.anomaly.scores.catalogue import get
+        from medgen.anomaly.scores.catalogue import registered
 
+        voxel = registered("voxel")
         for name in self.fusion.channels:
-            if get(name).level != "voxel":
-                raise ConfigError(f"anomaly.fusion.channels: {name!r} scores whole scans; choose voxel scores")
+            if name not in voxel:
+                what = "scores whole scans" if name in registered("scan") else "is no score"
+                raise ConfigError(f"anomaly.fusion.channels: {name!r} {what}; choose some of {', '.join(voxel)}")
         for name in self.scores:
-            get(name)
-        if self.scan_score not in HEAT_SCORES and get(self.scan_score).level != "scan":
-            raise ConfigError(
-                f"anomaly.scan_score: {self.scan_score!r} scores voxels; choose one of {', '.join(HEAT_SCORES)} "
-                "or a registered scan score"
-            )
+            if name not in registered():
+                raise ConfigError(f"anomaly.scores: {name!r} is no score; choose some of {', '.join(registered())}")
+        whole = (*HEAT_SCORES, *registered("scan"))
+        if self.scan_score not in whole:
+            what = "scores voxels" if self.scan_score in registered("voxel") else "is no score"
+            raise ConfigError(f"anomaly.scan_score: {self.scan_score!r} {what}; choose one of {', '.join(whole)}")
         check_target(self.calibration.target_fpr, n)
         if n < 2 * self.folds:
             raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")

@@ -82,6 +82,8 @@ def trace(target: str | Path) -> dict[str, Any]:
     own = {name: digest for name, digest in record["files"].items() if name.endswith(".safetensors")}
     used = record.get("model") or {}
     result["weights"] = {**own, **used.get("weights", {})}
+    if part and not (out / part).exists() and not any(_below(name, part) for name in record["files"]):
+        raise AuditError(f"{target}: no such file; expected a file of the run in {out}; check the name")
     if part and (out / part).is_file():
         digest = files.sha256_file(out / part)
         expected = record["files"].get(part)

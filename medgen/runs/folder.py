@@ -18,8 +18,8 @@ from pydantic import Field
 from medgen.config import Config, read_yaml
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import CohortConfig, read_table
-from medgen.errors import ConfigError, DataError
-from medgen.runs.outputs import RECORD
+from medgen.errors import ConfigError, DataError, MedgenError
+from medgen.runs.outputs import RECORD, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub
 from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
@@ -27,6 +27,7 @@ from medgen.transforms.kept_registrations import KeptRegistrations
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"
+FAILURES = "failures.csv"
 # There while an earlier run is being removed; a removal that was interrupted is finished first.
 REMOVING = ".medgen-removing"
 
@@ -120,11 +121,13 @@ class RunFolder:
     def write_failures(self, failures: Iterable[tuple[str, str, str]]) -> None:
         """Write ``failures.csv``: (case, stage, reason) of every case that could not be processed; header if none."""
         rows = [{"case": case, "stage": stage, "reason": reason} for case, stage, reason in failures]
-        write_csv(self.out / "failures.csv", rows, ["case", "stage", "reason"])
+        write_csv(self.out / FAILURES, rows, ["case", "stage", "reason"])
 
 
 @contextmanager
-def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> Iterator[RunFolder]:
+def open_run(
+    out: str | Path, config: Config, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+) -> Iterator[RunFolder]:
     """Make or reopen a run folder, hold its lock, write ``config.yaml``; at a good end record the outputs' hashes.
 
     Args:
@@ -132,6 +135,8 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
         config: The configuration as resolved; written to ``config.yaml``.
         resume: Go on with a run of the same configuration (``out``, ``device`` and ``workers`` may differ).
         overwrite: Remove an earlier medgen run first. A folder that is not a medgen run is never removed.
+        resumable: Whether ``resume`` can go on with what an error leaves; if not, or if nothing was made before the
+            error, a new folder is emptied again, so that the corrected command can start at once.
 
     Raises:
         ConfigError: If the folder is in use, holds something else, or holds a run and neither flag is given.
@@ -149,14 +154,17 @@ def open_run(out: str | Path, config: Config, *, resume: bool = False, overwrite
     with _locked(out):
         if (out / REMOVING).exists():
             _remove(out)
-        if foreign_entries(out):
-            _reuse(out, config, resume=resume, overwrite=overwrite)
+        fresh = not foreign_entries(out)
+        strangers = {} if fresh else _reuse(out, config, resume=resume, overwrite=overwrite)
         sweep(out)
         write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
-        yield RunFolder(out)
-        from medgen.runs.outputs import write_outputs_record
-
-        write_outputs_record(out)
+        try:
+            yield RunFolder(out)
+        except MedgenError:
+            if fresh and not (resumable and _worth_keeping(out)):
+                _start_removing(out)
+            raise
+        write_outputs_record(out, strangers=strangers)
         # A finished run needs its checkpoints no more: the artifact holds the weights.
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
@@ -195,18 +203,32 @@ def _is_first_write(entry: Path) -> bool:
     return entry.name.startswith(TEMPORARY) and entry.name.endswith(f"-{CONFIG_FILE}")
 
 
-def _reuse(out: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
+def _worth_keeping(out: Path) -> bool:
+    """Whether a run has made something that ``--resume`` goes on with, or has listed why its scans failed."""
+    failures = out / FAILURES
+    listed = failures.is_file() and failures.read_text(encoding="utf-8").count("\n") > 1
+    return listed or (out / "checkpoints").exists() or (out / "model").exists()
+
+
+def _reuse(out: Path, config: Config, *, resume: bool, overwrite: bool) -> dict[str, str]:
+    """Make room in a folder that holds something, or take it over; returns the files in it that are not the run's."""
     if not (out / CONFIG_FILE).is_file():
         raise ConfigError(f"{out}: holds files that are not a medgen run (no {CONFIG_FILE}); choose an empty folder")
     if overwrite:
-        write_text(out / REMOVING, "An earlier run is being removed.\n")
-        _remove(out)
-        return
+        _start_removing(out)
+        return {}
     if not resume:
         raise ConfigError(f"{out}: already holds a run; pass --resume to go on with it or --overwrite to start again")
     check_unchanged(out, config)
+    strangers = strangers_of(out)
     # What it lists is about to change.
     (out / RECORD).unlink(missing_ok=True)
+    return strangers
+
+
+def _start_removing(out: Path) -> None:
+    write_text(out / REMOVING, "An earlier run is being removed.\n")
+    _remove(out)
 
 
 def _remove(out: Path) -> None:

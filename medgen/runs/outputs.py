@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.config import read_yaml
-from medgen.errors import MedgenError
+from medgen.errors import AuditError, DataError, MedgenError
 from medgen.runs import environment, tracking
 from medgen.system import files
 
@@ -27,13 +27,21 @@ FORMAT = 1
 _NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
 
 
-def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest_digest: str | None = None) -> Path:
+def write_outputs_record(
+    out: str | Path,
+    *,
+    run_id: str | None = None,
+    manifest_digest: str | None = None,
+    strangers: Mapping[str, str] | None = None,
+) -> Path:
     """Write ``out/outputs.json``, the last step of a run: SHA-256 of every file, and of what they were made from.
 
     Args:
         out: The run's folder.
         run_id: The tracked run; default: the newest in the folder's journal.
         manifest_digest: SHA-256 of the cohort; default: what the journal says, else the hash of ``manifest.csv``.
+        strangers: Files that were in the folder and not the run's (:func:`strangers_of`); what the run has not
+            written anew of these is not among its outputs.
 
     Returns:
         Path of the record.
@@ -43,7 +51,9 @@ def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest
     """
     out = Path(out)
     run = tracking.last_run(out) or {}
+    known = strangers or {}
     hashes = {name: files.sha256_file(out / name) for name in output_files(out)}
+    hashes = {name: digest for name, digest in hashes.items() if known.get(name) != digest}
     source = environment.commit()
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -59,6 +69,38 @@ def write_outputs_record(out: str | Path, *, run_id: str | None = None, manifest
     }
     files.write_json(out / RECORD, {**body, "sha256": files.sha256_json(body)})
     return out / RECORD
+
+
+def strangers_of(out: Path) -> dict[str, str]:
+    """Files in a finished run's folder that its record does not list, with their SHA-256; none without a record."""
+    listed = _listed(out)
+    if listed is None:
+        return {}
+    return {name: files.sha256_file(out / name) for name in output_files(out) if name not in listed}
+
+
+def check_unaltered(out: Path, name: str) -> None:
+    """Refuse a file of a finished run that is not as the run wrote it, before what it says is believed.
+
+    Raises:
+        AuditError: If the run's record lists another content.
+    """
+    listed = _listed(out)
+    if listed is not None and listed.get(name) != files.sha256_file(out / name):
+        raise AuditError(
+            f"{out / name}: is not as the run wrote it; expected the content that {RECORD} lists; restore the file "
+            f"(medgen audit verify {out} names all that changed)"
+        )
+
+
+def _listed(out: Path) -> dict[str, str] | None:
+    """The files of a run's record; None if there is none that can be read."""
+    try:
+        record = files.read_json(out / RECORD) if (out / RECORD).is_file() else None
+    except DataError:
+        return None
+    listed = record.get("files") if isinstance(record, dict) else None
+    return listed if isinstance(listed, dict) else None
 
 
 def write_inputs(

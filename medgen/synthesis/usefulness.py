@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.errors import DataError
+from medgen.runs.outputs import check_unaltered
 from medgen.system import files
 
 HARMFUL = "HARMFUL"
@@ -47,10 +48,15 @@ NOT_MEASURED = Usefulness("NOT MEASURED", "NOT MEASURED: no value study; nothing
 
 
 def read_usefulness(run: Path) -> Usefulness | None:
-    """The verdict in the ``metrics.json`` of a finished augment run; None if there is none to read."""
+    """The verdict in the ``metrics.json`` of a finished augment run; None if there is none to read.
+
+    Raises:
+        AuditError: If the file is not as the run wrote it: a verdict that anybody may have changed is none.
+    """
     path = run / METRICS
     if not path.is_file():
         return None
+    check_unaltered(run, METRICS)
     found = files.read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("verdict"), str):
         return None

@@ -114,7 +114,7 @@ def run(
     lines = (*notes, *_lines(result))
     if config.out is None:
         return RunSummary(Path(), 0, lines)
-    with open_run(config.out, config, overwrite=overwrite) as folder:
+    with open_run(config.out, config, overwrite=overwrite, resumable=False) as folder:
         read = {**methods, "truth": truths}
         inputs = {
             case: {name: sha256_of(found[case]) for name, found in read.items() if case in found}

@@ -39,6 +39,9 @@ from .. import patient_names as names
 if TYPE_CHECKING:
     from .config import AnomalyRunConfig
 
+UNGATED_WORDS = (
+    "The gate refuses this scan, and it was scored all the same: p-values, threshold and findings mean nothing here."
+)
 LIMITS_TEXT = """
 - The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
 protocol and population. On anything else it holds nothing.
@@ -111,7 +114,7 @@ def run_report(
     _cohort(report, config, detector, parts, failures, checks.excluded)
     names.taken(report, manifest)
     _training(report, detector, histories)
-    choice_section(report, detector.choice)
+    choice_section(report, detector.choice, config.evaluation.kinds, detector.config.corruptions)
     _voxel_level(report, summary)
     _scan_level(report, summary)
     files_section(report, checks.files, summary.fused.ap.estimate)
@@ -152,6 +155,7 @@ def score_report(
             "score of whole scans": detector.config.scan_score,
         }
     )
+    refused = dict(outside)
     if scored:
         names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
         columns = [text for name in names_of for text in (name, f"p ({name})")]
@@ -161,13 +165,20 @@ def score_report(
                 (
                     s.name,
                     len(s.result.findings),
-                    *(part for name in names_of for part in (s.result.scores[name], s.result.p_values[name])),
+                    *(
+                        part
+                        for name in names_of
+                        for part in (
+                            s.result.scores[name],
+                            None if s.name in refused else s.result.p_values[name],
+                        )
+                    ),
                 )
                 for s in scored
             ],
             "max: hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
             "(conformal); a scan has a finding exactly where p (max) is at or below the target. By hand: "
-            "`calibration.csv` lists the healthy scores.",
+            "`calibration.csv` lists the healthy scores. A scan that the gate refuses has no p.",
         )
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
@@ -175,7 +186,10 @@ def score_report(
     outside_section(report, outside)
     for entry in scored:
         report.section(entry.name)
-        report.verdict(*scan_words(entry.result, target, detector.calibration))
+        if entry.name in refused:
+            report.verdict(UNGATED_WORDS, "bad")
+        else:
+            report.verdict(*scan_words(entry.result, target, detector.calibration))
         _compare(report, entry, detector)
         figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
         report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)

@@ -91,7 +91,7 @@ def score(
         ArtifactError: If the artifact is damaged or of another kind.
     """
     check_scans(scans)
-    check_new(out, scans, overwrite=overwrite)
+    check_new(out, (*scans, model), overwrite=overwrite)
     series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
     names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
@@ -101,7 +101,7 @@ def score(
     config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
-        open_run(out, config, overwrite=overwrite) as folder,
+        open_run(out, config, overwrite=overwrite, resumable=False) as folder,
         bars(progress) as tick,
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
     ):
@@ -133,7 +133,14 @@ def score(
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        folder.write_metrics({entry.name: _numbers(entry) for entry in scored})
+        folder.write_metrics(
+            {
+                "target_fpr": detector.config.calibration.target_fpr,
+                "threshold": detector.calibration.threshold,
+                "calibration_subjects": len(detector.calibration.maxima),
+                "scans": {entry.name: _numbers(entry) for entry in scored},
+            }
+        )
         score_report(detector, scored, failures, outside, artifact.sha256, track.id, series).write(folder.report)
         for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
             track.log_file(path)
@@ -142,7 +149,8 @@ def score(
         f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}" for name, stage, reason in failures
     ]
     lines += [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in outside]
-    lines += [f"heatmaps: {folder.heatmaps}", f"report:   {folder.report}"]
+    lines += [f"heatmaps: {folder.heatmaps}"] if scored else []
+    lines += [f"report:   {folder.report}"]
     return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
 
 

@@ -78,7 +78,7 @@ def anomaly_score(
 
     check_scans(scans)
     check_model(model)
-    check_new(out, scans, overwrite=overwrite)
+    check_new(out, (*scans, model), overwrite=overwrite)
     from ..anomaly import score as pipeline
 
     finish(

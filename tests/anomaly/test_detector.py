@@ -264,7 +264,7 @@ def test_what_a_cohort_cannot_support_is_refused():
     with pytest.raises(ConfigError, match="scores whole scans"):
         broken.check_subjects(50)
     unknown = parse_config(AnomalyConfig, {"fusion": {"channels": ["pcaa"]}}, source="test")
-    with pytest.raises(ConfigError, match=r"unknown score 'pcaa'; known scores: .*pca"):
+    with pytest.raises(ConfigError, match=r"anomaly\.fusion\.channels: 'pcaa' is no score; choose some of .*pca"):
         unknown.check_subjects(50)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from medgen.audit import verify as audit
 from medgen.errors import AuditError
-from medgen.runs import tracking
+from medgen.runs import outputs, tracking
 from medgen.system import files
 
 
@@ -20,7 +20,7 @@ def out(tmp_path, monkeypatch):
         files.write_text(folder / "config.yaml", "a: 1\n")
         files.write_text(folder / "heatmaps" / "x.nii.gz", "heat")
         files.write_text(folder / "model" / "weights-0.safetensors", "weights")
-    audit.write_outputs_record(folder)
+    outputs.write_outputs_record(folder)
     return folder
 
 
@@ -28,7 +28,7 @@ def test_an_untouched_run_has_no_problems(out):
     assert audit.verify(out) == []
     assert audit.verify(out / "heatmaps") == []
     assert audit.verify(out / "config.yaml") == []
-    listed = files.read_json(out / audit.RECORD)["files"]
+    listed = files.read_json(out / outputs.RECORD)["files"]
     assert set(listed) == {"config.yaml", "heatmaps/x.nii.gz", "model/weights-0.safetensors"}
 
 
@@ -60,6 +60,8 @@ def test_a_file_is_traced_to_what_made_it(out):
     assert found["weights"] == {"model/weights-0.safetensors": weights}
     assert (found["file"], found["state"]) == ("heatmaps/x.nii.gz", "as recorded")
     assert "file" not in audit.trace(out)
+    with pytest.raises(AuditError, match="no such file; expected a file of the run in"):
+        audit.trace(out / "heatmaps" / "z.nii.gz")
 
 
 def test_altered_and_absent_records_are_refused(out, tmp_path):
@@ -67,19 +69,19 @@ def test_altered_and_absent_records_are_refused(out, tmp_path):
         audit.verify(tmp_path)
     with pytest.raises(AuditError, match="not among"):
         audit.verify(out / "absent")
-    record = json.loads((out / audit.RECORD).read_text())
+    record = json.loads((out / outputs.RECORD).read_text())
     record["files"]["config.yaml"] = "0" * 64
-    (out / audit.RECORD).write_text(json.dumps(record))
+    (out / outputs.RECORD).write_text(json.dumps(record))
     with pytest.raises(AuditError, match="record itself was altered"):
         audit.verify(out)
-    (out / audit.RECORD).write_text("[]")
+    (out / outputs.RECORD).write_text("[]")
     with pytest.raises(AuditError, match="not an outputs record"):
         audit.trace(out)
 
 
 def test_without_tracking_the_manifest_file_stands_for_the_cohort(tmp_path):
     files.write_text(tmp_path / "manifest.csv", "id\n")
-    audit.write_outputs_record(tmp_path)
+    outputs.write_outputs_record(tmp_path)
     assert audit.trace(tmp_path)["manifest_digest"] == files.sha256_file(tmp_path / "manifest.csv")
     assert audit.trace(tmp_path)["run_id"] is None
 
@@ -89,8 +91,8 @@ def test_a_file_is_traced_to_its_scan_and_the_model_that_was_used(out):
     scan, volume = "ab" * 32, {"image": "ab" * 32}
     source = {"sha256": "12" * 32, "weights": {"model/weights-0.safetensors": "34" * 32}, "run_id": "r", "cases": ["c"]}
     files.write_text(out / "heatmaps" / "x-ray.nii.gz", "heat")
-    audit.write_inputs(out, {"x": volume, "x-ray": {"image": "cd" * 32}}, source)
-    audit.write_outputs_record(out)
+    outputs.write_inputs(out, {"x": volume, "x-ray": {"image": "cd" * 32}}, source)
+    outputs.write_outputs_record(out)
     found = audit.trace(out / "heatmaps" / "x.nii.gz")
     assert found["scan"] == {"case": "x", "sha256": {"image": scan}}
     assert audit.trace(out / "heatmaps" / "x-ray.nii.gz")["scan"]["case"] == "x-ray"
@@ -102,13 +104,13 @@ def test_a_file_is_traced_to_its_scan_and_the_model_that_was_used(out):
 def test_the_inputs_of_a_cohort_are_those_of_its_manifest(out):
     rows = "id,subject,image,sha256_image,mask,sha256_mask\nx,s,/home/ann/x.nii.gz,11,,\ny,s,y.nii.gz,22,z.nii.gz,33\n"
     files.write_text(out / "manifest.csv", rows)
-    audit.write_outputs_record(out)
+    outputs.write_outputs_record(out)
     assert audit.trace(out)["inputs"] == {"x": {"image": "11"}, "y": {"image": "22", "mask": "33"}}
-    assert "ann" not in (out / audit.RECORD).read_text()
+    assert "ann" not in (out / outputs.RECORD).read_text()
 
 
 def test_a_folder_counts_by_its_files_whatever_they_are_called(tmp_path):
     for name in ("a/1", "b/patient"):
         files.write_text(tmp_path / name, "slice")
-    assert audit.sha256_of(tmp_path / "a") == audit.sha256_of(tmp_path / "b")
-    assert audit.sha256_of(tmp_path / "a" / "1") == files.sha256_file(tmp_path / "a" / "1")
+    assert outputs.sha256_of(tmp_path / "a") == outputs.sha256_of(tmp_path / "b")
+    assert outputs.sha256_of(tmp_path / "a" / "1") == files.sha256_file(tmp_path / "a" / "1")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from medgen.audit.verify import verify
 from medgen.config import Config
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
 from medgen.runs.folder import RunConfig, open_run
 
 
@@ -69,6 +70,35 @@ def test_a_failed_run_can_be_resumed(tmp_path):
     assert not (tmp_path / "run" / "outputs.json").exists()
     with open_run(tmp_path / "run", Settings(out="x"), resume=True):
         pass
+
+
+def test_a_run_that_is_refused_before_it_made_anything_leaves_nothing(tmp_path):
+    def refused(out, made, **options):
+        with pytest.raises(DataError), open_run(out, Settings(out="x"), **options) as folder:  # noqa: PT012
+            if made == "failures.csv":
+                folder.write_failures([("a", "preprocess", "is no scan")])
+            elif made:
+                (folder.out / made).mkdir()
+            raise DataError("the cohort is of no use")
+        return {path.name for path in out.iterdir()} - {".medgen-lock"}
+
+    assert refused(tmp_path / "nothing", "heatmaps") == set()
+    for made in ("checkpoints", "model", "failures.csv"):
+        assert made in refused(tmp_path / made, made)
+    # What nothing goes on with is removed as well; what was there before is not.
+    assert refused(tmp_path / "scored", "model", resumable=False) == set()
+    finish(tmp_path / "run")
+    assert "result.txt" in refused(tmp_path / "run", "", resume=True)
+
+
+def test_files_that_are_not_the_runs_stay_so_after_it_went_on(tmp_path):
+    finish(tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("somebody's")
+    (tmp_path / "run" / "late.csv").write_text("somebody's")
+    with open_run(tmp_path / "run", Settings(out="x"), resume=True) as folder:
+        (folder.out / "late.csv").write_text("the run's own")
+    problems = verify(tmp_path / "run")
+    assert [(problem.file, problem.kind) for problem in problems] == [("notes.txt", "unlisted")]
 
 
 def test_the_digest_of_a_run_says_what_it_computes_and_not_where():

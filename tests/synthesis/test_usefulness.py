@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen.errors import DataError
+from medgen.errors import AuditError, DataError
+from medgen.runs.outputs import write_outputs_record
 from medgen.synthesis.usefulness import Usefulness, accepted_scans, read_usefulness
 from medgen.system.files import write_json
 
@@ -29,3 +30,12 @@ def test_the_verdict_is_that_of_the_run(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", ["of another kind"])
     assert read_usefulness(tmp_path) is None
     assert accepted_scans(tmp_path) == {}
+
+
+def test_a_verdict_that_was_changed_is_not_believed(tmp_path: Path) -> None:
+    write_json(tmp_path / "metrics.json", {"verdict": "HARMFUL", "sentence": "HARMFUL: x."})
+    write_outputs_record(tmp_path)
+    assert read_usefulness(tmp_path) == Usefulness("HARMFUL", "HARMFUL: x.")
+    write_json(tmp_path / "metrics.json", {"verdict": "USE", "sentence": "USE: x."})
+    with pytest.raises(AuditError, match=r"metrics\.json: is not as the run wrote it; expected .*; restore the file"):
+        read_usefulness(tmp_path)

@@ -34,8 +34,8 @@ def detectability_section(report: Report, result: Detectability | None) -> None:
     report.section(
         "Minimum detectable lesion",
         "Dark and bright implants in held-out healthy scans, placed by region. Detected: a voxel of the implant is "
-        "above the calibrated threshold. Each subject counts once in a cell, with exact 95 % intervals: few subjects "
-        f"say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
+        "above the calibrated threshold. Each subject counts once in a cell, with exact two-sided 95 % intervals: few "
+        f"subjects say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
     )
     report.table(
         ["region", "contrast (sd)", f"smallest radius detected in {100 * FOUND:g} % of the subjects tried"],

@@ -63,14 +63,22 @@ def audit_section(
     report.table(["control", "kind", "share or AUC", "expected", "verdict"], rows, "Controls. " + _validity(audit))
     for name, item in audit.backends.items():
         if item.checks:
-            table = [(check.name, check.interval, check.expected, check.words) for check in item.checks]
-            caption = f"{name}: {item.scans} accepted scans. A number is suspicious if its whole interval is above."
+            table = [
+                (check.name, check.interval, check.expected, check.words if audit.valid else "not judged")
+                for check in item.checks
+            ]
+            caption = f"{name}: {item.scans} accepted scans. " + (
+                "A number is suspicious if its whole interval is above."
+                if audit.valid
+                else "Nothing follows from these numbers, since the audit failed its controls."
+            )
             report.table(["check", "number", "expected at most", "verdict"], table, caption)
         _picture(report, name, item, pool, pair, names, folder)
     report.text(
-        f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out: {audit.held_out[0]} subjects, "
-        f"{audit.held_out[1]} scans. {_sentence(str(audit.bounds))}. Towards the subject of its own parent, whom it "
-        f"resembles by construction, a deformed scan counts as a copy above r = {audit.bounds.identity:.3f} instead."
+        f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out, of all parts that nothing was "
+        f"learnt from: {audit.held_out[0]} subjects, {audit.held_out[1]} scans. {_sentence(str(audit.bounds))}. "
+        "Towards the subject of its own parent, whom it resembles by construction, a deformed scan counts as a copy "
+        f"above r = {audit.bounds.identity:.3f} instead."
     )
 
 

@@ -172,7 +172,7 @@ def _card(
     privacy: str,
     verdict: Usefulness,
 ) -> str:
-    subjects = len(set(sources.labelled.subjects))
+    people = people_of(sources)
     hashed = {name: dict(sources.hashes.get(name, {})) for name in sources.ids}
     return cards.synthetic_card(
         f"{cohort} synthetic",
@@ -183,11 +183,11 @@ def _card(
         labels=label_names,
         seeds=[seed],
         generator=f"augment run, {' and '.join(used)}",
-        description=f"Synthetic labelled scans, learnt from {subjects} labelled subjects of {cohort}.",
+        description=f"Synthetic labelled scans, learnt from {people} of {cohort}.",
         modality=modality,
         licence="as the scans it was learnt from",
         known_biases=[
-            f"made from {subjects} subjects: it cannot show anatomy that none of them hints at",
+            f"made from {people}: it cannot show anatomy that none of them hints at",
             "intensities are those of the preprocessing recipe, not of a scanner",
         ],
         privacy=privacy,
@@ -209,3 +209,12 @@ def _card(
             "Limits": f"Value study of the run that made them: {verdict.sentence} On other data the answer may differ.",
         },
     )
+
+
+def people_of(sources: Sources) -> str:
+    """Whom generators learnt from, in words: subjects whose labels they saw, and further ones that lent images."""
+    labelled = set(sources.labelled.subjects)
+    further = set() if sources.unlabelled is None else set(sources.unlabelled.subjects) - labelled
+    if not further:
+        return f"{len(labelled)} labelled subjects"
+    return f"{len(labelled)} labelled and {len(further)} unlabelled subjects"

@@ -203,7 +203,13 @@ def _agree(runs: Sequence[_Run]) -> None:
     if not runs:
         raise DataError("no augment run; expected one, or one per fold")
     owner: dict[str, Path] = {}
-    for run in runs:
+    for number, run in enumerate(runs):
+        twin = next((other for other in runs[:number] if _same(run, other)), None)
+        if twin is not None:
+            raise DataError(
+                f"{run.folder}: is the same run as {twin.folder}, whose scans would be in a fold twice; expected a run "
+                "per fold: run with folds=K and fold=0 to K-1 and the same seed"
+            )
         if run.real.digest() != runs[0].real.digest() or run.original != runs[0].original:
             raise DataError(
                 f"{run.folder}: has another cohort or other labels than {runs[0].folder}; expected runs on one cohort"
@@ -214,6 +220,13 @@ def _agree(runs: Sequence[_Run]) -> None:
                     f"subject {subject!r} is held out in {owner[subject]} and in {run.folder}; expected folds that "
                     "share no subject: run with folds=K and fold=0 to K-1 and the same seed"
                 )
+
+
+def _same(run: _Run, other: _Run) -> bool:
+    """Whether two folders are one run: the same folder, or a copy that holds out the same subjects."""
+    if run.folder.resolve() == other.folder.resolve():
+        return True
+    return {case.subject for case in run.held_out} == {case.subject for case in other.held_out}
 
 
 def _fold(run: _Run, runs: Sequence[_Run]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -410,7 +410,32 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     assert code == 0
     assert "half: outside the cohort, scored all the same: share of the healthy scans' anatomy" in printed
     assert [row["case"] for row in rows(forced / "scans.csv")] == ["half"]
-    assert "Outside the cohort" in (forced / "report.html").read_text(encoding="utf-8")
+    page = (forced / "report.html").read_text(encoding="utf-8")
+    assert "Outside the cohort" in page
+    assert "p-values, threshold and findings mean nothing here" in page
+    assert "hotter than" not in page
+    told = json.loads((forced / "metrics.json").read_text())
+    assert told["target_fpr"] == 0.2
+    assert list(told["scans"]) == ["half"]
+
+
+def test_scoring_never_removes_the_model_that_it_uses(finished, cohort, monkeypatch, capsys):
+    scan = sorted((cohort / "images").iterdir())[0]
+    command = ("anomaly", "score", scan, "--model", finished / "model", "--out", finished, "-q")
+    code, _, message = medgen(monkeypatch, capsys, *command, "--overwrite")
+    assert code == 2
+    assert "the run reads it, and --overwrite would remove it" in message
+    assert (finished / "model" / "artifact.json").is_file()
+
+
+def test_a_refused_scoring_does_not_block_the_next(finished, cohort, tmp_path, monkeypatch, capsys):
+    good, bad = sorted((cohort / "images").iterdir())[0], tmp_path / "bad.nii.gz"
+    bad.write_bytes(good.read_bytes()[:300])
+    command = ("--model", finished / "model", "--out", tmp_path / "scored", "-q")
+    assert medgen(monkeypatch, capsys, "anomaly", "score", bad, *command)[0] == 2
+    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", good, *command)
+    assert code == 0
+    assert "heatmaps:" in printed
 
 
 def test_a_run_shows_its_gate_and_lists_suspects(finished):
@@ -472,7 +497,7 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, mo
         ("anomaly.smoothingg=1", "did you mean 'smoothing'"),
         ("model.family=vea", "expected one of"),
         ("evaluation.kinds=[hyperintens]", "did you mean 'hyperintense'"),
-        ("anomaly.fusion.channels=[nope]", "unknown score 'nope'"),
+        ("anomaly.fusion.channels=[nope]", "anomaly.fusion.channels: 'nope' is no score; choose some of"),
     ],
 )
 def test_user_errors_are_one_line_before_anything_is_trained(override, message, cohort, tmp_path, monkeypatch, capsys):

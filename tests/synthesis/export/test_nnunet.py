@@ -167,6 +167,9 @@ def test_leaks_and_wrong_runs_are_refused_by_the_command(
     assert "'s0' is to be validated on, but the generators learnt from it" in refusal(torn)
     one, two = finish("one", ["s0", "s1"]), finish("two", ["s1", "s2"])
     assert "subject 's1' is held out in" in refusal(one, two)
+    # One run given twice is no second fold, and a copy of it is none either.
+    assert "is the same run as" in refusal(one, one)
+    assert "is the same run as" in refusal(one, shutil.copytree(one, tmp_path / "copy"))
     shutil.copytree(one, tmp_path / "three", ignore=shutil.ignore_patterns("dataset.json"))
     assert "has no synthetic/dataset.json" in refusal(tmp_path / "three")
     assert "nothing to validate on" in refusal(finish("all", []))
