@@ -1,4 +1,5 @@
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import pytest
 import yaml
@@ -20,12 +21,21 @@ class Outer(Config):
     data: str
     training: Inner = Inner()
     maybe: Inner | None = None
+    place: Path | None = None
+    word: Any = "yes"
 
     @field_validator("data")
     @classmethod
     def _not_empty(cls, value: str) -> str:
         if not value:
             raise ValueError("must name a folder")
+        return value
+
+    @field_validator("word")
+    @classmethod
+    def _yes(cls, value: object) -> object:
+        if value != "yes":
+            raise ValueError(f"expected yes, found {value!r}")
         return value
 
 
@@ -58,7 +68,7 @@ def test_overrides_do_not_change_their_input():
     ("text", "overrides", "words"),
     [
         ("data: x\ntraining: {stepz: 5}", [], "unknown key 'training.stepz'; did you mean 'steps'"),
-        ("data: x\nfoo: 1", [], "unknown key 'foo'; known keys: data, maybe, training"),
+        ("data: x\nfoo: 1", [], "unknown key 'foo'; known keys: data, maybe, place, training, word"),
         ("data: x\nmaybe: {stepz: 5}", [], "did you mean 'steps'"),
         ("training: {}", [], "key 'data' is required"),
         ("data: x", ["training.steps=zero"], "training.steps: "),
@@ -74,7 +84,13 @@ def test_overrides_do_not_change_their_input():
         ("data: x", ["=3"], "expected key=value"),
         ("data: x", ["data.deep=3"], "not a group of settings"),
         ("data: x", ["training.steps=[1"], "not valid YAML"),
-        ("[1, 2]", [], "expected a YAML mapping"),
+        ("[1, 2]", [], "expected a YAML mapping of names to values, found a list"),
+        ("1: 2", [], "expected a YAML mapping of names to values, found a name that is no text"),
+        ("data: x", ["training.sizes=[1]"], "training.sizes: expected more values (found [1])"),
+        ("data: x\ntraining: {sizes: [1, 2]}", ["training.sizes.1=3"], "give the whole of it, as sizes=[...]"),
+        ("data: x", ["training=5"], "training: expected a group of settings (found 5)"),
+        ("data: x", ["place=5"], "place: expected a path; write ./ before a name that is a number (found 5)"),
+        ("data: x", ["word=no"], "word: expected yes, found False"),
         ("a: [1", [], "not plain YAML at line"),
         ("data: !!python/object/apply:os.getcwd []", [], "not plain YAML"),
     ],
