@@ -4,20 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo test check audit audit-report format constraints clean
+.PHONY: help demo test test-fast check audit audit-report format constraints clean
+
+help:  ## what this file can do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
 	$(BIN)/medgen demo --out $(OUT) --overwrite
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed  ## every test
 	$(BIN)/python -m pytest -q
 
-check: $(VENV)/.installed
+# Without what trains, starts processes or reads real cohorts.
+FAST := tests/builders tests/data tests/installation/test_packaging.py tests/metrics tests/report tests/system \
+  tests/test_config.py tests/test_seeds.py tests/test_structure.py tests/test_volume.py
+
+test-fast: $(VENV)/.installed  ## the quick tests, under a minute
+	$(BIN)/python -m pytest -q -m "not slow" $(FAST)
+
+check: $(VENV)/.installed  ## the gate: format, lint, types, imports, cards, every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,7 +37,7 @@ check: $(VENV)/.installed
 	$(MAKE) test
 
 # Known vulnerabilities of what is installed; needs the network.
-audit: $(VENV)/.audit
+audit: $(VENV)/.audit  ## known vulnerabilities of what is installed
 	$(BIN)/python -m pip_audit --skip-editable --progress-spinner off --timeout 10
 
 $(VENV)/.audit: $(VENV)/.installed
@@ -44,18 +54,18 @@ audit-report: $(VENV)/.installed
 	if [ $$? -eq 0 ]; then timeout 300 $(MAKE) --no-print-directory audit || true; \
 	else echo "no database of vulnerabilities can be reached: not audited"; fi
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # The pins of every supported platform, resolved from pyproject.toml around the torch release that was tested
 # (dateutil below 3, since current graphene, which mlflow needs, allows no other).
-constraints:
+constraints:  ## the pins, made anew
 	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
 	  --extra test pyproject.toml | grep -v '^ *#' > constraints.new
 	mv constraints.new constraints.txt
 	rm constraints.in
 
-clean:
+clean:  ## remove what make has made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,1 +1,1 @@
-"""Anomaly scoring: scores, normative z, fusion, conformal calibration, findings; see ``docs/anomaly.md``."""
+"""Anomaly scoring: scores, normative z, fusion, conformal calibration, findings; see ``docs/guides/anomaly.md``."""

@@ -23,7 +23,7 @@ from medgen.anomaly.ensemble import (
 )
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.normative import Moments, Normative, normative
+from medgen.anomaly.normative import Moments, Normative, normative_of
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
 from medgen.implants.implanted_scans import HEALTHY, scans_to_test
@@ -208,7 +208,7 @@ def _normatives(
         for part in parts[1:]:
             whole = whole + part
         for number, part in enumerate(parts):
-            result[number][name] = normative(whole - part, support, config.normative)
+            result[number][name] = normative_of(whole - part, support, config.normative)
     return result
 
 

@@ -80,7 +80,7 @@ class Normative:
         return np.asarray((values - self.mean[region]) / self.sd[region], dtype=np.float32)
 
 
-def normative(moments: Moments, region: NDArray[np.bool_], config: NormativeConfig) -> Normative:
+def normative_of(moments: Moments, region: NDArray[np.bool_], config: NormativeConfig) -> Normative:
     """Blurred mean and blurred, shrunk standard deviation.
 
     Args:

@@ -62,12 +62,14 @@ class Backend(ABC):
         Config: Class of its settings.
         families: Model family of each group of network settings, for networks that the training loop trains; a group
             that is not there has the backend's own name as its family.
+        tiny: Settings that make fitting it a test of seconds.
     """
 
     name: ClassVar[str]
     derived: ClassVar[bool]
     Config: ClassVar[type[BackendConfig]]
     families: ClassVar[Mapping[str, str]] = {}
+    tiny: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def estimate(cls, config: Any, outline: Outline, device: str) -> Estimate:

@@ -6,33 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medgen.anomaly import findings
 from medgen.anomaly.comparison.methods import Comparison
-from medgen.anomaly.detector import AnomalyDetector, ScanResult
+from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.contamination import Suspect
 from medgen.anomaly.evaluation.detectability import Detectability
 from medgen.anomaly.evaluation.groups import GroupRow
 from medgen.anomaly.evaluation.leverage import Leverage
-from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
 from medgen.anomaly.evaluation.screening import Screening
-from medgen.anomaly.evaluation.summary import Summary, VoxelRow
-from medgen.anomaly.pseudo_healthy import as_seen
+from medgen.anomaly.evaluation.summary import Summary
 from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Failure
 from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.anomaly.detectability import detectability_section
+from medgen.report.anomaly.evaluation import scan_section, voxel_section
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import abstained_section, contamination_section, gate_section, outside_section
 from medgen.report.anomaly.groups import groups_section
+from medgen.report.anomaly.pictures import (
+    Example,
+    Scored,
+    comparison_section,
+    findings_section,
+    peak_of,
+    picture_caption,
+    pictures_section,
+)
 from medgen.report.anomaly.words import compared_words, found_words, scan_words
-from medgen.report.figures.curves import interval_plot, training_curves
-from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
-from medgen.report.html import Report, fmt, without_marks
-from medgen.volume import Volume
+from medgen.report.figures.curves import training_curves
+from medgen.report.figures.mosaic import mosaic
+from medgen.report.html import Report, without_marks
 
 from .. import patient_names as names
 
@@ -49,25 +52,6 @@ protocol and population. On anything else it holds nothing.
 - A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
 - Research use only: no part of this is meant for a decision about a patient.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """A test scan shown in the report: the scan on the model grid in its own world, and its result."""
-
-    scan: TestScan
-    image: Volume
-    result: ScanResult
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """A new scan, its result, and its pseudo-healthy version if a model makes one."""
-
-    name: str
-    scan: Volume
-    result: ScanResult
-    pseudo: Volume | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +99,14 @@ def run_report(
     names.taken(report, manifest)
     _training(report, detector, histories)
     choice_section(report, detector.choice, config.evaluation.kinds, detector.config.corruptions)
-    _voxel_level(report, summary)
-    _scan_level(report, summary)
+    voxel_section(report, summary)
+    scan_section(report, summary)
     files_section(report, checks.files, summary.fused.ap.estimate)
     groups_section(report, checks.groups, summary.target_fpr)
     gate_section(report, detector.gate, checks.screening)
     contamination_section(report, checks.suspects)
     detectability_section(report, checks.smallest)
-    _pictures(report, examples, detector)
+    pictures_section(report, examples, detector)
     report.section("Scores", "What each row of the tables is, and where it comes from.")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
     entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
@@ -190,10 +174,12 @@ def score_report(
             report.verdict(UNGATED_WORDS, "bad")
         else:
             report.verdict(*scan_words(entry.result, target, detector.calibration))
-        _compare(report, entry, detector)
-        figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=_peak(entry.result), title=entry.name)
-        report.figure(figure, _caption("The scan in its own space, slices through the hottest voxel."), entry.name)
-        _findings(report, entry.result)
+        comparison_section(report, entry, detector)
+        figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=peak_of(entry.result), title=entry.name)
+        report.figure(
+            figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name
+        )
+        findings_section(report, entry.result)
     report.section("Limits", names.limits(LIMITS_TEXT, named_by_folders))
     return report
 
@@ -234,169 +220,3 @@ def _training(
     for model in detector.members[0].models:
         report.facts({"family": model.family, "parameters": model.parameter_count})
     report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
-
-
-def _voxel_level(report: Report, summary: Summary) -> None:
-    report.section(
-        "Finding the voxels",
-        f"All {summary.implanted} implanted scans of {summary.subjects} held-out subjects, pooled; prevalence "
-        f"{summary.prevalence:.4f}. Intervals: 95 %, resampling subjects. Dice is an upper limit, at the threshold "
-        f"chosen with the truth at hand; at the calibrated threshold fused reaches {fmt(summary.dice_at_threshold)}.",
-    )
-    columns = ["score", "form", "baseline", "AP", "AP per scan", "AUROC", "best Dice"]
-    rows = [(r.score, r.form, r.baseline, r.ap, r.ap_per_scan, r.auroc, r.dice) for r in summary.voxel]
-    caption = (
-        f"raw: as published; z: with the normative z of this pipeline. Chance: AP {summary.prevalence:.4f}, AUROC 0.5."
-    )
-    report.table(columns, rows, caption, highlight=[0])
-    shown = _compared(summary)
-    report.figure(
-        interval_plot(
-            [row.name for row in shown], [row.ap for row in shown], "voxel AP, 95 %", reference=summary.prevalence
-        ),
-        "Average precision with 95 % intervals; the line is chance.",
-        "Average precision of the scores",
-    )
-    report.facts(
-        {
-            f"fused minus {summary.best_raw}": summary.gain_raw,
-            f"fused over {summary.best_raw}": summary.ratio_raw,
-            f"fused minus {summary.best_z}": summary.gain_z,
-            f"fused over {summary.best_z}": summary.ratio_z,
-        }
-    )
-    rows_by_kind = [
-        (kind, count, summary.prevalence_by_kind[kind], *(row.by_kind[kind] for row in shown[:4]))
-        for kind, count in summary.kinds.items()
-    ]
-    columns = ["implant", "scans", "chance", *(row.name for row in shown[:4])]
-    report.table(columns, rows_by_kind, "Voxel AP by kind of implant; chance: its prevalence.")
-    controls = [(name, value) for name, value in summary.controls.items()]
-    report.table(
-        ["control", "AP over prevalence"],
-        controls,
-        "Chance is 1. Zero amplitude: the untouched scan against the place of its implant. Permuted masks: against "
-        "another subject's implant.",
-    )
-
-
-def _scan_level(report: Report, summary: Summary) -> None:
-    target = summary.target_fpr
-    report.section(
-        "Finding the scans",
-        f"{summary.healthy} healthy test scans against {summary.implanted} implanted copies. The calibration aims at "
-        f"{100 * target:g} % of healthy subjects; realised: share of healthy test subjects with p at or below it, "
-        "exact 95 % interval.",
-    )
-    rows = [(r.name, r.auroc, r.ap, r.chance, r.fpr_at_95, r.fpr, r.detected) for r in summary.scan]
-    columns = ["scan score", "AUROC", "AP", "chance AP", "FPR at 95 % TPR", "realised FPR", "detected"]
-    report.table(columns, rows, "Chance: AUROC 0.5, AP the share of implanted scans. Detected: p at or below the aim.")
-    report.facts(
-        {
-            "healthy subjects with a finding": summary.any_hot,
-            "implants touched by a finding": summary.found,
-        }
-    )
-
-
-def _pictures(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
-    report.section(
-        "Heatmaps",
-        "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
-        f"{LIMITS[0]:g}; findings need {detector.calibration.threshold:.2f}.",
-    )
-    for example in examples:
-        scan, result = example.scan, example.result
-        healthy = scan.kind == HEALTHY
-        truth = None if healthy else example.image.with_data(scan.truth.astype(np.uint8))
-        point = _peak(result) if healthy or truth is None else _middle(truth)
-        what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
-        title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
-        figure = mosaic(
-            example.image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal"
-        )
-        through = "the hottest voxel" if healthy else "the implant"
-        report.figure(figure, _caption(f"On the model grid; slices through {through}."), title)
-
-
-def _compare(report: Report, entry: Scored, detector: AnomalyDetector) -> None:
-    result, difference = entry.result, None
-    if entry.pseudo is not None:
-        seen = as_seen(result.prepared, detector.preprocess)
-        difference = seen.with_data(seen.data - entry.pseudo.data)
-    contour = findings.outline(result.heatmap, detector.calibration.threshold)
-    figure = comparison(
-        entry.scan,
-        heatmap=result.heatmap,
-        expected=entry.pseudo,
-        difference=difference,
-        contour=contour if result.findings else None,
-        point=_peak(result),
-        # In the scan's own terms: half the range between the percentiles that it was scaled by.
-        span=result.prepared.scale[0][1] / 2,
-        title=entry.name,
-    )
-    text = "Three slices through the hottest voxel, in the scan's own space."
-    if entry.pseudo is not None:
-        text += (
-            " Pseudo-healthy: the scan as models that know healthy scans only rebuild it. Difference: the scan, at the"
-            " models' resolution, minus that; orange is brighter than rebuilt, blue darker."
-        )
-    report.figure(figure, _caption(text), f"{entry.name}: comparison")
-
-
-def _findings(report: Report, result: ScanResult) -> None:
-    rows = [
-        (
-            f.id,
-            f.region,
-            findings.millilitres(f.half_peak_extent_ml),
-            findings.millilitres(f.above_threshold_ml),
-            f.peak,
-            f.p_max,
-            f.channels or None,
-            f.position,
-        )
-        for f in result.findings
-    ]
-    if rows:
-        columns = [
-            "finding", "region", "extent at half the peak", "part above the threshold", "peak z", "p (max)", "channels",
-            "position of the peak",
-        ]  # fmt: skip
-        report.table(
-            columns,
-            rows,
-            "Extent: where the heat is at least half as far above the scan's background as the peak is; the part above "
-            "the threshold is smaller, and neither is a lesion's volume. p (max): share of healthy scans whose hottest "
-            "voxel is at least as hot (family-wise). channels: those that at most 1 % of healthy voxels surprise as "
-            "much as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
-        )
-
-
-def _compared(summary: Summary) -> list[VoxelRow]:
-    """The rows that a reader compares: fused, best baselines, then the rest by AP."""
-    first = [summary.fused, summary.row(summary.best_raw), summary.row(summary.best_z)]
-    return first + [row for row in summary.voxel if row not in first]
-
-
-def _caption(text: str) -> str:
-    return (
-        f"{text} Radiological convention: the patient's right is on the left; i, j, k: slice number along that axis of "
-        f"the picture's grid, from 0. Heat: z against healthy, fixed scale from {LIMITS[0]:g} to {LIMITS[1]:g}; "
-        "transparent: below, or not scored (outside the dotted line)."
-    )
-
-
-def _peak(result: ScanResult) -> NDArray[np.float64]:
-    """World point of the hottest voxel."""
-    data = np.nan_to_num(result.heatmap.data[0], nan=-np.inf)
-    return result.heatmap.grid.to_world(np.unravel_index(int(data.argmax()), data.shape))
-
-
-def _middle(mask: Volume) -> NDArray[np.float64]:
-    """World point of the mask's voxel that is nearest to its centre of mass."""
-    voxels = np.argwhere(mask.data[0] > 0)
-    if not len(voxels):
-        return mask.grid.center
-    return mask.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

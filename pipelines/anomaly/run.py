@@ -14,7 +14,7 @@ from medgen.anomaly.evaluation import contamination
 from medgen.anomaly.evaluation.detectability import detectability
 from medgen.anomaly.evaluation.groups import CSV_COLUMNS as GROUP_COLUMNS
 from medgen.anomaly.evaluation.groups import csv_rows, groups_of
-from medgen.anomaly.evaluation.leverage import leverage
+from medgen.anomaly.evaluation.leverage import leverage_of
 from medgen.anomaly.evaluation.measure import Measurement
 from medgen.anomaly.evaluation.screening import Screening, screen
 from medgen.anomaly.evaluation.screening import as_json as screening_json
@@ -210,7 +210,7 @@ def _check(
             smallest = detectability(detector, screening.passed, config.detectability, config.seed, tick)
         write_detectability(folder.out / "detectability.csv", smallest)
     target = config.anomaly.calibration.target_fpr
-    alone = leverage(detector.calibration, development.subjects, development.ids, target, measurements)
+    alone = leverage_of(detector.calibration, development.subjects, development.ids, target, measurements)
     return Checks(screening, groups, suspects, smallest, alone, files, config.exclude)
 
 

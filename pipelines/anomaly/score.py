@@ -17,6 +17,7 @@ from medgen.data.layouts.detect import Fill, Slices, exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import Prepared
+from medgen.report.anomaly.pictures import Scored
 from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import sha256_of, write_inputs
@@ -26,7 +27,7 @@ from medgen.training.trainer import device_of
 from .. import patient_names as names
 from ..preflight import check_new, check_scans
 from .outputs import ScanFiles, unique_names, write_calibration
-from .report import Scored, score_report
+from .report import score_report
 
 
 class ScoreConfig(Config):

@@ -12,13 +12,13 @@ from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestS
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import Prepared
+from medgen.report.anomaly.pictures import Example
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import Tick
 from medgen.volume import Volume
 
 from .evaluate import BOOTSTRAP, SEED
 from .outputs import ScanFiles
-from .report import Example
 
 if TYPE_CHECKING:
     from .config import AnomalyRunConfig

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.anomaly.normative import Moments, NormativeConfig, normative
+from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
 from medgen.errors import DataError
 from medgen.transforms.masked_smoothing import smooth
 
@@ -18,7 +18,7 @@ def moments(maps, masks=None):
 
 def test_without_blur_and_prior_it_is_mean_and_sample_sd():
     maps = np.random.default_rng(0).normal(3, 2, size=(30, *SHAPE))
-    result = normative(moments(maps), EVERYWHERE, NormativeConfig(blur=0, prior=0))
+    result = normative_of(moments(maps), EVERYWHERE, NormativeConfig(blur=0, prior=0))
     np.testing.assert_allclose(result.mean, maps.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(result.sd, maps.std(axis=0, ddof=1), rtol=1e-3)
 
@@ -27,7 +27,7 @@ def test_the_variance_is_shrunk_by_the_prior():
     maps = np.random.default_rng(0).normal(0, np.linspace(0.5, 3, SHAPE[0])[:, None, None], size=(20, *SHAPE))
     own = maps.var(axis=0, ddof=1)
     average = own.mean()
-    result = normative(moments(maps), EVERYWHERE, NormativeConfig(blur=0, prior=10))
+    result = normative_of(moments(maps), EVERYWHERE, NormativeConfig(blur=0, prior=10))
     weight = 10 / 30
     np.testing.assert_allclose(result.sd**2, (1 - weight) * own + weight * average, rtol=1e-3)
 
@@ -36,7 +36,7 @@ def test_fresh_healthy_maps_have_standard_z():
     rng = np.random.default_rng(1)
     place = rng.normal(size=SHAPE)
     healthy = lambda n: 5 + smooth(place, EVERYWHERE, 2) * 4 + rng.normal(0, 2, size=(n, *SHAPE))  # noqa: E731
-    result = normative(moments(healthy(60)), EVERYWHERE, NormativeConfig(blur=1))
+    result = normative_of(moments(healthy(60)), EVERYWHERE, NormativeConfig(blur=1))
     z = np.stack([result.z(values) for values in healthy(60)])
     assert abs(z.mean()) < 0.05
     assert z.std() == pytest.approx(1, abs=0.08)
@@ -49,7 +49,7 @@ def test_leaving_a_fold_out_by_subtraction_is_the_same_as_never_having_it():
     rest = moments(maps, masks) - moments(maps[:4], masks[:4])
     direct = moments(maps[4:], masks[4:])
     for config in (NormativeConfig(), NormativeConfig(blur=0, prior=0)):
-        one, other = normative(rest, EVERYWHERE, config), normative(direct, EVERYWHERE, config)
+        one, other = normative_of(rest, EVERYWHERE, config), normative_of(direct, EVERYWHERE, config)
         np.testing.assert_allclose(one.mean, other.mean, atol=1e-5)
         np.testing.assert_allclose(one.sd, other.sd, rtol=1e-4)
 
@@ -58,7 +58,7 @@ def test_places_that_no_healthy_scan_covers_get_the_average():
     maps = np.random.default_rng(3).normal(7, 2, size=(20, *SHAPE))
     masks = np.ones_like(maps, dtype=bool)
     masks[:, :2] = False
-    result = normative(moments(maps, masks), EVERYWHERE, NormativeConfig(blur=0))
+    result = normative_of(moments(maps, masks), EVERYWHERE, NormativeConfig(blur=0))
     assert result.mean[0, 0, 0] == pytest.approx(7, abs=0.1)
     assert result.sd[0, 0, 0] == pytest.approx(2, rel=0.05)
     assert np.isfinite(result.mean).all()
@@ -66,13 +66,13 @@ def test_places_that_no_healthy_scan_covers_get_the_average():
 
 
 def test_constant_maps_give_finite_z():
-    result = normative(moments(np.ones((5, *SHAPE))), EVERYWHERE, NormativeConfig())
+    result = normative_of(moments(np.ones((5, *SHAPE))), EVERYWHERE, NormativeConfig())
     assert np.isfinite(result.z(np.full(SHAPE, 2.0))).all()
 
 
 def test_one_scan_is_not_enough():
     with pytest.raises(DataError, match="at least 2 healthy scans, found 1"):
-        normative(moments(np.ones((1, *SHAPE))), EVERYWHERE, NormativeConfig())
+        normative_of(moments(np.ones((1, *SHAPE))), EVERYWHERE, NormativeConfig())
 
 
 def test_smoothing_keeps_constants_up_to_the_edge_and_zero_outside():

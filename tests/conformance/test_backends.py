@@ -16,10 +16,9 @@ from medgen.metrics.segmentation import dice
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backend import FitContext
+from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
-from medgen.synthesis.backends.lesion.backend import LesionBackend
-from medgen.synthesis.backends.lesion.bank import LesionConfig
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.sources import Sources, guard, guard_split
 from medgen.transforms.fields import expand, exponentiate, jacobian_minimum
@@ -27,40 +26,15 @@ from medgen.transforms.velocity_registration import RegistrationConfig, bending,
 from tests.builders.labelled_scans import blobs
 
 REGISTRATION = RegistrationConfig(spacing=6, iterations=25, window=5)
-JOINT = {
-    "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
-    "training": {"steps": 3, "batch_size": 2, "log_every": 1},
-}
-SPADE = {
-    "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
-    "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
-    "model": {"widths": (16, 32), "style": 4, "narrow": 4, "hidden": 8, "discriminator_widths": (16, 16)},
-    "training": {"steps": 3, "batch_size": 2, "log_every": 1},
-    "segmenter": {"channels": (8, 16), "steps": 3, "batch_size": 2},
-}
+# What the scans of these tests need beyond the settings for tests: which of their labels are lesions.
+FURTHER = {"lesion": {"lesion_labels": [4]}}
 
 
-LESION = {
-    "lesion_labels": [4],
-    "shapes_from": 3,
-    "variants": 2,
-    "shapes": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
-    "shapes_training": {"steps": 2, "batch_size": 2, "log_every": 1},
-    "inpaint": {"widths": (16, 32), "discriminator_widths": (16, 16), "margin": 1},
-    "inpaint_training": {"steps": 2, "batch_size": 2, "log_every": 1},
-    "overlap": True,
-}
-
-
-@pytest.fixture(scope="module", params=["deform", "joint", "lesion", "spade"])
+@pytest.fixture(scope="module", params=available())
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
-    if request.param == "deform":
-        return Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
-    if request.param == "lesion":
-        return LesionBackend.fit(sources, LesionConfig.model_validate(LESION), context)
-    if request.param == "spade":
-        return SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
-    return JointBackend.fit(sources, JointConfig.model_validate(JOINT), context)
+    kind = backend_class(request.param)
+    settings = kind.Config.model_validate({**kind.tiny, **FURTHER.get(request.param, {})})
+    return kind.fit(sources, settings, context)
 
 
 def test_equal_seeds_give_equal_scans(backend: Backend, sources: Sources) -> None:
@@ -198,7 +172,7 @@ def test_sources_refuse_leaks(sources: Sources) -> None:
 
 def test_joint_history_is_kept(context: FitContext, sources: Sources) -> None:
     logged: list[tuple[dict[str, float], int]] = []
-    settings = JointConfig.model_validate(JOINT)
+    settings = JointConfig.model_validate(JointBackend.tiny)
     made: Any = JointBackend.fit(
         sources, settings, replace(context, log=lambda values, step: logged.append((values, step)))
     )
@@ -227,14 +201,14 @@ def test_gans_learn_from_consensus_labels_and_several_channels(
     if name == "spade":
         # Alarms that every short training raises, to see that they are kept.
         touchy = {"patience": 1, "warmup": 0.0, "diversity": 0.99, "accuracy": 0.51}
-        made = SpadeBackend.fit(both, SpadeConfig.model_validate({**SPADE, "alarms": touchy}), told)
+        made = SpadeBackend.fit(both, SpadeConfig.model_validate({**SpadeBackend.tiny, "alarms": touchy}), told)
         assert "mask/loss" in logged
         assert "generator/consistency" in logged
         assert made.alarms
         assert {f"alarm/{alarm.name}" for alarm in made.alarms} <= set(logged)
         assert made.sample(0).facts["alarms"] == [alarm.name for alarm in made.alarms]
     else:
-        made = JointBackend.fit(both, JointConfig.model_validate(JOINT), told)
+        made = JointBackend.fit(both, JointConfig.model_validate(JointBackend.tiny), told)
         assert "discriminator/augmented" in logged
     made.save(tmp_path / name)
     loaded = load_backend(tmp_path / name, "cpu")
@@ -243,8 +217,8 @@ def test_gans_learn_from_consensus_labels_and_several_channels(
 
 
 def test_parts_of_different_trainings_are_refused(context: FitContext, sources: Sources, tmp_path: Path) -> None:
-    one = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), context)
-    other = SpadeBackend.fit(sources, SpadeConfig.model_validate(SPADE), replace(context, seed=1))
+    one = SpadeBackend.fit(sources, SpadeConfig.model_validate(SpadeBackend.tiny), context)
+    other = SpadeBackend.fit(sources, SpadeConfig.model_validate(SpadeBackend.tiny), replace(context, seed=1))
     one.save(tmp_path / "one")
     other.save(tmp_path / "other")
     assert one.sha256 != other.sha256

@@ -83,7 +83,7 @@ class Leverage:
         )
 
 
-def leverage(
+def leverage_of(
     fitted: Calibration,
     subjects: Sequence[str],
     cases: Sequence[str],

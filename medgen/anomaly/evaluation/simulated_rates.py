@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from medgen.anomaly import calibration
 from medgen.anomaly.fusion import Tail, heat
-from medgen.anomaly.normative import Moments, NormativeConfig, normative
+from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
 from medgen.seeds import numpy_rng
@@ -104,7 +104,7 @@ def _one_cohort(rng: np.random.Generator, n: int, folds: int, model_noise: float
     whole = parts[0]
     for part in parts[1:]:
         whole = whole + part
-    norms = [normative(whole - part, region, NormativeConfig()) for part in parts]
+    norms = [normative_of(whole - part, region, NormativeConfig()) for part in parts]
     zs = [norms[fold_of[row]].z(maps[row]) for row in range(n)]
     tails = [Tail.of(np.stack([zs[row] for row in np.flatnonzero(fold_of != fold)])) for fold in range(folds)]
     healthy = [_scores(heat(tails[fold_of[row]](zs[row]))) for row in range(n)]

@@ -1,24 +1,23 @@
-"""The list of all scores, found by their names."""
+"""The list of all scores, found by their files: what registers a score in this folder is in it."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
+from medgen.anomaly import scores
 from medgen.anomaly.scores.base import SCORES, Level, Score
 from medgen.errors import ConfigError
 
 
 def registered(level: Level | None = None) -> dict[str, Score]:
-    """All registered scores by name, in order of registration, of one level or of both."""
-    # Registration happens where the functions are written; importing those modules here keeps the list complete.
-    from medgen.anomaly.scores import baselines, reconstruction
-    from medgen.anomaly.scores import latent as latent_scores
-    from medgen.anomaly.scores import local as local_scores
-    from medgen.anomaly.scores import residuals as scores
+    """All scores by name, of one level or of both: file by file in alphabetical order, within a file as written.
 
-    assert baselines
-    assert latent_scores
-    assert local_scores
-    assert scores
-    assert reconstruction
+    >>> "residual" in registered("voxel"), "residual" in registered("scan")
+    (True, False)
+    """
+    for module in sorted(pkgutil.iter_modules(scores.__path__), key=lambda module: module.name):
+        importlib.import_module(f"{scores.__name__}.{module.name}")
     return {name: entry for name, entry in SCORES.items() if level in (None, entry.level)}
 
 

@@ -22,7 +22,7 @@ from medgen.io.dicom.files import list_files, without_header
 from medgen.io.dicom.header import patient_of, read_header
 from medgen.io.dicom.identity import Identity, identify, identify_headless
 from medgen.io.dicom.pixels import decode
-from medgen.io.dicom.slices import stack
+from medgen.io.dicom.slices import stacked
 from medgen.io.grids import far
 from medgen.io.hounsfield import AIR
 from medgen.io.nifti import check_finite
@@ -161,7 +161,7 @@ def read_dicom(path: str | Path, *, slices: int | None = None) -> Volume:
     differing, hint = mixed(headers, source)
     faults += differing + copies(headers, source)
     frames = [frame for header in headers for frame in header.slices]
-    result = stack(frames, source, complete=complete, hint=hint)
+    result = stacked(frames, source, complete=complete, hint=hint)
     faults += result.faults if frames else ()
     step = None if result.grid is None else float(result.grid.spacing[2])
     faults += counted(headers, step, slices, source)

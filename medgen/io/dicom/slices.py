@@ -54,7 +54,7 @@ class Stack:
     faults: tuple[Fault, ...]
 
 
-def stack(slices: Sequence[Slice], source: str, *, complete: bool = True, hint: str = "") -> Stack:
+def stacked(slices: Sequence[Slice], source: str, *, complete: bool = True, hint: str = "") -> Stack:
     """Order slices along their normal and find the grid they make.
 
     Slices must share size, spacing and orientation, lie at distinct and regular positions (each gap within 1 % or

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -23,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.report.figures import planes as geometry
+from medgen.report.figures.colours import difference_colours, heat_colours, heat_picture, label_colour, label_picture
 from medgen.volume import Grid, Volume
 
 LIMITS = (2.0, 8.0)
@@ -30,22 +30,9 @@ LIMITS = (2.0, 8.0)
 
 _BACKGROUND, _INK = "#101419", "#d8dee5"
 _TRUTH, _SCORED = "#38e8ff", "#8d99a6"
-# Distinct on grey also for colour-blind readers (Okabe and Ito).
-_LABELS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#b8b8ff")
 _DPI = 110
 _WIDTH = 10.5
 _GAP = 0.05
-
-
-def heat_colours() -> Colormap:
-    """Dark red to pale yellow: brightness grows with z, and none of it is grey."""
-    return LinearSegmentedColormap.from_list("heat", mpl.colormaps["hot"](np.linspace(0.25, 0.93, 256)))
-
-
-def difference_colours() -> Colormap:
-    """Blue (darker than expected) over near-black (as expected) to orange (brighter): safe for colour-blind eyes."""
-    ends = ["#9bdcff", "#2b8fd0", "#161b22", "#d97a1c", "#ffd27a"]
-    return LinearSegmentedColormap.from_list("difference", ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +276,7 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
     picture = geometry.cut(layers.image, grid, 1, layers.channel)
     axes.imshow(picture, cmap=layers.colours, vmin=layers.window[0], vmax=layers.window[1], aspect="auto")
     if layers.labels is not None:
-        axes.imshow(_label_picture(geometry.cut(layers.labels, grid, 0)), aspect="auto", interpolation="nearest")
+        axes.imshow(label_picture(geometry.cut(layers.labels, grid, 0)), aspect="auto", interpolation="nearest")
     if layers.heatmap is not None:
         heat = geometry.cut(layers.heatmap, grid, 1)
         axes.imshow(heat_picture(heat, layers.limits), aspect="auto")
@@ -313,33 +300,6 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
         axes.text(0.015, 0.015, text, ha="left", va="bottom", **{**style, "fontsize": 7})
     if ruler:
         _ruler(axes, grid, ruler, stroke)
-
-
-def heat_picture(heat: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float64]:
-    """RGBA of a heatmap slice: transparent where NaN or below the lower limit, more opaque with rising z.
-
-    Args:
-        heat: Scores, (rows, columns).
-        limits: Lower and upper end of the colour scale.
-
-    Returns:
-        Array of shape (rows, columns, 4) in [0, 1].
-    """
-    share = np.clip((np.nan_to_num(heat, nan=-np.inf) - limits[0]) / (limits[1] - limits[0]), -1, 1)
-    rgba = np.asarray(heat_colours()(np.clip(share, 0, 1)), dtype=np.float64)
-    rgba[..., 3] = np.where(share >= 0, 0.55 + 0.4 * np.clip(share, 0, 1), 0)
-    return rgba
-
-
-def _label_picture(labels: NDArray[Any]) -> NDArray[np.float64]:
-    rgba = np.zeros((*labels.shape, 4))
-    for value in np.unique(labels[labels > 0]):
-        rgba[labels == value] = (*to_rgb(_label_colour(int(value))), 0.5)
-    return rgba
-
-
-def _label_colour(value: int) -> str:
-    return _LABELS[(value - 1) % len(_LABELS)]
 
 
 def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, width: float, style: str) -> None:
@@ -378,7 +338,7 @@ def _legend(layers: _Layers, names: Mapping[int, str], contour: str) -> list[Lin
         handles.append(Line2D([], [], color=_SCORED, lw=1, ls="dotted", label="scored region"))
     if layers.labels is not None:
         values = [int(value) for value in np.unique(layers.labels.data) if value > 0][:12]
-        handles += [Patch(color=_label_colour(value), label=names.get(value, f"label {value}")) for value in values]
+        handles += [Patch(color=label_colour(value), label=names.get(value, f"label {value}")) for value in values]
     return handles
 
 

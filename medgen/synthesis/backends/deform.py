@@ -83,6 +83,7 @@ class Deform(Backend):
     name: ClassVar[str] = "deform"
     derived: ClassVar[bool] = True
     Config: ClassVar[type[BackendConfig]] = DeformConfig
+    tiny: ClassVar[Mapping[str, Any]] = {"pairs": 18, "registration": {"spacing": 6, "iterations": 25, "window": 5}}
 
     def __init__(self, stored: Stored, device: str = "auto") -> None:
         if stored.kind != self.name:

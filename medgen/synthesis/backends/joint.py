@@ -61,6 +61,10 @@ class JointBackend(Backend):
     name: ClassVar[str] = "joint"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = JointConfig
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
+        "training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    }
     families: ClassVar[Mapping[str, str]] = {"model": Joint.family}
 
     def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:

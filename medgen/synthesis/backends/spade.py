@@ -105,6 +105,13 @@ class SpadeBackend(Backend):
     name: ClassVar[str] = "spade"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = SpadeConfig
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
+        "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
+        "model": {"widths": (16, 32), "style": 4, "narrow": 4, "hidden": 8, "discriminator_widths": (16, 16)},
+        "training": {"steps": 3, "batch_size": 2, "log_every": 1},
+        "segmenter": {"channels": (8, 16), "steps": 3, "batch_size": 2},
+    }
     families: ClassVar[Mapping[str, str]] = {"mask": MaskVae.family, "model": Spade.family}
 
     def __init__(

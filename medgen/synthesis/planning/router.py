@@ -17,7 +17,8 @@ from medgen.system.memory import available_memory
 from medgen.training.trainer import device_of
 
 _GIB = 1 << 30
-# Labelled scans from which a mask prior and a generator of images can be learnt (docs/augment.md, "Which backend?").
+# Labelled scans from which a mask prior and a generator of images can be learnt ("Which backend?" in
+# docs/guides/augment.md).
 SPADE_FROM = 30
 # With this many labelled scans, unlabelled ones with inferred labels count as well.
 SPADE_HELPED_FROM = 10

@@ -9,7 +9,7 @@ import pytest
 
 from medgen.anomaly.calibration import p_value
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.evaluation.leverage import leverage
+from medgen.anomaly.evaluation.leverage import leverage_of
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 from medgen.config import load_config
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
@@ -34,7 +34,7 @@ def example(outlier=5.89, target=0.05):
     found = Calibration(np.zeros(19, dtype=np.int64), {"max": maxima}, threshold)
     scans = [scan("blob", 6.0, value, threshold) for value in (4.3, 4.5, 5.0, 6.0)]
     scans += [scan(HEALTHY, value, -np.inf, threshold) for value in (3.0, 4.6)]
-    return leverage(found, subjects, cases, target, scans)
+    return leverage_of(found, subjects, cases, target, scans)
 
 
 def test_the_calibration_without_the_subject_is_that_of_the_others():

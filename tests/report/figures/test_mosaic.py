@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from medgen.report.figures.colours import heat_picture
 from medgen.report.figures.curves import interval_plot, learning_curve, training_curves
-from medgen.report.figures.mosaic import LIMITS, comparison, heat_picture, mosaic, sample_pairs
+from medgen.report.figures.mosaic import LIMITS, comparison, mosaic, sample_pairs
 from medgen.report.html import png
 from medgen.volume import Grid, Volume
 

@@ -57,7 +57,8 @@ def test_arms_are_found_by_name() -> None:
         ),
         *("self_training", "standard", "torchio", "warp"),
     }
-    assert set(available()) == expected
+    # Further ones may have been added.
+    assert set(available()) >= expected
     assert {name for name in expected if needs_unlabelled(name)} == {
         "ensemble_labels",
         "mean_teacher",

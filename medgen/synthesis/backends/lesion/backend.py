@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -48,6 +48,15 @@ class LesionBackend(Backend):
     name: ClassVar[str] = "lesion"
     derived: ClassVar[bool] = True
     Config: ClassVar[type[BackendConfig]] = LesionConfig
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "shapes_from": 3,
+        "variants": 2,
+        "shapes": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
+        "shapes_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+        "inpaint": {"widths": (16, 32), "discriminator_widths": (16, 16), "margin": 1},
+        "inpaint_training": {"steps": 2, "batch_size": 2, "log_every": 1},
+        "overlap": True,
+    }
     families: ClassVar[Mapping[str, str]] = {"shapes": VaeGan.family, "inpaint": Inpaint.family}
 
     def __init__(
