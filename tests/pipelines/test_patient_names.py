@@ -263,7 +263,7 @@ def neutral(sources, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["dicom", "nifti"])
 def test_a_run_on_the_source_itself_holds_nothing_of_its_headers(name, neutral, anomaly, tmp_path, capfd):
     from medgen.config import load_config
-    from medgen.pipelines.anomaly.run import score
+    from medgen.pipelines.anomaly.score import score
     from medgen.pipelines.train import TrainRunConfig, run
 
     config = load_config(TrainRunConfig, TINY / "train_vae.yaml", [f"data={neutral[name]}", f"out={tmp_path / 'run'}"])
@@ -278,7 +278,7 @@ def test_a_run_on_the_source_itself_holds_nothing_of_its_headers(name, neutral, 
 def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patients(
     anomaly, imported, sources, tmp_path, capfd, monkeypatch
 ):
-    from medgen.pipelines.anomaly.run import score
+    from medgen.pipelines.anomaly.score import score
 
     monkeypatch.chdir(sources["dicom"] / "Mueller-Kanari_0_19510203")
     scans = sorted((imported["dicom"] / "images").iterdir())[:1]
@@ -317,7 +317,7 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
     from medgen.pipelines.anomaly.report import score_report
-    from medgen.pipelines.anomaly.run import score
+    from medgen.pipelines.anomaly.score import score
 
     # Without a model it ends early, and has said it before.
     for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):

@@ -14,6 +14,7 @@ from medgen.models.family_names import families
 from medgen.pipelines import train
 from medgen.pipelines.anomaly import run as anomaly
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
+from medgen.pipelines.anomaly.plan import plan as anomaly_plan
 from medgen.pipelines.augment import value as augment_value
 from medgen.pipelines.augment.value import ValueRunConfig
 from medgen.runs.folder import open_run
@@ -45,7 +46,7 @@ def anomaly_config(cohort: Path, *overrides: str) -> AnomalyRunConfig:
 def planned(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
     """Both roads refuse with the same words, before anything is written."""
     said = []
-    for road in (anomaly.plan, anomaly.run):
+    for road in (anomaly_plan, anomaly.run):
         with pytest.raises(MedgenError) as caught:
             road(config, resume=resume, overwrite=overwrite)
         said.append(str(caught.value))
@@ -64,7 +65,7 @@ def test_a_score_that_the_family_cannot_serve_is_refused_before_a_scan_is_read(
         cohort, f"out={tmp_path / 'out'}", f"model={{family: {family}}}", f"anomaly.fusion.channels=[{channel}]"
     )
     if serves:
-        assert any(line.startswith("grid: ") for line in anomaly.plan(config))
+        assert any(line.startswith("grid: ") for line in anomaly_plan(config))
     else:
         with pytest.raises(ConfigError, match=f"anomaly.fusion.channels: the score '{channel}' does not work with"):
             planned(config)
@@ -144,8 +145,8 @@ def test_a_run_that_is_there(cohort: Path, tmp_path: Path) -> None:
         planned(config, resume=True, overwrite=True)
     with pytest.raises(ConfigError, match=r"the configuration differs .* in: max_side"):
         planned(anomaly_config(cohort, f"out={out}", "max_side=48"), resume=True)
-    assert anomaly.plan(config, resume=True)
-    assert anomaly.plan(config, overwrite=True)
+    assert anomaly_plan(config, resume=True)
+    assert anomaly_plan(config, overwrite=True)
 
 
 def test_overwriting_does_not_remove_the_data(tmp_path: Path) -> None:

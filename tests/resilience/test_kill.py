@@ -64,7 +64,7 @@ def test_a_removal_that_was_killed_is_finished_first(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("medgen.medgen.runs.folder._delete", killed)
+        patch.setattr("medgen.runs.folder._delete", killed)
         with pytest.raises(KeyboardInterrupt), open_run(tmp_path, Settings(), overwrite=True):
             pass
     assert (tmp_path / REMOVING).is_file()
@@ -78,7 +78,7 @@ import sys, time
 from pathlib import Path
 from medgen.config import Config
 from medgen.errors import ConfigError
-from medgen.medgen.runs.folder import open_run
+from medgen.runs.folder import open_run
 class Settings(Config):
     out: str = "x"
 try:
