@@ -5,8 +5,7 @@ Voxels of one subject are not independent, so subjects are what is resampled, ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,92 +13,7 @@ from scipy import stats
 
 from medgen.errors import DataError
 from medgen.metrics.interval import Interval, percentile_interval, subject_weights
-from medgen.metrics.pooled import PairedAP, bin_scores, pooled_ap_bootstrap, pooled_ap_paired
 from medgen.seeds import numpy_rng
-
-__all__ = [
-    "Interval",
-    "PairedAP",
-    "bin_scores",
-    "binomial_interval",
-    "bootstrap",
-    "hierarchical_bootstrap",
-    "hierarchical_draws",
-    "holm",
-    "paired_bootstrap",
-    "pooled_ap_bootstrap",
-    "pooled_ap_paired",
-    "sign_flip_p",
-    "tail_p",
-]
-
-Unit = TypeVar("Unit")
-
-
-def bootstrap(
-    statistic: Callable[[list[Unit]], float],
-    units: Sequence[Unit],
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap (Efron 1979) of any statistic of a list of units.
-
-    Args:
-        statistic: Takes a list as long as ``units``, in which units occur several times or not at all.
-        units: One entry per subject, holding all that belongs to it.
-        n: Resamples.
-        seed: Of the resampling.
-        level: Confidence level.
-
-    Returns:
-        Interval of the statistic. Resamples for which it is not finite (no positive subject drawn) are left out; if
-        these are the majority, the limits are NaN.
-
-    Raises:
-        DataError: If there are no units.
-    """
-    units = list(units)
-    _require(len(units))
-    rows = numpy_rng(seed, "bootstrap").integers(len(units), size=(n, len(units)))
-    draws = np.array([statistic([units[index] for index in row]) for row in rows], dtype=np.float64)
-    return percentile_interval(float(statistic(units)), draws, len(units), level)
-
-
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Interval of the mean of ``a − b``, subject by subject, bias-corrected and accelerated.
-
-    BCa (Efron, JASA 1987) shifts the percentiles by the resamples' bias and by the skewness of the differences: with
-    the 10 to 40 subjects of a small cohort the plain percentile interval is too narrow on the skewed side.
-
-    Args:
-        a: One value per subject, (n,).
-        b: The other condition's values of the same subjects in the same order.
-        n: Resamples.
-        seed: Of the resampling.
-        level: Confidence level.
-
-    Raises:
-        DataError: If the lengths differ, there are no subjects, or a value is not finite.
-    """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1:
-        raise DataError(f"expected two values per subject, found shapes {first.shape} and {second.shape}")
-    difference = _finite(first - second)
-    _require(difference.size)
-    estimate, size = float(difference.mean()), difference.size
-    draws = subject_weights(size, n, seed) @ difference / size
-    if np.ptp(difference) == 0:
-        return Interval(estimate, estimate, estimate, size, level)
-    below = ((draws < estimate).mean() + (draws <= estimate).mean()) / 2
-    bias = stats.norm.ppf(np.clip(below, 0.5 / n, 1 - 0.5 / n))
-    # Leaving subject i out moves the mean by (mean − dᵢ) / (n − 1): the jackknife's skewness in closed form.
-    centred = difference - estimate
-    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
-    z = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    share = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-    low, high = np.quantile(draws, share)
-    return Interval(estimate, float(low), float(high), size, level)
 
 
 def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:

@@ -16,7 +16,7 @@ from medgen.config import Config
 from medgen.data.layouts.detect import read_table
 from medgen.data.masks import read_labels
 from medgen.errors import DataError, GeometryError
-from medgen.metrics.bootstrap import Interval
+from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot
 from medgen.report.html import Report, fmt
 from medgen.runs.folder import RunSummary, open_run

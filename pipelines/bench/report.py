@@ -13,7 +13,7 @@ from medgen.anomaly.comparison.scans_over_seeds import ScanLevel
 from medgen.anomaly.comparison.voxels_over_seeds import SIZES, Cell, LeftOut, PooledRow
 from medgen.anomaly.evaluation.measure import FUSED
 from medgen.anomaly.evaluation.summary import as_json
-from medgen.metrics.bootstrap import Interval
+from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot
 from medgen.report.figures.dots import dot_panels
 from medgen.report.html import png

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
+from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.detection import Candidates, find_candidates, froc
+from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler, Statistic, centred, level_counts
 
 # Share of a scan's scored voxels whose clusters are lesion candidates, and whose mean is the scan score "top".

@@ -10,7 +10,8 @@ import numpy as np
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.comparison.voxels_over_seeds import Runs, scans_ranked
 from medgen.anomaly.evaluation.measure import Measurement
-from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.bootstrap import binomial_interval
+from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked
 
 

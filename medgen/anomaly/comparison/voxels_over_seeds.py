@@ -19,7 +19,8 @@ from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
 from medgen.anomaly.evaluation.summary import controls
 from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, holm, sign_flip_p
+from medgen.metrics.bootstrap import holm, sign_flip_p
+from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler, Statistic
 
 SIZES = ("small", "medium", "large")

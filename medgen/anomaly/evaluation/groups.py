@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from medgen.anomaly.calibration import significant
 from medgen.data.cases import Case
-from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.bootstrap import binomial_interval
+from medgen.metrics.interval import Interval
 
 COLUMNS = ("age", "sex", "scanner", "site")
 TEST = "test"

@@ -9,7 +9,8 @@ from typing import Any
 
 from medgen.anomaly.gate import Gate, Limit
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.bootstrap import binomial_interval
+from medgen.metrics.interval import Interval
 from medgen.preprocessing.dataset import Dataset, Failure
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
 from medgen.anomaly.scores.catalogue import get
-from medgen.metrics.bootstrap import Interval, binomial_interval
+from medgen.metrics.bootstrap import binomial_interval
+from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler
 
 

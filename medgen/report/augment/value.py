@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medgen.metrics.bootstrap import Interval
+from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot, learning_curve
 from medgen.report.html import Report, fmt, png
 from medgen.runs.folder import RunFolder

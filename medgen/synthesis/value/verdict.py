@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medgen.errors import DataError
-from medgen.metrics.bootstrap import Interval, hierarchical_bootstrap, hierarchical_draws, holm, tail_p
-from medgen.metrics.interval import percentile_interval
+from medgen.metrics.bootstrap import hierarchical_bootstrap, hierarchical_draws, holm, tail_p
+from medgen.metrics.interval import Interval, percentile_interval
 from medgen.segmentation.ordinary import available, needs_unlabelled
 from medgen.synthesis.value.arms import STANDARD, Arm
 from medgen.synthesis.value.tables import METRICS, TEST, VALIDATION, Row, by_arm, of_part, table
