@@ -105,8 +105,8 @@ def froc(scans: Sequence[Candidates], rates: Sequence[float] = FROC_RATES) -> Fr
     negative = np.concatenate(false)
     scores = np.concatenate([np.array(best), negative])
     found = np.arange(scores.size) < len(best)
-    hits, false = _counts(scores, found)
-    fp = np.concatenate([[0], false]) / len(scans)
+    hits, misses = _counts(scores, found)
+    fp = np.concatenate([[0], misses]) / len(scans)
     sensitivity = np.concatenate([[0], hits]) / total
     at = {float(rate): float(sensitivity[fp <= rate + 1e-9].max()) for rate in rates}
     return Froc(fp, sensitivity, at, float(np.mean(list(at.values()))))

@@ -5,17 +5,39 @@ from scipy import stats
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import (
     binomial_interval,
-    bootstrap,
     hierarchical_bootstrap,
     holm,
-    paired_bootstrap,
     sign_flip_p,
 )
+from medgen.metrics.interval import Interval
+
+
+def test_the_mean_of_one_seed_has_the_normal_width() -> None:
+    values = np.random.default_rng(0).normal(3, 2, size=100)
+    interval = hierarchical_bootstrap([values], n=4000)
+    half = 1.96 * values.std() / 10
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.06)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.06)
+    assert interval == hierarchical_bootstrap([values], n=4000)
+    assert interval != hierarchical_bootstrap([values], n=4000, seed=1)
+    assert interval.excludes(0)
+    assert not interval.excludes(interval.estimate)
+
+
+def test_paired_differences_agree_with_scipys_bca() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.exponential(2, size=25), rng.exponential(1, size=25)
+    mine = hierarchical_bootstrap([a - b], n=20_000)
+    reference = stats.bootstrap((a - b,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
+    assert mine.low == pytest.approx(reference.low, abs=0.03)
+    assert mine.high == pytest.approx(reference.high, abs=0.03)
+    assert hierarchical_bootstrap([a - a]) == Interval(0, 0, 0, 25)
 
 
 def test_subject_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(2)
-    trials = [paired_bootstrap(rng.exponential(1, 20), np.ones(20), n=500, seed=i) for i in range(300)]
+    trials = [hierarchical_bootstrap([rng.exponential(1, 20) - 1], n=500, seed=i) for i in range(300)]
     covered = np.mean([interval.low <= 0 <= interval.high for interval in trials])
     assert 0.86 <= covered <= 0.98
 
@@ -25,7 +47,7 @@ def test_hierarchical_is_wider_than_subjects_alone_when_seeds_differ() -> None:
     subjects = rng.normal(size=30)
     same, different = np.tile(subjects, (3, 1)), subjects + np.array([[-1.0], [0], [1]])
     narrow, wide = hierarchical_bootstrap(same), hierarchical_bootstrap(different)
-    alone = bootstrap(lambda units: float(np.mean(units)), list(subjects))
+    alone = hierarchical_bootstrap([subjects])
     assert narrow.high - narrow.low == pytest.approx(alone.high - alone.low, rel=0.1)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
     assert wide.estimate == pytest.approx(subjects.mean())
@@ -57,11 +79,9 @@ def test_binomial_interval_matches_scipy(k: int, n: int) -> None:
 
 def test_unusable_input_is_refused() -> None:
     with pytest.raises(DataError, match="found none"):
-        bootstrap(len, [])
-    with pytest.raises(DataError, match="two values per subject"):
-        paired_bootstrap([1, 2], [1])
+        hierarchical_bootstrap(np.zeros((0, 0)))
     with pytest.raises(DataError, match="not finite"):
-        paired_bootstrap([1, np.nan], [1, 2])
+        hierarchical_bootstrap([[1, np.nan]])
     with pytest.raises(DataError, match="seeds, subjects"):
         hierarchical_bootstrap([1.0, 2.0])
     with pytest.raises(DataError, match="0 <= k <= n"):
