@@ -13,6 +13,7 @@ from scipy import ndimage
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.region_names import middle_of, regions
 from medgen.preprocessing.prepared import Prepared, Template
+from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
 COLUMNS = (
@@ -181,13 +182,12 @@ def millilitres(volume_ml: float) -> str:
 
 def _labelled(heatmap: Volume, threshold: float) -> tuple[NDArray[np.int32], int]:
     hot = np.nan_to_num(heatmap.data[0], nan=-np.inf) > threshold
-    labels, count = ndimage.label(hot, structure=np.ones((3, 3, 3)))
-    return labels, int(count)
+    return connected_parts(hot)
 
 
 def _extent(values: NDArray[np.floating], voxel: tuple[int, ...], level: float) -> int:
     """Voxels of the connected region at or above ``level`` that holds a voxel."""
-    labels, _ = ndimage.label(values >= level, structure=np.ones((3, 3, 3)))
+    labels, _ = connected_parts(values >= level)
     return int((labels == labels[voxel]).sum())
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medgen.preprocessing.prepared import Prepared
 from medgen.preprocessing.recipe import Preprocess
+from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
 # One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.
@@ -66,5 +66,5 @@ def heat_scores(heatmap: Volume, top_fraction: float) -> dict[str, float]:
 
 def _cluster_mass(data: NDArray[np.float32]) -> float:
     excess = np.maximum(np.nan_to_num(data, nan=-np.inf) - CLUSTER_HEAT, 0)
-    labels, count = ndimage.label(excess > 0, structure=np.ones((3, 3, 3)))
+    labels, count = connected_parts(excess > 0)
     return float(np.bincount(labels.ravel(), weights=excess.ravel(), minlength=2)[1:].max()) if count else 0.0

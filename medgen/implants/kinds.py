@@ -17,6 +17,7 @@ from scipy.sparse import linalg
 
 from medgen.errors import ConfigError, DataError
 from medgen.implants.regions import Region
+from medgen.metrics.robust import robust_spread
 
 Image = NDArray[np.float32]
 
@@ -50,8 +51,7 @@ def robust_sd(image: NDArray[Any], foreground: NDArray[np.bool_]) -> float:
     Falls back on the plain one where more than half of the voxels are equal, and on 1 in a constant foreground.
     """
     values = np.asarray(image)[foreground].astype(np.float64)
-    sd = 1.4826 * float(np.median(np.abs(values - np.median(values))))
-    return sd or float(values.std()) or 1.0
+    return robust_spread(values) or float(values.std()) or 1.0
 
 
 def uniform(site: Site) -> Image:

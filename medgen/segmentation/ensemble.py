@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from medgen.config import parse_config
@@ -17,6 +16,7 @@ from medgen.errors import ArtifactError
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
+from medgen.transforms.neighbourhood import connected_parts
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -104,7 +104,7 @@ def in_one_piece(labels: Tensor, whole: Sequence[int]) -> Tensor:
     result = labels.clone()
     for scan in result[:, 0].numpy():
         for label in whole:
-            parts, count = ndimage.label(scan == label, structure=np.ones((3, 3, 3)))
+            parts, count = connected_parts(scan == label)
             if count > 1:
                 largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
                 scan[(parts > 0) & (parts != largest)] = 0
@@ -115,7 +115,7 @@ def one_piece_labels(labels: Tensor, values: Sequence[int]) -> tuple[int, ...]:
     """Those of some label numbers that are in one connected piece in every scan (n, 1, i, j, k) that has them."""
 
     def pieces(value: int) -> int:
-        return max(int(ndimage.label(scan == value, structure=np.ones((3, 3, 3)))[1]) for scan in labels[:, 0].numpy())
+        return max(connected_parts(scan == value)[1] for scan in labels[:, 0].numpy())
 
     return tuple(value for value in values if pieces(value) == 1)
 

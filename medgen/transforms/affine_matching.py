@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from medgen import affines
 from medgen.errors import DataError
+from medgen.metrics.robust import robust_spread
 from medgen.volume import Grid, Volume
 
 Freedom = Literal["rigid", "similarity", "affine"]
@@ -217,7 +218,7 @@ def _explain(
         factors = np.linalg.lstsq(design.T @ curve + 1e-9 * np.eye(curve.shape[1]), design.T @ values, rcond=None)[0]
         residual = values - curve @ factors
         # Intensities lie in [0, 1]: a thousandth keeps a perfect match from dividing by zero.
-        scale = 1.4826 * float(np.median(np.abs(residual[seen]))) + 1e-3
+        scale = robust_spread(residual[seen], centre=0.0) + 1e-3
         share = residual / (_TUKEY * scale)
         weight = np.where(seen & (np.abs(share) < 1), (1 - share**2) ** 2, 0.0)
     return residual, weight, scale

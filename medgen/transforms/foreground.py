@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from medgen.errors import DataError
 from medgen.io.hounsfield import AIR, EMPTY, TISSUE, is_hounsfield
+from medgen.metrics.robust import robust_spread
 
 # Air is darker than this share of the scan's bright end (98th percentile), in MR as in CT.
 _DARK = 0.15
@@ -134,8 +135,7 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _without_air(image: NDArray[np.float32], body: NDArray[np.bool_], air: NDArray[np.float32]) -> NDArray[np.bool_]:
     # Otsu alone cuts between fat or brain and everything darker, scalp and muscle included: it is only the upper limit.
     level = float(np.median(air))
-    spread = 1.4826 * float(np.median(np.abs(air - level)))
-    threshold = min(max(level + 4 * spread, 0.05), otsu_threshold(image[body]))
+    threshold = min(max(level + 4 * robust_spread(air), 0.05), otsu_threshold(image[body]))
     smooth = ndimage.median_filter(image, 3) if min(image.shape) >= 3 else image
     mask = body & (smooth > threshold)
     if not mask.any():

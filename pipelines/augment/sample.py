@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filter
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 from medgen.system.files import write_csv
+from medgen.system.new_folder import new_folder
 
 from .generate import rejections
 
@@ -148,9 +147,7 @@ def _write(
     layout: Layout,
     verdict: Usefulness,
 ) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as temporary:
         export_pool(
             pool,
             temporary,
@@ -171,12 +168,6 @@ def _write(
         )
         rows = rejections(audit.clean(pool))
         write_csv(temporary / "provenance" / "rejections.csv", rows, ["id", "backend", "seed", "nearest", "reasons"])
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _commonest(pool: Pool) -> str:

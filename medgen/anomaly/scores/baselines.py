@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs, State, score
+from medgen.metrics.robust import robust_spread
 from medgen.seeds import numpy_rng
 from medgen.transforms.masked_smoothing import smooth
 
@@ -73,7 +74,7 @@ def mahalanobis_voxel(inputs: Inputs, state: State) -> NDArray[np.float32]:
 def _fit_robust(training: Inputs) -> dict[str, NDArray[Any]]:
     """Median and scaled median absolute deviation at every voxel, (c, i, j, k); background counts as 0."""
     median = np.median(training.voxels, axis=0)
-    mad = 1.4826 * np.median(np.abs(training.voxels - median), axis=0)
+    mad = robust_spread(training.voxels, axis=0)
     floor = np.median(mad[mad > 0]) / 2 if (mad > 0).any() else 1e-6
     return {"median": median.astype(np.float32), "mad": np.maximum(mad, floor).astype(np.float32)}
 

@@ -27,6 +27,7 @@ from torch import Tensor
 import medgen
 from medgen.config import Config
 from medgen.errors import ArtifactError, DataError
+from medgen.metrics.robust import robust_spread
 from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
@@ -309,8 +310,7 @@ def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str,
 
 def _bound(values: NDArray[np.float64]) -> float:
     """Median less three robust standard deviations (median absolute deviation times 1.4826)."""
-    middle = float(np.median(values))
-    return middle - _OUTLIER * 1.4826 * float(np.median(np.abs(values - middle))) - 1e-9
+    return float(np.median(values)) - _OUTLIER * robust_spread(values) - 1e-9
 
 
 def _has(labels: Tensor, value: int) -> Tensor:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
+from medgen.transforms.neighbourhood import connected_parts
 
 # Brightness of a label: these percentiles of its voxels, per channel.
 PERCENTILES = (10, 50, 90)
@@ -226,7 +227,7 @@ def measure(mask: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
     """Share of the largest connected component (26 neighbours) and centroid in voxels; NaN for an empty mask."""
     if not mask.any():
         return math.nan, np.full(3, math.nan)
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    parts, count = connected_parts(mask)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     return float(sizes.max() / sizes.sum()), np.array(ndimage.center_of_mass(mask))
 

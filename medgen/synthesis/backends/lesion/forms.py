@@ -15,8 +15,8 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 from medgen.transforms.foreground import foreground_box
+from medgen.transforms.neighbourhood import TOUCHING, connected_parts
 
-_TOUCHING = np.ones((3, 3, 3))
 Shape = tuple[int, int, int]
 
 
@@ -64,14 +64,14 @@ def find_lesions(data: Dataset, labels: Sequence[int], smallest: int) -> list[Le
         numbers = data.labels[row, 0].numpy()
         index = lesion_indices(numbers, labels)
         low, high = foreground_box(data.foregrounds[row, 0].numpy())
-        parts, _ = ndimage.label(index > 0, structure=_TOUCHING)
+        parts, _ = connected_parts(index > 0)
         for number, box in enumerate(ndimage.find_objects(parts), start=1):
             own = parts[box] == number
             if int(own.sum()) < smallest:
                 continue
             start = np.array([side.start for side in box])
             centroid = np.array(ndimage.center_of_mass(own)) + start
-            ring = ndimage.binary_dilation(parts == number, structure=_TOUCHING) & (index == 0)
+            ring = ndimage.binary_dilation(parts == number, structure=TOUCHING) & (index == 0)
             around = np.bincount(numbers[ring]) if ring.any() else np.array([1])
             lesions.append(
                 Lesion(
@@ -156,7 +156,7 @@ def deformed(labels: NDArray[np.uint8], strength: float, rng: np.random.Generato
 
 def largest_part(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The labels of the largest connected component (26 neighbours)."""
-    parts, count = ndimage.label(labels > 0, structure=_TOUCHING)
+    parts, count = connected_parts(labels > 0)
     if count <= 1:
         return labels
     keep = int(np.bincount(parts.ravel())[1:].argmax()) + 1
@@ -238,7 +238,7 @@ class Places:
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask and every voxel that touches it (26 neighbours)."""
-    result: NDArray[np.bool_] = ndimage.binary_dilation(mask, structure=_TOUCHING)
+    result: NDArray[np.bool_] = ndimage.binary_dilation(mask, structure=TOUCHING)
     return result
 
 
