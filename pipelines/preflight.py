@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, ConfigError, DataError
-from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use
+from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
 
 
 def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -87,15 +87,25 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
         raise ConfigError(f"{out}: another medgen run is writing here; wait for it or choose another folder")
 
 
-def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+# Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
+SCORING, EVALUATION = "model_sha256", "predictions"
+
+
+def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:
     """As :func:`check_out`, for commands that cannot go on with earlier results.
+
+    Args:
+        out: Folder of the results.
+        inputs: What the command reads.
+        overwrite: Earlier results in ``out`` are removed first.
+        mark: Of the command: what it has left unfinished in ``out`` is replaced.
 
     Raises:
         ConfigError: As there, or if ``out`` holds results and ``overwrite`` is not set.
         DataError: As there.
     """
     check_out(out, inputs, overwrite=overwrite)
-    if foreign_entries(out) and not overwrite:
+    if foreign_entries(out) and not overwrite and not unfinished(out, mark):
         raise ConfigError(f"{out}: already holds results; pass --overwrite to replace them, or another --out")
 
 

@@ -60,6 +60,27 @@ class AnomalyConfig(Config):
             raise ValueError(f"expected some of {', '.join(NAMES)}, found {', '.join(unknown) or 'none'}")
         return kinds
 
+    def check_names(self) -> None:
+        """Refuse names of scores that are none, or of another level than their key asks for.
+
+        Raises:
+            ConfigError: Naming the key and what it could be.
+        """
+        from medgen.anomaly.scores.catalogue import registered
+
+        voxel, scan = registered("voxel"), registered("scan")
+        for name in self.fusion.channels:
+            if name not in voxel:
+                what = "scores whole scans" if name in scan else "is no score"
+                raise ConfigError(f"anomaly.fusion.channels: {name!r} {what}; choose some of {', '.join(voxel)}")
+        for name in self.scores:
+            if name not in {*voxel, *scan}:
+                raise ConfigError(f"anomaly.scores: {name!r} is no score; choose some of {', '.join([*voxel, *scan])}")
+        whole = (*HEAT_SCORES, *scan)
+        if self.scan_score not in whole:
+            what = "scores voxels" if self.scan_score in voxel else "is no score"
+            raise ConfigError(f"anomaly.scan_score: {self.scan_score!r} {what}; choose one of {', '.join(whole)}")
+
     def check_subjects(self, n: int) -> None:
         """Refuse, before anything is trained, what ``n`` development subjects cannot support.
 
@@ -67,20 +88,7 @@ class AnomalyConfig(Config):
             CalibrationError: If the target false-positive rate needs more subjects.
             ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
         """
-        from medgen.anomaly.scores.catalogue import registered
-
-        voxel = registered("voxel")
-        for name in self.fusion.channels:
-            if name not in voxel:
-                what = "scores whole scans" if name in registered("scan") else "is no score"
-                raise ConfigError(f"anomaly.fusion.channels: {name!r} {what}; choose some of {', '.join(voxel)}")
-        for name in self.scores:
-            if name not in registered():
-                raise ConfigError(f"anomaly.scores: {name!r} is no score; choose some of {', '.join(registered())}")
-        whole = (*HEAT_SCORES, *registered("scan"))
-        if self.scan_score not in whole:
-            what = "scores voxels" if self.scan_score in registered("voxel") else "is no score"
-            raise ConfigError(f"anomaly.scan_score: {self.scan_score!r} {what}; choose one of {', '.join(whole)}")
+        self.check_names()
         check_target(self.calibration.target_fpr, n)
         if n < 2 * self.folds:
             raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")

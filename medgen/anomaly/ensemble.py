@@ -87,6 +87,7 @@ def check_scores(classes: Sequence[type[ScanModel]], config: AnomalyConfig) -> l
     Raises:
         ConfigError: If a score is unknown, or needs something that no model offers.
     """
+    config.check_names()
     keys = {
         **dict.fromkeys(config.fusion.channels, "anomaly.fusion.channels"),
         **dict.fromkeys(set(config.scores) - set(config.fusion.channels), "anomaly.scores"),

@@ -126,7 +126,7 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    out: str | Path, config: Config, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+    out: str | Path, config: Config, *, resume: bool = False, overwrite: bool = False, mark: str = ""
 ) -> Iterator[RunFolder]:
     """Make or reopen a run folder, hold its lock, write ``config.yaml``; at a good end record the outputs' hashes.
 
@@ -135,8 +135,10 @@ def open_run(
         config: The configuration as resolved; written to ``config.yaml``.
         resume: Go on with a run of the same configuration (``out``, ``device`` and ``workers`` may differ).
         overwrite: Remove an earlier medgen run first. A folder that is not a medgen run is never removed.
-        resumable: Whether ``resume`` can go on with what an error leaves; if not, or if nothing was made before the
-            error, a new folder is emptied again, so that the corrected command can start at once.
+        mark: Of commands that have no ``resume``: a key of their configuration that no other has. What an interrupted
+            or refused one has left is replaced (:func:`unfinished`).
+
+    A run that is refused before it has made anything leaves a new folder empty: the corrected command can start.
 
     Raises:
         ConfigError: If the folder is in use, holds something else, or holds a run and neither flag is given.
@@ -154,6 +156,8 @@ def open_run(
     with _locked(out):
         if (out / REMOVING).exists():
             _remove(out)
+        if unfinished(out, mark):
+            _start_removing(out)
         fresh = not foreign_entries(out)
         strangers = {} if fresh else _reuse(out, config, resume=resume, overwrite=overwrite)
         sweep(out)
@@ -161,7 +165,7 @@ def open_run(
         try:
             yield RunFolder(out)
         except MedgenError:
-            if fresh and not (resumable and _worth_keeping(out)):
+            if fresh and not mark and not _worth_keeping(out):
                 _start_removing(out)
             raise
         write_outputs_record(out, strangers=strangers)
@@ -180,6 +184,21 @@ def sweep(out: Path) -> None:
 def foreign_entries(out: Path) -> bool:
     """Whether a folder holds anything but a lock and what a run that was killed at once has left."""
     return out.is_dir() and any(entry.name != LOCK_FILE and not _is_first_write(entry) for entry in out.iterdir())
+
+
+def unfinished(out: Path, mark: str) -> bool:
+    """Whether a folder holds what an interrupted or refused command has left that cannot go on with it.
+
+    Args:
+        out: The folder.
+        mark: A key of the command's configuration that no other command's has; empty for those that can go on.
+    """
+    if not mark or not (out / CONFIG_FILE).is_file() or (out / RECORD).exists():
+        return False
+    try:
+        return mark in read_yaml(out / CONFIG_FILE)
+    except ConfigError:
+        return False
 
 
 def in_use(out: Path) -> bool:

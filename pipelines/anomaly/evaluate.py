@@ -25,7 +25,7 @@ from medgen.runs.progress import bars
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
-from ..preflight import check_new
+from ..preflight import EVALUATION, check_new
 
 _TABLES = ("scans.csv", "manifest.csv", "subjects.csv")
 # Of the resampling; a run's own metrics of its heatmaps take the same two.
@@ -83,7 +83,7 @@ def run(
         GeometryError: If a heatmap does not lie on the grid of its mask.
     """
     if config.out is not None:
-        check_new(config.out, (config.predictions, config.truth, *config.against), overwrite=overwrite)
+        check_new(config.out, (config.predictions, config.truth, *config.against), overwrite=overwrite, mark=EVALUATION)
     predictions = _images(config.predictions)
     truths = _images(config.truth, needed=not config.unmatched_healthy)
     names = _names(config.predictions, config.against)
@@ -114,7 +114,7 @@ def run(
     lines = (*notes, *_lines(result))
     if config.out is None:
         return RunSummary(Path(), 0, lines)
-    with open_run(config.out, config, overwrite=overwrite, resumable=False) as folder:
+    with open_run(config.out, config, overwrite=overwrite, mark=EVALUATION) as folder:
         read = {**methods, "truth": truths}
         inputs = {
             case: {name: sha256_of(found[case]) for name, found in read.items() if case in found}

@@ -25,7 +25,7 @@ from medgen.runs.progress import bars
 from medgen.training.trainer import device_of
 
 from .. import patient_names as names
-from ..preflight import check_new, check_scans
+from ..preflight import SCORING, check_new, check_scans
 from .outputs import ScanFiles, unique_names, write_calibration
 from .report import score_report
 
@@ -92,7 +92,7 @@ def score(
         ArtifactError: If the artifact is damaged or of another kind.
     """
     check_scans(scans)
-    check_new(out, (*scans, model), overwrite=overwrite)
+    check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
     series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
     names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
@@ -102,7 +102,7 @@ def score(
     config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
-        open_run(out, config, overwrite=overwrite, resumable=False) as folder,
+        open_run(out, config, overwrite=overwrite, mark=SCORING) as folder,
         bars(progress) as tick,
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
     ):

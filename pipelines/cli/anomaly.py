@@ -74,11 +74,11 @@ def anomaly_score(
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
-    from ..preflight import check_model, check_new, check_scans
+    from ..preflight import SCORING, check_model, check_new, check_scans
 
     check_scans(scans)
     check_model(model)
-    check_new(out, (*scans, model), overwrite=overwrite)
+    check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
     from ..anomaly import score as pipeline
 
     finish(
@@ -119,12 +119,12 @@ def anomaly_evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure heatmaps of any method against masks, and methods against each other."""
-    from ..preflight import check_folder, check_new
+    from ..preflight import EVALUATION, check_folder, check_new
 
     for folder in (predictions, truth, *(against or ())):
         check_folder(folder)
     if out is not None:
-        check_new(out, (predictions, truth, *(against or ())), overwrite=overwrite)
+        check_new(out, (predictions, truth, *(against or ())), overwrite=overwrite, mark=EVALUATION)
     from ..anomaly import evaluate as pipeline
 
     settings = pipeline.EvaluateConfig(

@@ -7,7 +7,7 @@ import pytest
 from medgen.audit.verify import verify
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError
-from medgen.runs.folder import RunConfig, open_run
+from medgen.runs.folder import RunConfig, open_run, unfinished
 
 
 class Settings(Config):
@@ -85,10 +85,27 @@ def test_a_run_that_is_refused_before_it_made_anything_leaves_nothing(tmp_path):
     assert refused(tmp_path / "nothing", "heatmaps") == set()
     for made in ("checkpoints", "model", "failures.csv"):
         assert made in refused(tmp_path / made, made)
-    # What nothing goes on with is removed as well; what was there before is not.
-    assert refused(tmp_path / "scored", "model", resumable=False) == set()
+    # What was there before is not removed.
     finish(tmp_path / "run")
     assert "result.txt" in refused(tmp_path / "run", "", resume=True)
+
+
+def test_what_nothing_goes_on_with_is_replaced(tmp_path):
+    out = tmp_path / "scored"
+    with pytest.raises(DataError), open_run(out, Settings(out="x"), mark="steps") as folder:  # noqa: PT012
+        folder.write_failures([("a", "score", "is no scan")])
+        raise DataError("none could be scored")
+    assert (out / "failures.csv").is_file()
+    assert unfinished(out, "steps")
+    # Not by another command, and not by one that can go on.
+    assert not unfinished(out, "predictions")
+    with pytest.raises(ConfigError, match="already holds a run"), open_run(out, Settings(out="x")):
+        pass
+    with open_run(out, Settings(out="x"), mark="steps") as folder:
+        assert not (folder.out / "failures.csv").exists()
+    assert not unfinished(out, "steps")
+    with pytest.raises(ConfigError, match="already holds a run"), open_run(out, Settings(out="x"), mark="steps"):
+        pass
 
 
 def test_files_that_are_not_the_runs_stay_so_after_it_went_on(tmp_path):
