@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from medgen import io
 from medgen.data import account
+from medgen.data.annotation import annotation_faults, ignored_faults
 from medgen.data.cases import Case, Manifest, case_files, sha256_of
 from medgen.data.content import Traits, is_stripped_copy, traits
 from medgen.data.faces import NOTE, may_show_face
@@ -164,6 +166,8 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
     faults = [fault for item in looked for fault in item.faults]
     faults += _doubles(looked) + _no_scans([(item.case, item.traits) for item in looked if item.traits])
     faults += mixed_channels([(item.case, item.channels) for item in looked])
+    with suppress(FaultyDataError):  # that the column is no numbers is said case by case
+        faults += annotation_faults([item.case for item in looked if item.case.mask], manifest.labels)
     notes = tuple(note for item in looked for note in item.notes)
     return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
 
@@ -272,8 +276,8 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         labels: Declared label numbers; empty declares nothing.
 
     Returns:
-        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty, the image itself. Numbers
-        without 0, ascending.
+        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty, the image itself, voxels to
+        ignore. Numbers without 0, ascending.
     """
     path = case.mask
     if path is None:
@@ -305,6 +309,10 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         # YAML of one line, as settings are given.
         declared = setting("labels", json.dumps({str(value): name for value, name in names.items()}))
         faults.append(Fault(str(path), found, f"0, {known}"[:80], f"declare them ({declared}), or correct the mask"))
+    try:
+        faults += ignored_faults(case, values, labels)
+    except FaultyDataError as error:
+        faults += error.faults
     return faults, values
 
 

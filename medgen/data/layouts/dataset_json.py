@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen import io
+from medgen.data.annotation import IGNORE
 from medgen.data.cases import Case
 from medgen.data.layouts.by_file_name import Found, safe_id
 from medgen.data.layouts.listing import images_in, is_left_out
@@ -78,7 +79,7 @@ def regions_of(declared: Any) -> dict[str, tuple[int, ...]]:
         for name, value in declared.items()
         if not isinstance(value, str)
     }
-    return {name: numbers for name, numbers in regions.items() if set(numbers) - {0} and name != "ignore"}
+    return {name: numbers for name, numbers in regions.items() if set(numbers) - {0} and name.lower() != IGNORE}
 
 
 def channel_names(description: Mapping[str, Any]) -> tuple[str, ...]:

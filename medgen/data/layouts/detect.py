@@ -353,9 +353,14 @@ def _csv(path: Path, config: CohortConfig) -> Found:
         told = regions_of(regions)
     except (TypeError, ValueError):
         raise fail(sidecar, f"regions {str(regions)[:80]}", "names and lists of numbers", "correct it") from None
+    labels = label_names(about.get("labels"), sidecar)
+    if not os.path.lexists(sidecar) and (path.parent / "dataset.json").is_file():
+        # A manifest that somebody wrote into such a folder; the numbers in its masks mean what they meant before.
+        described = description_of(path.parent).get("labels")
+        labels, told = label_names(described, path.parent / "dataset.json"), regions_of(described)
     return Found(
         cases,
-        label_names(about.get("labels"), sidecar),
+        labels,
         faults,
         name,
         channels=channel_names({"channel_names": about.get("channels")}),
