@@ -36,11 +36,43 @@ def left_alone(relative: Path) -> str:
 
 
 def found(root: Path, glob: str, leave_out: Sequence[str] = ()) -> list[Path]:
-    """Files and DICOM folders below a folder that match a glob, sorted; not those that are left alone or out."""
+    """Files and DICOM folders below a folder that match a glob, sorted; not those that are left alone or out.
+
+    A link that leads nowhere counts as the file it stands for: whoever reads it says what is wrong with it.
+    """
+    if glob and not re.search(r"[*?\[\]/]$", glob) and not glob.endswith(".."):
+        # Where the last part of a pattern is plain, glob() leaves links out that lead nowhere.
+        glob = f"{glob[:-1]}[{glob[-1]}]"
     matches = (path for path in root.glob(glob) if not left_alone(path.relative_to(root)))
     return sorted(
-        path for path in matches if (path.is_file() or io.has_dicom(path)) and not is_left_out(path, root, leave_out)
+        path for path in matches if (is_there(path) or io.has_dicom(path)) and not is_left_out(path, root, leave_out)
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or a link that leads nowhere and stands for one."""
+    return path.is_file() or _leads_nowhere(path)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def lost_folders(root: Path, used: Collection[Path], leave_out: Sequence[str] = ()) -> list[Path]:
+    """Links that lead nowhere and are named as folders are, without suffix: what lay behind them would vanish unsaid.
+
+    Args:
+        root: Folder of the cohort.
+        used: Files and folders that are read; whoever reads them says what is wrong in them.
+        leave_out: Globs of what is no scan.
+    """
+    links = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if Path(folder) / name not in used)
+        for path in (Path(folder) / name for name in sorted(names) if "." not in name):
+            if Path(folder) not in used and _leads_nowhere(path) and not is_left_out(path, root, leave_out):
+                links.append(path)
+    return links
 
 
 def images_in(folder: Path, leave_out: Sequence[str] = ()) -> list[Path]:

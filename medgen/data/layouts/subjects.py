@@ -176,7 +176,7 @@ def with_participants(cases: Sequence[Case], root: Path) -> tuple[list[Case], li
         FaultyDataError: If it is no such table, or lists a participant twice.
     """
     path = root / "participants.tsv"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return list(cases), []
     columns, rows = read_table(path, "\t")
     if columns[:1] != ["participant_id"]:
