@@ -57,7 +57,7 @@ def looks_like_labels(image: Volume) -> bool:
         return False
     data = image.data[0]
     low, high = float(data.min()), float(data.max())
-    if low < 0 or not np.isfinite(high) or high >= 1 << 31:
+    if low < -(1 << 31) or not np.isfinite(high) or high >= 1 << 31:
         return False
     if low == high:
         return low == 0
@@ -67,14 +67,16 @@ def looks_like_labels(image: Volume) -> bool:
         return False
     if len(np.unique(some)) > _MOST_LABELS or (data.dtype.kind == "f" and not np.array_equal(data, np.round(data))):
         return False
-    labelled = data > 0
+    values, counts = np.unique(data, return_counts=True)
+    # Some programs write -1, or another negative number, where nothing is labelled.
+    labelled = data > 0 if low >= 0 else data != values[counts.argmax()]
     shares = []
     for axis in range(3):
         first = np.moveaxis(data, axis, 0)
         inside = np.moveaxis(labelled, axis, 0)[:-1]
         shares.append(float((first[:-1] == first[1:])[inside].mean()) if inside.any() else 0.0)
     # Slices may be thicker than what they cut.
-    return len(np.unique(data)) <= _MOST_LABELS and float(np.mean(sorted(shares)[1:])) >= _CONSTANT
+    return len(values) <= _MOST_LABELS and float(np.mean(sorted(shares)[1:])) >= _CONSTANT
 
 
 def is_stripped_copy(copy: Traits, whole: Traits) -> bool:

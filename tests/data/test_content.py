@@ -25,6 +25,16 @@ def test_label_maps(tmp_path, rng):
     assert looks_like_labels(mask.with_data(np.zeros_like(mask.data)))
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32])
+def test_label_maps_with_negative_numbers(tmp_path, kind):
+    labels(tmp_path / "m.nii.gz")
+    mask = io.read(tmp_path / "m.nii.gz")
+    data = mask.data.astype(kind)
+    assert looks_like_labels(mask.with_data(data - kind(1)))
+    assert looks_like_labels(mask.with_data(np.where(data == 2, kind(-1), data)))
+    assert looks_like_labels(mask.with_data(np.where(data == 0, kind(-1000), data)))
+
+
 def test_scans_are_no_label_maps(rng):
     noise = rng.normal(100, 20, SHAPE)
     assert not looks_like_labels(volume(noise.astype(np.float32)))
