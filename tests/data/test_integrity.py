@@ -150,3 +150,25 @@ def test_copies_without_skull_among_scans_are_faults(tmp_path):
     (fault,) = check(tmp_path).faults
     assert fault.found == "the same scan as a2x.nii.gz with zeros around, but counted as another scan"
     assert "cohort.leave_out=other.nii.gz" in fault.action
+
+
+def test_copies_stored_in_another_way_are_the_same_scan(tmp_path):
+    whole = scan(tmp_path / "a0x.nii.gz", 1)
+    scan(tmp_path / "a1x.nii.gz", 2)
+    turned = np.diag([-2.0, 2.0, 2.0, 1.0])
+    turned[0, 3] = 2.0 * (whole.shape[0] - 1)
+    save(tmp_path / "other.nii.gz", 2 * whole[::-1] + 1, Grid(whole.shape, turned))
+    (fault,) = check(tmp_path).faults
+    assert "the same scan as other (subject other), stored in another way" in fault.found
+    (tmp_path / "subjects.csv").write_text("case,subject\na0x,s0\na1x,s1\nother,s0\n")
+    assert check(tmp_path).ok
+
+
+def test_copies_without_skull_and_with_another_number_around(tmp_path):
+    for number in range(3):
+        whole = scan(tmp_path / f"a{number}x.nii.gz", number)
+    emptied = np.full_like(whole, -1)
+    emptied[3:-3, 3:-3, 2:-2] = whole[3:-3, 3:-3, 2:-2]
+    save(tmp_path / "other.nii.gz", emptied.round().astype(np.int16), Grid(whole.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    (fault,) = check(tmp_path).faults
+    assert fault.found == "the same scan as a2x.nii.gz with -1 around, but counted as another scan"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medgen import io
 from medgen.data.cases import Case
-from medgen.data.content import Traits, is_stripped_copy, traits
+from medgen.data.content import Traits, stripped_to, traits
 from medgen.data.layouts.listing import images_in, is_dicom_file
 from medgen.data.layouts.name_groups import Kinds, kinds_of
 from medgen.errors import DataError
@@ -143,8 +143,8 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
             reasons |= dict.fromkeys(moved, f"copies without skull ({look.pattern(value)})")
             use = setting("images", look.pattern(value))
             decisions.append(
-                f"{len(moved)} files {look.pattern(value)} are copies of other scans with zeros around, and left out; "
-                f"to use them instead: {use}"
+                f"{len(moved)} files {look.pattern(value)} are copies of other scans with nothing around, and left "
+                f"out; to use them instead: {use}"
             )
     paired, faults = _paired(images, masks, of_group)
     cases = [Case(safe_id(io.stem(file)), "", (file,), paired.get(file)) for file in images]
@@ -285,7 +285,7 @@ class _Look:
             some = [(self._traits(name), [self._traits(other) for other in others]) for name, others in pairs[::step]]
             if some and all(own is not None and own.labels and any(o and not o.labels for o in o_) for own, o_ in some):
                 return value, "labels"
-            if some and all(own and any(o and is_stripped_copy(own, o) for o in o_) for own, o_ in some):
+            if some and all(own and any(o and stripped_to(own, o) is not None for o in o_) for own, o_ in some):
                 return value, "stripped"
         return "", ""
 
