@@ -95,6 +95,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty)
         for case in cases
     ]
+    pattern = next(iter(config.globs.values()), "")
     # A manifest names what belongs to it; beside it may lie anything.
     used = [file for case in cases for file in case_files(case)]
     intake = Intake(
@@ -103,7 +104,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         subjects=told.source,
         masks=found.masks_by,
         decisions=tuple(decisions),
-        left_out=() if layout == "csv" else leftovers(root, used, found.reasons),
+        left_out=() if layout == "csv" else leftovers(root, used, found.reasons, config.unwanted, pattern),
         channels=found.channels,
         regions=found.regions,
         class_order=found.class_order,

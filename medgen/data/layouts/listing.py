@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medgen import io
 from medgen.data.intake import LeftOut, grouped
+from medgen.system.advice import setting
 
 MAC, HIDDEN = "._* of macOS", "hidden"
 # Scans in formats that medgen does not read, and pictures; other files are named by their suffix alone.
@@ -109,14 +110,19 @@ def matches_nothing(root: Path, patterns: Sequence[str]) -> str:
     return next((own for own in patterns if not any(is_left_out(path, root, [own]) for path in below)), "")
 
 
-def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tuple[LeftOut, ...]:
+def leftovers(
+    root: Path, used: Collection[Path], why: Mapping[Path, str], leave_out: Sequence[str] = (), images: str = ""
+) -> tuple[LeftOut, ...]:
     """Every file below a cohort that is no case and does not describe it, by reason.
 
     Args:
         root: Folder of the cohort.
         used: Files, and folders with a DICOM series, that are read.
         why: Reasons that whoever found the cases gave.
+        leave_out: Globs of files that the user does not want.
+        images: The user's pattern of images, if there is one.
     """
+    outside = f"images that your pattern does not name ({setting('images', images)})" if images else ""
     taken = {os.path.normpath(path) for path in used}
     known = {os.path.normpath(path): reason for path, reason in why.items()}
     reasons: list[tuple[str, str]] = []
@@ -132,7 +138,11 @@ def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tu
             if place in taken or _companion(path, taken):
                 continue
             relative = path.relative_to(root)
-            reason = known.get(place) or _reason(path, relative)
+            said = next((own for own in leave_out if is_left_out(path, root, [own])), "")
+            if said and not left_alone(relative):
+                reason = f"left out as you said ({setting('leave_out', said)})"
+            else:
+                reason = known.get(place) or _reason(path, relative, outside)
             if reason:
                 reasons.append((relative.as_posix(), reason))
         if len(reasons) > _MOST:
@@ -150,7 +160,7 @@ def _companion(path: Path, taken: Collection[str]) -> bool:
     return False
 
 
-def _reason(path: Path, relative: Path) -> str:
+def _reason(path: Path, relative: Path, outside: str) -> str:
     if alone := left_alone(relative):
         # A version store or a cache below the cohort is nothing that anybody takes for scans.
         return alone if alone == MAC or len(relative.parts) == 1 else ""
@@ -163,5 +173,5 @@ def _reason(path: Path, relative: Path) -> str:
     if is_dicom_file(path):
         return "DICOM, not read beside other images (medgen data import makes NIfTI of it)"
     if io.is_image(path):
-        return "images that are neither a scan nor a mask here"
+        return outside or "images that are neither a scan nor a mask here"
     return f"*{path.suffix.lower()}" if path.suffix else "without suffix"

@@ -1,11 +1,11 @@
-"""Links that lead nowhere: what they stand for is refused by name, and never vanishes."""
+"""What of a folder is found: links that lead nowhere are refused by name, and what was left out says why."""
 
 from pathlib import Path
 
 import pytest
 
 from medgen.data.integrity import check
-from medgen.data.layouts.detect import CohortConfig
+from medgen.data.layouts.detect import CohortConfig, load_cohort
 from tests.builders.cohort_folders import labels, scan
 
 LAYOUTS = [
@@ -56,3 +56,16 @@ def test_participants_behind_a_link_that_leads_nowhere_are_not_unknown(tmp_path)
     (tmp_path / "participants.tsv").symlink_to(tmp_path / "nowhere")
     (fault,) = check(tmp_path).faults
     assert fault.file.endswith("participants.tsv")
+
+
+def test_what_a_user_left_out_is_called_so(tmp_path):
+    for name in ("a0", "a1"):
+        scan(tmp_path / f"{name}_T1w.nii.gz")
+        scan(tmp_path / f"{name}_T2w.nii.gz")
+        labels(tmp_path / f"{name}_other.nii.gz")
+    config = CohortConfig(images="*_T1w.nii.gz", leave_out="*_other.nii.gz")
+    left_out = {item.reason: item.count for item in load_cohort(tmp_path, config).intake.left_out}
+    assert left_out == {
+        "left out as you said ('cohort.leave_out=*_other.nii.gz')": 2,
+        "images that your pattern does not name ('cohort.images=*_T1w.nii.gz')": 2,
+    }
