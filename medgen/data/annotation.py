@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from medgen.data.cases import Case
 from medgen.faults import Fault, fail
+from medgen.system.advice import setting
 
 # Column of a manifest (or of subjects.csv) with the label numbers that were annotated in a scan, joined by ";".
 ANNOTATED = "annotated"
 # Name of nnU-Net's label for voxels without annotation.
 IGNORE = "ignore"
+# What programs that store pictures write for "yes".
+_WHITE = frozenset({255, 32767, 65535})
 
 
 def annotated_labels(case: Case) -> frozenset[int] | None:
@@ -89,6 +94,28 @@ def ignored_faults(case: Case, values: Collection[int], labels: Mapping[int, str
         f'{ANNOTATED}) or of the manifest, such as "{_joined(own)}" for case {case.id}'
     )
     return [Fault(str(case.mask), f"voxels to ignore (label {ignored[0]})", "a complete annotation", action)]
+
+
+def unlike_binary_masks(masks: Sequence[tuple[Case, Collection[int]]], labels: Mapping[int, str]) -> list[Fault]:
+    """A fault for masks of 0 and 255 among masks of 0 and 1: one structure that would count as two.
+
+    Args:
+        masks: Cases with the label numbers of their masks.
+        labels: Declared label numbers; who declares both numbers means two structures.
+    """
+    masks = [(case, values) for case, values in masks if values]
+    numbers = Counter(number for _, values in masks for number in values)
+    if any(len(values) > 1 for _, values in masks) or 1 not in numbers or set(numbers) - {1, *_WHITE} or labels:
+        return []
+    usual = max(numbers, key=lambda number: (numbers[number], -number))
+    names = json.dumps({str(number): f"structure {number}" for number in sorted(numbers)})
+    action = f"store both in the same way; if they are two structures, say so: {setting('labels', names)}"
+    return [
+        Fault(str(case.mask), f"0 and {number}", f"0 and {usual} as in {numbers[usual]} other masks", action)
+        for case, values in masks
+        for number in values
+        if number != usual
+    ]
 
 
 def listed(numbers: Collection[int]) -> str:

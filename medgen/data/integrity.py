@@ -15,7 +15,7 @@ import numpy as np
 
 from medgen import io
 from medgen.data import account
-from medgen.data.annotation import annotation_faults, ignored_faults
+from medgen.data.annotation import annotation_faults, ignored_faults, unlike_binary_masks
 from medgen.data.cases import Case, Manifest, case_files, sha256_of
 from medgen.data.content import Traits, traits
 from medgen.data.copies import Seen, doubles, label_maps, stripped_copies
@@ -91,6 +91,7 @@ class _Looked:
     channels: int
     notes: tuple[str, ...]
     traits: Traits | None = None
+    values: tuple[int, ...] = ()
 
 
 def check(
@@ -167,6 +168,7 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
     scans = [Seen(item.case, item.traits, item.content) for item in looked if item.traits]
     faults += doubles(scans) + label_maps(scans) + stripped_copies(scans)
     faults += mixed_channels([(item.case, item.channels) for item in looked])
+    faults += unlike_binary_masks([(item.case, item.values) for item in looked], manifest.labels)
     with suppress(FaultyDataError):  # that the column is no numbers is said case by case
         faults += annotation_faults([item.case for item in looked if item.case.mask], manifest.labels)
     notes = tuple(note for item in looked for note in item.notes)
@@ -226,13 +228,15 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels = image.data.shape[0]
     else:
         channels, own = 0, None
+    values: tuple[int, ...] = ()
     if case.mask is not None:
-        faults += mask_faults(case, image, manifest.labels)[0]
+        wrong, values = mask_faults(case, image, manifest.labels)
+        faults += wrong
     # Said here only where the readers, which know more, have not said why.
     said = {fault.file for fault in faults}
     faults += [fault for fault in unread if fault.file not in said]
     notes = [] if image is None else _notes(case.images[0], image)
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own)
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own, values)
 
 
 def _content(image: Volume) -> str:

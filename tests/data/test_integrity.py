@@ -172,3 +172,18 @@ def test_copies_without_skull_and_with_another_number_around(tmp_path):
     save(tmp_path / "other.nii.gz", emptied.round().astype(np.int16), Grid(whole.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
     (fault,) = check(tmp_path).faults
     assert fault.found == "the same scan as a2x.nii.gz with -1 around, but counted as another scan"
+
+
+def test_masks_of_255_among_masks_of_1_are_asked_about(tmp_path):
+    for number in range(4):
+        data = scan(tmp_path / f"p{number}.nii.gz", number)
+        mask = np.zeros(data.shape, np.uint8)
+        mask[3:6, 3:8, 2:5] = 255 if number == 3 else 1
+        save(tmp_path / f"p{number}_mask.nii.gz", mask, Grid(data.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    (fault,) = check(tmp_path).faults
+    assert (Path(fault.file).name, fault.found) == ("p3_mask.nii.gz", "0 and 255")
+    assert fault.expected == "0 and 1 as in 3 other masks"
+    assert check(tmp_path, CohortConfig(labels={1: "structure 1", 255: "structure 255"})).ok
+    # Two structures, of which a scan may have one or the other.
+    labels(tmp_path / "p0_mask.nii.gz")
+    assert check(tmp_path).ok

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
-from medgen.data.annotation import annotated_labels, annotation_faults, listed, structures
+from medgen.data.annotation import annotated_labels, annotation_faults, listed, structures, unlike_binary_masks
 from medgen.data.cases import Case, Manifest
 from medgen.data.integrity import mask_faults, mixed_channels
 from medgen.errors import DataError
@@ -121,18 +121,20 @@ def check_masks(
     cases = [case for case in everything if case.mask is not None]
     faults: list[Fault] = []
     channels: list[tuple[Case, int]] = [(case, _channels(case, None)) for case in everything if case.mask is None]
+    held: list[tuple[Case, tuple[int, ...]]] = []
     trained: set[int] = set()
     learners, count = set(parts.labelled.subjects), 0
     with thread_pool(workers) as pool:
         for case, (read, found, values) in zip(cases, pool.map(lambda case: _look(case, declared), cases), strict=True):
             faults += found
             channels.append((case, _channels(case, read)))
+            held.append((case, values))
             if case.subject in learners:
                 trained.update(values)
             count += 1
             if progress is not None:
                 progress(count, len(cases))
-    faults += mixed_channels(channels)
+    faults += mixed_channels(channels) + unlike_binary_masks(held, declared)
     used = tuple(sorted(labels or trained - (set(declared) - set(structures(declared)))))
     where = str(parts.labelled.root)
     # Only where the masks themselves are sound: a mask that could not be read may be the one that has the label.
