@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from medgen.data.cases import Case
 from medgen.data.content import Traits, is_copy, perhaps_copies, stripped_to
 from medgen.faults import Fault
-from medgen.system.advice import apart, setting
+from medgen.system.advice import apart, glob_like, setting
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,15 @@ def label_maps(seen: Sequence[Seen]) -> list[Fault]:
             near = max(beside, key=lambda other: SequenceMatcher(None, other.id, case.id).ratio())
             name, scan = apart(case.images[0], near.images[0])
             text = f"few whole numbers on the grid of {scan}, as a label map has, but counted as a scan"
+            images, masks = glob_like(near.images[0].name), glob_like(case.images[0].name)
+            patterns = f"for example {setting('images', images)} {setting('masks', masks)}"
+            if not ("*" in images and "*" in masks and case.images[0].parent == near.images[0].parent):
+                patterns = "patterns for images and masks"
+            if images == masks:
+                patterns = "or name masks after their scans, <scan>_mask"
             action = (
-                f"if it is the mask of a scan, say which files are masks ({setting('masks', '*_mask.nii.gz')}); if it "
-                f"belongs to no scan, leave it out: {setting('leave_out', name)}"
+                f"if it is the mask of a scan, say which files are which, {patterns}; if it belongs to no scan, leave "
+                f"it out: {setting('leave_out', name)}"
             )
             faults.append(Fault(str(case.images[0]), text, "scans only", action))
     return faults

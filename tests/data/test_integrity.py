@@ -187,3 +187,12 @@ def test_masks_of_255_among_masks_of_1_are_asked_about(tmp_path):
     # Two structures, of which a scan may have one or the other.
     labels(tmp_path / "p0_mask.nii.gz")
     assert check(tmp_path).ok
+
+
+def test_patterns_that_tell_label_maps_from_scans_are_those_of_the_files(tmp_path):
+    for number in range(2):
+        scan(tmp_path / f"p{number}.nii.gz", number)
+        labels(tmp_path / f"zz{number}x.nii.gz")
+    faults = [fault for fault in check(tmp_path).faults if "few whole numbers" in fault.found]
+    assert "'cohort.images=p*.nii.gz' 'cohort.masks=zz*x.nii.gz'" in faults[0].action
+    assert check(tmp_path, CohortConfig(images="p*.nii.gz", masks="zz*x.nii.gz")).ok

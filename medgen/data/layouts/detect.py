@@ -20,7 +20,7 @@ from medgen.data.layouts.manifest_csv import from_csv
 from medgen.data.layouts.patterns import by_pattern
 from medgen.data.layouts.subjects import owned, with_participants
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.system.advice import apart, setting, shown
+from medgen.system.advice import apart, glob_like, setting, shown
 
 __all__ = ["CohortConfig", "exists", "load_cohort"]
 
@@ -75,7 +75,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
     faults = [*found.faults, *_links_out(cases, root, config.roots)]
     faults += [] if layout == "csv" else _links_nowhere(cases, root, config.unwanted)
     if not cases and not faults:
-        faults.append(_nothing(source, layout))
+        faults.append(_nothing(source, layout, tuple(config.globs.values())))
     decisions = list(found.decisions)
     if layout == "bids":
         cases, more = with_participants(cases, root)
@@ -121,9 +121,13 @@ def _check_left_out(root: Path, config: CohortConfig) -> None:
         raise fail(root, f"no file that {idle!r} stands for", "patterns of files to leave out", action)
 
 
-def _nothing(path: Path, layout: str) -> Fault:
+def _nothing(path: Path, layout: str, globs: Sequence[str]) -> Fault:
     """Nothing found; where scans lie in folders of their own, the patterns that would find them."""
     action = "check the path"
+    if globs:
+        some = next(([file.name for file in files] for folder in _walked(path) if (files := images_in(folder))), [])
+        action = "correct cohort.images" + (f"; there are {shown(some)}" if some else ": there are no images at all")
+        return Fault(str(path), f"no images: no file matches {globs[0]!r}", "at least one file", action)
     if path.is_dir() and layout == "folder":
         first = next((file for folder in _walked(path) for file in images_in(folder)), None)
         if first is not None and first.parent.parent == path:
@@ -153,6 +157,9 @@ def _patterns(names: Sequence[str], folder: str) -> tuple[str, str]:
     # One that a mask is named after, if there is one.
     scan = next((name for name in scans if io.stem(name) in bases), scans[0])
     mask = next((name for name in marked if mask_base(io.stem(name)) == io.stem(scan)), marked[0] if marked else "")
+    if sum(glob_like(name) == glob_like(scan) for name in scans) > 1:
+        # Several scans lie together: a folder is no case of its own.
+        return f"*/{glob_like(scan)}", f"*/{glob_like(mask)}" if mask else ""
     return _glob(scan, folder), _glob(mask, folder) if mask else ""
 
 
@@ -259,7 +266,8 @@ def _folder(path: Path, config: CohortConfig) -> Found:
     if config.globs:
         return by_pattern(path, config.globs, config.masks, config.unwanted)
     if config.masks:
-        use = setting("images", "*_T1w.nii.gz")
+        first = next(iter(images_in(path, config.unwanted)), None)
+        use = setting("images", glob_like(first.name) if first else "*.nii.gz")
         raise fail(path, "cohort.masks without cohort.images", "both patterns or none", f"set both, for example {use}")
     return by_names(path, config.unwanted)
 
