@@ -211,7 +211,9 @@ def _paired(
 
     Two masks for one image, and masks for none, are faults; ``told`` are the masks that content has told.
     """
-    by_stem = {io.stem(image): image for image in images}
+    # Names of one cohort may come from several systems, which store accents in two ways.
+    by_stem = {unicodedata.normalize("NFC", io.stem(image)): image for image in images}
+    masks = {mask: unicodedata.normalize("NFC", base) for mask, base in masks.items()}
     shorter: dict[str, set[Path]] = defaultdict(set)
     firsts = {_PARTS.split(stem)[0] for stem in by_stem}
     for stem, image in by_stem.items():

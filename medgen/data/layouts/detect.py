@@ -291,7 +291,8 @@ def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
     for case in cases:
         if not is_safe_id(case.id):
             expected = "letters, digits, '.', '_' and '-'"
-            faults.append(Fault(str(path), f"case id {case.id!r}", expected, "rename the case"))
+            action = f"rename the case, for example {safe_id(case.id)}"
+            faults.append(Fault(str(path), f"case id {case.id!r}", expected, action))
         elif other := seen.get(case.id.lower()):
             one, two = apart(other.images[0], case.images[0])
             files_of = f" ({one} and {two})" if one != two else ""

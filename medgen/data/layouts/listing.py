@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -48,6 +49,12 @@ def found(root: Path, glob: str, leave_out: Sequence[str] = ()) -> list[Path]:
     return sorted(
         path for path in matches if (is_there(path) or io.has_dicom(path)) and not is_left_out(path, root, leave_out)
     )
+
+
+def stored(folder: Path, name: str) -> Path:
+    """A file by the name that a list gives it, however its accents are stored: as signs of their own or not."""
+    ways = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return folder / next((way for way in ways if os.path.lexists(folder / way)), name)
 
 
 def is_there(path: Path) -> bool:
@@ -171,7 +178,8 @@ def _reason(path: Path, relative: Path, outside: str) -> str:
         end = next(end for end in _OTHER_IMAGES if name.endswith(end))
         return f"*{end}, a format that is not read"
     if is_dicom_file(path):
-        return "DICOM, not read beside other images (medgen data import makes NIfTI of it)"
+        alone = setting("layout", "dicom")
+        return f"DICOM, not read beside other images (these alone: {alone}, with which medgen data import makes NIfTI)"
     if io.is_image(path):
         return outside or "images that are neither a scan nor a mask here"
     return f"*{path.suffix.lower()}" if path.suffix else "without suffix"

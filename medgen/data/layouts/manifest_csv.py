@@ -8,6 +8,7 @@ from pathlib import Path
 from medgen.data.cases import COLUMNS, Case, Manifest
 from medgen.data.layouts.by_file_name import Found
 from medgen.data.layouts.dataset_json import channel_names, description_of, label_names, regions_of
+from medgen.data.layouts.listing import stored
 from medgen.data.tables import read_table
 from medgen.faults import Fault, fail
 from medgen.system import files
@@ -87,10 +88,10 @@ def _below(file: Path, folder: Path) -> str:
 def _named(folder: Path, name: str) -> Path:
     """A file of a manifest; one that was written on Windows has other slashes."""
     path = folder / name
-    if "\\" in name and not os.path.lexists(_quiet(path)):
-        other = folder / name.replace("\\", "/")
-        return other if os.path.lexists(_quiet(other)) else path
-    return path
+    if os.path.lexists(_quiet(path)) or _quiet(path) != path:
+        return path
+    ways = (name, name.replace("\\", "/"))
+    return next((found for way in ways if os.path.lexists(found := stored(folder, way))), path)
 
 
 def _quiet(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """What of a folder is found: links that lead nowhere are refused by name, and what was left out says why."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,11 @@ def test_what_a_user_left_out_is_called_so(tmp_path):
         "left out as you said ('cohort.leave_out=*_other.nii.gz')": 2,
         "images that your pattern does not name ('cohort.images=*_T1w.nii.gz')": 2,
     }
+
+
+def test_dicom_beside_other_images_says_how_it_is_read(tmp_path, shared_data):
+    scan(tmp_path / "a.nii.gz")
+    shutil.copytree(shared_data / "dicom" / "ct_head_tilted", tmp_path / "ct")
+    (left,) = load_cohort(tmp_path).intake.left_out
+    assert left.reason.startswith("DICOM, not read beside other images (these alone: cohort.layout=dicom")
+    assert [case.id for case in load_cohort(tmp_path, CohortConfig(layout="dicom"))] == ["ct"]
