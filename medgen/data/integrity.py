@@ -47,12 +47,14 @@ class CheckResult:
             text in the pixels.
         manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
             could be made out.
+        scan: Lines that say what a single scan was taken for; empty for a cohort.
     """
 
     faults: list[Fault]
     cases: int
     manifest: Manifest | None
     notes: tuple[str, ...] = ()
+    scan: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -122,7 +124,8 @@ def check(
         volume = _read(lambda: io.read(path, slices=config.slices, fill=config.fill, unscaled=config.unscaled), faults)
         if volume is None:
             return CheckResult(faults, 1, None)
-        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
+        scan = tuple(account.account_of_scan(path, volume))
+        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)), scan)
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
