@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medgen.audit.replay import find_records
-from medgen.data.layouts.detect import load_cohort, read_table
+from medgen.data.layouts.detect import load_cohort
+from medgen.data.tables import read_table
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.system import files

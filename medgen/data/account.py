@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from medgen import io
 from medgen.data.cases import Manifest
 from medgen.system.advice import shown
+from medgen.volume import Volume
 
 
 def account(manifest: Manifest, *, examples: bool = True) -> list[str]:
@@ -35,6 +38,21 @@ def account(manifest: Manifest, *, examples: bool = True) -> list[str]:
         lines.append(f"regions: {regions}")
     lines += [f"decided: {decision}" for decision in intake.decisions]
     return [*lines, *filter(None, [intake.left_out_sentence(examples=examples)])]
+
+
+def account_of_scan(path: Path, image: Volume) -> list[str]:
+    """The same of a single scan: what it was taken for, and how many voxels, of which size, it has.
+
+    Args:
+        path: A file, or a folder with one DICOM series.
+        image: What was read from it, (c, i, j, k).
+    """
+    series = io.list_series(path)[:1] if path.is_dir() else []
+    layout = f"one DICOM series ({series[0].modality}, {series[0].files} files)" if series else "one file"
+    voxels = " x ".join(map(str, image.grid.shape))
+    sizes = " x ".join(f"{size:.4g}" for size in image.grid.spacing)
+    channels = f" of {len(image.data)} channels" if len(image.data) > 1 else ""
+    return [f"layout: {layout}", f"scans: 1{channels}, {voxels} voxels of {sizes} mm, axes {image.grid.axcodes}"]
 
 
 def record(manifest: Manifest) -> dict[str, Any]:

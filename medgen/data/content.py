@@ -1,11 +1,14 @@
-"""What the voxels of a file say it is, where its name does not: a label map, a copy of another scan without its skull.
+"""What the voxels of a file say it is, where its name does not: a label map, a copy of another scan.
 
 No verdict on a scan alone: whoever asks compares it with its neighbours, since a cohort may hold label maps only.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,15 @@ _CONSTANT = 0.6
 _SAMPLES = 2048
 # Of the sampled voxels, how many must be kept and how many must have been removed before a scan counts as a copy.
 _ENOUGH = 24
+# Share of a scan's variance that a copy of it may not explain. Real rescans of one person, put on one grid by their
+# headers, leave 0.7 and more unexplained.
+_UNLIKE = 1e-4
+# The variance that rounding to whole numbers adds, with half as much again, and the most that is put down to it.
+_ROUNDED, _UNLIKE_AT_MOST = 1.5 / 12, 0.005
+# Share of a scan's range within which values may have been rounded to one.
+_SAME = 0.01
+# Places at which all pairs of scans are compared first.
+_GLANCE = 96
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +40,37 @@ class Traits:
     Attributes:
         grid: Where it lies.
         labels: Whether it looks like a label map.
-        sample: Values of the first channel at places that depend on the shape alone, (2048,) float32.
+        shape: Number of voxels along the axes of the body, in whichever order they are stored.
+        sample: Values of the first channel at places of the body that depend on this shape alone, (n,) float64.
+        whole: Whether these are whole numbers, as of a scan that was rounded.
     """
 
     grid: Grid
     labels: bool
-    sample: NDArray[np.float32]
+    shape: tuple[int, ...]
+    sample: NDArray[np.float64]
+    whole: bool
+
+    @cached_property
+    def surroundings(self) -> tuple[float, ...]:
+        """Values that may stand for "nothing here": the most frequent one, 0, and the lowest."""
+        values, counts = np.unique(self.sample, return_counts=True)
+        return tuple(dict.fromkeys([float(values[counts.argmax()]), 0.0, float(values[0])]))
 
 
 def traits(image: Volume) -> Traits:
     """What is kept of an image, (c, i, j, k)."""
-    size = int(np.prod(image.grid.shape))
-    places = np.linspace(0, size - 1, _SAMPLES).astype(np.int64)
+    data = image.data[0]
+    axes = image.grid.axes
+    # A copy may be stored from another corner, or with its axes in another order.
+    data = np.flip(data, tuple(axis for axis, (_, sign) in enumerate(axes) if sign < 0))
+    data = data.transpose(np.argsort([world for world, _ in axes]))
+    places = np.linspace(0, data.size - 1, _SAMPLES).astype(np.int64)
     # Steps of one length would follow the axes.
-    places = np.unique((places + (places * 2654435761) % max(1, size // _SAMPLES)) % size)
-    sample = image.data[0][np.unravel_index(places, image.grid.shape)].astype(np.float32)
-    return Traits(image.grid, looks_like_labels(image), sample)
+    places = np.unique((places + (places * 2654435761) % max(1, data.size // _SAMPLES)) % data.size)
+    sample = data[np.unravel_index(places, data.shape)].astype(np.float64)
+    whole = bool(np.array_equal(sample, np.round(sample)))
+    return Traits(image.grid, looks_like_labels(image), data.shape, sample, whole)
 
 
 def looks_like_labels(image: Volume) -> bool:
@@ -57,7 +84,7 @@ def looks_like_labels(image: Volume) -> bool:
         return False
     data = image.data[0]
     low, high = float(data.min()), float(data.max())
-    if low < 0 or not np.isfinite(high) or high >= 1 << 31:
+    if low < -(1 << 31) or not np.isfinite(high) or high >= 1 << 31:
         return False
     if low == high:
         return low == 0
@@ -67,27 +94,81 @@ def looks_like_labels(image: Volume) -> bool:
         return False
     if len(np.unique(some)) > _MOST_LABELS or (data.dtype.kind == "f" and not np.array_equal(data, np.round(data))):
         return False
-    labelled = data > 0
+    values, counts = np.unique(data, return_counts=True)
+    # Some programs write -1, or another negative number, where nothing is labelled.
+    labelled = data > 0 if low >= 0 else data != values[counts.argmax()]
     shares = []
     for axis in range(3):
         first = np.moveaxis(data, axis, 0)
         inside = np.moveaxis(labelled, axis, 0)[:-1]
         shares.append(float((first[:-1] == first[1:])[inside].mean()) if inside.any() else 0.0)
     # Slices may be thicker than what they cut.
-    return len(np.unique(data)) <= _MOST_LABELS and float(np.mean(sorted(shares)[1:])) >= _CONSTANT
+    return len(values) <= _MOST_LABELS and float(np.mean(sorted(shares)[1:])) >= _CONSTANT
 
 
-def is_stripped_copy(copy: Traits, whole: Traits) -> bool:
-    """Whether a scan is another one with zeros around: equal where it is not 0, and 0 where the other is not."""
-    if len(copy.sample) != len(whole.sample):
+def is_copy(one: Traits, other: Traits) -> bool:
+    """Whether two scans are one, but for the order in which they are stored, a scale, an offset and rounding."""
+    return one.shape == other.shape and _follows(one, other, np.ones(len(one.sample), bool))
+
+
+def stripped_to(copy: Traits, whole: Traits) -> float | None:
+    """What stands around a scan that is another one without its surroundings, such as 0; None if it is no such copy.
+
+    Inside, it is the other scan but for what :func:`is_copy` allows.
+    """
+    if copy.shape != whole.shape:
+        return None
+    for value in copy.surroundings:
+        kept = copy.sample != value
+        emptied = whole.sample[~kept]
+        # What is one value in the other scan, too, or was rounded to one, has not been removed.
+        if len(emptied) < _ENOUGH:
+            continue
+        removed = np.abs(emptied - np.median(emptied)) > _SAME * np.ptp(whole.sample)
+        if removed.sum() >= _ENOUGH and _follows(copy, whole, kept):
+            return value
+    return None
+
+
+def _follows(copy: Traits, whole: Traits, kept: NDArray[np.bool_]) -> bool:
+    """Whether one scan is a line through the other at some places."""
+    if kept.sum() < _ENOUGH:
         return False
-    kept = copy.sample != 0
-    # Most pairs of scans end here.
-    if not np.allclose(copy.sample[kept][:16], whole.sample[kept][:16], rtol=1e-3, atol=0):
+    x, y = whole.sample[kept], copy.sample[kept]
+    # A line through two clusters is no likeness.
+    if min(len(np.unique(x)), len(np.unique(y))) < _ENOUGH // 3:
         return False
-    if not copy.grid.same_as(whole.grid):
+    x, y = x - x.mean(), y - y.mean()
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    if xy <= 0:
         return False
-    if kept.sum() < _ENOUGH or len(np.unique(copy.sample[kept])) < _ENOUGH // 3:
-        return False
-    removed = (whole.sample != 0) & ~kept
-    return removed.sum() >= _ENOUGH and bool(np.allclose(copy.sample[kept], whole.sample[kept], rtol=1e-3, atol=0))
+    # What rounding of either one makes of a copy, in units of its variance.
+    rounded = sum(len(x) * _ROUNDED / square for own, square in ((whole, xx), (copy, yy)) if own.whole)
+    return 1 - xy * xy / (xx * yy) <= max(_UNLIKE, min(rounded, _UNLIKE_AT_MOST))
+
+
+def perhaps_copies(scans: Sequence[Traits]) -> list[tuple[int, int]]:
+    """Pairs of scans, by their places in a list, of which the first may be a copy of the second, whole or stripped.
+
+    A look at a few places of each that spares nearly all pairs of a large cohort the whole comparison.
+    """
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, own in enumerate(scans):
+        groups[own.shape].append(index)
+    pairs = []
+    for members in groups.values():
+        samples = np.stack([scans[index].sample for index in members])
+        for index in members if len(members) > 1 else ():
+            own = scans[index]
+            alike: set[int] = set()
+            for kept in (np.ones(len(own.sample), bool), *(own.sample != value for value in own.surroundings)):
+                some = np.flatnonzero(kept)
+                if len(some) < _ENOUGH:
+                    continue
+                some = some[:: max(1, len(some) // _GLANCE)]
+                y, x = own.sample[some], samples[:, some]
+                y, x = y - y.mean(), x - x.mean(axis=1, keepdims=True)
+                both = (x @ y) / np.maximum(np.sqrt((x * x).sum(axis=1) * (y @ y)), 1e-30)
+                alike |= {members[place] for place in np.flatnonzero(both * abs(both) >= 1 - 2 * _UNLIKE_AT_MOST)}
+            pairs += [(index, other) for other in sorted(alike - {index})]
+    return pairs

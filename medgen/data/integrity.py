@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from medgen import io
 from medgen.data import account
+from medgen.data.annotation import annotation_faults, ignored_faults, unlike_binary_masks
 from medgen.data.cases import Case, Manifest, case_files, sha256_of
-from medgen.data.content import Traits, is_stripped_copy, traits
+from medgen.data.content import Traits, traits
+from medgen.data.copies import Seen, doubles, label_maps, stripped_copies
 from medgen.data.faces import NOTE, may_show_face
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.layouts.listing import images_in, is_dicom_file
@@ -45,12 +47,14 @@ class CheckResult:
             text in the pixels.
         manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
             could be made out.
+        scan: Lines that say what a single scan was taken for; empty for a cohort.
     """
 
     faults: list[Fault]
     cases: int
     manifest: Manifest | None
     notes: tuple[str, ...] = ()
+    scan: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,6 +93,7 @@ class _Looked:
     channels: int
     notes: tuple[str, ...]
     traits: Traits | None = None
+    values: tuple[int, ...] = ()
 
 
 def check(
@@ -119,7 +124,8 @@ def check(
         volume = _read(lambda: io.read(path, slices=config.slices, fill=config.fill, unscaled=config.unscaled), faults)
         if volume is None:
             return CheckResult(faults, 1, None)
-        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)))
+        scan = tuple(account.account_of_scan(path, volume))
+        return CheckResult(image_faults(path, volume), 1, None, tuple(_notes(path, volume)), scan)
     try:
         manifest = load_cohort(path, config)
     except FaultyDataError as error:
@@ -162,8 +168,12 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
             if progress is not None:
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
-    faults += _doubles(looked) + _no_scans([(item.case, item.traits) for item in looked if item.traits])
+    scans = [Seen(item.case, item.traits, item.content) for item in looked if item.traits]
+    faults += doubles(scans) + label_maps(scans) + stripped_copies(scans)
     faults += mixed_channels([(item.case, item.channels) for item in looked])
+    faults += unlike_binary_masks([(item.case, item.values) for item in looked], manifest.labels)
+    with suppress(FaultyDataError):  # that the column is no numbers is said case by case
+        faults += annotation_faults([item.case for item in looked if item.case.mask], manifest.labels)
     notes = tuple(note for item in looked for note in item.notes)
     return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
 
@@ -221,13 +231,15 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels = image.data.shape[0]
     else:
         channels, own = 0, None
+    values: tuple[int, ...] = ()
     if case.mask is not None:
-        faults += mask_faults(case, image, manifest.labels)[0]
+        wrong, values = mask_faults(case, image, manifest.labels)
+        faults += wrong
     # Said here only where the readers, which know more, have not said why.
     said = {fault.file for fault in faults}
     faults += [fault for fault in unread if fault.file not in said]
     notes = [] if image is None else _notes(case.images[0], image)
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own)
+    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own, values)
 
 
 def _content(image: Volume) -> str:
@@ -272,8 +284,8 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         labels: Declared label numbers; empty declares nothing.
 
     Returns:
-        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty, the image itself. Numbers
-        without 0, ascending.
+        Faults: unreadable, other grid, fractional, negative or undeclared labels, empty, the image itself, voxels to
+        ignore. Numbers without 0, ascending.
     """
     path = case.mask
     if path is None:
@@ -305,6 +317,10 @@ def mask_faults(case: Case, image: Volume | None, labels: Mapping[int, str]) -> 
         # YAML of one line, as settings are given.
         declared = setting("labels", json.dumps({str(value): name for value, name in names.items()}))
         faults.append(Fault(str(path), found, f"0, {known}"[:80], f"declare them ({declared}), or correct the mask"))
+    try:
+        faults += ignored_faults(case, values, labels)
+    except FaultyDataError as error:
+        faults += error.faults
     return faults, values
 
 
@@ -315,49 +331,6 @@ def label_values(mask: Volume) -> tuple[int, ...]:
     else:
         found = np.unique(mask.data)
     return tuple(int(value) for value in found if value > 0)
-
-
-def _doubles(looked: Sequence[_Looked]) -> list[Fault]:
-    """Equal voxels under two subjects: a split could put the same scan on both sides."""
-    groups: dict[str, list[Case]] = defaultdict(list)
-    for item in looked:
-        if item.content:
-            groups[item.content].append(item.case)
-    faults = []
-    for cases in groups.values():
-        if len({case.subject for case in cases}) > 1:
-            first, *others = cases
-            shown = ", ".join(f"{case.id} (subject {case.subject})" for case in others[:4])
-            found = f"the same voxels as {shown}, but subject {first.subject}"
-            action = "remove the copies, or give them one subject"
-            faults.append(Fault(str(first.images[0]), found, "different scans for different subjects", action))
-    return faults
-
-
-def _no_scans(looked: Sequence[tuple[Case, Traits]]) -> list[Fault]:
-    """Label maps, and copies without skull, that are counted as further scans: told by the scans on the same grid."""
-    faults = []
-    scans = [(case, own) for case, own in looked if not own.labels]
-    for case, own in looked:
-        beside = [other for other, its in scans if its.grid.same_as(own.grid)] if own.labels else []
-        if beside:
-            near = max(beside, key=lambda other: SequenceMatcher(None, other.id, case.id).ratio())
-            name, scan = apart(case.images[0], near.images[0])
-            text = f"few whole numbers on the grid of {scan}, as a label map has, but counted as a scan"
-            action = (
-                f"if it is the mask of a scan, say which files are masks ({setting('masks', '*_mask.nii.gz')}); if it "
-                f"belongs to no scan, leave it out: {setting('leave_out', name)}"
-            )
-            faults.append(Fault(str(case.images[0]), text, "scans only", action))
-    for index, one in enumerate(scans):
-        for other in scans[:index]:
-            for (copy, its), (whole, whole_traits) in ((one, other), (other, one)):
-                if is_stripped_copy(its, whole_traits):
-                    name, scan = apart(copy.images[0], whole.images[0])
-                    text = f"the same scan as {scan} with zeros around, but counted as another scan"
-                    action = f"keep one of them, for example leave this one out: {setting('leave_out', name)}"
-                    faults.append(Fault(str(copy.images[0]), text, "one copy of each scan", action))
-    return faults
 
 
 def mixed_channels(counts: Sequence[tuple[Case, int]]) -> list[Fault]:

@@ -126,7 +126,10 @@ class Preprocess(Config):
             grid = native.centred(self.shape, self.spacing, None if self.frame is None else np.array(self.frame).T)
             return (grid if world is None else grid.moved(world)).on_lattice(native)
         if world is None or template is None:
-            raise ConfigError("align: affine needs a cohort template; build one from the training scans or use center")
+            raise ConfigError(
+                "align: affine needs a cohort template; build one from the training scans, or use "
+                "preprocess.align=center"
+            )
         return template.moved(world)
 
     def apply(self, scan: Volume, template: Template | None = None, register: Register = register_affine) -> Prepared:
@@ -344,7 +347,7 @@ def build_template(
             if 2 * len(good) < len(scans):
                 raise DataError(
                     f"only {len(good)} of {len(scans)} training scans register to each other; "
-                    "use align: center, or check that they show the same organ"
+                    "use preprocess.align=center, or check that they show the same organ"
                 )
             moves = [affines.product(affines.inverse(poses[index]), results[index].world) for index in good]
             back = affines.inverse(affines.log_mean(moves))

@@ -29,6 +29,19 @@ def setting(name: str, value: str | Path) -> str:
     return shlex.quote(f"cohort.{name}={value}")
 
 
+def glob_like(name: str) -> str:
+    """A glob for a file that is there and those named like it: its first number, else its beginning, varies.
+
+    >>> glob_like("p07_mask.nii.gz"), glob_like("anna_seg.nii"), glob_like("drawn.nii")
+    ('p*_mask.nii.gz', '*_seg.nii', 'drawn.nii')
+    """
+    stem, dot, ending = name.partition(".")
+    if any(sign.isdigit() for sign in stem):
+        return re.sub(r"\d+", "*", stem, count=1) + dot + ending
+    _, separator, last = stem.rpartition("_")
+    return f"*_{last}{dot}{ending}" if separator else name
+
+
 def quoted(path: str | Path) -> str:
     """A path or pattern as it is typed in a shell.
 

@@ -13,7 +13,8 @@ from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration
 from medgen.config import Config, parse_config
-from medgen.data.layouts.detect import Fill, Slices, exists
+from medgen.data.layouts.cohort_config import Fill, Slices
+from medgen.data.layouts.detect import exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import Prepared

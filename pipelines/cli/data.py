@@ -51,7 +51,7 @@ def data_check(
     )
     with bar("checking") as progress:
         result = check(path, settings, workers=workers or 2, progress=progress)
-    for line in [] if result.manifest is None else account(result.manifest):
+    for line in result.scan if result.manifest is None else account(result.manifest):
         typer.echo(visible(as_options(line)))
     for fault in result.faults:
         typer.echo(visible(as_options(str(replace(fault, found=f"found {fault.found}")))), err=True)

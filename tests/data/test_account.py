@@ -2,8 +2,10 @@ from dataclasses import replace
 
 from medgen.data.account import account, record
 from medgen.data.intake import Intake, LeftOut
+from medgen.data.integrity import check
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from tests.builders.cohort_folders import labels, scan
+from tests.builders.dicom_folders import COLUMNS, ROWS, SLICES, series
 
 
 def cohort(folder):
@@ -59,3 +61,16 @@ def test_the_record_counts_what_the_lines_say(tmp_path):
         "._* of macOS": 3,
     }
     assert load_cohort(tmp_path, CohortConfig(images="p?.nii.gz")).intake.left_out[-1].count == 3
+
+
+def test_a_dicom_folder_says_what_it_is(tmp_path):
+    series(tmp_path / "s")
+    about, scans = check(tmp_path / "s").scan
+    assert about == f"layout: one DICOM series (MR, {SLICES} files)"
+    assert scans.startswith(f"scans: 1, {COLUMNS} x {ROWS} x {SLICES} voxels of ")
+
+
+def test_a_single_file_says_what_it_is(tmp_path):
+    scan(tmp_path / "a.nii.gz")
+    result = check(tmp_path / "a.nii.gz")
+    assert result.scan == ("layout: one file", "scans: 1, 12 x 14 x 10 voxels of 2 x 2 x 2 mm, axes RAS")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.data.content import is_stripped_copy, looks_like_labels, traits
-from medgen.volume import Volume
+from medgen.data.content import is_copy, looks_like_labels, perhaps_copies, stripped_to, traits
+from medgen.volume import Grid, Volume
 from tests.builders.cohort_folders import GRID, SHAPE, brain, labels, scan
 
 
@@ -25,6 +25,16 @@ def test_label_maps(tmp_path, rng):
     assert looks_like_labels(mask.with_data(np.zeros_like(mask.data)))
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32])
+def test_label_maps_with_negative_numbers(tmp_path, kind):
+    labels(tmp_path / "m.nii.gz")
+    mask = io.read(tmp_path / "m.nii.gz")
+    data = mask.data.astype(kind)
+    assert looks_like_labels(mask.with_data(data - kind(1)))
+    assert looks_like_labels(mask.with_data(np.where(data == 2, kind(-1), data)))
+    assert looks_like_labels(mask.with_data(np.where(data == 0, kind(-1000), data)))
+
+
 def test_scans_are_no_label_maps(rng):
     noise = rng.normal(100, 20, SHAPE)
     assert not looks_like_labels(volume(noise.astype(np.float32)))
@@ -39,7 +49,55 @@ def test_copies_without_skull(tmp_path, rng):
     whole = scan(tmp_path / "a.nii.gz")
     brain(tmp_path / "b.nii.gz", whole)
     one, other = (traits(io.read(tmp_path / name)) for name in ("a.nii.gz", "b.nii.gz"))
-    assert is_stripped_copy(other, one)
-    assert not is_stripped_copy(one, other)
-    assert not is_stripped_copy(one, one)
-    assert not is_stripped_copy(other, traits(volume(rng.normal(100, 20, SHAPE).astype(np.float32))))
+    assert stripped_to(other, one) == 0
+    assert stripped_to(one, other) is None
+    assert stripped_to(one, one) is None
+    assert stripped_to(other, traits(volume(rng.normal(100, 20, SHAPE).astype(np.float32)))) is None
+
+
+FLIPPED = Grid(SHAPE, GRID.affine @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+TURNED = Grid((SHAPE[2], SHAPE[0], SHAPE[1]), GRID.affine[:, [2, 0, 1, 3]])
+STORED = {
+    "as it is": volume,
+    "from another corner": lambda data: Volume(data[None, ::-1], FLIPPED),
+    "along other axes": lambda data: Volume(data.transpose(2, 0, 1)[None], TURNED),
+}
+
+
+@pytest.mark.parametrize("way", STORED)
+@pytest.mark.parametrize("change", [lambda d: d, lambda d: d.round().astype(np.int16), lambda d: 3 * d + 1])
+@pytest.mark.parametrize("around", [-1, 0, -1024])
+def test_copies_in_every_way_to_store_them(rng, way, change, around):
+    data = rng.normal(100, 20, SHAPE).astype(np.float32)
+    brain = np.full_like(data, around)
+    brain[3:-3, 3:-3, 2:-2] = data[3:-3, 3:-3, 2:-2]
+    one, copy, other = traits(volume(data)), traits(STORED[way](change(data))), rng.normal(100, 20, SHAPE)
+    assert is_copy(copy, one)
+    assert is_copy(one, copy)
+    stripped = traits(STORED[way](change(brain)))
+    assert stripped_to(stripped, one) == change(np.array([around], np.float32))[0]
+    assert not is_copy(stripped, one)
+    assert stripped_to(copy, one) is None
+    assert stripped_to(one, copy) is None
+    assert set(perhaps_copies([one, copy, traits(volume(other)), stripped])) >= {(1, 0), (0, 1), (3, 0), (3, 1)}
+
+
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_scans_of_one_person_are_no_copies(rng, noise):
+    """A rescan that lies on the same grid, voxel for voxel, with 1 or 3 percent of noise."""
+    tissue = np.repeat(rng.normal(100, 20, (SHAPE[0] // 2, SHAPE[1], SHAPE[2])), 2, axis=0)
+    first, second = (traits(volume(tissue + rng.normal(0, noise, SHAPE))) for _ in range(2))
+    assert not is_copy(first, second)
+    rounded = [traits(volume((tissue + rng.normal(0, noise, SHAPE)).round().astype(np.int16))) for _ in range(2)]
+    assert not is_copy(*rounded)
+    assert not is_copy(first, rounded[0])
+
+
+def test_real_rescans_are_no_copies(shared_data):
+    """OASIS holds rescans; on one grid they lie as scanners put them."""
+    first, second = (io.read(shared_data / "oasis" / f"{name}_T1w.nii.gz") for name in ("1018", "1038"))
+    one, other = traits(first), traits(second.resample(first.grid))
+    assert not is_copy(one, other)
+    assert stripped_to(one, other) is None
+    assert stripped_to(other, one) is None
+    assert is_copy(one, traits(first.with_data((first.data / 7).astype(np.float32))))

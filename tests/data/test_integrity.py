@@ -150,3 +150,49 @@ def test_copies_without_skull_among_scans_are_faults(tmp_path):
     (fault,) = check(tmp_path).faults
     assert fault.found == "the same scan as a2x.nii.gz with zeros around, but counted as another scan"
     assert "cohort.leave_out=other.nii.gz" in fault.action
+
+
+def test_copies_stored_in_another_way_are_the_same_scan(tmp_path):
+    whole = scan(tmp_path / "a0x.nii.gz", 1)
+    scan(tmp_path / "a1x.nii.gz", 2)
+    turned = np.diag([-2.0, 2.0, 2.0, 1.0])
+    turned[0, 3] = 2.0 * (whole.shape[0] - 1)
+    save(tmp_path / "other.nii.gz", 2 * whole[::-1] + 1, Grid(whole.shape, turned))
+    (fault,) = check(tmp_path).faults
+    assert "the same scan as other (subject other), stored in another way" in fault.found
+    (tmp_path / "subjects.csv").write_text("case,subject\na0x,s0\na1x,s1\nother,s0\n")
+    assert check(tmp_path).ok
+
+
+def test_copies_without_skull_and_with_another_number_around(tmp_path):
+    for number in range(3):
+        whole = scan(tmp_path / f"a{number}x.nii.gz", number)
+    emptied = np.full_like(whole, -1)
+    emptied[3:-3, 3:-3, 2:-2] = whole[3:-3, 3:-3, 2:-2]
+    save(tmp_path / "other.nii.gz", emptied.round().astype(np.int16), Grid(whole.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    (fault,) = check(tmp_path).faults
+    assert fault.found == "the same scan as a2x.nii.gz with -1 around, but counted as another scan"
+
+
+def test_masks_of_255_among_masks_of_1_are_asked_about(tmp_path):
+    for number in range(4):
+        data = scan(tmp_path / f"p{number}.nii.gz", number)
+        mask = np.zeros(data.shape, np.uint8)
+        mask[3:6, 3:8, 2:5] = 255 if number == 3 else 1
+        save(tmp_path / f"p{number}_mask.nii.gz", mask, Grid(data.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    (fault,) = check(tmp_path).faults
+    assert (Path(fault.file).name, fault.found) == ("p3_mask.nii.gz", "0 and 255")
+    assert fault.expected == "0 and 1 as in 3 other masks"
+    assert check(tmp_path, CohortConfig(labels={1: "structure 1", 255: "structure 255"})).ok
+    # Two structures, of which a scan may have one or the other.
+    labels(tmp_path / "p0_mask.nii.gz")
+    assert check(tmp_path).ok
+
+
+def test_patterns_that_tell_label_maps_from_scans_are_those_of_the_files(tmp_path):
+    for number in range(2):
+        scan(tmp_path / f"p{number}.nii.gz", number)
+        labels(tmp_path / f"zz{number}x.nii.gz")
+    faults = [fault for fault in check(tmp_path).faults if "few whole numbers" in fault.found]
+    assert "'cohort.images=p*.nii.gz' 'cohort.masks=zz*x.nii.gz'" in faults[0].action
+    assert check(tmp_path, CohortConfig(images="p*.nii.gz", masks="zz*x.nii.gz")).ok

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,9 +135,16 @@ def test_whole_head_is_scaled_and_masked_by_the_organ(phantom, template) -> None
     assert not prepared.foreground[~(template.foreground.data[0] > 0)].any()
 
 
+def test_what_helps_scans_that_do_not_register_is_named_as_it_is_typed(phantom) -> None:
+    unlike = SimpleNamespace(plausible=lambda least: False)
+    scans = [phantom.draw(phantom.grid_of((40, 46, 38), (4, 4, 4))) for _ in range(2)]
+    with pytest.raises(DataError, match=r"0 of 2 training scans .*; use preprocess\.align=center, or"):
+        build_template(scans, AFFINE, register=lambda *args, **kwargs: unlike)
+
+
 def test_what_cannot_be_prepared_is_refused(phantom, template) -> None:
     scan = phantom.draw(phantom.grid_of((40, 46, 38), (4, 4, 4)))
-    with pytest.raises(ConfigError, match="template"):
+    with pytest.raises(ConfigError, match=r"template.*use preprocess\.align=center"):
         AFFINE.apply(scan)
     noise = np.random.default_rng(0).normal(size=scan.data.shape)
     with pytest.raises(DataError, match="cannot be registered"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from medgen import io
 from medgen.data.cases import Case
 from medgen.data.layouts.by_file_name import Found, mask_base, safe_id
-from medgen.data.layouts.listing import found
+from medgen.data.layouts.listing import found, is_there
 from medgen.data.layouts.patterns import compiled
 from medgen.faults import Fault, fail
 from medgen.system.advice import setting, shown
@@ -44,7 +44,7 @@ def bids(path: Path, glob: str | None, masks: str | None, leave_out: Sequence[st
     """
     pattern = compiled(glob) if glob else None
     below = glob is not None and "/" in glob
-    everything = [file for file in found(path, "sub-*/**/*", leave_out) if io.is_image(file) and file.is_file()]
+    everything = [file for file in found(path, "sub-*/**/*", leave_out) if io.is_image(file) and is_there(file)]
     if pattern is not None:
         names = {file: file.relative_to(path).as_posix() if below else file.name for file in everything}
         images = [file for file in everything if pattern.fullmatch(names[file])]
@@ -52,7 +52,7 @@ def bids(path: Path, glob: str | None, masks: str | None, leave_out: Sequence[st
         images = _anatomical(path, everything)
     images, reasons, decisions = _one_space(path, images)
     reasons |= {file: _kind(file) for file in everything if file not in images and file not in reasons}
-    derived = [file for file in found(path, "derivatives/**/sub-*", leave_out) if io.is_image(file) and file.is_file()]
+    derived = [file for file in found(path, "derivatives/**/sub-*", leave_out) if io.is_image(file) and is_there(file)]
     known = {file.name: file for file in [*derived, *everything]}
     cases, unclear = [], []
     for image in images:
@@ -62,7 +62,7 @@ def bids(path: Path, glob: str | None, masks: str | None, leave_out: Sequence[st
             match = pattern.fullmatch(image.name) if pattern and not below else None
             base = match[1] if match and match.groups() else name.rpartition("_")[0] or name
             wanted = masks.replace("{id}", base)
-            mask = path / wanted if (path / wanted).is_file() else known.get(Path(wanted).name)
+            mask = path / wanted if is_there(path / wanted) else known.get(Path(wanted).name)
         else:
             options = _masks_of(name, {key: file for key, file in known.items() if fnmatchcase(key, masks or "*")})
             mask = options[0] if len(options) == 1 else None

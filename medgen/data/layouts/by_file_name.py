@@ -8,16 +8,17 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
 from medgen.data.cases import Case
-from medgen.data.content import Traits, is_stripped_copy, traits
+from medgen.data.content import Traits, stripped_to, traits
 from medgen.data.layouts.listing import images_in, is_dicom_file
 from medgen.data.layouts.name_groups import Kinds, kinds_of
 from medgen.errors import DataError
 from medgen.faults import Fault, fail
-from medgen.system.advice import apart, quoted, setting
+from medgen.system.advice import apart, glob_like, quoted, setting
 
 _WORDS = (
     "mask|masks|seg|segm|segmentation|segmentations|label|labels|labelmap|dseg|lesion|lesions|gt|groundtruth|roi|rois|"
@@ -27,7 +28,6 @@ _MASK_FOLDERS = ("masks", "labels", "segmentations", "labelsTr")
 _IMAGE_FOLDERS = ("images", "imagesTr")
 # Groups of files whose content is looked at to tell what a kind of file is; the rest is checked before it is used.
 _LOOKED_AT = 5
-_PATTERNS = f"for example {setting('images', '*_T1w.nii.gz')} {setting('masks', '{id}_labels.nii.gz')}"
 _PARTS = re.compile(r"[_\-. ]+")
 
 
@@ -143,8 +143,8 @@ def by_names(path: Path, leave_out: Sequence[str] = ()) -> Found:
             reasons |= dict.fromkeys(moved, f"copies without skull ({look.pattern(value)})")
             use = setting("images", look.pattern(value))
             decisions.append(
-                f"{len(moved)} files {look.pattern(value)} are copies of other scans with zeros around, and left out; "
-                f"to use them instead: {use}"
+                f"{len(moved)} files {look.pattern(value)} are copies of other scans with nothing around, and left "
+                f"out; to use them instead: {use}"
             )
     paired, faults = _paired(images, masks, of_group)
     cases = [Case(safe_id(io.stem(file)), "", (file,), paired.get(file)) for file in images]
@@ -211,7 +211,9 @@ def _paired(
 
     Two masks for one image, and masks for none, are faults; ``told`` are the masks that content has told.
     """
-    by_stem = {io.stem(image): image for image in images}
+    # Names of one cohort may come from several systems, which store accents in two ways.
+    by_stem = {unicodedata.normalize("NFC", io.stem(image)): image for image in images}
+    masks = {mask: unicodedata.normalize("NFC", base) for mask, base in masks.items()}
     shorter: dict[str, set[Path]] = defaultdict(set)
     firsts = {_PARTS.split(stem)[0] for stem in by_stem}
     for stem, image in by_stem.items():
@@ -220,21 +222,39 @@ def _paired(
             shorter[re.sub(r"^[^_\-. ]*[_\-. ]", "", stem)].add(image)
     result: dict[Path, Path] = dict(told)
     faults = []
-    remove = f"add or remove files, leave some out (such as {setting('leave_out', '*_other.nii.gz')}), or set patterns"
-    action = f"{remove} ({_PATTERNS})"
     for mask, base in sorted(masks.items()):
         # What two images share belongs to neither of them.
         near = shorter[base] if len(shorter[base]) == 1 else ()
         owner = by_stem.get(base) or next(iter(near), None) or _beginning(base, by_stem)
         if owner is None:
+            # Masks in a folder of their own may have the names of scans.
+            beside = any(image.parent == mask.parent for image in by_stem.values())
+            leave = setting("leave_out", mask.name if beside else f"{mask.parent.name}/{mask.name}")
+            action = f"add its image, name it after one, or leave it out: {leave}"
+            if beside and len(shorter[base]) > 1:
+                patterns = setting("images", glob_like(min(shorter[base]).name)), setting("masks", glob_like(mask.name))
+                action = f"say which files are which, for example {' '.join(patterns)}; or leave it out: {leave}"
             faults.append(Fault(str(mask), "a mask without image", "an image for every mask", action))
         elif owner in result:
             one, other = apart(mask, result[owner])
             text = f"two masks, {other} and {one}, for {owner.name}"
+            ways = [_left_out(file, (owner, mask, result[owner])) for file in (result[owner], mask)]
+            action = f"leave one of them out, for example {ways[0]} or {ways[1]}"
+            scans = glob_like(owner.name)
+            if not any(fnmatchcase(file.name, scans) for file in (mask, result[owner])):
+                example = f"{setting('images', scans)} {setting('masks', glob_like(mask.name))}"
+                action = f"{action}; or say which files are which, for example {example}"
             faults.append(Fault(str(owner), text, "one mask for each image", action))
         else:
             result[owner] = mask
     return result, faults
+
+
+def _left_out(file: Path, among: Sequence[Path]) -> str:
+    """The setting that leaves files like one of several out; this file alone where the others are named like it."""
+    like = glob_like(file.name)
+    unlike = not any(fnmatchcase(other.name, like) for other in among if other != file)
+    return setting("leave_out", like if unlike else f"{file.parent.name}/{file.name}")
 
 
 def _beginning(base: str, by_stem: Mapping[str, Path]) -> Path | None:
@@ -285,7 +305,7 @@ class _Look:
             some = [(self._traits(name), [self._traits(other) for other in others]) for name, others in pairs[::step]]
             if some and all(own is not None and own.labels and any(o and not o.labels for o in o_) for own, o_ in some):
                 return value, "labels"
-            if some and all(own and any(o and is_stripped_copy(own, o) for o in o_) for own, o_ in some):
+            if some and all(own and any(o and stripped_to(own, o) is not None for o in o_) for own, o_ in some):
                 return value, "stripped"
         return "", ""
 

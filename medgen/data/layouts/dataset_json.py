@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medgen import io
+from medgen.data.annotation import IGNORE
 from medgen.data.cases import Case
 from medgen.data.layouts.by_file_name import Found, safe_id
-from medgen.data.layouts.listing import images_in, is_left_out
+from medgen.data.layouts.listing import images_in, is_left_out, stored
 from medgen.faults import Fault, fail
 from medgen.system import files
 
@@ -78,7 +80,7 @@ def regions_of(declared: Any) -> dict[str, tuple[int, ...]]:
         for name, value in declared.items()
         if not isinstance(value, str)
     }
-    return {name: numbers for name, numbers in regions.items() if set(numbers) - {0} and name != "ignore"}
+    return {name: numbers for name, numbers in regions.items() if set(numbers) - {0} and name.lower() != IGNORE}
 
 
 def channel_names(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ def says_listed(path: Path, description: Mapping[str, Any]) -> bool:
         if not isinstance(first, str) or not _inside(first):
             return True
         # Version 1 of nnU-Net lists names without the number of the channel.
-        if os.path.lexists(path / first):
+        if os.path.lexists(stored(path, first)):
             return True
         stem = io.stem(first)
         if os.path.lexists((path / first).with_name(f"{stem}_0000{Path(first).name[len(stem) :]}")):
@@ -192,8 +194,8 @@ def listed(path: Path, leave_out: Sequence[str] = ()) -> Found:
             found = f"training entry {number}: the path {outside[:80]!r}"
             faults.append(Fault(str(where), found, "a path inside the folder", "correct it"))
             continue
-        files_of = tuple(path / name for name in names)
-        mask = None if label is None else path / label
+        files_of = tuple(stored(path, name) for name in names)
+        mask = None if label is None else stored(path, label)
         seen |= {Path(os.path.normpath(image)) for image in files_of}
         absent = [file for file in (*files_of, mask) if file is not None and not os.path.lexists(file)]
         faults += [Fault(str(file), "is not there", "every file of dataset.json", "restore it") for file in absent]
@@ -238,30 +240,46 @@ def nnunet(path: Path, leave_out: Sequence[str] = ()) -> Found:
         raise fail(where, found, "names of channels 0, 1, ...", "correct dataset.json")
     wanted = [f"{number:04d}" for number in numbers]
     cases, faults = [], []
+    # Also cases whose channels are wrong: their masks are not alone.
+    known: set[str] = set()
     for images, labels in (("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"), ("imagesUnlabelled", "")):
         groups: dict[str, dict[str, Path]] = defaultdict(dict)
-        for file in images_in(path / images, leave_out):
+        there = images_in(path / images, leave_out)
+        if other := _other_ending(there, ending):
+            found = f"file_ending {ending!r}, but files in {images} end with {other!r}"
+            fault = Fault(str(where), found, "the ending of all files", f"write {other!r}, or convert the files")
+            return Found(cases=[], faults=[fault], **_about(description, where))
+        for file in there:
             match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", file.name)
             if match is None:
                 expected = f"<case>_0000{ending}, _0001, ..."
                 faults.append(Fault(str(file), "a name without channel number", expected, "rename it"))
             else:
                 groups[match[1]][match[2]] = file
+        known |= {unicodedata.normalize("NFC", case) for case in groups}
         for case, channels in sorted(groups.items()):
             if sorted(channels) != wanted:
                 found = f"channels {', '.join(sorted(channels))} of case {case}"
                 faults.append(Fault(str(path / images), found, ", ".join(wanted), "add or remove files"))
                 continue
-            mask: Path | None = path / labels / f"{case}{ending}"
-            if not labels or not os.path.lexists(path / labels / f"{case}{ending}"):
+            mask: Path | None = stored(path / labels, f"{case}{ending}")
+            if not labels or not os.path.lexists(mask or path):
                 mask = None
                 if labels == "labelsTr":
                     faults.append(Fault(str(path / labels), f"no mask of case {case}", f"{case}{ending}", "restore it"))
             cases.append(Case(safe_id(case), "", tuple(channels[number] for number in wanted), mask))
     training = {file.name.rpartition("_")[0] for file in images_in(path / "imagesTr")}
     faults += _counted(description, where, len(training))
-    known = {image.name.rsplit("_", 1)[0] for case in cases for image in case.images}
-    for file in images_in(path / "labelsTr", leave_out):
-        if io.stem(file) not in known and not any(file.name in fault.expected for fault in faults):
-            faults.append(Fault(str(file), "a mask without image", "an image for every mask", "add or remove files"))
+    said = {fault.expected for fault in faults}
+    faults += [
+        Fault(str(file), "a mask without image", "an image for every mask", "add or remove files")
+        for file in images_in(path / "labelsTr", leave_out)
+        if unicodedata.normalize("NFC", io.stem(file)) not in known and file.name not in said
+    ]
     return Found(cases=cases, faults=faults, masks_by="the folder labelsTr", **_about(description, where))
+
+
+def _other_ending(there: Sequence[Path], ending: str) -> str:
+    """The ending that all images have instead of the declared one; empty where some have that, or theirs differ."""
+    endings = {match[1] for file in there if (match := re.fullmatch(r".+_\d{4}(\..+)", file.name))}
+    return next(iter(endings)) if len(endings) == 1 and ending not in endings else ""

@@ -4,112 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, field_validator
 
 from medgen import io
-from medgen.config import Config
-from medgen.data.cases import COLUMNS, Case, Manifest, case_files, is_safe_id
+from medgen.data.cases import Case, Manifest, case_files, is_safe_id
 from medgen.data.intake import Intake
 from medgen.data.layouts.bids import bids
 from medgen.data.layouts.by_file_name import Found, by_names, distinct, image_folder, is_mask_word, mask_base, safe_id
-from medgen.data.layouts.dataset_json import (
-    channel_names,
-    description_of,
-    label_names,
-    listed,
-    nnunet,
-    regions_of,
-    says_listed,
-)
-from medgen.data.layouts.listing import images_in, left_alone, leftovers, matches_nothing
+from medgen.data.layouts.cohort_config import CohortConfig
+from medgen.data.layouts.dataset_json import description_of, listed, nnunet, says_listed
+from medgen.data.layouts.listing import images_in, left_alone, leftovers, lost_folders, matches_nothing
+from medgen.data.layouts.manifest_csv import from_csv
 from medgen.data.layouts.patterns import by_pattern
-from medgen.data.layouts.subjects import GROUP, MARK, check_pattern, owned, with_participants
-from medgen.data.tables import read_table
-from medgen.errors import ConfigError
+from medgen.data.layouts.subjects import owned, with_participants
 from medgen.faults import Fault, FaultyDataError, fail
-from medgen.system import files
-from medgen.system.advice import apart, setting, shown
+from medgen.system.advice import apart, glob_like, setting, shown
 
-__all__ = ["CohortConfig", "exists", "load_cohort", "read_table"]
-
-# Of single precision, which images are read as.
-_LARGEST = 3.4e38
-# How files are read, the same for a cohort and for single scans.
-Fill = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
-Slices = Annotated[int, Field(ge=1)]
-
-
-class CohortConfig(Config):
-    """How to find the cases of a cohort.
-
-    Attributes:
-        layout: Kind of folder; ``auto`` looks at what is there.
-        images: Glob for the images of a plain folder or BIDS tree, such as ``"*_T1w.nii.gz"`` or ``"*/*_t1.nii.gz"``;
-            what the stars stand for is the case id. Several globs, as a list or by channel name, are channels.
-        masks: File of a case's mask relative to the folder, with ``{id}``, such as ``"{id}_labels.nii.gz"``; or a glob
-            that varies in the same parts as the images', or names one file in the folder of each image.
-        leave_out: Glob, or globs, of files that are no scans of this cohort.
-        subjects: CSV beside the data with case id and subject in its first two columns; ``subjects.csv`` is used
-            where it is there. Further columns, such as ``age``, ``sex`` and ``scanner``, are kept with the cases.
-            Or a pattern for case ids, such as ``"{subject}_V*"`` (``"{subject}"``: each scan shows another subject), or
-            a regular expression with a group ``(?P<subject>...)``.
-        labels: Name per label value; overrides what the cohort itself declares.
-        roots: Further folders that links inside the cohort may lead to; a link to anywhere else is refused.
-        fill: Value for image voxels that are NaN or infinite; by default such images are refused.
-        unscaled: Take values as stored where the scale (scl_slope) of a NIfTI header is 0 or NaN, as FreeSurfer means
-            it; by default such files are refused.
-        resample_masks: Bring masks that lie on another grid than their image to its grid (nearest label); by default
-            they are refused.
-        empty_masks: Take a mask without a labelled voxel as "nothing there"; by default it is a fault.
-        slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
-            subject list says it case by case.
-    """
-
-    layout: Literal["auto", "csv", "folder", "nnunet", "msd", "bids", "dicom"] = "auto"
-    images: str | tuple[str, ...] | dict[str, str] | None = None
-    masks: str | None = None
-    leave_out: str | tuple[str, ...] = ()
-    subjects: str | None = None
-    labels: dict[Annotated[int, Field(ge=0, lt=1 << 31)], Annotated[str, Field(min_length=1)]] = Field(
-        default_factory=dict
-    )
-    roots: tuple[Path, ...] = ()
-    fill: Fill | None = None
-    unscaled: bool = False
-    resample_masks: bool = False
-    empty_masks: bool = False
-    slices: Slices | None = None
-
-    @field_validator("subjects")
-    @classmethod
-    def _pattern(cls, value: str | None) -> str | None:
-        if value and (MARK in value or GROUP in value):
-            try:
-                check_pattern(value)
-            except ConfigError as error:
-                raise ValueError(str(error).removeprefix("subjects: ")) from None
-        return value
-
-    @property
-    def globs(self) -> dict[str, str]:
-        """Channel name, or its number, → glob; empty where files are found by their names."""
-        if not self.images:
-            return {}
-        if isinstance(self.images, Mapping):
-            return dict(self.images)
-        given = (self.images,) if isinstance(self.images, str) else self.images
-        return {str(number): glob for number, glob in enumerate(given)}
-
-    @property
-    def unwanted(self) -> tuple[str, ...]:
-        """The globs of ``leave_out``."""
-        return (self.leave_out,) if isinstance(self.leave_out, str) else self.leave_out
-
+__all__ = ["CohortConfig", "exists", "load_cohort"]
 
 _DEFAULT = CohortConfig()
 
@@ -160,8 +73,9 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
     source = path / "manifest.csv" if layout == "csv" and path.is_dir() else path
     cases = found.cases if layout == "csv" else distinct(found.cases)
     faults = [*found.faults, *_links_out(cases, root, config.roots)]
+    faults += [] if layout == "csv" else _links_nowhere(cases, root, config.unwanted)
     if not cases and not faults:
-        faults.append(_nothing(source, layout))
+        faults.append(_nothing(source, layout, tuple(config.globs.values())))
     decisions = list(found.decisions)
     if layout == "bids":
         cases, more = with_participants(cases, root)
@@ -181,6 +95,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty)
         for case in cases
     ]
+    pattern = next(iter(config.globs.values()), "")
     # A manifest names what belongs to it; beside it may lie anything.
     used = [file for case in cases for file in case_files(case)]
     intake = Intake(
@@ -189,7 +104,7 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         subjects=told.source,
         masks=found.masks_by,
         decisions=tuple(decisions),
-        left_out=() if layout == "csv" else leftovers(root, used, found.reasons),
+        left_out=() if layout == "csv" else leftovers(root, used, found.reasons, config.unwanted, pattern),
         channels=found.channels,
         regions=found.regions,
         class_order=found.class_order,
@@ -206,9 +121,13 @@ def _check_left_out(root: Path, config: CohortConfig) -> None:
         raise fail(root, f"no file that {idle!r} stands for", "patterns of files to leave out", action)
 
 
-def _nothing(path: Path, layout: str) -> Fault:
+def _nothing(path: Path, layout: str, globs: Sequence[str]) -> Fault:
     """Nothing found; where scans lie in folders of their own, the patterns that would find them."""
     action = "check the path"
+    if globs:
+        some = next(([file.name for file in files] for folder in _walked(path) if (files := images_in(folder))), [])
+        action = "correct cohort.images" + (f"; there are {shown(some)}" if some else ": there are no images at all")
+        return Fault(str(path), f"no images: no file matches {globs[0]!r}", "at least one file", action)
     if path.is_dir() and layout == "folder":
         first = next((file for folder in _walked(path) for file in images_in(folder)), None)
         if first is not None and first.parent.parent == path:
@@ -238,6 +157,9 @@ def _patterns(names: Sequence[str], folder: str) -> tuple[str, str]:
     # One that a mask is named after, if there is one.
     scan = next((name for name in scans if io.stem(name) in bases), scans[0])
     mask = next((name for name in marked if mask_base(io.stem(name)) == io.stem(scan)), marked[0] if marked else "")
+    if sum(glob_like(name) == glob_like(scan) for name in scans) > 1:
+        # Several scans lie together: a folder is no case of its own.
+        return f"*/{glob_like(scan)}", f"*/{glob_like(mask)}" if mask else ""
     return _glob(scan, folder), _glob(mask, folder) if mask else ""
 
 
@@ -277,6 +199,15 @@ def _links_out(cases: Iterable[Case], root: Path, roots: Sequence[Path]) -> list
     return faults
 
 
+def _links_nowhere(cases: Sequence[Case], root: Path, leave_out: Sequence[str]) -> list[Fault]:
+    """Links in the place of folders that lead nowhere; those of files are refused by whoever reads them."""
+    used = {file for case in cases for file in case_files(case)}
+    return [
+        Fault(str(link), "a link to what is not there", "a file or folder", "restore it, or remove the link")
+        for link in lost_folders(root, used, leave_out)
+    ]
+
+
 def _detect(path: Path) -> str:
     """The layout a path looks like."""
     if not path.is_dir():
@@ -302,87 +233,6 @@ def _is_bids(path: Path) -> bool:
 
 def _is_dicom_file(path: Path) -> bool:
     return path.is_file() and io.is_dicom(path)
-
-
-def _csv(path: Path, config: CohortConfig) -> Found:
-    """A manifest as :meth:`Manifest.write_csv` writes it."""
-    if path.is_dir():
-        path = path / "manifest.csv"
-    columns, rows = read_table(path)
-    missing = [name for name in ("id", "image") if name not in columns]
-    if missing:
-        found = f"columns {', '.join(columns) or 'none'}"
-        raise fail(path, found, f"at least id and image, of {', '.join(COLUMNS)}", "correct the header line")
-    cases, faults = [], []
-    some_subjects = any(row.get("subject") for _, row in rows)
-    for line, row in rows:
-        where = f"{path}:{line}"
-        names = [name.strip() for name in row["image"].split(";")]
-        images = tuple(_named(path.parent, name) for name in names)
-        mask = _named(path.parent, row["mask"]) if row.get("mask") else None
-        if not row["id"] or not all(names):
-            faults.append(Fault(where, "an empty id or image", "both in every line", "complete the line"))
-            continue
-        if some_subjects and not row["subject"]:
-            faults.append(Fault(where, "no subject", "one in every line, or in none", "complete the line"))
-        if len({Path(os.path.normpath(image)) for image in images}) < len(images):
-            faults.append(Fault(where, "one file for two channels", "a file for each", "correct the line"))
-        absent = [file for file in (*images, *([] if mask is None else [mask])) if not os.path.lexists(_quiet(file))]
-        faults += [
-            Fault(where, f"{_below(file, path.parent)} is not there", "every file of the manifest", "restore it")
-            for file in absent
-        ]
-        if not absent:
-            hashes = [text.strip() for text in (row.get("sha256_image") or "").split(";") if text.strip()]
-            if hashes and len(hashes) != len(images):
-                faults.append(Fault(where, f"{len(hashes)} hashes", f"{len(images)}", "write the manifest again"))
-                continue
-            base = Manifest("", path.parent, ())
-            sha256 = {base.key(file): value for file, value in zip(images, hashes, strict=False)}
-            if mask is not None and row.get("sha256_mask"):
-                sha256[base.key(mask)] = row["sha256_mask"]
-            extra = {name: row[name] for name in columns if name not in COLUMNS and row[name]}
-            cases.append(Case(row["id"], row.get("subject") or "", images, mask, extra, sha256))
-    sidecar = path.with_suffix(".json")
-    about = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
-    if not isinstance(about, dict) or not isinstance(about.get("name", ""), str):
-        raise fail(sidecar, str(about)[:80], "an object with name and labels", "correct it, or rename what it is not")
-    name = about.get("name") or path.parent.resolve().name
-    regions = about.get("regions")
-    try:
-        told = regions_of(regions)
-    except (TypeError, ValueError):
-        raise fail(sidecar, f"regions {str(regions)[:80]}", "names and lists of numbers", "correct it") from None
-    return Found(
-        cases,
-        label_names(about.get("labels"), sidecar),
-        faults,
-        name,
-        channels=channel_names({"channel_names": about.get("channels")}),
-        regions=told,
-        class_order=tuple(about.get("class_order") or ()) if told else (),
-        masks_by="the column mask",
-        subjects_by="from the column subject" if some_subjects else "",
-    )
-
-
-def _below(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
-
-
-def _named(folder: Path, name: str) -> Path:
-    """A file of a manifest; one that was written on Windows has other slashes."""
-    path = folder / name
-    if "\\" in name and not os.path.lexists(_quiet(path)):
-        other = folder / name.replace("\\", "/")
-        return other if os.path.lexists(_quiet(other)) else path
-    return path
-
-
-def _quiet(path: Path) -> Path:
-    """The path, or one that exists nowhere instead of one that the system would not even look at."""
-    too_long = any(len(os.fsencode(part)) > 255 for part in path.parts)
-    return Path(os.devnull) / "absent" if "\0" in str(path) or too_long else path
 
 
 def _dicom(path: Path, config: CohortConfig) -> Found:
@@ -416,7 +266,8 @@ def _folder(path: Path, config: CohortConfig) -> Found:
     if config.globs:
         return by_pattern(path, config.globs, config.masks, config.unwanted)
     if config.masks:
-        use = setting("images", "*_T1w.nii.gz")
+        first = next(iter(images_in(path, config.unwanted)), None)
+        use = setting("images", glob_like(first.name) if first else "*.nii.gz")
         raise fail(path, "cohort.masks without cohort.images", "both patterns or none", f"set both, for example {use}")
     return by_names(path, config.unwanted)
 
@@ -440,7 +291,8 @@ def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
     for case in cases:
         if not is_safe_id(case.id):
             expected = "letters, digits, '.', '_' and '-'"
-            faults.append(Fault(str(path), f"case id {case.id!r}", expected, "rename the case"))
+            action = f"rename the case, for example {safe_id(case.id)}"
+            faults.append(Fault(str(path), f"case id {case.id!r}", expected, action))
         elif other := seen.get(case.id.lower()):
             one, two = apart(other.images[0], case.images[0])
             files_of = f" ({one} and {two})" if one != two else ""
@@ -450,7 +302,7 @@ def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
 
 
 _LAYOUTS: dict[str, Callable[[Path, CohortConfig], Found]] = {
-    "csv": _csv,
+    "csv": lambda path, config: from_csv(path),
     "folder": _folder,
     "msd": lambda path, config: listed(path, config.unwanted),
     "nnunet": lambda path, config: nnunet(path, config.unwanted),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medgen import io
 from medgen.data.intake import LeftOut, grouped
+from medgen.system.advice import setting
 
 MAC, HIDDEN = "._* of macOS", "hidden"
 # Scans in formats that medgen does not read, and pictures; other files are named by their suffix alone.
@@ -36,11 +38,49 @@ def left_alone(relative: Path) -> str:
 
 
 def found(root: Path, glob: str, leave_out: Sequence[str] = ()) -> list[Path]:
-    """Files and DICOM folders below a folder that match a glob, sorted; not those that are left alone or out."""
+    """Files and DICOM folders below a folder that match a glob, sorted; not those that are left alone or out.
+
+    A link that leads nowhere counts as the file it stands for: whoever reads it says what is wrong with it.
+    """
+    if glob and not re.search(r"[*?\[\]/]$", glob) and not glob.endswith(".."):
+        # Where the last part of a pattern is plain, glob() leaves links out that lead nowhere.
+        glob = f"{glob[:-1]}[{glob[-1]}]"
     matches = (path for path in root.glob(glob) if not left_alone(path.relative_to(root)))
     return sorted(
-        path for path in matches if (path.is_file() or io.has_dicom(path)) and not is_left_out(path, root, leave_out)
+        path for path in matches if (is_there(path) or io.has_dicom(path)) and not is_left_out(path, root, leave_out)
     )
+
+
+def stored(folder: Path, name: str) -> Path:
+    """A file by the name that a list gives it, however its accents are stored: as signs of their own or not."""
+    ways = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return folder / next((way for way in ways if os.path.lexists(folder / way)), name)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or a link that leads nowhere and stands for one."""
+    return path.is_file() or _leads_nowhere(path)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def lost_folders(root: Path, used: Collection[Path], leave_out: Sequence[str] = ()) -> list[Path]:
+    """Links that lead nowhere and are named as folders are, without suffix: what lay behind them would vanish unsaid.
+
+    Args:
+        root: Folder of the cohort.
+        used: Files and folders that are read; whoever reads them says what is wrong in them.
+        leave_out: Globs of what is no scan.
+    """
+    links = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if Path(folder) / name not in used)
+        for path in (Path(folder) / name for name in sorted(names) if "." not in name):
+            if Path(folder) not in used and _leads_nowhere(path) and not is_left_out(path, root, leave_out):
+                links.append(path)
+    return links
 
 
 def images_in(folder: Path, leave_out: Sequence[str] = ()) -> list[Path]:
@@ -77,14 +117,19 @@ def matches_nothing(root: Path, patterns: Sequence[str]) -> str:
     return next((own for own in patterns if not any(is_left_out(path, root, [own]) for path in below)), "")
 
 
-def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tuple[LeftOut, ...]:
+def leftovers(
+    root: Path, used: Collection[Path], why: Mapping[Path, str], leave_out: Sequence[str] = (), images: str = ""
+) -> tuple[LeftOut, ...]:
     """Every file below a cohort that is no case and does not describe it, by reason.
 
     Args:
         root: Folder of the cohort.
         used: Files, and folders with a DICOM series, that are read.
         why: Reasons that whoever found the cases gave.
+        leave_out: Globs of files that the user does not want.
+        images: The user's pattern of images, if there is one.
     """
+    outside = f"images that your pattern does not name ({setting('images', images)})" if images else ""
     taken = {os.path.normpath(path) for path in used}
     known = {os.path.normpath(path): reason for path, reason in why.items()}
     reasons: list[tuple[str, str]] = []
@@ -100,7 +145,11 @@ def leftovers(root: Path, used: Collection[Path], why: Mapping[Path, str]) -> tu
             if place in taken or _companion(path, taken):
                 continue
             relative = path.relative_to(root)
-            reason = known.get(place) or _reason(path, relative)
+            said = next((own for own in leave_out if is_left_out(path, root, [own])), "")
+            if said and not left_alone(relative):
+                reason = f"left out as you said ({setting('leave_out', said)})"
+            else:
+                reason = known.get(place) or _reason(path, relative, outside)
             if reason:
                 reasons.append((relative.as_posix(), reason))
         if len(reasons) > _MOST:
@@ -118,7 +167,7 @@ def _companion(path: Path, taken: Collection[str]) -> bool:
     return False
 
 
-def _reason(path: Path, relative: Path) -> str:
+def _reason(path: Path, relative: Path, outside: str) -> str:
     if alone := left_alone(relative):
         # A version store or a cache below the cohort is nothing that anybody takes for scans.
         return alone if alone == MAC or len(relative.parts) == 1 else ""
@@ -129,7 +178,8 @@ def _reason(path: Path, relative: Path) -> str:
         end = next(end for end in _OTHER_IMAGES if name.endswith(end))
         return f"*{end}, a format that is not read"
     if is_dicom_file(path):
-        return "DICOM, not read beside other images (medgen data import makes NIfTI of it)"
+        alone = setting("layout", "dicom")
+        return f"DICOM, not read beside other images (these alone: {alone}, with which medgen data import makes NIfTI)"
     if io.is_image(path):
-        return "images that are neither a scan nor a mask here"
+        return outside or "images that are neither a scan nor a mask here"
     return f"*{path.suffix.lower()}" if path.suffix else "without suffix"

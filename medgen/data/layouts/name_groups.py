@@ -15,8 +15,8 @@ _VISIT = re.compile(
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile(r"[_\-. ]+")
-# A letter or visit straight after the number of a subject: 01a, P01L, P003V2.
-_GLUED = re.compile(r"(\D*\d{2,})([A-Za-z]|[Vv]\d+)")
+# A letter or visit straight after the number of a subject: 01a, P01L, P003V2, 07post.
+_GLUED = re.compile(r"(\D*\d{2,})([A-Za-z]|(?:v|ses|tp|fu)\d+|pre|post|baseline|bl|followup|fu)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

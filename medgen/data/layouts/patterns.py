@@ -10,7 +10,7 @@ from pathlib import Path
 from medgen import io
 from medgen.data.cases import Case
 from medgen.data.layouts.by_file_name import Found, safe_id
-from medgen.data.layouts.listing import found
+from medgen.data.layouts.listing import found, is_there
 from medgen.faults import Fault
 from medgen.system.advice import setting, shown
 
@@ -121,7 +121,7 @@ def _by_id(
         for name in dict.fromkeys((ids[file], "-".join(filter(None, stars[file])), *stars[file])):
             wanted = masks.replace("{id}", name)
             options = found(path, wanted) if re.search(r"[*?]", wanted) else [path / wanted]
-            options = [option for option in options if option.is_file() and option != file]
+            options = [option for option in options if is_there(option) and option != file]
             if len(options) > 1:
                 text = f"{len(options)} files match {wanted!r}: {shown(option.name for option in options)}"
                 faults.append(Fault(str(file), text, "one mask for each image", _CORRECT))

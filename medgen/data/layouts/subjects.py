@@ -60,7 +60,7 @@ def owned(cases: Sequence[Case], root: Path, config: str | None, layout: str, kn
         action = f"correct it, or give a pattern such as {setting('subjects', '{subject}_*')}"
         return Owned(own, "", (Fault(str(path), "no such file", "the subject list", action),))
     if known_by:
-        return Owned(own, known_by)
+        return Owned(own, known_by, tuple(_lettered(own, root) if ask and layout == "bids" else ()))
     faults, decisions = _asked(cases, root, layout) if ask else ([], [])
     return Owned(
         own, "nothing says whose scans they are: each counts as another subject's", tuple(faults), tuple(decisions)
@@ -167,6 +167,28 @@ def _asked(cases: Sequence[Case], root: Path, layout: str) -> tuple[list[Fault],
     ]
 
 
+def _lettered(cases: Sequence[Case], root: Path) -> list[Fault]:
+    """Ask whose scans they are where subjects of a BIDS tree differ in a letter or visit only: sub-01A and sub-01B."""
+    kinds = kinds_of(sorted({case.subject.removeprefix("sub-") for case in cases}))
+    if kinds is None or not kinds.last:
+        return []
+    if not kinds.visits and not all(len(value) == 1 and value.isalpha() for value in filter(None, kinds.values)):
+        return []
+    names = sorted({case.subject for case in cases})
+    named = "|".join(re.escape(value) for value in kinds.values if value)
+    one, alone = f"(?P<subject>sub-[^_]*?[0-9])[-_.]?({named})?(_.*)?", "(?P<subject>sub-[^_]+)(_.*)?"
+    listed = "a list subjects.csv (case, subject)"
+    ways = [setting("subjects", way) if all(subject_of(way, case.id) for case in cases) else listed
+            for way in (one, alone)]  # fmt: skip
+    text = (
+        f"subjects with one name but for a part ({shown([value or 'no further word' for value in kinds.values], 6)}), "
+        f"such as {shown([f'sub-{name}' for name in kinds.example], 4)}: {len(kinds.several)} such groups of "
+        f"{len(names)} subjects"
+    )
+    action = f"say which: scans of one subject: {ways[0]}; or each of another subject: {ways[1]}"
+    return [Fault(str(root), text, "to be told whose scans they are", action)]
+
+
 def with_participants(cases: Sequence[Case], root: Path) -> tuple[list[Case], list[str]]:
     """What the ``participants.tsv`` of a BIDS cohort, where there is one, says of each subject; what it does not say.
 
@@ -176,7 +198,7 @@ def with_participants(cases: Sequence[Case], root: Path) -> tuple[list[Case], li
         FaultyDataError: If it is no such table, or lists a participant twice.
     """
     path = root / "participants.tsv"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return list(cases), []
     columns, rows = read_table(path, "\t")
     if columns[:1] != ["participant_id"]:

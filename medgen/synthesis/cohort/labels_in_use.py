@@ -6,18 +6,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
+from medgen.data.annotation import annotated_labels, annotation_faults, listed, structures, unlike_binary_masks
 from medgen.data.cases import Case, Manifest
 from medgen.data.integrity import mask_faults, mixed_channels
 from medgen.errors import DataError
-from medgen.faults import Fault, FaultyDataError, fail
+from medgen.faults import Fault, FaultyDataError
 from medgen.synthesis.cohort.split import Parts
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
-# Column of a manifest (or of subjects.csv) with the label numbers that were annotated in a scan, joined by ";".
-ANNOTATED = "annotated"
-# Name of nnU-Net's label for voxels without annotation.
-IGNORE = "ignore"
 _BYTE = 255
 
 
@@ -66,38 +63,19 @@ def labels_in_use(manifest: Manifest, wanted: Sequence[int]) -> tuple[int, ...]:
     """The label numbers that were asked for, else those that the cohort declares; empty if it declares none.
 
     Raises:
-        DataError: If a wanted label is 0, negative or not declared, or a column ``annotated`` is not label numbers.
+        DataError: If a wanted label is 0, negative or not declared, or a column ``annotated`` names no structures.
     """
-    declared = {number for number, name in manifest.labels.items() if name.lower() != IGNORE}
     annotated = {number for case in manifest for number in annotated_labels(case) or ()}
-    known = declared or annotated
-    if declared and (unknown := sorted(annotated - declared)):
-        raise DataError(
-            f"{manifest.name}: the column {ANNOTATED} names label {unknown[0]}, which is not declared; declared are "
-            f"{_listed(declared)}; correct the column, or declare it (cohort.labels)"
-        )
+    known = set(structures(manifest.labels)) or annotated
+    if faults := annotation_faults(manifest.cases, manifest.labels):
+        raise FaultyDataError(faults)
     wrong = sorted(number for number in wanted if number < 1 or (known and number not in known))
     if wrong:
         raise DataError(
             f"{manifest.name}: labels asks for {wrong[0]}; expected some of the cohort's labels "
-            f"({_listed(known) or 'numbers of 1 and more'}); correct the key labels"
+            f"({listed(known) or 'numbers of 1 and more'}); correct the key labels"
         )
     return tuple(sorted(set(wanted) or known))
-
-
-def annotated_labels(case: Case) -> frozenset[int] | None:
-    """The labels that were annotated in a scan, of its column ``annotated``; None if it does not say: all of them.
-
-    Raises:
-        FaultyDataError: If the column is not numbers joined by ``;``.
-    """
-    text = case.attributes.get(ANNOTATED, "").strip()
-    if not text:
-        return None
-    try:
-        return frozenset(int(number) for number in text.replace(",", ";").split(";") if number.strip())
-    except ValueError:
-        raise fail(f"case {case.id}", f"{ANNOTATED} {text!r}", 'label numbers such as "2;7"', "correct it") from None
 
 
 def without_partial(manifest: Manifest, labels: Collection[int]) -> Manifest:
@@ -138,27 +116,26 @@ def check_masks(
             voxels to ignore, every scan with an unusual number of channels, and every label that no training mask has.
     """
     everything = [case for part in fields(parts) for case in getattr(parts, part.name)]
+    # As the cohort has them: parts are drawn, and whoever corrects masks goes through them by name.
+    everything.sort(key=lambda case: case.id)
     cases = [case for case in everything if case.mask is not None]
-    ignored = {number for number, name in declared.items() if name.lower() == IGNORE}
     faults: list[Fault] = []
     channels: list[tuple[Case, int]] = [(case, _channels(case, None)) for case in everything if case.mask is None]
+    held: list[tuple[Case, tuple[int, ...]]] = []
     trained: set[int] = set()
     learners, count = set(parts.labelled.subjects), 0
     with thread_pool(workers) as pool:
         for case, (read, found, values) in zip(cases, pool.map(lambda case: _look(case, declared), cases), strict=True):
             faults += found
             channels.append((case, _channels(case, read)))
+            held.append((case, values))
             if case.subject in learners:
                 trained.update(values)
-            if ignored & set(values):
-                text = f"voxels to ignore (label {min(ignored & set(values))})"
-                action = f'list the labels that are complete in a manifest column {ANNOTATED}, such as "1;2"'
-                faults.append(Fault(str(case.mask), text, "a complete annotation", action))
             count += 1
             if progress is not None:
                 progress(count, len(cases))
-    faults += mixed_channels(channels)
-    used = tuple(sorted(labels or trained - ignored))
+    faults += mixed_channels(channels) + unlike_binary_masks(held, declared)
+    used = tuple(sorted(labels or trained - (set(declared) - set(structures(declared)))))
     where = str(parts.labelled.root)
     # Only where the masks themselves are sound: a mask that could not be read may be the one that has the label.
     if not faults:
@@ -190,8 +167,3 @@ def _look(case: Case, declared: Mapping[int, str]) -> tuple[int | None, list[Fau
 
 def _channels(case: Case, read: int | None) -> int:
     return read if read is not None else int(case.attributes.get("channels") or len(case.images))
-
-
-def _listed(numbers: Collection[int]) -> str:
-    shown = sorted(numbers)
-    return ", ".join(map(str, shown[:12])) + (", ..." if len(shown) > 12 else "")

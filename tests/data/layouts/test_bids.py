@@ -1,3 +1,6 @@
+import re
+import shlex
+
 import numpy as np
 import pytest
 
@@ -65,3 +68,25 @@ def test_channels_of_a_tree(tmp_path):
     manifest = load_cohort(tmp_path, CohortConfig(images=images))
     assert manifest.subjects == ["sub-01", "sub-02"]
     assert [file.name for file in manifest.cases[1].images] == ["sub-02_T1w.nii.gz", "sub-02_FLAIR.nii.gz"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("A", "B"), ("pre", "post"), ("V1", "V2"), ("", "b")])
+def test_subjects_that_differ_in_a_letter_or_visit_are_asked_about(tmp_path, one, other):
+    names = [f"sub-{number:03d}{part}" for number in range(3) for part in (one, other)]
+    for name in names:
+        scan(tmp_path / name / "ses-1" / "anat" / f"{name}_ses-1_T1w.nii.gz")
+    with pytest.raises(FaultyDataError, match="subjects with one name but for a part") as error:
+        load_cohort(tmp_path)
+    # Both answers, as they are advised.
+    answers = [
+        shlex.split(word)[0].partition("=")[2] for word in re.findall(r"'cohort\.subjects=[^']*'", str(error.value))
+    ]
+    assert load_cohort(tmp_path, CohortConfig(subjects=answers[0])).subjects == ["sub-000", "sub-001", "sub-002"]
+    assert load_cohort(tmp_path, CohortConfig(subjects=answers[1])).subjects == sorted(names)
+    assert len(load_cohort(tmp_path, ask=False).subjects) == 6
+
+
+def test_subjects_that_differ_in_more_are_not_asked_about(tmp_path):
+    for name in ("ctrl01", "ctrl02", "pat01", "pat02", "A003", "B003"):
+        scan(tmp_path / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz")
+    assert len(load_cohort(tmp_path).subjects) == 6

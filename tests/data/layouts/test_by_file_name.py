@@ -101,3 +101,45 @@ def test_words_for_masks():
         "",
         "",
     ]
+
+
+def test_advice_is_made_of_files_that_are_there(tmp_path):
+    for number in range(2):
+        scan(tmp_path / f"p{number}.nii.gz")
+        labels(tmp_path / f"p{number}_mask.nii.gz")
+        labels(tmp_path / f"p{number}_lesion.nii.gz")
+    with pytest.raises(
+        FaultyDataError, match=r"leave one of them out, for example .* or 'cohort.leave_out=p\*_mask.nii.gz'"
+    ):
+        load_cohort(tmp_path)
+    assert taken(tmp_path, leave_out="p*_mask.nii.gz")["p0"][2] == "p0_lesion.nii.gz"
+    labels(tmp_path / "p7_lesion.nii.gz")
+    with pytest.raises(FaultyDataError, match=r"or leave it out: cohort.leave_out=p7_lesion.nii.gz"):
+        load_cohort(tmp_path, CohortConfig(leave_out="p*_mask.nii.gz"))
+    with pytest.raises(FaultyDataError, match=r"set both, for example 'cohort.images=p\*.nii.gz'"):
+        load_cohort(tmp_path, CohortConfig(masks="p*_mask.nii.gz"))
+
+
+def test_a_pattern_that_finds_nothing_is_named_with_what_is_there(tmp_path):
+    scan(tmp_path / "p0.nii.gz")
+    with pytest.raises(FaultyDataError, match=r"no file matches '\*_T1w.nii.gz'.*there are p0.nii.gz"):
+        load_cohort(tmp_path, CohortConfig(images="*_T1w.nii.gz"))
+
+
+def test_a_mask_in_a_folder_of_masks_is_left_out_by_its_place(tmp_path):
+    for number in range(3):
+        labels(tmp_path / "labels" / f"p{number}.nii.gz")
+    for number in range(2):
+        scan(tmp_path / "images" / f"p{number}.nii.gz")
+    with pytest.raises(FaultyDataError, match=r"leave it out: cohort.leave_out=labels/p2.nii.gz"):
+        load_cohort(tmp_path)
+    assert len(taken(tmp_path, leave_out="labels/p2.nii.gz")) == 2
+
+
+def test_scans_of_several_subjects_in_a_folder_of_each_visit(tmp_path):
+    for visit in ("visit1", "visit2"):
+        for number in range(2):
+            scan(tmp_path / visit / f"ID{number}.nii.gz")
+    with pytest.raises(FaultyDataError, match=r"for example 'cohort.images=\*/ID\*.nii.gz'"):
+        load_cohort(tmp_path)
+    assert len(load_cohort(tmp_path, CohortConfig(images="*/ID*.nii.gz"), ask=False)) == 4

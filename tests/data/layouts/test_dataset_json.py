@@ -1,7 +1,10 @@
 import json
+import unicodedata
+from pathlib import Path
 
 import pytest
 
+from medgen.data.integrity import check
 from medgen.data.layouts.dataset_json import label_names
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.faults import FaultyDataError
@@ -89,3 +92,42 @@ def test_names_of_numbers_in_regions(tmp_path):
         3: "core",
     }
     assert label_names({"all": [1, 2], "other": 4}, tmp_path) == {1: "all-1", 2: "all-2", 4: "other"}
+
+
+def nnunet_folder(tmp_path, names, masks, **about):
+    for name in names:
+        scan(tmp_path / "imagesTr" / name)
+    for name in masks:
+        labels(tmp_path / "labelsTr" / name)
+    told = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({**told, **about}))
+    return [(Path(fault.file).name, fault.found) for fault in check(tmp_path).faults]
+
+
+def test_a_wrong_file_ending_is_one_fault(tmp_path):
+    names = [f"c{number}_0000.nii.gz" for number in range(3)]
+    masks = [f"c{number}.nii.gz" for number in range(3)]
+    ((file, found),) = nnunet_folder(tmp_path, names, masks, file_ending=".nii")
+    assert (file, found) == ("dataset.json", "file_ending '.nii', but files in imagesTr end with '.nii.gz'")
+    assert nnunet_folder(tmp_path, names, masks) == []
+
+
+def test_wrong_channels_leave_no_mask_without_image(tmp_path):
+    ((file, found),) = nnunet_folder(
+        tmp_path, ["a_0000.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"], ["a.nii.gz", "b.nii.gz"]
+    )
+    assert (file, found) == ("imagesTr", "channels 0000, 0001 of case b")
+
+
+def test_accents_match_however_they_are_stored(tmp_path):
+    one, two = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
+    assert nnunet_folder(tmp_path / "v2", [f"{one}_0000.nii.gz"], [f"{two}.nii.gz"]) == []
+    listed = tmp_path / "listed"
+    entry = {"image": f"imagesTr/{one}.nii.gz", "label": f"labelsTr/{two}.nii.gz"}
+    assert nnunet_folder(listed, [f"{two}.nii.gz"], [f"{one}.nii.gz"], training=[entry]) == []
+    (listed / "dataset.json").unlink()
+    (listed / "manifest.csv").write_text(f"id,image,mask\nzoe,{entry['image']},{entry['label']}\n", encoding="utf-8")
+    assert check(listed).ok
+    scan(tmp_path / "flat" / f"{one}.nii.gz")
+    labels(tmp_path / "flat" / f"{two}_mask.nii.gz")
+    assert check(tmp_path / "flat").ok

@@ -242,7 +242,9 @@ def test_real_cohorts(shared_data):
     oasis = load_cohort(shared_data / "oasis", CohortConfig(images="*_T1w.nii.gz", masks="{id}_labels.nii.gz"))
     assert (len(oasis), len(oasis.labelled())) == (29, 29)
     assert len(oasis.subjects) < 29
-    assert "cohort.images" in refusal(shared_data / "oasis")
+    advice = refusal(shared_data / "oasis")
+    assert "'cohort.leave_out=*_tissues.nii.gz' or 'cohort.leave_out=*_labels.nii.gz'" in advice
+    assert "'cohort.images=*_T1w.nii.gz' 'cohort.masks=*_labels.nii.gz'" in advice
     assert len(load_cohort(shared_data / "lesions")) == 60
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from medgen import io
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
+from medgen.faults import FaultyDataError
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 from medgen.synthesis.cohort.split import Parts, divide
 
@@ -41,6 +42,7 @@ def test_labels_are_those_wanted_else_declared_else_annotated() -> None:
         (cohort({}, ""), (0,), "labels asks for 0"),
         (cohort({2: "a", 5: "ignore"}, ""), (5,), "labels asks for 5"),
         (cohort({2: "a"}, "2;8"), (), "names label 8, which is not declared"),
+        (cohort({2: "a", 5: "ignore"}, "", "2;5"), (), 'case c1: .* label 5, which stands for voxels to ignore.*"2"$'),
         (cohort({2: "a"}, "a"), (), "case c0: annotated 'a'"),
     ],
 )
@@ -83,6 +85,24 @@ def test_sound_masks_give_the_labels_in_use(parts: Parts) -> None:
 def test_voxels_to_ignore_need_a_declaration_of_what_is_complete(parts: Parts) -> None:
     with pytest.raises(DataError, match=r"voxels to ignore \(label 30\).*column annotated"):
         check_masks(parts, {2: "a", 7: "b", 30: "ignore"}, (2, 7))
+
+
+def test_wrong_masks_are_named_in_the_order_of_the_cases(parts: Parts) -> None:
+    with pytest.raises(FaultyDataError) as error:
+        check_masks(parts, {2: "a", 7: "b", 30: "Ignore"}, ())
+    names = [fault.file for fault in error.value.faults]
+    assert len(names) == 5
+    assert names == sorted(names)
+
+
+def test_what_is_advised_for_voxels_to_ignore_is_enough(parts: Parts) -> None:
+    def told(manifest: Manifest) -> Manifest:
+        return replace(manifest, cases=tuple(replace(case, attributes={"annotated": "2;7"}) for case in manifest))
+
+    advised = Parts(**{part.name: told(getattr(parts, part.name)) for part in fields(parts)})
+    with pytest.raises(DataError, match='"2;7" for case'):
+        check_masks(parts, {2: "a", 7: "b", 30: "ignore"}, ())
+    assert check_masks(advised, {2: "a", 7: "b", 30: "ignore"}, ()) == (2, 7)
 
 
 def test_a_label_that_only_the_test_part_has_cannot_be_learnt(parts: Parts) -> None:
