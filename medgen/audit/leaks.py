@@ -10,7 +10,7 @@ from typing import Any
 
 from medgen.audit.replay import find_records
 from medgen.data.layouts.detect import load_cohort
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.system import files

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import io
-from medgen.data.crops import crop_of
 from medgen.errors import GeometryError
 from medgen.faults import fail
 from medgen.volume import Grid, Volume
 
 # How far a label may lie from a whole number for having been stored with a scale.
 _ROUNDING = 1e-3
+# Of a voxel: how far a cropped grid may lie beside the voxels of the image.
+_BESIDE = 0.1
 
 
 def read_labels(path: Path, *, unscaled: bool = False) -> Volume:
@@ -117,3 +118,28 @@ def on_grid(mask: Volume, image: Volume, name: str, of: str, *, move: bool) -> V
             "same part of the body; correct its orientation, or give the mask of this image"
         )
     return moved
+
+
+def crop_of(small: Grid, large: Grid) -> tuple[int, int, int] | None:
+    """The voxel of a grid at which a smaller one begins that consists of some of its voxels.
+
+    Returns:
+        None if it is no such part of it.
+
+    >>> whole = Grid((8, 8, 8), np.eye(4))
+    >>> part = np.eye(4); part[:3, 3] = (2, 3, 4)
+    >>> crop_of(Grid((4, 4, 4), part), whole), crop_of(whole, whole) is None
+    ((2, 3, 4), True)
+    """
+    if small.shape == large.shape:
+        return None
+    mapped = np.linalg.inv(large.affine) @ small.affine
+    start = mapped[:3, 3]
+    whole = np.round(start)
+    # What a step of one voxel differs by adds up over the grid.
+    drift = np.abs(mapped[:3, :3] - np.eye(3)).max() * max(small.shape)
+    inside = (whole >= 0).all() and (whole + small.shape <= large.shape).all()
+    if drift > _BESIDE or np.abs(start - whole).max() > _BESIDE or not inside:
+        return None
+    i, j, k = (int(value) for value in whole)
+    return i, j, k

@@ -18,7 +18,7 @@ from pydantic import Field
 from medgen.config import Config, read_yaml
 from medgen.data.cases import Manifest
 from medgen.data.layouts.cohort_config import CohortConfig
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.runs.outputs import RECORD, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub

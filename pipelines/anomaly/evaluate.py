@@ -13,8 +13,8 @@ from medgen import io
 from medgen.anomaly.comparison.methods import RATES, Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.evaluation.summary import as_json
 from medgen.config import Config
+from medgen.data.layouts.tables import read_table
 from medgen.data.masks import read_labels
-from medgen.data.tables import read_table
 from medgen.errors import DataError, GeometryError
 from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot

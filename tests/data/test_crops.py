@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen.data.cases import Case
-from medgen.data.crops import crop_of
+from medgen.data.masks import crop_of
 from medgen.errors import GeometryError
 from medgen.volume import Grid
 from tests.builders.cohort_folders import GRID, SHAPE, labels, scan

@@ -28,7 +28,7 @@ import SimpleITK as sitk
 from medgen import io
 from medgen.config import read_yaml
 from medgen.data.layouts.detect import load_cohort
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import MedgenError
 from medgen.system.files import read_json
 from medgen.volume import Grid, Volume

@@ -9,7 +9,7 @@ from medgen.data.cases import COLUMNS, Case, Manifest
 from medgen.data.layouts.by_file_name import Found
 from medgen.data.layouts.dataset_json import channel_names, description_of, label_names, regions_of
 from medgen.data.layouts.listing import stored
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.faults import Fault, fail
 from medgen.system import files
 

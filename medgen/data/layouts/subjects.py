@@ -12,7 +12,7 @@ from pathlib import Path
 from medgen import io
 from medgen.data.cases import COLUMNS, Case
 from medgen.data.layouts.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError
 from medgen.faults import Fault, fail
 from medgen.system.advice import setting, shown

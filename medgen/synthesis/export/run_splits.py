@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import AuditError, DataError
 
 SPLITS = "splits.csv"

@@ -11,7 +11,7 @@ import torch
 
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.errors import AuditError, DataError, GeometryError
 from medgen.faults import fail
 from medgen.preprocessing.dataset import Dataset, prepare_dataset

@@ -1,7 +1,7 @@
 import pytest
 
 from medgen.data.layouts.detect import load_cohort
-from medgen.data.tables import read_table
+from medgen.data.layouts.tables import read_table
 from medgen.faults import FaultyDataError
 from tests.builders.cohort_folders import labels, scan
 
