@@ -18,10 +18,12 @@ from medgen.system.advice import as_options
 from medgen.system.files import unwritable
 from medgen.system.signals import Terminated, terminable
 
-from .anomaly import anomaly_app, bench_app
+from .anomaly import anomaly_app
+from .audit import audit_app
 from .augment import augment_app
-from .augment_sample import register as register_sample
-from .data import audit_app, card_app, data_app
+from .bench import bench_app
+from .card import card_app
+from .data import data_app
 from .options import (
     HELP,
     AsJson,
@@ -53,7 +55,6 @@ app = typer.Typer(
     add_completion=False,
     epilog="Example: medgen demo --out demo",
 )
-register_sample(augment_app)
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
     app.add_typer(commands)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medgen.errors import ConfigError
+
 from .options import (
     ConfigArgument,
     Device,
@@ -117,3 +119,40 @@ def augment_nnunet(
         )
     typer.echo(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into")
     typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
+
+
+@augment_app.command(
+    "sample", epilog="Example: medgen augment sample --model runs/augment/model -n 200 --out more --seed 1"
+)
+def augment_sample(
+    model: Annotated[Path, typer.Option("--model", help="model/ or model/<backend> of a finished augment run.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Accepted scans wanted, over all backends.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
+    layout: Annotated[str, typer.Option("--layout", help="nnunet, msd or bids.")] = "nnunet",
+    attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
+    device: Device = None,
+    harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sample scans from saved generators under the run's own filter and audit; refused without these."""
+    from ..preflight import check_model
+
+    if layout not in ("nnunet", "msd", "bids"):
+        raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
+    check_model(model)
+    from ..augment import sample as pipeline
+
+    finish(
+        pipeline.run(
+            model,
+            out,
+            n=n,
+            seed=seed,
+            layout=layout,  # type: ignore[arg-type]
+            attempts=attempts,
+            device=device or "auto",
+            harmful=harmful,
+            progress=not quiet,
+        )
+    )

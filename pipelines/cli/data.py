@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medgen.errors import ConfigError
-
-from .options import CohortOptions, Workers, bar, echo_json, finish, group, listed, plan
+from .options import CohortOptions, Workers, bar, cohort_config, finish, group, listed, plan
 
 if TYPE_CHECKING:
-    from medgen.data.card_facts import Facts
-    from medgen.data.layouts.detect import CohortConfig
+    pass
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
-audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
-card_app = group("card", "Data cards.", "Example: medgen card lint data_cards/simulated.md")
 
 
 @data_app.command("check", epilog="Example: medgen data check my-scans --json report.json")
@@ -46,7 +41,7 @@ def data_check(
     from medgen.system.advice import as_options
     from medgen.system.files import write_json
 
-    settings = _cohort(
+    settings = cohort_config(
         layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
     )
     with bar("checking") as progress:
@@ -104,7 +99,7 @@ def data_implant(
     from medgen.implants import implant_cohort
 
     manifest = load_cohort(
-        cohort, _cohort(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)
+        cohort, cohort_config(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)
     )
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
@@ -141,132 +136,9 @@ def data_import(
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from .. import import_cohort as importing
 
-    settings = _cohort(
+    settings = cohort_config(
         layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
     )
     if dry_run:
         plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
-
-
-@audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
-def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
-    """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
-    from medgen.audit.verify import verify
-
-    problems = verify(target)
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(2)
-    typer.echo(f"{target}: every output is as the run left it")
-
-
-@audit_app.command("trace", epilog="Example: medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
-def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> None:
-    """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
-    from medgen.audit.verify import trace
-
-    echo_json(trace(target))
-
-
-@audit_app.command("sync", epilog="Example: medgen audit sync runs/anomaly")
-def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
-    """Send what a run could not deliver to the MLflow store; what has arrived is not sent twice."""
-    from medgen.runs.tracking import sync
-
-    typer.echo(f"{sync(target)} record(s) sent")
-
-
-@card_app.command("lint", epilog="Example: medgen card lint data_cards/simulated.md")
-def card_lint(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Cards.")],
-    cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to compare the card with.")] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
-) -> None:
-    """Check cards against the schema, and against their cohort; exit 2 on any problem."""
-    from medgen.data.card_facts import differences
-    from medgen.data.cards import lint, read_card
-
-    problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
-    if cohort is not None and not problems:
-        facts = _facts(cohort, _cohort(layout, images, masks, leave_out, subjects, None, None, None, False, None))
-        for path in paths:
-            problems += [f"{path}: {problem}" for problem in differences(read_card(path).fields, facts)]
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(2)
-    typer.echo(f"{len(paths)} card(s), no problem")
-
-
-@card_app.command("new", epilog="Example: medgen card new my-cohort.md")
-def card_new(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; must not exist.")],
-    cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to measure the card's facts on.")] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
-) -> None:
-    """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
-    from medgen.data.cards import new_card
-    from medgen.system.advice import quoted
-    from medgen.system.files import write_text
-
-    if path.exists():
-        raise ConfigError(f"{path}: exists already; choose another name")
-    settings = _cohort(layout, images, masks, leave_out, subjects, None, None, None, False, None)
-    write_text(path, new_card(path.stem, None if cohort is None else _facts(cohort, settings).fields()))
-    typer.echo(f"{path}: fill in the fields, then run: medgen card lint {quoted(path)}")
-
-
-def _facts(cohort: Path, settings: CohortConfig) -> Facts:
-    """What the scans of a cohort are, by reading all of them."""
-    from medgen.data.card_facts import facts_of
-    from medgen.data.layouts.detect import load_cohort
-
-    manifest = load_cohort(cohort, settings)
-    grids = []
-    with bar("measuring") as progress:
-        for case in manifest:
-            grids.append(case.read_image().grid)
-            progress(len(grids), len(manifest))
-    return facts_of(manifest, grids)
-
-
-def _cohort(
-    layout: str,
-    images: list[str] | None,
-    masks: str | None,
-    leave_out: list[str] | None,
-    subjects: str | None,
-    labels: str | None,
-    root: list[Path] | None,
-    fill: float | None,
-    unscaled: bool,
-    slices: int | None,
-    resample_masks: bool = False,
-    empty_masks: bool = False,
-) -> CohortConfig:
-    from medgen.config import parse_config, plain_yaml
-    from medgen.data.layouts.detect import CohortConfig
-
-    names = None if labels is None else plain_yaml(labels, "--labels")
-    # One glob is a pattern; several are channels.
-    globs = images[0] if images and len(images) == 1 else images or None
-    given = {
-        "layout": layout,
-        "images": globs,
-        "masks": masks,
-        "leave_out": leave_out or (),
-        "roots": tuple(root or ()),
-    }
-    read = {"labels": names or {}, "subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
-    read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
-    return parse_config(CohortConfig, {**given, **read}, source="command line")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medgen.data.layouts.detect import CohortConfig
+
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from medgen.errors import ConfigError
 
@@ -164,3 +169,40 @@ def echo_json(data: object) -> None:
     from medgen.system.files import plain
 
     typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))
+
+
+def cohort_config(
+    layout: str,
+    images: list[str] | None,
+    masks: str | None,
+    leave_out: list[str] | None,
+    subjects: str | None,
+    labels: str | None,
+    root: list[Path] | None,
+    fill: float | None,
+    unscaled: bool,
+    slices: int | None,
+    resample_masks: bool = False,
+    empty_masks: bool = False,
+) -> CohortConfig:
+    """The options that say how a cohort is found and read, as a configuration.
+
+    Raises:
+        ConfigError: If one of them is wrong.
+    """
+    from medgen.config import parse_config, plain_yaml
+    from medgen.data.layouts.detect import CohortConfig
+
+    names = None if labels is None else plain_yaml(labels, "--labels")
+    # One glob is a pattern; several are channels.
+    globs = images[0] if images and len(images) == 1 else images or None
+    given = {
+        "layout": layout,
+        "images": globs,
+        "masks": masks,
+        "leave_out": leave_out or (),
+        "roots": tuple(root or ()),
+    }
+    read = {"labels": names or {}, "subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
+    read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
+    return parse_config(CohortConfig, {**given, **read}, source="command line")

@@ -1,4 +1,4 @@
-"""Commands about synthetic cohorts: sample more, make scans again, look for leaks."""
+"""Commands that verify, trace and remake the outputs of a run, and look for leaks."""
 
 from __future__ import annotations
 
@@ -8,51 +8,38 @@ from typing import Annotated
 
 import typer
 
-from medgen.errors import ConfigError
+from .options import AsJson, Device, bar, echo_json, group
 
-from .data import audit_app
-from .options import AsJson, Device, Quiet, bar, echo_json, finish
-
-
-def register(augment_app: typer.Typer) -> None:
-    """Add ``sample`` to the ``augment`` commands."""
-    augment_app.command(
-        "sample", epilog="Example: medgen augment sample --model runs/augment/model -n 200 --out more --seed 1"
-    )(augment_sample)
+audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 
 
-def augment_sample(
-    model: Annotated[Path, typer.Option("--model", help="model/ or model/<backend> of a finished augment run.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="Accepted scans wanted, over all backends.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
-    layout: Annotated[str, typer.Option("--layout", help="nnunet, msd or bids.")] = "nnunet",
-    attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
-    device: Device = None,
-    harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Sample scans from saved generators under the run's own filter and audit; refused without these."""
-    from ..preflight import check_model
+@audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
+def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
+    """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
+    from medgen.audit.verify import verify
 
-    if layout not in ("nnunet", "msd", "bids"):
-        raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
-    check_model(model)
-    from ..augment import sample as pipeline
+    problems = verify(target)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(2)
+    typer.echo(f"{target}: every output is as the run left it")
 
-    finish(
-        pipeline.run(
-            model,
-            out,
-            n=n,
-            seed=seed,
-            layout=layout,  # type: ignore[arg-type]
-            attempts=attempts,
-            device=device or "auto",
-            harmful=harmful,
-            progress=not quiet,
-        )
-    )
+
+@audit_app.command("trace", epilog="Example: medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
+def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> None:
+    """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
+    from medgen.audit.verify import trace
+
+    echo_json(trace(target))
+
+
+@audit_app.command("sync", epilog="Example: medgen audit sync runs/anomaly")
+def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
+    """Send what a run could not deliver to the MLflow store; what has arrived is not sent twice."""
+    from medgen.runs.tracking import sync
+
+    typer.echo(f"{sync(target)} record(s) sent")
 
 
 @audit_app.command("replay", epilog="Example: medgen audit replay runs/augment/synthetic/provenance/syn-0001.json")

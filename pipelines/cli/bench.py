@@ -1,0 +1,79 @@
+"""Benchmarks beside peers, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.errors import ConfigError
+
+from .options import (
+    Device,
+    Quiet,
+    Resume,
+    Seed,
+    Workers,
+    finish,
+    group,
+    listed,
+)
+
+bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
+
+
+@bench_app.command("anomaly", epilog="Example: medgen bench anomaly bench --data ../shared/data --seeds 0,1,2")
+def bench_anomaly(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of runs, tables and pictures.")] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="Has a folder per cohort, and lesions/.")] = Path("data"),
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Default: 0,1,2; with --quick 0.")] = None,
+    cohorts: Annotated[
+        str | None, typer.Option("--cohorts", help="Default: oasis,hippocampus; with --quick simulated.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse grid, few steps: tries the command out.")] = False,
+    resume: Resume = False,
+    device: Device = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
+    chosen = listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
+    numbers = listed(seeds or ("0" if quick else "0,1,2"))
+    if not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    from ..bench.cohorts import COHORTS, SIMULATED
+
+    # A simulated cohort that is not there is made; unknown ones are refused by name.
+    if set(chosen) & (set(COHORTS) - {SIMULATED}):
+        from ..preflight import check_folder
+
+        check_folder(data, "a folder per cohort")
+    from ..bench import anomaly as pipeline
+
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            seeds=[int(number) for number in numbers],
+            cohorts=chosen,
+            quick=quick,
+            resume=resume,
+            device=device or "auto",
+            workers=workers or 2,
+            progress=not quiet,
+        )
+    )
+
+
+@bench_app.command("calibration", epilog="Example: medgen bench calibration bench --cohorts 2000")
+def bench_calibration(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
+    cohorts: Annotated[int, typer.Option("--cohorts", min=1, help="Simulated cohorts for each rate.")] = 2000,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Count how often healthy subjects of simulated cohorts get a finding, and write calibration.md and .json."""
+    from ..bench import calibration as pipeline
+
+    finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))
