@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medgen.data.account import account
 from medgen.data.cases import Manifest, split_subjects, write_splits
-from medgen.data.integrity import admit as sound
+from medgen.data.integrity import check_scans
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
@@ -28,7 +28,7 @@ from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
 from medgen.volume import Volume
 
-from . import patient_names as names
+from . import patient_names
 from .labelled import check_labelled
 from .preflight import preflight
 from .train_settings import TrainRunConfig
@@ -56,12 +56,12 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         _, dataset, _ = _prepare(manifest, parts, config)
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
-    names.warn(manifest.named_by_folders)
-    manifest = sound(manifest, config.workers)
-    names.announce(manifest)
+    patient_names.warn(manifest.named_by_folders)
+    manifest = check_scans(manifest, config.workers)
+    patient_names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
-        names.write_manifest(manifest, folder.out / "manifest.csv")
+        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
         parts = _split(manifest, config)
         write_splits(folder.out / "splits.csv", parts)
         with tracking.start(
@@ -223,7 +223,7 @@ def _report(
     report.section("Cohort")
     rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
     report.table(["part", "cases", "subjects"], rows)
-    names.taken(report, manifest)
+    patient_names.taken(report, manifest)
     if failures:
         report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
     report.section("Training")
@@ -236,5 +236,5 @@ def _report(
         for number, image in enumerate(images, start=1):
             figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
             report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
-    report.section("Limits", names.limits(LIMITS, manifest.named_by_folders))
+    report.section("Limits", patient_names.limits(LIMITS, manifest.named_by_folders))
     return report

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.ensemble import Calibration, Member
+from medgen.anomaly.ensemble import Calibration, FoldMember
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
@@ -106,7 +106,7 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         for number in range(len(artifact.models) // each):
             own = _below(artifact.arrays, f"fold{number}")
             members.append(
-                Member(
+                FoldMember(
                     models=tuple(artifact.models[number * each : (number + 1) * each]),
                     states={name: _state(own, name) for name in kept},
                     normatives={name: _normative(own, name, support) for name in config.fusion.channels},

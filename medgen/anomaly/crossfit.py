@@ -14,7 +14,7 @@ from medgen.anomaly.channel_choice import Choice, Validated, choose
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import (
     Calibration,
-    Member,
+    FoldMember,
     fused_surprise,
     heat_of,
     inputs_for,
@@ -50,7 +50,7 @@ class Fitted:
         choice: How they were chosen; None if the validation is switched off.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[FoldMember, ...]
     calibration: Calibration
     support: NDArray[np.bool_]
     channels: tuple[str, ...]
@@ -129,7 +129,7 @@ def crossfit(
     values: list[dict[str, float]] = [{}] * len(dataset)
     for number, own in enumerate(models):
         tails, fused_tail = tails_of(number, channels)
-        members.append(Member(tuple(own), states[number], normatives[number], tails, fused_tail))
+        members.append(FoldMember(tuple(own), states[number], normatives[number], tails, fused_tail))
         for index in np.flatnonzero(fold_of == number).tolist():
             hot = np.zeros(support.shape, dtype=np.float32)
             hot[regions[index]] = heat_of(fused_tail, fused_surprise(tails, zs[index])[0])

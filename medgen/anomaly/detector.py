@@ -17,7 +17,7 @@ from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.crossfit import Progress, crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
-    Member,
+    FoldMember,
     fused_surprise,
     heat_of,
     inputs_for,
@@ -33,7 +33,7 @@ from medgen.data.faces import may_show_face
 from medgen.errors import DataError, OutOfDistribution
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.recipe import Prepared, Preprocess, Template
+from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
 from medgen.transforms.masked_smoothing import Smoother
 from medgen.volume import Volume
 
@@ -80,7 +80,7 @@ class ScanResult:
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
     scan_score: str
-    prepared: Prepared
+    prepared: PreparedScan
     measured: Measured
 
 
@@ -101,7 +101,7 @@ class AnomalyDetector:
     config: AnomalyConfig
     preprocess: Preprocess
     template: Template | None
-    members: tuple[Member, ...]
+    members: tuple[FoldMember, ...]
     calibration: Calibration
     support: NDArray[np.bool_] = field(repr=False)
     choice: Choice | None = None
@@ -217,12 +217,12 @@ class AnomalyDetector:
             self.gate.check(prepared)
         return self.score_prepared(prepared, with_channels=with_channels)
 
-    def score_prepared(self, prepared: Prepared, *, with_channels: bool = False) -> ScanResult:
+    def score_prepared(self, prepared: PreparedScan, *, with_channels: bool = False) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
         measured = self.measure(torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None]))
         return self.result(prepared, measured, with_channels=with_channels)
 
-    def result(self, prepared: Prepared, measured: Measured, *, with_channels: bool = False) -> ScanResult:
+    def result(self, prepared: PreparedScan, measured: Measured, *, with_channels: bool = False) -> ScanResult:
         """Bring measured maps to the scan's native grid and judge them against the calibration."""
         heatmap = self.heatmap(prepared, measured)
         scores = heat_scores(heatmap, self.config.top_fraction) | dict(measured.model_scores)
@@ -241,11 +241,11 @@ class AnomalyDetector:
             measured=measured,
         )
 
-    def heatmap(self, prepared: Prepared, measured: Measured) -> Volume:
+    def heatmap(self, prepared: PreparedScan, measured: Measured) -> Volume:
         """The fused map on the scan's own grid, NaN where not scored."""
         return to_own_grid(measured.heat, measured.region, prepared, self.preprocess)
 
-    def pseudo_healthy(self, prepared: Prepared) -> Volume | None:
+    def pseudo_healthy(self, prepared: PreparedScan) -> Volume | None:
         """What the models take for the healthy version of a scan, on its native grid and in its intensities.
 
         Returns:

@@ -22,7 +22,7 @@ from medgen.transforms.masked_smoothing import Smoother
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class FoldMember:
     """One fold: its model, what its scores learned, and healthy statistics that leave the fold's own scans out.
 
     A calibration scan of this fold is scored with exactly these, which have not seen its subject.

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.region_names import middle_of, regions
-from medgen.preprocessing.prepared import Prepared, Template
+from medgen.preprocessing.prepared import PreparedScan, Template
 from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
@@ -121,7 +121,10 @@ def find(heatmap: Volume, calibration: Calibration) -> list[Finding]:
 
 
 def describe(
-    found: Sequence[Finding], prepared: Prepared, surprise: Mapping[str, NDArray[np.float32]], template: Template | None
+    found: Sequence[Finding],
+    prepared: PreparedScan,
+    surprise: Mapping[str, NDArray[np.float32]],
+    template: Template | None,
 ) -> list[Finding]:
     """The findings with their region in words and the channels that are surprised at their peak.
 

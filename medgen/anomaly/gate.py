@@ -21,7 +21,7 @@ from medgen.axes import assigned
 from medgen.config import Config
 from medgen.data.faces import NOTE
 from medgen.errors import DataError, OutOfDistribution
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Dataset
@@ -173,11 +173,11 @@ class Gate:
         reference = Reference((total / n).astype(np.float32), 2 * count >= n, histograms.mean(axis=0))
         return cls(reference, {name: _limit(name, np.array(own), config.margin) for name, own in values.items()})
 
-    def measure(self, prepared: Prepared) -> dict[str, float]:
+    def measure(self, prepared: PreparedScan) -> dict[str, float]:
         """The value of every check for a prepared scan; see :func:`measure`."""
         return measure(prepared, self.reference)
 
-    def problems(self, prepared: Prepared) -> list[str]:
+    def problems(self, prepared: PreparedScan) -> list[str]:
         """One sentence for each check that a scan fails: found, expected, what to do; empty if it passes."""
         values = self.measure(prepared)
         return [
@@ -186,7 +186,7 @@ class Gate:
             if not limit.holds(values.get(name, math.nan))
         ]
 
-    def check(self, prepared: Prepared) -> None:
+    def check(self, prepared: PreparedScan) -> None:
         """Let a scan pass or refuse it.
 
         Raises:
@@ -230,7 +230,7 @@ class Gate:
         return cls(reference, limits)
 
 
-def measure(prepared: Prepared, reference: Reference) -> dict[str, float]:
+def measure(prepared: PreparedScan, reference: Reference) -> dict[str, float]:
     """The value of every check.
 
     ``extent_*`` is the distance in mm, in the scan's own world, over which the middle 98 % of the scored anatomy
@@ -263,7 +263,7 @@ def measure(prepared: Prepared, reference: Reference) -> dict[str, float]:
     return {name: values[name] for name in CHECKS if name in values}
 
 
-def histogram(prepared: Prepared) -> NDArray[np.float64]:
+def histogram(prepared: PreparedScan) -> NDArray[np.float64]:
     """Histogram (c, b) of the foreground intensities, standardised by median and interquartile range; rows sum to 1.
 
     Standardised, since a large bright lesion moves the percentiles that a scan is scaled by, and with them all
@@ -299,7 +299,7 @@ def _extent(inside: NDArray[np.bool_], axis: int) -> float:
     return float(high - low + 1)
 
 
-def _likeness(prepared: Prepared, reference: Reference) -> float:
+def _likeness(prepared: PreparedScan, reference: Reference) -> float:
     """Mean over channels of Spearman's correlation with the mean scan, where both show anatomy; 0 if undefined.
 
     Of ranks, since one large bright lesion can take Pearson's correlation from 0.99 to 0.7.

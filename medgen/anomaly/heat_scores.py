@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
@@ -21,7 +21,9 @@ from medgen.volume import Volume
 CLUSTER_HEAT = 2.0
 
 
-def to_own_grid(values: NDArray[Any], region: NDArray[np.bool_], prepared: Prepared, preprocess: Preprocess) -> Volume:
+def to_own_grid(
+    values: NDArray[Any], region: NDArray[np.bool_], prepared: PreparedScan, preprocess: Preprocess
+) -> Volume:
     """A map on the model grid, brought to the scan's own grid: linear, NaN where the model does not score.
 
     Args:
@@ -33,7 +35,7 @@ def to_own_grid(values: NDArray[Any], region: NDArray[np.bool_], prepared: Prepa
     return preprocess.restore(np.where(region, values, np.float32(np.nan)), prepared, order=1, fill=np.nan)
 
 
-def truth_on_own_grid(truth: NDArray[np.bool_], prepared: Prepared, preprocess: Preprocess) -> Volume:
+def truth_on_own_grid(truth: NDArray[np.bool_], prepared: PreparedScan, preprocess: Preprocess) -> Volume:
     """A mask on the model grid as 0 and 1 (uint8) on the scan's own grid, nearest neighbour."""
     return preprocess.restore(truth.astype(np.uint8), prepared, order=0, fill=0)
 

@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.ensemble import Member, inputs_for
+from medgen.anomaly.ensemble import FoldMember, inputs_for
 from medgen.models.base import Reconstructs
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Volume
 
 
-def reconstruct(members: Sequence[Member], prepared: Prepared, config: AnomalyConfig) -> NDArray[np.float32] | None:
+def reconstruct(
+    members: Sequence[FoldMember], prepared: PreparedScan, config: AnomalyConfig
+) -> NDArray[np.float32] | None:
     """The mean over folds of the reconstruction by each fold's first model that reconstructs.
 
     Source: Baur et al., "Deep autoencoding models for unsupervised anomaly segmentation in brain MR images", 2018.
@@ -39,7 +41,7 @@ def reconstruct(members: Sequence[Member], prepared: Prepared, config: AnomalyCo
     return in_scan_intensities(total / np.float32(len(members)), prepared)
 
 
-def in_scan_intensities(image: NDArray[np.float32], prepared: Prepared) -> NDArray[np.float32]:
+def in_scan_intensities(image: NDArray[np.float32], prepared: PreparedScan) -> NDArray[np.float32]:
     """Model intensities (c, i, j, k) as those of the scan, NaN outside the foreground: offset + gain · model.
 
     Model intensities are clipped; what was cut off, such as the brightest vessels, does not come back.
@@ -48,7 +50,7 @@ def in_scan_intensities(image: NDArray[np.float32], prepared: Prepared) -> NDArr
     return np.where(prepared.foreground, offset + gain * image, np.float32(np.nan))
 
 
-def as_seen(prepared: Prepared, preprocess: Preprocess) -> Volume:
+def as_seen(prepared: PreparedScan, preprocess: Preprocess) -> Volume:
     """The scan as the models see it, on its native grid: at their resolution, intensities clipped as theirs.
 
     Minus the pseudo-healthy scan it is what the models failed to rebuild. The native scan minus the pseudo-healthy one

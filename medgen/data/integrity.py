@@ -29,7 +29,16 @@ from medgen.system.advice import apart, setting
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
-__all__ = ["CheckResult", "Fault", "admit", "check", "image_faults", "label_values", "mask_faults", "mixed_channels"]
+__all__ = [
+    "CheckResult",
+    "Fault",
+    "check",
+    "check_scans",
+    "image_faults",
+    "label_values",
+    "mask_faults",
+    "mixed_channels",
+]
 
 _DEFAULT = CohortConfig()
 # Voxel sizes in mm beyond which a header is more likely in other units than right.
@@ -135,7 +144,7 @@ def check(
     return _check(manifest, workers, progress)
 
 
-def admit(
+def check_scans(
     manifest: Manifest,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from medgen.preprocessing.dataset import Dataset
-    from medgen.preprocessing.prepared import Prepared
+    from medgen.preprocessing.prepared import PreparedScan
 
 HEALTHY = "healthy"
 
@@ -127,7 +127,7 @@ class TestScan:
     image: torch.Tensor
     foreground: torch.Tensor
     truth: NDArray[np.bool_]
-    prepared: Prepared
+    prepared: PreparedScan
 
 
 def scans_to_test(

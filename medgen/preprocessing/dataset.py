@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.errors import DataError, MedgenError
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import register_affine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medgen.data.cases import Case, Manifest
-    from medgen.preprocessing.recipe import Prepared, Preprocess, Template
+    from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
     from medgen.transforms.kept_registrations import Register
 
 
@@ -74,7 +74,7 @@ class Dataset:
     images: Tensor
     foregrounds: Tensor
     labels: Tensor | None = None
-    prepared: tuple[Prepared, ...] = ()
+    prepared: tuple[PreparedScan, ...] = ()
     confidence: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ def prepare_dataset(
         DataError: If no case could be prepared, or a label number is above 255.
     """
     cases = list(manifest)
-    done: list[tuple[Prepared, NDArray[np.uint8] | None] | Failure] = []
+    done: list[tuple[PreparedScan, NDArray[np.uint8] | None] | Failure] = []
     with thread_pool(workers) as pool:
         for result in pool.map(lambda case: _prepare(case, preprocess, template, register), cases):
             done.append(result)
@@ -225,7 +225,7 @@ def prepare_dataset(
 
 def _prepare(
     case: Case, preprocess: Preprocess, template: Template | None, register: Register
-) -> tuple[Prepared, NDArray[np.uint8] | None] | Failure:
+) -> tuple[PreparedScan, NDArray[np.uint8] | None] | Failure:
     from medgen.data.faces import may_show_face
     from medgen.preprocessing.recipe import prepare_labels
 
@@ -244,7 +244,7 @@ def _prepare(
     return prepared, labels.astype(np.uint8)
 
 
-def prepared_record(dataset: Dataset, row: int, spacing: Sequence[float]) -> Prepared:
+def prepared_record(dataset: Dataset, row: int, spacing: Sequence[float]) -> PreparedScan:
     """How a scan of a data set goes back to its own grid; made-up data has none but the model grid.
 
     Args:
@@ -256,4 +256,6 @@ def prepared_record(dataset: Dataset, row: int, spacing: Sequence[float]) -> Pre
         return dataset.prepared[row]
     grid = Grid(dataset.shape, np.diag([*spacing, 1.0]))
     image = dataset.images[row].cpu().numpy()
-    return Prepared(image, dataset.foregrounds[row, 0].cpu().numpy() > 0, grid, grid, ((0.0, 1.0),) * dataset.channels)
+    return PreparedScan(
+        image, dataset.foregrounds[row, 0].cpu().numpy() > 0, grid, grid, ((0.0, 1.0),) * dataset.channels
+    )

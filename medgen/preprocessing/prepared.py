@@ -16,7 +16,7 @@ Scale = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedScan:
     """A scan as the model sees it, with all that is needed to go back.
 
     Attributes:

@@ -16,7 +16,7 @@ from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.io.hounsfield import measured
-from medgen.preprocessing.prepared import Prepared, Scale, Template
+from medgen.preprocessing.prepared import PreparedScan, Scale, Template
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
@@ -34,7 +34,7 @@ _FINEST_MM, _COARSEST_MM = 0.001, 100.0
 
 Direction = tuple[float, float, float]
 
-__all__ = ["Prepared", "Preprocess", "Template", "build_template", "prepare_labels"]
+__all__ = ["PreparedScan", "Preprocess", "Template", "build_template", "prepare_labels"]
 
 
 class Preprocess(Config):
@@ -132,7 +132,9 @@ class Preprocess(Config):
             )
         return template.moved(world)
 
-    def apply(self, scan: Volume, template: Template | None = None, register: Register = register_affine) -> Prepared:
+    def apply(
+        self, scan: Volume, template: Template | None = None, register: Register = register_affine
+    ) -> PreparedScan:
         """Bring a scan to the model grid.
 
         Intensities are measured in the model grid inside the model's foreground: a whole head that is scored by a
@@ -173,7 +175,7 @@ class Preprocess(Config):
     def restore(
         self,
         data: NDArray[Any] | torch.Tensor,
-        prepared: Prepared,
+        prepared: PreparedScan,
         order: int = 1,
         fill: float = float("nan"),
     ) -> Volume:
@@ -224,7 +226,7 @@ class Preprocess(Config):
         grid: Grid,
         template: Template | None = None,
         registered: AffineResult | None = None,
-    ) -> Prepared:
+    ) -> PreparedScan:
         values = scan.with_data(scan.data.astype(np.float32, copy=False)).resample(grid, fill=float("nan")).data
         inside = body.resample(grid).data[0] > 0.5
         total = body.data.sum() * body.grid.voxel_volume / grid.voxel_volume
@@ -238,7 +240,7 @@ class Preprocess(Config):
             quality |= {name: float(getattr(registered, name)) for name in _QUALITY}
         image, scale = self._intensities(values, inside)
         world = np.eye(4) if registered is None else registered.world
-        return Prepared(image, inside, grid, scan.grid, scale, world, quality)
+        return PreparedScan(image, inside, grid, scan.grid, scale, world, quality)
 
     def _intensities(self, values: NDArray[Any], inside: NDArray[np.bool_]) -> tuple[NDArray[np.float32], Scale]:
         if inside.sum() < 8:
@@ -259,7 +261,7 @@ class Preprocess(Config):
 _QUALITY = ("similarity", "mutual_information", "overlap", "determinant")
 
 
-def prepare_labels(mask: Volume, prepared: Prepared) -> NDArray[Any]:
+def prepare_labels(mask: Volume, prepared: PreparedScan) -> NDArray[Any]:
     """Bring a label map to the model grid: the label that fills most of each voxel.
 
     See :func:`medgen.transforms.label_maps.resample_labels` for why this is not nearest neighbour.
@@ -365,13 +367,13 @@ def _towards(register: Register, template: Template, scan: Volume, start: NDArra
     return register(scan, template.image, template.foreground, start=start)
 
 
-def _mean(items: Sequence[Prepared], grid: Grid) -> Template:
+def _mean(items: Sequence[PreparedScan], grid: Grid) -> Template:
     image = np.stack([item.image for item in items]).mean(axis=0, dtype=np.float32)
     foreground = np.stack([item.foreground for item in items]).mean(axis=0) > 0.5
     return Template(Volume(image, grid), Volume(foreground[None], grid))
 
 
-def _likeness(item: Prepared, template: Template) -> float:
+def _likeness(item: PreparedScan, template: Template) -> float:
     return float(np.corrcoef(item.image.ravel(), template.image.data.ravel())[0, 1])
 
 

@@ -22,7 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Members:
+class SegmenterEnsemble:
     """Segmenters of the same classes.
 
     Attributes:
@@ -76,7 +76,7 @@ class Members:
         }
 
 
-def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> Members:
+def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> SegmenterEnsemble:
     """Rebuild what :meth:`Members.pack` gave; no code in it is run.
 
     Raises:
@@ -88,7 +88,7 @@ def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> Mem
         unpack_segmenter(f"member{number}.", arrays, config, channels, classes, device)
         for number in range(int(about["count"]))
     )
-    return Members(config, segmenters, channels, tuple(int(value) for value in about["whole"]))
+    return SegmenterEnsemble(config, segmenters, channels, tuple(int(value) for value in about["whole"]))
 
 
 def in_one_piece(labels: Tensor, whole: Sequence[int]) -> Tensor:

@@ -91,7 +91,7 @@ class ScanSource(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class LabelledSet:
     """A fixed set of labelled scans as a :class:`ScanSource`.
 
     Attributes:

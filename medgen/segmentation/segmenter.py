@@ -17,7 +17,7 @@ from medgen.errors import TrainingError
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
-from medgen.segmentation.recipe import LabelledBatch, LabelledImages, Pool, Recipe
+from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
 from medgen.training.config import PrecisionName
 from medgen.training.finite_watch import Watch
 from medgen.training.precision import Precision, precision_of
@@ -296,7 +296,7 @@ def dice_cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None = N
     return entropy + 1 - dice[1:].mean()
 
 
-def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[Pool, tuple[int, ...]]:
+def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[LabelledSet, tuple[int, ...]]:
     if not labels or 0 in labels or len(set(labels)) != len(labels):
         raise TrainingError(f"expected different label numbers without 0 to segment, found {list(labels)}")
     if len(data.images) == 0 or data.labels is None:
@@ -305,7 +305,7 @@ def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[Po
     confidence: Tensor | None = getattr(data, "confidence", None)
     known: tuple[str, ...] = getattr(data, "ids", ())
     ids = known or tuple(f"{kind} scan {number}" for number in range(1, len(data.images) + 1))
-    return Pool(data.images, _indices(data.labels, labels), confidence, ids), classes
+    return LabelledSet(data.images, _indices(data.labels, labels), confidence, ids), classes
 
 
 def _indices(numbers: Tensor, labels: Sequence[int]) -> Tensor:
@@ -325,7 +325,7 @@ def _same_grid(images: Tensor, shape: torch.Size, kind: str) -> None:
 
 
 def _draw(
-    real: Pool, made: Pool | None, config: SegmenterConfig, seed: int, step: int, p_synthetic: float
+    real: LabelledSet, made: LabelledSet | None, config: SegmenterConfig, seed: int, step: int, p_synthetic: float
 ) -> LabelledBatch:
     generator = torch_rng(seed, "segmenter", "order", step)
     batch = real.draw(config.batch_size, generator)

@@ -13,7 +13,7 @@ from medgen.errors import AuditError, DataError
 from medgen.preprocessing.dataset import Dataset, join
 
 if TYPE_CHECKING:
-    from medgen.segmentation.ensemble import Members
+    from medgen.segmentation.ensemble import SegmenterEnsemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Sources:
     labels: tuple[int, ...]
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     consensus: Dataset | None = None
-    members: Members | None = None
+    members: SegmenterEnsemble | None = None
     faces: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

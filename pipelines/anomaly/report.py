@@ -37,7 +37,7 @@ from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report, without_marks
 
-from .. import patient_names as names
+from .. import patient_names
 
 if TYPE_CHECKING:
     from .config import AnomalyRunConfig
@@ -96,7 +96,7 @@ def run_report(
         report.verdict(checks.leverage.words, "bad")
     report.verdict(*compared_words(summary))
     _cohort(report, config, detector, parts, failures, checks.excluded)
-    names.taken(report, manifest)
+    patient_names.taken(report, manifest)
     _training(report, detector, histories)
     choice_section(report, detector.choice, config.evaluation.kinds, detector.config.corruptions)
     voxel_section(report, summary)
@@ -111,7 +111,7 @@ def run_report(
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
     entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
     report.table(["score", "level", "definition and source"], entries)
-    report.section("Limits", names.limits(LIMITS_TEXT, manifest.named_by_folders))
+    report.section("Limits", patient_names.limits(LIMITS_TEXT, manifest.named_by_folders))
     return report
 
 
@@ -180,7 +180,7 @@ def score_report(
             figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name
         )
         findings_section(report, entry.result)
-    report.section("Limits", names.limits(LIMITS_TEXT, named_by_folders))
+    report.section("Limits", patient_names.limits(LIMITS_TEXT, named_by_folders))
     return report
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from medgen.anomaly.artifact import to_artifact
-from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.comparison import measurement_file
 from medgen.anomaly.comparison.methods import Comparison
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation import contamination
@@ -20,7 +20,7 @@ from medgen.anomaly.evaluation.screening import Screening, screen
 from medgen.anomaly.evaluation.screening import as_json as screening_json
 from medgen.anomaly.evaluation.summary import Summary, as_json, summarise
 from medgen.data.cases import Manifest, kfold_subjects, write_splits
-from medgen.data.integrity import admit as sound
+from medgen.data.integrity import check_scans
 from medgen.data.layouts.detect import load_cohort
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import settings_for
@@ -35,7 +35,7 @@ from medgen.seeds import derive
 from medgen.system.files import write_csv
 from medgen.training.cost import check_memory
 
-from .. import patient_names as names
+from .. import patient_names
 from ..labelled import check_labelled
 from .cohort import check_implants, split
 from .config import AnomalyRunConfig, refuse
@@ -65,7 +65,7 @@ def run(
     manifest, parts, recipe, folds = _intake(config, progress)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder, bars(progress) as tick:
         check_cohort(folder.out, manifest)
-        names.write_manifest(manifest, folder.out / "manifest.csv")
+        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
         write_splits(folder.out / "splits.csv", {**_named(folds), "test": parts["test"]})
         resolved, digest = config.model_dump(mode="json"), manifest.digest()
         with tracking.start("anomaly", folder.out, config=resolved, seed=config.seed, manifest_digest=digest) as track:
@@ -96,7 +96,7 @@ def run(
                 summary = _summarise(config, measurements)
                 stage.log_metrics(_flat(summary))
             if keep:
-                kept.save(folder.out / kept.FILE, measurements)
+                measurement_file.save(folder.out / measurement_file.FILE, measurements)
             checks = _check(config, manifest, detector, healthy, screening, measurements, files, folder, track, tick)
             folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):
@@ -116,15 +116,15 @@ def _intake(
 ) -> tuple[Manifest, dict[str, Manifest], Preprocess, list[Manifest]]:
     """The cohort with hashes, its parts, the recipe of its development scans, and the scans held out of each fold."""
     manifest = load_cohort(config.data, config.cohort)
-    names.warn(manifest.named_by_folders)
+    patient_names.warn(manifest.named_by_folders)
     check_labelled(config.models.values(), manifest)
     parts = split(config, manifest)
     with bars(progress) as tick:
-        manifest = sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
+        manifest = check_scans(manifest, config.workers, partial(tick, "checking scans"), masks=False)
     recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
     check_implants(config, recipe)
     _check_resources(config, recipe, manifest)
-    names.announce(manifest)
+    patient_names.announce(manifest)
     folds = kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
     return manifest, parts, recipe, [held for _, held in folds]
 

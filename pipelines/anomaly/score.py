@@ -17,7 +17,7 @@ from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.data.layouts.detect import exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.pictures import Scored
 from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run
@@ -25,7 +25,7 @@ from medgen.runs.outputs import sha256_of, write_inputs
 from medgen.runs.progress import bars
 from medgen.training.trainer import device_of
 
-from .. import patient_names as names
+from .. import patient_names
 from ..preflight import SCORING, check_new, check_scans
 from .outputs import ScanFiles, unique_names, write_calibration
 from .report import score_report
@@ -95,7 +95,7 @@ def score(
     check_scans(scans)
     check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
     series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
-    names.warn(series)
+    patient_names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
     detector = from_artifact(artifact)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
@@ -163,7 +163,7 @@ def _source(model: Path, artifact: TrainedModel) -> dict[str, Any]:
     return {"sha256": artifact.sha256, "weights": weights, "cases": artifact.meta.get("cases"), **facts}
 
 
-def _refusal(detector: AnomalyDetector, prepared: Prepared) -> str:
+def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
     """Why the gate refuses a scan that was scored; empty if it does not."""
     try:
         if detector.gate is not None:

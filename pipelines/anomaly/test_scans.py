@@ -11,7 +11,7 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.pictures import Example
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import Tick
@@ -68,7 +68,7 @@ def evaluate(
     return measurements, examples, compare(listed, {FUSED: scores}, BOOTSTRAP, SEED)
 
 
-def _write_pseudo_healthy(scan: TestScan, prepared: Prepared, detector: AnomalyDetector, files: ScanFiles) -> None:
+def _write_pseudo_healthy(scan: TestScan, prepared: PreparedScan, detector: AnomalyDetector, files: ScanFiles) -> None:
     # An implanted scan exists on the model grid only, so the difference is taken from what it looks like from there.
     own = replace(prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
     pseudo = detector.pseudo_healthy(own)

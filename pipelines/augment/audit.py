@@ -17,12 +17,12 @@ from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, save_filt
 
 from .config import AugmentRunConfig
 from .generate import Generated, write_rejections
-from .prepare import Prepared, label_names
+from .prepare import PreparedCohort, label_names
 
 
 def audit_stage(
     config: AugmentRunConfig,
-    prepared: Prepared,
+    prepared: PreparedCohort,
     generated: Generated,
     folder: RunFolder,
     stage: tracking.Run,

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medgen.runs.folder import RunFolder
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.export.cohort import ExportRefused, export_pool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.usefulness import Usefulness
 
 from .config import AugmentRunConfig
 from .generate import Generated
-from .prepare import Prepared, label_names
+from .prepare import PreparedCohort, label_names
 
 
 def export(
     config: AugmentRunConfig,
-    prepared: Prepared,
-    parts: Parts,
+    prepared: PreparedCohort,
+    parts: CohortSplit,
     generated: Generated,
     audit: Audit,
     folder: RunFolder,

@@ -25,7 +25,7 @@ from medgen.system.files import write_csv
 
 from .config import AugmentRunConfig
 from .generate import Generated
-from .prepare import Prepared
+from .prepare import PreparedCohort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _FEWEST_SUBJECTS = 4
 
 
-def read_feature_file(config: AugmentRunConfig, prepared: Prepared) -> FeatureTable | None:
+def read_feature_file(config: AugmentRunConfig, prepared: PreparedCohort) -> FeatureTable | None:
     """The file of ``fidelity.features``, checked for every real scan before anything is trained.
 
     Raises:
@@ -52,7 +52,7 @@ def read_feature_file(config: AugmentRunConfig, prepared: Prepared) -> FeatureTa
 
 def measure_fidelity(
     config: AugmentRunConfig,
-    prepared: Prepared,
+    prepared: PreparedCohort,
     generated: Generated,
     table: FeatureTable | None,
     folder: RunFolder,

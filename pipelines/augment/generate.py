@@ -13,14 +13,14 @@ from medgen.seeds import derive
 from medgen.synthesis.backend import Backend, FitContext
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.filtering.filter import Filter
-from medgen.synthesis.filtering.pool import Pool, sample_pool
+from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
 from medgen.synthesis.sources import Sources, guard_split
 from medgen.system.files import write_csv
 
 from .config import AugmentRunConfig
-from .prepare import Prepared
+from .prepare import PreparedCohort
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,13 @@ class Generated:
     consensus: Consensus
     backends: tuple[Backend, ...]
     filters: Filter
-    pool: Pool
+    pool: CandidatePool
 
 
 def generate(
     config: AugmentRunConfig,
-    prepared: Prepared,
-    parts: Parts,
+    prepared: PreparedCohort,
+    parts: CohortSplit,
     folder: RunFolder,
     track: tracking.Run,
     suffix: str,
@@ -104,12 +104,12 @@ def generate(
     return Generated(sources, consensus, tuple(backends), filters, pool)
 
 
-def write_rejections(folder: RunFolder, pool: Pool) -> None:
+def write_rejections(folder: RunFolder, pool: CandidatePool) -> None:
     """Write ``rejections.csv``: every rejected scan with the numbers."""
     write_csv(folder.out / "rejections.csv", rejections(pool), ["id", "backend", "seed", "nearest", "reasons"])
 
 
-def rejections(pool: Pool) -> list[dict[str, Any]]:
+def rejections(pool: CandidatePool) -> list[dict[str, Any]]:
     """Rows of ``rejections.csv``."""
     return [
         {

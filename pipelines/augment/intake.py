@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from medgen.data.cases import Manifest
-from medgen.data.integrity import admit as sound
+from medgen.data.integrity import check_scans
 from medgen.faults import Fault, FaultyDataError
 from medgen.runs.progress import bars
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
@@ -18,7 +18,7 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     """Check every scan, and every mask that the run will use, before anything is written or trained.
 
     Raises:
-        MedgenError: Naming every bad file, see :func:`medgen.data.integrity.admit` and
+        MedgenError: Naming every bad file, see :func:`medgen.data.integrity.check_scans` and
             :func:`medgen.synthesis.cohort.labels_in_use.check_masks`; or if there are too few labelled subjects.
     """
     wanted = labels_in_use(manifest, config.labels)
@@ -27,7 +27,7 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     used: tuple[int, ...] = ()
     with bars(progress) as tick:
         try:
-            sound(manifest, config.workers, partial(tick, "checking scans"), masks=False)
+            check_scans(manifest, config.workers, partial(tick, "checking scans"), masks=False)
         except FaultyDataError as error:
             faults += error.faults
         try:

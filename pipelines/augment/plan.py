@@ -21,7 +21,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import check_cohort
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.cohort.label_facts import label_facts
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.planning.router import Hardware, Routing, check_fits, hardware, route
 from medgen.synthesis.planning.stages import filter_estimate, sampling_estimate
@@ -30,7 +30,7 @@ from medgen.training.cost import describe_memory, minutes
 from ..preflight import preflight
 from .config import AugmentRunConfig
 from .intake import admit
-from .prepare import Prepared, split
+from .prepare import PreparedCohort, split
 from .study import study_estimate
 
 # Labelled scans whose labels are looked at; more would not change what kind of label they are.
@@ -101,7 +101,7 @@ def plan(config: AugmentRunConfig, *, resume: bool = False, overwrite: bool = Fa
     ]
 
 
-def decide(config: AugmentRunConfig, prepared: Prepared, parts: Parts) -> Plan:
+def decide(config: AugmentRunConfig, prepared: PreparedCohort, parts: CohortSplit) -> Plan:
     """Choose the backends of a run, estimate what it takes, and refuse what will not fit.
 
     Raises:
@@ -187,7 +187,7 @@ def _disk(config: AugmentRunConfig, outline: Outline) -> float:
     return float(scans + kept + (256 << 20))
 
 
-def _studied(parts: Parts, preprocess: Preprocess, workers: int) -> Dataset:
+def _studied(parts: CohortSplit, preprocess: Preprocess, workers: int) -> Dataset:
     """A few labelled scans on the model grid, by their own position: no template is needed to tell kinds of label."""
     cases: Manifest = replace(parts.labelled, cases=parts.labelled.cases[:_STUDIED])
     recipe = preprocess.model_copy(update={"align": "center", "center_on": "foreground"})

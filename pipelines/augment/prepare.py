@@ -16,16 +16,16 @@ from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.cohort.labels_in_use import Labelling
-from medgen.synthesis.cohort.split import Parts, divide
+from medgen.synthesis.cohort.split import CohortSplit, divide
 from medgen.synthesis.sources import Sources
 from medgen.transforms.kept_registrations import Register
 
-from .. import patient_names as names
+from .. import patient_names
 from .config import LabelledRunConfig
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedCohort:
     """The cohort on the model grid."""
 
     preprocess: Preprocess
@@ -35,7 +35,7 @@ class Prepared:
     manifest: Manifest
     failures: tuple[Failure, ...]
 
-    def sources(self, parts: Parts) -> Sources:
+    def sources(self, parts: CohortSplit) -> Sources:
         """What generators may learn from, of these parts."""
         ids = {part: {*dataset.ids} for part, dataset in self.data.items()}
         labelled = self.data["labelled"].subset([case.id for case in parts.labelled if case.id in ids["labelled"]])
@@ -65,14 +65,14 @@ def begin(
     folder: RunFolder,
     track: tracking.Run,
     progress: bool,
-) -> tuple[Manifest, Parts, Prepared]:
+) -> tuple[Manifest, CohortSplit, PreparedCohort]:
     """Split and prepare a cohort, as the first two stages of a run, and write who is where.
 
     Returns:
         The manifest with the label numbers in use, its parts, and the scans on the model grid.
     """
     with track.stage("split"):
-        names.write_manifest(manifest, folder.out / "manifest.csv")
+        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
         manifest = labelling.apply(manifest)
         parts = split(config, manifest)
         write_splits(folder.out / "splits.csv", parts.named())
@@ -83,7 +83,7 @@ def begin(
     return manifest, parts, prepared
 
 
-def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
+def split(config: LabelledRunConfig, manifest: Manifest) -> CohortSplit:
     """Labelled, unlabelled, validation and test subjects of the run."""
     parts = divide(
         manifest,
@@ -101,8 +101,8 @@ def split(config: LabelledRunConfig, manifest: Manifest) -> Parts:
 
 
 def prepare(
-    config: LabelledRunConfig, manifest: Manifest, parts: Parts, register: Register, progress: bool
-) -> Prepared:
+    config: LabelledRunConfig, manifest: Manifest, parts: CohortSplit, register: Register, progress: bool
+) -> PreparedCohort:
     """Choose the recipe (and build the template) from training scans, then bring every scan to the model grid."""
     # The recipe and the template come from training scans only.
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
@@ -125,9 +125,9 @@ def prepare(
     if seen is None:
         raise DataError(f"{manifest.name}: the labelled training scans could not be prepared with their masks")
     labels = tuple(sorted(manifest.labels)) or tuple(int(value) for value in seen.unique() if value > 0)
-    return Prepared(preprocess, template, data, labels, manifest, tuple(failures))
+    return PreparedCohort(preprocess, template, data, labels, manifest, tuple(failures))
 
 
-def label_names(prepared: Prepared) -> dict[int, str]:
+def label_names(prepared: PreparedCohort) -> dict[int, str]:
     """Label → name, of the labels in use."""
     return {label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels}

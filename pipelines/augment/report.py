@@ -21,17 +21,17 @@ from medgen.runs.folder import RunFolder
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backend import Backend
 from medgen.synthesis.cohort.consensus import Consensus
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.filtering.filter import Filter
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.value.verdict import listed
 from medgen.system.files import write_bytes
 from medgen.volume import Grid, Volume
 
-from .. import patient_names as names
+from .. import patient_names
 from .plan import Plan
 
 _SHOWN = 4
@@ -48,7 +48,7 @@ class Results:
     """All that a run has found."""
 
     manifest: Manifest
-    parts: Parts
+    parts: CohortSplit
     prepared: Mapping[str, Dataset]
     grid: Grid
     failures: tuple[Failure, ...]
@@ -56,7 +56,7 @@ class Results:
     consensus: Consensus
     backends: tuple[Backend, ...]
     filters: Filter
-    pool: Pool
+    pool: CandidatePool
     audit: Audit
     refused: str
     study: StudyResults | None
@@ -165,7 +165,7 @@ def build_report(results: Results, folder: RunFolder, run_id: str, seed: int) ->
         section_fidelity(report, results.fidelity, results.label_names)
     if results.study is not None:
         study_section(report, results.study, folder)
-    report.section("Limits", names.limits(LIMITS, results.manifest.named_by_folders))
+    report.section("Limits", patient_names.limits(LIMITS, results.manifest.named_by_folders))
     return report
 
 
@@ -177,7 +177,7 @@ def _cohort(report: Report, results: Results) -> None:
         prepared = results.prepared.get(name)
         rows.append((name, len(part.subjects), len(part), 0 if prepared is None else len(prepared)))
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
-    names.taken(report, results.manifest)
+    patient_names.taken(report, results.manifest)
     spacing = " x ".join(f"{step:g}" for step in results.grid.spacing)
     report.facts(
         {

@@ -14,7 +14,7 @@ from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.usefulness import Usefulness
 from medgen.system.files import write_json
 
-from .. import patient_names as names
+from .. import patient_names
 from ..preflight import preflight
 from .audit import audit_stage
 from .config import AugmentRunConfig, GeneratorsConfig
@@ -43,9 +43,9 @@ def run(
     """
     preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
-    names.warn(manifest.named_by_folders)
+    patient_names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
-    names.announce(manifest)
+    patient_names.announce(manifest)
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
         check_cohort(folder.out, manifest)

@@ -15,7 +15,7 @@ from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import available, load_backend
 from medgen.synthesis.export.cohort import export_pool
 from medgen.synthesis.export.layouts import Layout, check_layout
-from medgen.synthesis.filtering.pool import Pool, sample_pool
+from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
 from medgen.synthesis.privacy.memorisation import audit_pool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filter
@@ -138,7 +138,7 @@ def _useful(backends: list[Backend], model: Path, folder: Path) -> tuple[list[Ba
 
 
 def _write(
-    pool: Pool,
+    pool: CandidatePool,
     audit: Audit,
     backends: Sequence[Backend],
     state: FilterState,
@@ -170,7 +170,7 @@ def _write(
         write_csv(temporary / "provenance" / "rejections.csv", rows, ["id", "backend", "seed", "nearest", "reasons"])
 
 
-def _commonest(pool: Pool) -> str:
+def _commonest(pool: CandidatePool) -> str:
     """The reason that refused most samples."""
     counts: dict[str, int] = {}
     for candidate in pool.candidates:

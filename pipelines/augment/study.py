@@ -11,7 +11,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder
 from medgen.runs.progress import bars
 from medgen.seeds import derive
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.blind import blind_dice
@@ -24,7 +24,7 @@ from medgen.system.files import write_csv
 
 from .config import AugmentRunConfig, LabelledRunConfig
 from .generate import Generated, generate
-from .prepare import Prepared
+from .prepare import PreparedCohort
 
 _CASES = ("arm", "subjects", "seed", "part", "case", "subject", "label", *METRICS, "synthetic_scans", "seconds")
 _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthetic_scans", "seconds")
@@ -32,8 +32,8 @@ _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthe
 
 def study(
     config: AugmentRunConfig,
-    prepared: Prepared,
-    parts: Parts,
+    prepared: PreparedCohort,
+    parts: CohortSplit,
     generated: Generated,
     folder: RunFolder,
     stage: tracking.Run,
@@ -43,7 +43,7 @@ def study(
 ) -> list[Row]:
     """The study with the run's own generators, trained anew for every number of subjects."""
 
-    def pools(number: int, fewer: Parts) -> Material:
+    def pools(number: int, fewer: CohortSplit) -> Material:
         made = generated
         if number != len(parts.labelled.subjects):
             # A generator that has seen more subjects than the segmenter would bring their labels in by the back door.
@@ -56,9 +56,9 @@ def study(
 
 def run_cells(
     config: LabelledRunConfig,
-    prepared: Prepared,
-    parts: Parts,
-    material: Callable[[int, Parts], Material],
+    prepared: PreparedCohort,
+    parts: CohortSplit,
+    material: Callable[[int, CohortSplit], Material],
     folder: RunFolder,
     stage: tracking.Run,
     *,
@@ -119,7 +119,11 @@ def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
 
 
 def judged(
-    rows: Sequence[Row], config: LabelledRunConfig, prepared: Prepared, parts: Parts, notes: Sequence[str] = ()
+    rows: Sequence[Row],
+    config: LabelledRunConfig,
+    prepared: PreparedCohort,
+    parts: CohortSplit,
+    notes: Sequence[str] = (),
 ) -> StudyResults:
     """What the rows of a study say, with what its report needs."""
     test = held_out(prepared, parts, "test")
@@ -152,7 +156,7 @@ def cells_of(arms: Sequence[str], pools: Mapping[str, object]) -> int:
     return sum(source is None or pools.get(source) is not None for source in sources)
 
 
-def held_out(prepared: Prepared, parts: Parts, part: str) -> TestSet:
+def held_out(prepared: PreparedCohort, parts: CohortSplit, part: str) -> TestSet:
     """The scans of ``test`` or ``validation`` that could be prepared, with their native masks."""
     data = prepared.data[part]
     masks = {case.id: case.read_mask() for case in parts.named()[part] if case.id in {*data.ids}}

@@ -20,11 +20,11 @@ from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.synthesis.cohort.labels_in_use import Labelling
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.value.arms import SYNTHETIC, Arm
 from medgen.synthesis.value.scans_made_elsewhere import (
-    Foreign,
+    ScansMadeElsewhere,
     check_foreign,
     check_run,
     guard_labels,
@@ -35,11 +35,11 @@ from medgen.synthesis.value.scans_made_elsewhere import (
 from medgen.synthesis.value.study import Material, Row
 from medgen.training.cost import describe_memory
 
-from .. import patient_names as names
+from .. import patient_names
 from ..preflight import preflight
 from .config import LabelledRunConfig
 from .intake import admit
-from .prepare import Prepared, begin, split
+from .prepare import PreparedCohort, begin, split
 from .study import judged, run_cells, study_estimate, track_verdict, write_value
 
 
@@ -86,9 +86,9 @@ class ValueRunConfig(LabelledRunConfig):
 @dataclass(frozen=True, eq=False)
 class _Cohort:
     manifest: Manifest
-    parts: Parts
-    prepared: Prepared
-    pools: tuple[Foreign, ...]
+    parts: CohortSplit
+    prepared: PreparedCohort
+    pools: tuple[ScansMadeElsewhere, ...]
 
 
 def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
@@ -102,9 +102,9 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     """
     preflight(config, resume=resume, overwrite=overwrite)
     manifest = load_cohort(config.data, config.cohort)
-    names.warn(manifest.named_by_folders)
+    patient_names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
-    names.announce(manifest)
+    patient_names.announce(manifest)
     _check_synthetic(config, labelling.apply(manifest))
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         manifest = manifest.with_hashes(config.workers)
@@ -116,7 +116,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
             return _tracked(config, manifest, labelling, folder, track, progress)
 
 
-def _check_synthetic(config: ValueRunConfig, manifest: Manifest) -> Parts:
+def _check_synthetic(config: ValueRunConfig, manifest: Manifest) -> CohortSplit:
     """The parts of the study, once its synthetic scans are known to be there; no image is read."""
     parts = split(config, manifest)
     for folder in config.synthetic.values():
@@ -152,7 +152,7 @@ def _tracked(
     return RunSummary(folder.out, 1 if prepared.failures else 0, tuple(lines))
 
 
-def _pools(config: ValueRunConfig, prepared: Prepared, parts: Parts) -> tuple[Foreign, ...]:
+def _pools(config: ValueRunConfig, prepared: PreparedCohort, parts: CohortSplit) -> tuple[ScansMadeElsewhere, ...]:
     channels = prepared.data["labelled"].channels
     pools = [
         read_foreign(
@@ -181,8 +181,8 @@ def _pools(config: ValueRunConfig, prepared: Prepared, parts: Parts) -> tuple[Fo
     return tuple(pools)
 
 
-def _materials(prepared: Prepared, pools: Sequence[Foreign]) -> Any:
-    def material(number: int, fewer: Parts) -> Material:
+def _materials(prepared: PreparedCohort, pools: Sequence[ScansMadeElsewhere]) -> Any:
+    def material(number: int, fewer: CohortSplit) -> Material:
         sources = prepared.sources(fewer)
         return Material(number, sources.labelled, together(pools), sources.unlabelled)
 
@@ -229,11 +229,11 @@ def _report(results: StudyResults, cohort: _Cohort, folder: RunFolder, run_id: s
         for name, part in cohort.parts.named().items()
     ]
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
-    names.taken(report, cohort.manifest)
+    patient_names.taken(report, cohort.manifest)
     if cohort.prepared.failures:
         report.table(["case", "reason"], [tuple(failure) for failure in cohort.prepared.failures], "Scans left out")
     study_section(report, results, folder)
-    report.section("Limits", names.limits(STUDY_LIMITS, cohort.manifest.named_by_folders))
+    report.section("Limits", patient_names.limits(STUDY_LIMITS, cohort.manifest.named_by_folders))
     return report
 
 

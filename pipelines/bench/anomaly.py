@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.artifact import from_artifact
-from medgen.anomaly.comparison import leave_one_type_out as left_out
-from medgen.anomaly.comparison import measurement_file as kept
-from medgen.anomaly.comparison import peers
-from medgen.anomaly.comparison import scans_over_seeds as pooled_scans
-from medgen.anomaly.comparison import voxels_over_seeds as pooling
+from medgen.anomaly.comparison import leave_one_type_out, measurement_file, peers, scans_over_seeds, voxels_over_seeds
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan, scans_to_test
 from medgen.anomaly.evaluation.screening import screen
@@ -186,7 +182,7 @@ def _is_finished(plan: Plan, *, resume: bool) -> bool:
         return False
     if not resume:
         raise ConfigError(f"{plan.folder}: already holds a run; pass --resume to keep it, or choose another folder")
-    if not ((plan.folder / RECORD).is_file() and (plan.folder / kept.FILE).is_file()):
+    if not ((plan.folder / RECORD).is_file() and (plan.folder / measurement_file.FILE).is_file()):
         return False
     check_unchanged(plan.folder, plan.config)
     return True
@@ -202,15 +198,18 @@ def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
     names = [name for name in peers.NAMES if peers.missing(name) is None]
     wanted = {plan.beside("peers"): [_row(name) for name in names]}
     if refit:
-        wanted[plan.beside("left-out")] = [left_out.ZSCORE]
-    if all(path.is_file() and set(rows) <= set(kept.Kept.open(path).names) for path, rows in wanted.items()):
+        wanted[plan.beside("left-out")] = [leave_one_type_out.ZSCORE]
+    if all(
+        path.is_file() and set(rows) <= set(measurement_file.MeasurementFile.open(path).names)
+        for path, rows in wanted.items()
+    ):
         return
     detector = from_artifact(TrainedModel.load(plan.folder / "model", "cpu"))
     development, test = _prepared(plan, detector, tick)
     config = plan.config
     refitted = None
     if refit:
-        refitted = left_out.refit(
+        refitted = leave_one_type_out.refit(
             development,
             config.anomaly.smoothing,
             config.anomaly.corruptions,
@@ -235,8 +234,8 @@ def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
         tick("scoring test scans with peers", done, total)
     write_json(plan.beside("peers").with_suffix(".json"), {own.name: own.words for own in fitted})
     if refit:
-        kept.save(plan.beside("left-out"), measured["left-out"])
-    kept.save(plan.beside("peers"), measured["peers"])
+        measurement_file.save(plan.beside("left-out"), measured["left-out"])
+    measurement_file.save(plan.beside("peers"), measured["peers"])
 
 
 def _prepared(plan: Plan, detector: AnomalyDetector, tick: Tick) -> tuple[Dataset, Dataset]:
@@ -289,19 +288,19 @@ def _peer_words(plan: Plan) -> dict[str, str]:
 
 def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
     config = plans[0].config
-    own = [kept.Kept.open(plan.folder / kept.FILE) for plan in plans]
+    own = [measurement_file.MeasurementFile.open(plan.folder / measurement_file.FILE) for plan in plans]
     seed = derive(plans[0].seed, "bench")
 
-    def pooled(what: str, chosen: Sequence[Plan]) -> pooling.Runs:
-        files_of = [[kept.Kept.open(plan.beside(what))] for plan in chosen]
+    def pooled(what: str, chosen: Sequence[Plan]) -> voxels_over_seeds.Runs:
+        files_of = [[measurement_file.MeasurementFile.open(plan.beside(what))] for plan in chosen]
         together = [[run, *others] for run, others in zip(own, files_of, strict=False)]
-        return pooling.Runs.of(together, config.evaluation.bootstrap, seed)
+        return voxels_over_seeds.Runs.of(together, config.evaluation.bootstrap, seed)
 
     runs = pooled("peers", plans)
-    rows = pooling.compare(runs)
-    names = ["fused", pooling.best(rows, "raw"), pooling.best(rows, "z")]
+    rows = voxels_over_seeds.compare(runs)
+    names = ["fused", voxels_over_seeds.best(rows, "raw"), voxels_over_seeds.best(rows, "z")]
     target = config.anomaly.calibration.target_fpr
-    cells, limits = pooling.cells(runs, names, config.anomaly.scan_score)
+    cells, limits = voxels_over_seeds.cells(runs, names, config.anomaly.scan_score)
     return bench_report.CohortResult(
         name=cohort,
         grid=own[0].measurements()[0].region.shape,
@@ -315,17 +314,21 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
         size_limits_mm=limits,
         scan_score=config.anomaly.scan_score,
         target=target,
-        scans=pooled_scans.scan_levels(runs, target, sorted({target, *_TARGETS})),
-        any_hot=pooled_scans.family_wise(runs),
-        controls=pooling.chance_controls(runs),
-        left_out=pooling.leave_out(pooled("left-out", _refitted(plans))),
+        scans=scans_over_seeds.scan_levels(runs, target, sorted({target, *_TARGETS})),
+        any_hot=scans_over_seeds.family_wise(runs),
+        controls=voxels_over_seeds.chance_controls(runs),
+        left_out=voxels_over_seeds.leave_out(pooled("left-out", _refitted(plans))),
     )
 
 
 def _speed(plans: Sequence[Plan]) -> Speed:
     """Of the first run, on its first healthy test scan as it comes."""
     plan = plans[0]
-    case = next(fact["case"] for fact in kept.Kept.open(plan.folder / kept.FILE).facts if fact["kind"] == HEALTHY)
+    case = next(
+        fact["case"]
+        for fact in measurement_file.MeasurementFile.open(plan.folder / measurement_file.FILE).facts
+        if fact["kind"] == HEALTHY
+    )
     manifest = load_cohort(plan.config.data, plan.config.cohort)
     found: Any = next((entry for entry in manifest if entry.id == case), None)
     if found is None:

@@ -7,7 +7,7 @@ import pytest
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings import COLUMNS, describe, find, millilitres, outline, summary
-from medgen.preprocessing.prepared import Prepared, Template
+from medgen.preprocessing.prepared import PreparedScan, Template
 from medgen.volume import Grid, Volume
 
 AFFINE = np.array([[0, -1.5, 0, 40], [2, 0, 0, -30], [0, 0, 3, 5], [0, 0, 0, 1.0]])
@@ -84,7 +84,7 @@ def test_positions_of_a_registered_scan_are_counted_from_the_templates_middle():
         Volume(np.zeros((1, *organ.shape), np.float32), Grid(organ.shape, np.diag([2.0, 2.0, 2.0, 1.0]))),
         Volume(organ[None], Grid(organ.shape, np.diag([2.0, 2.0, 2.0, 1.0]))),
     )
-    prepared = Prepared(
+    prepared = PreparedScan(
         np.zeros(heat.data.shape, np.float32), np.isfinite(heat.data[0]), model, heat.grid, ((0.0, 1.0),)
     )
     first = describe(find(heat, calibrated(4.0)), prepared, {"pca": np.zeros(organ.shape, np.float32)}, template)[0]
@@ -97,7 +97,7 @@ def test_positions_of_a_registered_scan_are_counted_from_the_templates_middle():
 def test_channels_are_those_above_two_at_the_peak_strongest_first():
     heat = heatmap()
     foreground = np.isfinite(heat.data[0])
-    prepared = Prepared(np.zeros(heat.data.shape, np.float32), foreground, heat.grid, heat.grid, ((0.0, 1.0),))
+    prepared = PreparedScan(np.zeros(heat.data.shape, np.float32), foreground, heat.grid, heat.grid, ((0.0, 1.0),))
     maps = {name: np.zeros(heat.grid.shape, np.float32) for name in ("pca", "nll", "blur")}
     maps["pca"][6, 7, 5], maps["nll"][6, 7, 5], maps["blur"][6, 7, 5] = 3.04, 4.11, 1.9
     # Hotter elsewhere than at the peak: of no concern.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.data.integrity import admit, check
+from medgen.data.integrity import check, check_scans
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
@@ -261,20 +261,20 @@ def test_all_that_is_wrong_with_a_mask(cohort):
 
 def test_training_is_not_begun_on_a_cohort_with_bad_files(cohort):
     good = load_cohort(cohort)
-    assert admit(good).digest() == good.digest()
+    assert check_scans(good).digest() == good.digest()
     for number in (0, 2):
         path = cohort / "images" / f"c{number}.nii.gz"
         path.write_bytes(path.read_bytes()[:-3])
     (cohort / "masks" / "c1.nii.gz").write_bytes(b"")
     with pytest.raises(FaultyDataError) as caught:
-        admit(good)
+        check_scans(good)
     assert {Path(fault.file).parent.name + Path(fault.file).name for fault in caught.value.faults} == {
         "imagesc0.nii.gz",
         "imagesc2.nii.gz",
         "masksc1.nii.gz",
     }
     with pytest.raises(FaultyDataError) as caught:
-        admit(good, masks=False)
+        check_scans(good, masks=False)
     assert len(caught.value.faults) == 2
 
 

@@ -22,7 +22,7 @@ from medgen.data.pseudonyms import plain_attributes
 from medgen.data.simulation import simulate
 from medgen.errors import DataError
 from medgen.pipelines import import_cohort as importing
-from medgen.pipelines import patient_names as names
+from medgen.pipelines import patient_names
 from medgen.system import files
 from medgen.volume import Grid, Volume
 
@@ -288,7 +288,7 @@ def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patient
         assert hits(folder, [*CANARIES, str(imported["dicom"]), str(Path.home()) + "/"]) == []
     printed = "".join([*capfd.readouterr(), *summary.lines])
     assert not [word for word in CANARIES if word in printed]
-    assert names.NOTE not in printed
+    assert patient_names.NOTE not in printed
 
 
 def test_an_augment_run_on_an_imported_cohort_holds_nothing_of_the_patients(imported, tmp_path, capfd):
@@ -323,7 +323,7 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):
         with pytest.raises(ArtifactError):
             score([scan], model=tmp_path / "absent", out=tmp_path / "scored")
-        assert capfd.readouterr().err.count(names.NOTE) == times
+        assert capfd.readouterr().err.count(patient_names.NOTE) == times
     detector = from_artifact(TrainedModel.load(anomaly / "model", "cpu"))
     for series in (True, False):
         score_report(detector, [], [], [], "0" * 64, "run", series).write(tmp_path / "report.html")
@@ -356,17 +356,17 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
             settings = [f"data={sources[layout]}", f"out={tmp_path / 'run'}"]
             with pytest.raises(MedgenError):
                 run(load_config(kind, TINY / f"{name}.yaml", settings))
-            assert capfd.readouterr().err.splitlines().count(f"warning: {names.NOTE}") == times, name
-    assert names.limits("- a\n", False) == "- a\n"
-    assert names.limits("- a\n", True).splitlines()[0] == "- a"
-    assert "pseudonyms" in names.limits("- a\n", True).splitlines()[1]
+            assert capfd.readouterr().err.splitlines().count(f"warning: {patient_names.NOTE}") == times, name
+    assert patient_names.limits("- a\n", False) == "- a\n"
+    assert patient_names.limits("- a\n", True).splitlines()[0] == "- a"
+    assert "pseudonyms" in patient_names.limits("- a\n", True).splitlines()[1]
 
 
 def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
-    from medgen.pipelines.augment.prepare import Prepared
+    from medgen.pipelines.augment.prepare import PreparedCohort
     from medgen.preprocessing.dataset import prepare_dataset
     from medgen.preprocessing.recipe import Preprocess
-    from medgen.synthesis.cohort.split import Parts
+    from medgen.synthesis.cohort.split import CohortSplit
 
     shape, spacing = (24, 26, 28), 10.0
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
@@ -384,9 +384,9 @@ def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
     data, failures = prepare_dataset(manifest, recipe, workers=1)
     assert not failures
     for cases, faces in ((["brain", "head"], {"head"}), (["brain"], set())):
-        prepared = Prepared(recipe, None, {"labelled": data}, (1,), manifest, ())
+        prepared = PreparedCohort(recipe, None, {"labelled": data}, (1,), manifest, ())
         nobody = manifest.subset([])
-        parts = Parts(manifest.subset(cases), nobody, nobody, nobody)
+        parts = CohortSplit(manifest.subset(cases), nobody, nobody, nobody)
         assert prepared.sources(parts).faces == faces
 
 

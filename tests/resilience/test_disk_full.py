@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from medgen import io
-from medgen.anomaly.comparison import measurement_file as kept
+from medgen.anomaly.comparison import measurement_file
 from medgen.anomaly.evaluation.measure import Measurement
 from medgen.config import Config
 from medgen.data.pseudonyms import Pseudonyms
@@ -76,7 +76,7 @@ def measurements(path: Path, version: int) -> None:
     region = np.ones(SHAPE, bool)
     truth = numbers(version)[: region.size] > 0.5
     rows = {"fused": numbers(version)[: region.size].astype(np.float16)}
-    kept.save(path, [Measurement("c", "s", "blob", 3.0, 1.0, region, truth, rows, {"a": 1.0}, {"a": 0.5})])
+    measurement_file.save(path, [Measurement("c", "s", "blob", 3.0, 1.0, region, truth, rows, {"a": 1.0}, {"a": 0.5})])
 
 
 def key(path: Path, version: int) -> None:

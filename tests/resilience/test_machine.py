@@ -24,7 +24,7 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.runs import journal as journals
 from medgen.runs.journal import NAME, Journal, entries
 from medgen.seeds import torch_rng
-from medgen.segmentation.recipe import Consistency, Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.recipe import Consistency, Extra, LabelledBatch, LabelledSet, Recipe
 from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.system.files import TEMPORARY
 from medgen.training.checkpoint import CHECKPOINT
@@ -156,9 +156,9 @@ def test_a_segmenter_names_generated_and_further_and_unlabelled_scans():
     _, names = refused(scans(), SEGMENTER, 0, synthetic=scans(1, spoiled=0, ids=False), p_synthetic=1.0)
     assert "synthetic scan 1" in names
 
-    def sound() -> Pool:
+    def sound() -> LabelledSet:
         made = scans(1, spoiled=0)
-        return Pool(made.images, made.labels, None, ("further-1",))
+        return LabelledSet(made.images, made.labels, None, ("further-1",))
 
     class Unnamed:
         def draw(self, count: int, generator: torch.Generator) -> LabelledBatch:

@@ -14,7 +14,7 @@ from medgen.config import parse_config
 from medgen.errors import ConfigError, TrainingError
 from medgen.metrics.segmentation import dice
 from medgen.seeds import torch_rng
-from medgen.segmentation.recipe import Extra, LabelledBatch, Pool, Recipe
+from medgen.segmentation.recipe import Extra, LabelledBatch, LabelledSet, Recipe
 from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
 from medgen.transforms.augmentation import AugmentConfig
 
@@ -151,7 +151,7 @@ def test_further_scans_come_with_their_probability_and_confidence() -> None:
     steps, real, other = 60, scans(4), scans(3, seed=2)
     assert other.labels is not None
     doubt = torch.where(other.labels > 0, 51, 255).to(torch.uint8)
-    pool = Pool(other.images + 100, other.labels, doubt)
+    pool = LabelledSet(other.images + 100, other.labels, doubt)
     config = TINY.model_copy(update={"steps": steps, "batch_size": 4, "channels": (2, 4)})
     plan = Recipe(AugmentConfig(intensity=0), (record,), Extra(pool, 0.5))
     train_segmenter(real, config, 0, labels=[3, 7], recipe=plan)
@@ -190,7 +190,7 @@ def test_bad_input_is_refused_by_name() -> None:
     with pytest.raises(TrainingError, match="one grid"):
         train_segmenter(scans(2), TINY, 0, labels=[3], synthetic=small)
     with pytest.raises(TrainingError, match=r"expected a probability of further scans in \[0, 1\]"):
-        Recipe(extra=Extra(Pool(small.images, torch.zeros(1, 1, 8, 8, 8)), 1.5))
+        Recipe(extra=Extra(LabelledSet(small.images, torch.zeros(1, 1, 8, 8, 8)), 1.5))
     with pytest.raises(ConfigError, match="at least two positive widths"):
         parse_config(SegmenterConfig, {"channels": [16]}, source="test")
 

@@ -3,7 +3,7 @@ import pytest
 
 from medgen.errors import DataError, GeometryError
 from medgen.metrics.segmentation import dice
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import prepare_labels
 from medgen.transforms.label_maps import resample_labels
 from medgen.volume import Grid, Volume, resample
@@ -60,7 +60,7 @@ def test_identity_is_exact_and_the_border_is_cut(phantom) -> None:
 def test_prepare_labels_checks_grid_and_content(phantom) -> None:
     grid = phantom.grid_of((12, 12, 12), (2, 2, 2))
     empty = np.zeros(grid.shape, dtype=np.float32)
-    prepared = Prepared(empty[None], empty > 0, grid, grid, ((0.0, 1.0),))
+    prepared = PreparedScan(empty[None], empty > 0, grid, grid, ((0.0, 1.0),))
     mask = np.zeros(grid.shape)
     mask[3:6, 3:6, 3:6] = 2
     found = prepare_labels(Volume(mask[None], grid), prepared)

@@ -26,7 +26,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class MeasurementFile:
     """The measurements of one run, read from their file as they are asked for.
 
     Attributes:
@@ -42,7 +42,7 @@ class Kept:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def open(cls, path: str | Path) -> Kept:
+    def open(cls, path: str | Path) -> MeasurementFile:
         """Read what the file holds, but no voxel scores.
 
         Raises:

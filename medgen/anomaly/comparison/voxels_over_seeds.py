@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.comparison.leave_one_type_out import GROUPS, ZSCORE, label
-from medgen.anomaly.comparison.measurement_file import Kept
+from medgen.anomaly.comparison.measurement_file import MeasurementFile
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
 from medgen.anomaly.evaluation.summary import controls
 from medgen.anomaly.scores.catalogue import registered
@@ -105,7 +105,7 @@ class Runs:
         position: Seed's place of every implanted scan.
     """
 
-    kept: Sequence[Sequence[Kept]]
+    kept: Sequence[Sequence[MeasurementFile]]
     resampler: Resampler
     healthy: Sequence[Measurement]
     implanted: Sequence[Measurement]
@@ -113,7 +113,7 @@ class Runs:
     _truth: list[NDArray[np.bool_]] = field(repr=False)
 
     @classmethod
-    def of(cls, kept: Sequence[Sequence[Kept]], bootstrap: int, seed: int) -> Runs:
+    def of(cls, kept: Sequence[Sequence[MeasurementFile]], bootstrap: int, seed: int) -> Runs:
         """Open the runs of a cohort.
 
         Args:
@@ -333,7 +333,7 @@ def _rank(size: str) -> int:
     return SIZES.index(size) if size in SIZES else -1
 
 
-def _check_same(own: Kept, measured: Sequence[Measurement], other: Kept) -> None:
+def _check_same(own: MeasurementFile, measured: Sequence[Measurement], other: MeasurementFile) -> None:
     expected = [item for item in measured if item.kind != HEALTHY]
     fields: tuple[str, ...] = ("case", "subject", "kind", "radius_mm", "contrast")
     there: list[dict[str, Any]] = [fact for fact in other.facts if fact["kind"] != HEALTHY]

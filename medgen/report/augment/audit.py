@@ -8,7 +8,7 @@ from typing import Any
 from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.html import Report, png
 from medgen.runs.folder import RunFolder
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.results import Audit, BackendAudit
 from medgen.system.files import write_bytes
 from medgen.volume import Volume
@@ -33,7 +33,7 @@ def printed_audit(audit: Audit) -> list[str]:
 def audit_section(
     report: Report,
     audit: Audit,
-    pool: Pool,
+    pool: CandidatePool,
     pair: Pair,
     names: Mapping[int, str],
     folder: RunFolder,
@@ -94,7 +94,7 @@ def _picture(
     report: Report,
     name: str,
     item: BackendAudit,
-    pool: Pool,
+    pool: CandidatePool,
     pair: Pair,
     names: Mapping[int, str],
     folder: RunFolder,

@@ -9,12 +9,12 @@ from torch.nn import functional
 from medgen.errors import DataError
 from medgen.segmentation.ordinary.registrations import atlas_pairs, displacements, velocities
 from medgen.segmentation.ordinary.setting import Setting
-from medgen.segmentation.recipe import Pool
+from medgen.segmentation.recipe import LabelledSet
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import warp, warp_shares
 
 
-def multi_atlas_labels(setting: Setting, atlases: int = 10) -> Pool:
+def multi_atlas_labels(setting: Setting, atlases: int = 10) -> LabelledSet:
     """Labels of every unlabelled scan, with the winner's share of the votes as confidence.
 
     Args:
@@ -30,11 +30,11 @@ def multi_atlas_labels(setting: Setting, atlases: int = 10) -> Pool:
     key = f"multi-atlas labels {atlases} {setting.labels}"
     if key not in setting.memo:
         setting.memo[key] = _label(setting, atlases)
-    pool: Pool = setting.memo[key]
+    pool: LabelledSet = setting.memo[key]
     return pool
 
 
-def _label(setting: Setting, atlases: int) -> Pool:
+def _label(setting: Setting, atlases: int) -> LabelledSet:
     real, unlabelled, device = setting.real, setting.unlabelled, device_of(setting.device)
     if unlabelled is None or real.labels is None:
         raise DataError("multi-atlas labels need unlabelled scans, and the training part has none")
@@ -55,7 +55,7 @@ def _label(setting: Setting, atlases: int) -> Pool:
         best, winner = votes.max(0)
         labels[row, 0] = torch.tensor(values, device=device)[winner].to(torch.uint8).cpu()
         confidence[row, 0] = (best.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return Pool(unlabelled.images, labels, confidence, unlabelled.ids)
+    return LabelledSet(unlabelled.images, labels, confidence, unlabelled.ids)
 
 
 def vote_weights(moved: Tensor, fixed: Tensor, radius: int = 2, chunk: int = 65536) -> Tensor:

@@ -32,7 +32,7 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive
-from medgen.segmentation.ensemble import Members, one_piece_labels, unpack_members
+from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels, unpack_members
 from medgen.segmentation.recipe import LabelledImages
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.cohort.label_bias import LabelBias, measure_bias
@@ -98,7 +98,7 @@ class Consensus:
     scans: Dataset | None
     agreement: Mapping[str, float]
     bound: float
-    members: Members | None = None
+    members: SegmenterEnsemble | None = None
     bias: tuple[LabelBias, ...] = ()
 
     @property
@@ -205,7 +205,7 @@ def label_unlabelled(
                 tick(count + turn * config.members + len(found), total)
         segmenters = [found[own] for own in seeds]
         whole = () if real.labels is None else one_piece_labels(real.labels, sources.labels)
-        members = Members(config.segmenter, tuple(segmenters), real.channels, whole)
+        members = SegmenterEnsemble(config.segmenter, tuple(segmenters), real.channels, whole)
         labels, trusted, votes = members.vote(unlabelled.images)
         inferred = _Pairs(unlabelled.images, labels)
     agreement = {
@@ -250,7 +250,7 @@ def _bias(
             if tick is not None:
                 tick(fold * config.judges + len(found), total)
         whole = () if others.labels is None else one_piece_labels(others.labels, sources.labels)
-        members = Members(config.segmenter, tuple(found[own] for own in seeds), others.channels, whole)
+        members = SegmenterEnsemble(config.segmenter, tuple(found[own] for own in seeds), others.channels, whole)
         return members.vote(images)[0]
 
     bias = measure_bias(
@@ -262,7 +262,7 @@ def _bias(
 
 
 def _select(
-    sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float], members: Members
+    sources: Sources, labels: Tensor, trusted: Tensor, agreement: Mapping[str, float], members: SegmenterEnsemble
 ) -> Consensus:
     """Leave out scans on which members agree much less than usual, or that lack what every labelled scan has."""
     if sources.unlabelled is None or sources.labelled.labels is None:
@@ -290,7 +290,7 @@ def _fingerprint(sources: Sources, config: ConsensusConfig, seed: int) -> str:
     return sha256_json([*about, digest.hexdigest()])
 
 
-def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str, float], Members] | None:
+def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str, float], SegmenterEnsemble] | None:
     if stored_kind(store) != _KIND:
         return None
     try:

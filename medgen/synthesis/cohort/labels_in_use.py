@@ -11,7 +11,7 @@ from medgen.data.cases import Case, Manifest
 from medgen.data.integrity import mask_faults, mixed_channels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
@@ -89,7 +89,7 @@ def without_partial(manifest: Manifest, labels: Collection[int]) -> Manifest:
 
 
 def check_masks(
-    parts: Parts,
+    parts: CohortSplit,
     declared: Mapping[int, str],
     labels: Sequence[int],
     *,

@@ -12,7 +12,7 @@ from medgen.seeds import derive
 
 
 @dataclass(frozen=True)
-class Parts:
+class CohortSplit:
     """Disjoint by subject.
 
     Attributes:
@@ -37,11 +37,11 @@ class Parts:
         parts = {"labelled": self.labelled, "unlabelled": self.unlabelled}
         return parts | ({"validation": self.validation} if len(self.validation) else {}) | {"test": self.test}
 
-    def fewer(self, subjects: int) -> Parts:
+    def fewer(self, subjects: int) -> CohortSplit:
         """The same with the first ``subjects`` labelled subjects only; the others' images become unlabelled."""
         kept = set(ordered(self.labelled)[:subjects])
         rest = [replace(case, mask=None) for case in self.labelled if case.subject not in kept]
-        return Parts(
+        return CohortSplit(
             labelled=_with(self.labelled, [case for case in self.labelled if case.subject in kept]),
             unlabelled=replace(self.unlabelled, cases=(*rest, *self.unlabelled.cases)),
             test=self.test,
@@ -58,7 +58,7 @@ def divide(
     seed: int,
     validation: float = 0.0,
     fold: tuple[int, int] | None = None,
-) -> Parts:
+) -> CohortSplit:
     """Split a cohort.
 
     Args:
@@ -107,7 +107,7 @@ def divide(
     ]
     others.sort(key=lambda case: (derive(seed, "unlabelled", case.id), case.id))
     cases = [case for name in order[:wanted] for case in train if case.subject == name]
-    return Parts(
+    return CohortSplit(
         labelled=_with(manifest, cases),
         unlabelled=_with(manifest, others if unlabelled_cases is None else others[:unlabelled_cases]),
         test=tested,

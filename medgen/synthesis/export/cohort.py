@@ -20,7 +20,7 @@ from medgen.synthesis.export.layouts import (
     write_scan,
 )
 from medgen.synthesis.export.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit
 from medgen.synthesis.sources import Sources, guard, guard_split
 from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
@@ -33,7 +33,7 @@ class ExportRefused(AuditError):
 
 
 def export_pool(
-    pool: Pool,
+    pool: CandidatePool,
     out: Path,
     *,
     audit: Audit | None,
@@ -132,7 +132,9 @@ def export_pool(
     return [*written, out / FOLDER / LEARNT_FROM, out / FOLDER / AUDIT, out / "card.md"]
 
 
-def exportable(pool: Pool, audit: Audit | None, backends: Mapping[str, Backend], out: Path) -> tuple[Candidate, ...]:
+def exportable(
+    pool: CandidatePool, audit: Audit | None, backends: Mapping[str, Backend], out: Path
+) -> tuple[Candidate, ...]:
     """The accepted scans that may be exported: audited, and no copy of a patient.
 
     Raises:

@@ -22,7 +22,7 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
 from medgen.seeds import numpy_rng
 from medgen.synthesis.export.layouts import labels_or_regions, original_labels, renumbered_regions
-from medgen.synthesis.export.run_splits import SPLITS, Origin, read_origin
+from medgen.synthesis.export.run_splits import SPLITS, RunSplits, read_origin
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, read_usefulness
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -40,7 +40,7 @@ class _Run:
 
     folder: Path
     real: Manifest
-    origin: Origin
+    origin: RunSplits
     synthetic: Manifest
     original: Mapping[int, int]
     parents: Mapping[str, tuple[str, ...]]

@@ -15,7 +15,7 @@ _LEARNT = ("labelled", "unlabelled")
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunSplits:
     """Cases and subjects of a run.
 
     Attributes:
@@ -66,7 +66,7 @@ class Origin:
             )
 
 
-def read_origin(path: str | Path) -> Origin:
+def read_origin(path: str | Path) -> RunSplits:
     """Read the ``splits.csv`` of an augment run.
 
     Raises:
@@ -81,4 +81,4 @@ def read_origin(path: str | Path) -> Origin:
     part = {row["case"]: row["part"] for _, row in rows}
     if not part:
         raise DataError(f"{path}: names no case; expected the {SPLITS} of an augment run")
-    return Origin(path, part, {row["case"]: row["subject"] for _, row in rows})
+    return RunSplits(path, part, {row["case"]: row["subject"] for _, row in rows})

@@ -76,7 +76,7 @@ class FilterConfig(Config):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FilterResult:
     """What the filter says of one scan.
 
     Attributes:
@@ -92,7 +92,7 @@ class Verdict:
     nearest: str
 
     @classmethod
-    def unusable(cls, reason: str) -> Verdict:
+    def unusable(cls, reason: str) -> FilterResult:
         """Of a scan that no check can judge."""
         return cls(False, {}, {"usable": reason}, "")
 
@@ -208,7 +208,7 @@ class Filter:
             gallery=gallery,
         )
 
-    def check(self, synthetic: Synthetic, *, derived: bool) -> Verdict:
+    def check(self, synthetic: Synthetic, *, derived: bool) -> FilterResult:
         """Judge one scan. A score that is not a finite number fails its check.
 
         Args:
@@ -232,12 +232,12 @@ class Filter:
 
         shape, grid = synthetic.image.shape[1:], self.sources.labelled.shape
         if tuple(shape) != grid or synthetic.labels.shape != grid:
-            return Verdict.unusable(f"shape {tuple(shape)}, expected {grid}")
+            return FilterResult.unusable(f"shape {tuple(shape)}, expected {grid}")
         if not np.isfinite(synthetic.image).all() or float(synthetic.image.std()) <= 1e-6:
-            return Verdict.unusable("the image is constant or has values that are not numbers")
+            return FilterResult.unusable("the image is constant or has values that are not numbers")
         strange = sorted(set(np.unique(synthetic.labels).tolist()) - {0, *self.sources.labels})
         if strange:
-            return Verdict.unusable(f"label {strange[0]} does not exist in the training scans")
+            return FilterResult.unusable(f"label {strange[0]} does not exist in the training scans")
         predictions = self._predictions(synthetic)
         found = [mean_dice(item, synthetic.labels, self.sources.labels) for item in predictions]
         agreement = float(np.mean(found)) if found else math.nan
@@ -260,7 +260,7 @@ class Filter:
             scores[item.check] = item.value
             if item.copied:
                 reasons[item.check] = str(item)
-        return Verdict(not reasons, scores, reasons, nearest)
+        return FilterResult(not reasons, scores, reasons, nearest)
 
     def _check_labels(self, synthetic: Synthetic, require: Callable[[str, float, float, float, str], None]) -> None:
         """Volume, parts, place and brightness of each label against its bounds."""

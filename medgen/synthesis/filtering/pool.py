@@ -13,7 +13,7 @@ from torch import Tensor
 from medgen.errors import MedgenError
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend, Synthetic
-from medgen.synthesis.filtering.filter import Filter, Verdict
+from medgen.synthesis.filtering.filter import Filter, FilterResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +30,13 @@ class Candidate:
 
     id: str
     synthetic: Synthetic | None
-    verdict: Verdict
+    verdict: FilterResult
     backend: str
     seed: int
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class CandidatePool:
     """All candidates of a run in the order they were made.
 
     Attributes:
@@ -88,7 +88,7 @@ def sample_pool(
     seed: int,
     attempts: float = 4.0,
     tick: Callable[[int, int], None] | None = None,
-) -> Pool:
+) -> CandidatePool:
     """Sample every backend until it has as many accepted scans as asked for, or its attempts are used up.
 
     Args:
@@ -120,7 +120,7 @@ def sample_pool(
             candidates.append(candidate)
             if tick is not None:
                 tick(total, wanted)
-    return Pool(tuple(candidates))
+    return CandidatePool(tuple(candidates))
 
 
 def _candidate(backend: Backend, seed: int, filters: Filter, rejected: str, number: int) -> Candidate:
@@ -135,6 +135,6 @@ def _candidate(backend: Backend, seed: int, filters: Filter, rejected: str, numb
         raise
     except (MedgenError, ValueError, RuntimeError) as error:
         # Fails closed: what cannot be made or judged is not used.
-        verdict = Verdict.unusable(f"could not be checked: {error.__class__.__name__}: {error}")
+        verdict = FilterResult.unusable(f"could not be checked: {error.__class__.__name__}: {error}")
     name = f"syn-{number:04d}" if verdict.accepted else rejected
     return Candidate(name, synthetic, verdict, backend.name, seed)

@@ -24,7 +24,7 @@ from medgen.segmentation.segmenter import synthetic_share
 from medgen.synthesis.backend import Backend, Synthetic
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.export.layouts import original_labels
-from medgen.synthesis.export.run_splits import SPLITS, Origin, read_origin
+from medgen.synthesis.export.run_splits import SPLITS, RunSplits, read_origin
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.privacy.saved_filter import FOLDER, load_filter
 
@@ -368,7 +368,7 @@ def ids_of(real: Any) -> frozenset[str]:
     return frozenset(names)
 
 
-def _origin(splits: str | Path | None, run: Path) -> Origin | None:
+def _origin(splits: str | Path | None, run: Path) -> RunSplits | None:
     if splits is not None:
         return read_origin(splits)
     return read_origin(run / SPLITS) if (run / SPLITS).is_file() else None

@@ -27,7 +27,7 @@ from medgen.synthesis.backend import Backend
 from medgen.synthesis.filtering.copies import CopyBounds, Gallery
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.planted_copies import KINDS, chosen, plant
-from medgen.synthesis.filtering.pool import Pool
+from medgen.synthesis.filtering.pool import CandidatePool
 from medgen.synthesis.privacy.auditor_features import auditor_features
 from medgen.synthesis.privacy.membership import Table, by_subject, nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
@@ -57,7 +57,7 @@ class AuditConfig(Config):
 
 
 def audit_pool(
-    pool: Pool,
+    pool: CandidatePool,
     backends: Sequence[Backend],
     filters: Filter,
     held_out: Dataset | None,
@@ -185,7 +185,7 @@ def _negative(unseen: Table, held_out: Dataset, bounds: CopyBounds, config: Audi
 
 
 def _backend(
-    pool: Pool,
+    pool: CandidatePool,
     backend: Backend,
     filters: Filter,
     reference: _Reference | None,
@@ -257,7 +257,9 @@ def stamp_of(
     return SHARE, "controls as expected, and no sign of copies or of membership"
 
 
-def _copied(pool: Pool, backend: Backend, flagged: Mapping[str, str], filters: Filter, config: AuditConfig) -> Check:
+def _copied(
+    pool: CandidatePool, backend: Backend, flagged: Mapping[str, str], filters: Filter, config: AuditConfig
+) -> Check:
     """Copies among everything the backend made, also those that the filter has taken out already."""
     name = "copies among all sampled scans"
     sampled = pool.of(backend.name)

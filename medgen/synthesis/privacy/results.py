@@ -8,7 +8,7 @@ from typing import Any
 
 from medgen.metrics.interval import Interval
 from medgen.synthesis.filtering.copies import CopyBounds
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 
 SHARE = "share"
 INTERNAL = "internal use only"
@@ -116,10 +116,10 @@ class Audit:
         """Of a backend; ``not audited`` for one that the audit has not seen."""
         return self.backends[backend].stamp if backend in self.backends else NOT_AUDITED
 
-    def clean(self, pool: Pool) -> Pool:
+    def clean(self, pool: CandidatePool) -> CandidatePool:
         """The pool without copies: flagged scans are rejected, with the reason."""
         flagged = self.flagged
-        return Pool(
+        return CandidatePool(
             tuple(_rejected(item, flagged[item.id]) if item.id in flagged else item for item in pool.candidates)
         )
 

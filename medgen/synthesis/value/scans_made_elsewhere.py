@@ -16,7 +16,7 @@ from medgen.errors import AuditError, DataError, GeometryError
 from medgen.faults import fail
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess, Template
-from medgen.synthesis.cohort.split import Parts
+from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.filtering.pool import SyntheticSet
 from medgen.system.files import read_json
 
@@ -24,7 +24,7 @@ RECORDS = "provenance"
 
 
 @dataclass(frozen=True, eq=False)
-class Foreign:
+class ScansMadeElsewhere:
     """A pool of synthetic scans on the study's grid.
 
     Attributes:
@@ -48,9 +48,9 @@ def read_foreign(
     template: Template | None,
     labels: Sequence[int],
     channels: int,
-    parts: Parts,
+    parts: CohortSplit,
     workers: int = 2,
-) -> Foreign:
+) -> ScansMadeElsewhere:
     """Read a folder of synthetic scans with masks, in any layout and on any grid, by the study's recipe.
 
     Args:
@@ -75,7 +75,7 @@ def read_foreign(
         raise DataError(f"{folder}: {failures[0].case} cannot be used: {failures[0].message}")
     if data.channels != channels:
         raise DataError(f"{folder}: scans of {data.channels} channels; the study's have {channels}")
-    return Foreign(name, _checked(data, labels, folder), records)
+    return ScansMadeElsewhere(name, _checked(data, labels, folder), records)
 
 
 def check_foreign(folder: Path) -> Manifest:
@@ -93,7 +93,7 @@ def check_foreign(folder: Path) -> Manifest:
     return manifest
 
 
-def check_run(run: Path, parts: Parts) -> dict[str, str]:
+def check_run(run: Path, parts: CohortSplit) -> dict[str, str]:
     """Subject → part of an augment run, of those that its generators learnt from; none may be held out here.
 
     Raises:
@@ -112,7 +112,9 @@ def check_run(run: Path, parts: Parts) -> dict[str, str]:
     return learnt
 
 
-def read_run(run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts: Parts) -> list[Foreign]:
+def read_run(
+    run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts: CohortSplit
+) -> list[ScansMadeElsewhere]:
     """Accepted scans of an earlier ``augment run``, one pool per backend, as they were made: nothing is resampled.
 
     Args:
@@ -150,11 +152,11 @@ def read_run(run: Path, *, preprocess: Preprocess, labels: Sequence[int], parts:
         images, masks = torch.stack([image for _, image, _ in members]), torch.stack([mask for _, _, mask in members])
         ids = tuple(name for name, _, _ in members)
         scans = _checked(Dataset(ids, ids, images, masks > 0, masks), labels, folder)
-        pools.append(Foreign(backend, scans, len(members), labelled))
+        pools.append(ScansMadeElsewhere(backend, scans, len(members), labelled))
     return pools
 
 
-def together(pools: Sequence[Foreign]) -> dict[str, SyntheticSet | None]:
+def together(pools: Sequence[ScansMadeElsewhere]) -> dict[str, SyntheticSet | None]:
     """Pools by name, and under ``""`` all of them joined."""
     if not pools:
         return {}
@@ -162,7 +164,7 @@ def together(pools: Sequence[Foreign]) -> dict[str, SyntheticSet | None]:
     return {"": SyntheticSet(images, labels), **{pool.name: pool.scans for pool in pools}}
 
 
-def guard_labels(pools: Sequence[Foreign], labelled: Sequence[str]) -> None:
+def guard_labels(pools: Sequence[ScansMadeElsewhere], labelled: Sequence[str]) -> None:
     """Refuse pools whose generator is known to have seen masks of subjects that the segmenters do not have.
 
     Raises:
@@ -178,7 +180,7 @@ def guard_labels(pools: Sequence[Foreign], labelled: Sequence[str]) -> None:
             )
 
 
-def _guard(name: str, manifest: Manifest, folder: Path, parts: Parts) -> int:
+def _guard(name: str, manifest: Manifest, folder: Path, parts: CohortSplit) -> int:
     """Refuse what is known to be made from held-out scans; the number of scans with a provenance record."""
     held_out = {"test": parts.test, "validation": parts.validation}
     cases = {case.id: part for part, members in held_out.items() for case in members}

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.anomaly.comparison import leave_one_type_out as left_out
-from medgen.anomaly.comparison import peers
+from medgen.anomaly.comparison import leave_one_type_out, peers
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import get
 from medgen.anomaly.scores.corruption_kinds import DEFAULT
@@ -104,8 +103,8 @@ def test_a_peer_that_is_not_installed_is_a_sentence_and_an_unknown_one_an_error(
 
 
 def test_groups_name_corruptions_and_implants_that_exist_each_once():
-    corruptions = [name for group in left_out.GROUPS for name in group]
-    implants = [name for kinds in left_out.GROUPS.values() for name in kinds]
+    corruptions = [name for group in leave_one_type_out.GROUPS for name in group]
+    implants = [name for kinds in leave_one_type_out.GROUPS.values() for name in kinds]
     assert sorted(corruptions) == sorted(DEFAULT)
     assert set(corruptions) <= set(KINDS)
     assert len(implants) == len(set(implants))
@@ -114,8 +113,8 @@ def test_groups_name_corruptions_and_implants_that_exist_each_once():
 
 def test_left_out_versions_are_the_registered_score_with_other_corruptions():
     data = dataset(6)
-    fitted = left_out.refit(data, 1.0)
-    assert len(fitted.selfsup) == 1 + len(left_out.GROUPS)
+    fitted = leave_one_type_out.refit(data, 1.0)
+    assert len(fitted.selfsup) == 1 + len(leave_one_type_out.GROUPS)
     image, foreground = spotted(data)
     region = foreground[0].numpy()
     maps = fitted.maps(image, foreground, region)
@@ -124,7 +123,9 @@ def test_left_out_versions_are_the_registered_score_with_other_corruptions():
     training = Inputs(data.images, data.foregrounds, (), {"corruptions": kinds})
     state = {**get("descriptors").fit(training), **get("selfsup").fit(training)}
     expected = get("selfsup")(Inputs(image[None], foreground[None]), state)[0]
-    np.testing.assert_allclose(maps[left_out.label(group)], smooth(expected, region, 1.0), rtol=1e-4, atol=1e-4)
-    assert not np.allclose(maps[left_out.label(group)], maps[left_out.label()])
+    np.testing.assert_allclose(
+        maps[leave_one_type_out.label(group)], smooth(expected, region, 1.0), rtol=1e-4, atol=1e-4
+    )
+    assert not np.allclose(maps[leave_one_type_out.label(group)], maps[leave_one_type_out.label()])
     zscore = get("zscore")(Inputs(image[None], foreground[None]), get("zscore").fit(training))[0]
-    np.testing.assert_allclose(maps[left_out.ZSCORE], smooth(zscore, region, 1.0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(maps[leave_one_type_out.ZSCORE], smooth(zscore, region, 1.0), rtol=1e-4, atol=1e-4)

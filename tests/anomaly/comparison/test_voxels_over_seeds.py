@@ -7,10 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medgen.anomaly.comparison import measurement_file as kept
-from medgen.anomaly.comparison import scans_over_seeds as pooled_scans
-from medgen.anomaly.comparison import voxels_over_seeds as pooling
-from medgen.anomaly.comparison.measurement_file import Kept
+from medgen.anomaly.comparison import measurement_file, scans_over_seeds, voxels_over_seeds
+from medgen.anomaly.comparison.measurement_file import MeasurementFile
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
 from medgen.errors import DataError
 
@@ -52,13 +50,13 @@ def measurements(seed, subjects=5, rows=(FUSED, "zscore (raw)", "zscore (z)", "n
 
 def saved(folder, seed, name="run", **given):
     path = folder / f"{name}-{seed}.npz"
-    kept.save(path, measurements(seed, **given))
-    return Kept.open(path)
+    measurement_file.save(path, measurements(seed, **given))
+    return MeasurementFile.open(path)
 
 
 @pytest.fixture
 def runs(tmp_path):
-    return pooling.Runs.of([[saved(tmp_path, seed)] for seed in (0, 1)], 200, 0)
+    return voxels_over_seeds.Runs.of([[saved(tmp_path, seed)] for seed in (0, 1)], 200, 0)
 
 
 def test_measurements_come_back_as_they_were(tmp_path):
@@ -79,21 +77,21 @@ def test_measurements_come_back_as_they_were(tmp_path):
 
 def test_what_is_no_file_of_measurements_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        Kept.open(tmp_path / "nothing.npz")
+        MeasurementFile.open(tmp_path / "nothing.npz")
     (tmp_path / "text.npz").write_text("text")
     with pytest.raises(DataError, match="damaged"):
-        Kept.open(tmp_path / "text.npz")
+        MeasurementFile.open(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(DataError, match="damaged, or no file of measurements"):
-        Kept.open(tmp_path / "other.npz")
+        MeasurementFile.open(tmp_path / "other.npz")
     with pytest.raises(DataError, match="no row 'ssim'"):
         saved(tmp_path, 0).row("ssim")
     with pytest.raises(DataError, match="same rows"):
-        kept.save(tmp_path / "mixed.npz", [*measurements(0), *measurements(1, rows=(FUSED,))])
+        measurement_file.save(tmp_path / "mixed.npz", [*measurements(0), *measurements(1, rows=(FUSED,))])
 
 
 def test_rows_equal_scikit_learn_over_all_voxels_and_per_seed(runs):
-    rows = {row.name: row for row in pooling.compare(runs)}
+    rows = {row.name: row for row in voxels_over_seeds.compare(runs)}
     for name, row in rows.items():
         parts = [
             [(item.truth, item.rows[name].astype(float)) for item in measurements(seed) if item.kind != HEALTHY]
@@ -115,7 +113,7 @@ def test_rows_equal_scikit_learn_over_all_voxels_and_per_seed(runs):
 
 
 def test_a_subject_of_two_seeds_is_one_unit_and_holm_covers_baselines_and_peers_only(runs):
-    rows = {row.name: row for row in pooling.compare(runs)}
+    rows = {row.name: row for row in voxels_over_seeds.compare(runs)}
     # Subjects s0 to s4 and s1 to s5.
     assert rows[FUSED].ap.n == 6
     # Every subject is better with the fused map, so of 2⁶ sign patterns only two are as extreme.
@@ -129,12 +127,12 @@ def test_a_subject_of_two_seeds_is_one_unit_and_holm_covers_baselines_and_peers_
 def test_further_files_must_hold_the_same_scans(tmp_path):
     peers = saved(tmp_path, 0, "peers", rows=("pyod-knn (raw)",))
     with pytest.raises(DataError, match="other test scans"):
-        pooling.Runs.of([[saved(tmp_path, 1), peers]], 100, 0)
+        voxels_over_seeds.Runs.of([[saved(tmp_path, 1), peers]], 100, 0)
     own = measurements(0)
     path = tmp_path / "same.npz"
-    kept.save(path, [_renamed(item) for item in own if item.kind != HEALTHY])
-    runs = pooling.Runs.of([[saved(tmp_path, 0), Kept.open(path)]], 100, 0)
-    rows = {row.name: row for row in pooling.compare(runs)}
+    measurement_file.save(path, [_renamed(item) for item in own if item.kind != HEALTHY])
+    runs = voxels_over_seeds.Runs.of([[saved(tmp_path, 0), MeasurementFile.open(path)]], 100, 0)
+    rows = {row.name: row for row in voxels_over_seeds.compare(runs)}
     assert rows["peer (raw)"].role == "peer"
     assert rows["peer (raw)"].ap.estimate == rows[FUSED].ap.estimate
     assert rows["peer (raw)"].difference.estimate == 0
@@ -147,7 +145,7 @@ def _renamed(item):
 
 
 def test_cells_add_up_and_have_no_limits_for_one_subject(runs):
-    cells, limits = pooling.cells(runs, [FUSED], "top")
+    cells, limits = voxels_over_seeds.cells(runs, [FUSED], "top")
     whole = cells[0]
     assert (whole.kind, whole.contrast, whole.size, whole.scans) == ("all", "all", "all", 30)
     for place in ("kind", "contrast", "size"):
@@ -168,7 +166,7 @@ def test_cells_add_up_and_have_no_limits_for_one_subject(runs):
 
 
 def test_realised_rates_count_a_subject_once(runs):
-    (row,) = pooled_scans.scan_levels(runs, 0.05, (0.01, 0.05, 0.2))
+    (row,) = scans_over_seeds.scan_levels(runs, 0.05, (0.01, 0.05, 0.2))
     # Healthy scans of case-0 have p = 0.05: subject s0 under seed 0, and s1 under seed 1 but not under seed 0.
     expected = 1.5 / 6
     assert row.realised[0.05].estimate == pytest.approx(expected)
@@ -183,7 +181,7 @@ def test_realised_rates_count_a_subject_once(runs):
 
 
 def test_controls_are_at_chance_for_noise(runs):
-    found = pooling.chance_controls(runs)
+    found = voxels_over_seeds.chance_controls(runs)
     assert set(found) == {"zero amplitude", "permuted masks"}
     for value in found.values():
         assert 0.6 < value.estimate < 1.6

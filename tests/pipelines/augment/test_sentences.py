@@ -24,7 +24,7 @@ from medgen.synthesis.cohort.label_bias import LabelBias
 from medgen.synthesis.fidelity.comparison import Fidelity
 from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.filtering.copies import CopyBounds
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.undecided import Learning
@@ -128,7 +128,7 @@ def audit_page(audit: Audit, folder: Path) -> str:
         raise AssertionError("the pool holds no candidate")
 
     report = Report("audit")
-    audit_section(report, audit, Pool(()), pair, {1: "CSF"}, RunFolder(folder), "")
+    audit_section(report, audit, CandidatePool(()), pair, {1: "CSF"}, RunFolder(folder), "")
     return "\n".join([*texts(report.html()), *printed_audit(audit)])
 
 

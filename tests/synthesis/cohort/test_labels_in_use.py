@@ -15,7 +15,7 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
 from medgen.faults import FaultyDataError
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
-from medgen.synthesis.cohort.split import Parts, divide
+from medgen.synthesis.cohort.split import CohortSplit, divide
 
 
 def cohort(labels: dict[int, str], *annotated: str) -> Manifest:
@@ -70,24 +70,24 @@ def test_numbers_are_kept_up_to_255_and_counted_above() -> None:
 
 
 @pytest.fixture
-def parts(tmp_path: Path, write_thick_slices: Callable[..., Path]) -> Parts:
+def parts(tmp_path: Path, write_thick_slices: Callable[..., Path]) -> CohortSplit:
     manifest = load_cohort(write_thick_slices(tmp_path / "cohort", n=5))
     return divide(manifest, test=0.4, labelled_subjects=None, unlabelled_cases=None, seed=0)
 
 
-def test_sound_masks_give_the_labels_in_use(parts: Parts) -> None:
+def test_sound_masks_give_the_labels_in_use(parts: CohortSplit) -> None:
     seen: list[tuple[int, int]] = []
     assert check_masks(parts, {}, (), progress=lambda done, total: seen.append((done, total))) == (2, 7, 30)
     assert seen == [(number, 5) for number in range(1, 6)]
     assert check_masks(parts, {2: "a", 7: "b", 30: "c"}, (7,)) == (7,)
 
 
-def test_voxels_to_ignore_need_a_declaration_of_what_is_complete(parts: Parts) -> None:
+def test_voxels_to_ignore_need_a_declaration_of_what_is_complete(parts: CohortSplit) -> None:
     with pytest.raises(DataError, match=r"voxels to ignore \(label 30\).*column annotated"):
         check_masks(parts, {2: "a", 7: "b", 30: "ignore"}, (2, 7))
 
 
-def test_wrong_masks_are_named_in_the_order_of_the_cases(parts: Parts) -> None:
+def test_wrong_masks_are_named_in_the_order_of_the_cases(parts: CohortSplit) -> None:
     with pytest.raises(FaultyDataError) as error:
         check_masks(parts, {2: "a", 7: "b", 30: "Ignore"}, ())
     names = [fault.file for fault in error.value.faults]
@@ -95,17 +95,17 @@ def test_wrong_masks_are_named_in_the_order_of_the_cases(parts: Parts) -> None:
     assert names == sorted(names)
 
 
-def test_what_is_advised_for_voxels_to_ignore_is_enough(parts: Parts) -> None:
+def test_what_is_advised_for_voxels_to_ignore_is_enough(parts: CohortSplit) -> None:
     def told(manifest: Manifest) -> Manifest:
         return replace(manifest, cases=tuple(replace(case, attributes={"annotated": "2;7"}) for case in manifest))
 
-    advised = Parts(**{part.name: told(getattr(parts, part.name)) for part in fields(parts)})
+    advised = CohortSplit(**{part.name: told(getattr(parts, part.name)) for part in fields(parts)})
     with pytest.raises(DataError, match='"2;7" for case'):
         check_masks(parts, {2: "a", 7: "b", 30: "ignore"}, ())
     assert check_masks(advised, {2: "a", 7: "b", 30: "ignore"}, ()) == (2, 7)
 
 
-def test_a_label_that_only_the_test_part_has_cannot_be_learnt(parts: Parts) -> None:
+def test_a_label_that_only_the_test_part_has_cannot_be_learnt(parts: CohortSplit) -> None:
     for case in parts.labelled:
         mask = io.read(case.mask)
         io.write(mask.with_data(np.where(mask.data == 30, 7, mask.data)), case.mask)
@@ -114,7 +114,7 @@ def test_a_label_that_only_the_test_part_has_cannot_be_learnt(parts: Parts) -> N
     assert check_masks(parts, {2: "a", 7: "b", 30: "c"}, (2, 7)) == (2, 7)
 
 
-def test_masks_are_read_with_the_numbers_in_use(parts: Parts) -> None:
+def test_masks_are_read_with_the_numbers_in_use(parts: CohortSplit) -> None:
     case = parts.labelled.cases[0]
     plain = case.read_mask()
     mapped = replace(case, relabel={2: 1, 30: 2}).read_mask()

@@ -8,7 +8,7 @@ import pytest
 
 from medgen.data.cases import Case, Manifest
 from medgen.errors import DataError
-from medgen.synthesis.cohort.split import Parts, divide
+from medgen.synthesis.cohort.split import CohortSplit, divide
 
 
 def cohort(labelled: int = 20, unlabelled: int = 6) -> Manifest:
@@ -23,7 +23,7 @@ def cohort(labelled: int = 20, unlabelled: int = 6) -> Manifest:
     return Manifest("test", Path(), tuple(cases), {1: "one"})
 
 
-def parts(**changes: object) -> Parts:
+def parts(**changes: object) -> CohortSplit:
     options: dict[str, object] = {"test": 0.4, "labelled_subjects": 5, "unlabelled_cases": None, "seed": 3, **changes}
     return divide(cohort(), **options)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from medgen.synthesis.fidelity.comparison import (
     describe,
     plain_fidelity,
 )
-from medgen.synthesis.filtering.filter import Verdict
+from medgen.synthesis.filtering.filter import FilterResult
 from medgen.synthesis.filtering.pool import Candidate
 from medgen.transforms.augmentation import AugmentConfig
 from tests.builders.labelled_scans import SHAPE, blobs
@@ -46,7 +46,7 @@ def described(scans: Scans, segmenter: Segmenter) -> Described:
 def sampled(images: torch.Tensor, labels: torch.Tensor) -> Scans:
     candidates = [
         Candidate(
-            f"syn-{row:04d}", Synthetic(image.numpy(), mask.numpy(), "b", row), Verdict(True, {}, {}, ""), "b", row
+            f"syn-{row:04d}", Synthetic(image.numpy(), mask.numpy(), "b", row), FilterResult(True, {}, {}, ""), "b", row
         )
         for row, (image, mask) in enumerate(zip(images, labels, strict=True))
     ]

@@ -21,9 +21,9 @@ from medgen.synthesis.backend import Backend, FitContext, Synthetic
 from medgen.synthesis.backends.deform import Deform, DeformConfig
 from medgen.synthesis.export.cohort import ExportRefused, export_pool
 from medgen.synthesis.filtering.copies import Gallery, calibrate
-from medgen.synthesis.filtering.filter import Filter, FilterConfig, Verdict
+from medgen.synthesis.filtering.filter import Filter, FilterConfig, FilterResult
 from medgen.synthesis.filtering.planted_copies import KINDS, plant
-from medgen.synthesis.filtering.pool import Candidate, Pool
+from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.membership import nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.memorisation import AuditConfig, audit_pool, stamp_of
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
@@ -82,14 +82,18 @@ class _Made(Backend):
         raise NotImplementedError
 
 
-def pool_of(backend: Backend, n: int) -> Pool:
+def pool_of(backend: Backend, n: int) -> CandidatePool:
     """Accepted whatever they are, as by a filter without a copy check."""
-    verdict = Verdict(True, {"agreement": 1.0}, {}, "")
+    verdict = FilterResult(True, {"agreement": 1.0}, {}, "")
     made = [backend.sample(seed) for seed in range(n)]
-    return Pool(tuple(Candidate(f"syn-{k + 1:04d}", s, verdict, backend.name, s.seed) for k, s in enumerate(made)))
+    return CandidatePool(
+        tuple(Candidate(f"syn-{k + 1:04d}", s, verdict, backend.name, s.seed) for k, s in enumerate(made))
+    )
 
 
-def export(pool: Pool, out: Path, audit: Audit | None, backend: Backend, sources: Sources, **more: object) -> None:
+def export(
+    pool: CandidatePool, out: Path, audit: Audit | None, backend: Backend, sources: Sources, **more: object
+) -> None:
     from medgen.volume import Grid
 
     grid = Grid(sources.labelled.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -173,7 +177,7 @@ def test_a_generator_that_memorises_is_caught(
             export(candidates, tmp_path / "out", audit, backend, sources)
     assert not (tmp_path / "out").exists()
     # Copies that the filter took out already still count against the generator.
-    rejected = Pool(
+    rejected = CandidatePool(
         tuple(
             replace(item, verdict=replace(item.verdict, accepted=False, reasons={"copy": "r"}))
             for item in pool.candidates

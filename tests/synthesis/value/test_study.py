@@ -10,7 +10,7 @@ import pytest
 from medgen.config import parse_config
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.prepared import Prepared
+from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.filtering.pool import SyntheticSet
@@ -30,7 +30,7 @@ def held_out(seed: int, prefix: str) -> TestSet:
     assert data.labels is not None
     grid = recipe.canonical()
     prepared = tuple(
-        Prepared(image.numpy(), foreground[0].numpy(), grid, grid, ((0.0, 1.0),))
+        PreparedScan(image.numpy(), foreground[0].numpy(), grid, grid, ((0.0, 1.0),))
         for image, foreground in zip(data.images, data.foregrounds, strict=True)
     )
     with_grids = Dataset(data.ids, data.subjects, data.images, data.foregrounds, data.labels, prepared)

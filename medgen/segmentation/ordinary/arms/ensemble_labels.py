@@ -10,7 +10,7 @@ from torch import Tensor
 from medgen.errors import DataError
 from medgen.seeds import derive
 from medgen.segmentation.ordinary.setting import Setting
-from medgen.segmentation.recipe import Extra, Pool, Recipe
+from medgen.segmentation.recipe import Extra, LabelledSet, Recipe
 from medgen.segmentation.segmenter import Segmenter, train_segmenter
 
 SOURCE = (
@@ -45,11 +45,11 @@ def recipe(setting: Setting) -> Recipe:
             for number in range(_TEACHERS)
         ]
         setting.memo[key] = labelled_by(teachers, setting.unlabelled.images, _THRESHOLD)
-    pool: Pool = setting.memo[key]
+    pool: LabelledSet = setting.memo[key]
     return Recipe(setting.augment, extra=Extra(pool), facts={"pseudo_labelled": float(len(pool.images))})
 
 
-def labelled_by(teachers: Sequence[Segmenter], images: Tensor, threshold: float) -> Pool:
+def labelled_by(teachers: Sequence[Segmenter], images: Tensor, threshold: float) -> LabelledSet:
     """The labels of the teachers' mean probability.
 
     Args:
@@ -65,4 +65,4 @@ def labelled_by(teachers: Sequence[Segmenter], images: Tensor, threshold: float)
         best, winner = torch.stack(each).mean(0).max(0)
         labels[row, 0] = numbers[winner].to(torch.uint8)
         confidence[row, 0] = (best >= threshold).to(torch.uint8) * 255
-    return Pool(images, labels, confidence)
+    return LabelledSet(images, labels, confidence)

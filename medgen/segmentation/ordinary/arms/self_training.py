@@ -8,7 +8,7 @@ from medgen.errors import DataError
 from medgen.seeds import derive
 from medgen.segmentation.ordinary.arms.ensemble_labels import labelled_by
 from medgen.segmentation.ordinary.setting import Setting
-from medgen.segmentation.recipe import Extra, Pool, Recipe
+from medgen.segmentation.recipe import Extra, LabelledSet, Recipe
 from medgen.segmentation.segmenter import train_segmenter
 
 SOURCE = (
@@ -26,7 +26,7 @@ def recipe(setting: Setting) -> Recipe:
     return _student(setting, _pool(setting, _ROUNDS))
 
 
-def _pool(setting: Setting, rounds: int) -> Pool:
+def _pool(setting: Setting, rounds: int) -> LabelledSet:
     key = f"self-training {rounds} {setting.seed} {setting.labels} {setting.segmenter!r} {setting.augment!r}"
     if key not in setting.memo:
         plan = Recipe(setting.augment) if rounds == 1 else _student(setting, _pool(setting, rounds - 1))
@@ -35,11 +35,11 @@ def _pool(setting: Setting, rounds: int) -> Pool:
             setting.real, setting.segmenter, seed, labels=setting.labels, recipe=plan, device=setting.device
         )
         setting.memo[key] = labelled_by([teacher], _images(setting), _THRESHOLD)
-    pool: Pool = setting.memo[key]
+    pool: LabelledSet = setting.memo[key]
     return pool
 
 
-def _student(setting: Setting, pool: Pool) -> Recipe:
+def _student(setting: Setting, pool: LabelledSet) -> Recipe:
     return Recipe(setting.augment, extra=Extra(pool), facts={"pseudo_labelled": float(len(pool.images))})
 
 
