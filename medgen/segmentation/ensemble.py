@@ -77,7 +77,7 @@ class SegmenterEnsemble:
 
 
 def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> SegmenterEnsemble:
-    """Rebuild what :meth:`Members.pack` gave; no code in it is run.
+    """Rebuild what :meth:`SegmenterEnsemble.pack` gave; no code in it is run.
 
     Raises:
         ArtifactError: If something is missing or does not fit.
