@@ -127,3 +127,18 @@ def test_a_segmentation_is_not_read_as_a_scan(tmp_path):
     item = image(voxels()[0])
     save(item, tmp_path / "one" / "a.dcm")
     assert check(tmp_path / "one" / "a.dcm").faults
+
+
+def test_several_series_of_a_patient_are_said(tmp_path):
+    for patient in ("A", "B"):
+        for number, kind in enumerate(("t1", "t2")):
+            series(
+                tmp_path / patient / kind,
+                put(PatientID=patient, SeriesInstanceUID=f"1.2.{ord(patient)}.{number + 1}"),
+            )
+    cohort = load_cohort(tmp_path)
+    assert len(cohort) == 4
+    assert len(cohort.subjects) == 2
+    (said,) = cohort.intake.decisions
+    assert said.startswith("2 of 2 patients have several series each, such as A/t1, A/t2, and each counts as a scan")
+    assert load_cohort(tmp_path / "A" / "t1").intake.decisions == ()

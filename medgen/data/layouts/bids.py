@@ -20,6 +20,8 @@ _MASK_SUFFIXES = ("mask", "dseg", "seg", "label", "labels", "lesion")
 _OWN = ("label", "desc", "atlas", "seg", "hemi")
 # Parts of a name that say into what a scan was brought.
 _COPY = ("space", "res", "den", "cohort")
+# Parts of a name that say that the same suffix shows something else: contrast agent, inversion, phase, echo.
+_CONTRAST = ("ce", "inv", "part", "echo", "mt", "flip")
 
 
 def entities(name: str) -> dict[str, str]:
@@ -175,4 +177,28 @@ def _anatomical(path: Path, everything: Sequence[Path]) -> list[Path]:
         use = setting("images", f"*_{suffixes[-1]}{example.name[len(io.stem(example)) :]}")
         raise fail(path, text, "one kind of image", f"say which, for example {use}")
     chosen = "T1w" if "T1w" in suffixes else suffixes[0] if suffixes else ""
-    return [file for file in images if _suffix(file) == chosen]
+    images = [file for file in images if _suffix(file) == chosen]
+    _one_contrast(path, images)
+    return images
+
+
+def _one_contrast(path: Path, images: Sequence[Path]) -> None:
+    """Refuse images of one suffix that show several things, such as T1w before and after a contrast agent.
+
+    Raises:
+        FaultyDataError: Naming the parts of the names by which they differ.
+    """
+    kinds: dict[str, Path] = {}
+    for image in images:
+        own = entities(io.stem(image))
+        kinds.setdefault("_".join(f"{key}-{own[key]}" for key in _CONTRAST if key in own), image)
+    if len(kinds) < 2:
+        return
+    named = sorted(kind for kind in kinds if kind)
+    text = f"images of several kinds: {', '.join(named)}{' and without it' if '' in kinds else ''}"
+    if "" in kinds and len(named) == 1:
+        use = setting("leave_out", f"*_{named[0]}_*")
+    else:
+        first = kinds[named[0]]
+        use = setting("images", f"*_{named[0]}_*{_suffix(first)}{first.name[len(io.stem(first)) :]}")
+    raise fail(path, text, "one kind of image", f"say which, for example {use}")

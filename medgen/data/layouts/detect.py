@@ -245,8 +245,21 @@ def _dicom(path: Path, config: CohortConfig) -> Found:
         name = safe_id("-".join(folder.relative_to(path).parts) or folder.resolve().name)
         # Two series of one patient must not be parted by a split, but the patient's own number stays in the file.
         cases.append(Case(name, patients.setdefault(patient, name) if patient else name, (folder,)))
+    series: dict[str, list[str]] = {}
+    for case in cases:
+        series.setdefault(case.subject, []).append(case.images[0].relative_to(path).as_posix())
+    several = [names for names in series.values() if len(names) > 1]
+    decisions = (
+        [
+            f"{len(several)} of {len(series)} patients have several series each, such as {shown(several[0])}, and each "
+            "counts as a scan; if they show different things, give a folder that holds one kind only"
+        ]
+        if several
+        else []
+    )
     lost = f"; {unnamed} without one count as another subject each" if unnamed else ""
-    return Found(cases, {}, [], subjects_by=f"from the PatientID of the DICOM headers{lost}")
+    by = f"from the PatientID of the DICOM headers{lost}"
+    return Found(cases, {}, [], subjects_by=by, decisions=tuple(decisions))
 
 
 def _whole_series(path: Path) -> list[Path]:

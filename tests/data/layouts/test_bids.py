@@ -90,3 +90,25 @@ def test_subjects_that_differ_in_more_are_not_asked_about(tmp_path):
     for name in ("ctrl01", "ctrl02", "pat01", "pat02", "A003", "B003"):
         scan(tmp_path / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz")
     assert len(load_cohort(tmp_path).subjects) == 6
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said", "left"),
+    [
+        (("", "ce-gad_"), "ce-gad and without it", "sub-01_T1w"),
+        (("echo-1_", "echo-2_", "echo-3_"), "echo-1, echo-2, echo-3", "sub-01_echo-1_T1w"),
+        (("part-mag_", "part-phase_"), "part-mag, part-phase", "sub-01_part-mag_T1w"),
+    ],
+)
+def test_one_suffix_that_shows_several_things_is_asked_about(tmp_path, kinds, said, left):
+    for subject in ("01", "02"):
+        for kind in kinds:
+            scan(tmp_path / f"sub-{subject}" / "anat" / f"sub-{subject}_{kind}T1w.nii.gz")
+    with pytest.raises(FaultyDataError, match=f"images of several kinds: {said}") as caught:
+        load_cohort(tmp_path)
+    # The advice, typed, leaves one kind.
+    (word,) = [word for word in shlex.split(str(caught.value)) if word.startswith("cohort.")]
+    key, _, value = word.removeprefix("cohort.").partition("=")
+    cohort = load_cohort(tmp_path, CohortConfig(**{key: value}))
+    assert next(iter(cohort)).id == left
+    assert len(cohort) == 2
