@@ -189,8 +189,8 @@ def _scale(path: Path, header: Any, unscaled: bool) -> tuple[float, float]:
         raise fail(path, found, expected, action)
     if not math.isfinite(slope) or not math.isfinite(intercept):
         raise fail(path, f"scale {slope:g} and offset {intercept:g}", "finite numbers", _REEXPORT)
-    if abs(slope) < np.finfo(np.float32).tiny:
-        # Values would lose their digits one by one, down to 0.
+    if not float(np.finfo(np.float32).tiny) <= abs(slope) <= float(np.finfo(np.float32).max):
+        # Below, values would lose their digits one by one, down to 0; above, they would all be infinite.
         raise fail(path, f"a scale (scl_slope) of {slope:g}", "a number that single precision can hold", _REEXPORT)
     return slope, intercept
 

@@ -143,6 +143,14 @@ def test_filling_is_asked_for(tmp_path):
         io.read(file(nifti(values))(tmp_path), fill=0)
 
 
+@pytest.mark.parametrize("slope", [1e300, -1e39, 1e-40])
+def test_a_scale_that_single_precision_cannot_hold_is_refused(tmp_path, slope):
+    with pytest.raises(
+        DataError, match=r"a scale \(scl_slope\) of .*; expected a number that single precision can hold"
+    ):
+        io.read(file(nifti(version=2, scl_slope=slope, scl_inter=0))(tmp_path))
+
+
 @pytest.mark.parametrize("slope", [0, NAN])
 def test_a_lost_scale_can_be_declared(tmp_path, slope):
     path = file(nifti(scl_slope=slope, scl_inter=7))(tmp_path)

@@ -241,7 +241,8 @@ def test_cohort_of_series_groups_patients(tmp_path, data, make_series):
         return lambda _, dataset: setattr(dataset, "PatientID", name)
 
     for number, name in enumerate(("A", "B", "A")):
-        make_series(tmp_path / f"p{number}" / "t1", data + number, number=number, edit=patient(name))
+        own = np.random.default_rng(number).permutation(data.ravel()).reshape(data.shape)
+        make_series(tmp_path / f"p{number}" / "t1", own, number=number, edit=patient(name))
     manifest = load_cohort(tmp_path)
     assert [(case.id, case.subject) for case in manifest] == [
         ("p0-t1", "p0-t1"),

@@ -19,7 +19,7 @@ from medgen.system import files
 from medgen.transforms.foreground import foreground_mask
 from tests.builders.labelled_scans import keep_filter, quick_filter
 
-DOCS = Path(__file__).parents[3] / "docs" / "on-the-fly.md"
+DOCS = Path(__file__).parents[3] / "docs" / "guides" / "on-the-fly.md"
 KEYS = ("image", "label")
 # LoadImaged tries every reader that MONAI has, and one of them complains that a GPU decoder is not installed.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
