@@ -1,9 +1,8 @@
-"""Cohorts medgen makes itself: simulated brains with label maps, and implanted anomalies with ground truth."""
+"""Lesions put into healthy scans, with their ground truth: what detectors are measured on."""
 
 from __future__ import annotations
 
-from medgen.data.simulation import simulate
 from medgen.implants.cohort import implant_cohort
 from medgen.implants.scan import IMPLANTS, Implanted, implant
 
-__all__ = ["IMPLANTS", "Implanted", "implant", "implant_cohort", "simulate"]
+__all__ = ["IMPLANTS", "Implanted", "implant", "implant_cohort"]
