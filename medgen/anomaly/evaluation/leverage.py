@@ -74,12 +74,12 @@ class Leverage:
         rate = f" (at {100 * self.target_without:g} %)" if self.target_without > self.target else ""
         return (
             f"One healthy development subject sets the threshold alone: {who} has a voxel of "
-            f"z = {self.hottest:.2f}, the next subject {self.next_hottest:.2f}. Without it the threshold "
-            f"would be {self.threshold_without:.2f}{rate} instead of {self.threshold:.2f}, with a finding on "
-            f"{self.found_without} instead of {self.found} of {self.implanted} implants, and in "
+            f"z = {self.hottest:.2f}, the next subject {self.next_hottest:.2f}. By the maps of this run, without it "
+            f"the threshold would be {self.threshold_without:.2f}{rate} instead of {self.threshold:.2f}, with a "
+            f"finding on {self.found_without} instead of {self.found} of {self.implanted} implants, and in "
             f"{self.healthy_without} of {self.healthy} healthy test scans. Look at the scan; only if it is not "
             f"healthy, add `{self.overrides}` to the command of this run: models are kept, the calibration is made "
-            "again."
+            "again. Healthy means and spreads are then those of the others, so these numbers will differ somewhat."
         )
 
 
