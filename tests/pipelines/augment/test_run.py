@@ -19,8 +19,9 @@ from medgen.data.cards import lint
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
-from medgen.errors import ConfigError, DataError
+from medgen.errors import AuditError, ConfigError, DataError
 from medgen.pipelines.augment import run as augment
+from medgen.runs.outputs import write_outputs_record
 from medgen.synthesis import load_backend
 from medgen.system.files import sha256_file
 from tests.builders.intervals import check as check_intervals
@@ -257,6 +258,7 @@ def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
     metrics |= {"verdict": "HARMFUL", "sentence": "HARMFUL: said so."}
     metrics["generators"]["joint"]["accepted"] = 0
     (run / "metrics.json").write_text(json.dumps(metrics))
+    write_outputs_record(run)
     with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):
         augment_sample.run(run / "model", tmp_path / "more", n=1, device="cpu")
     with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):
@@ -275,8 +277,13 @@ def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
     assert "none: they made segmentation worse" in card
     metrics["generators"]["deform"]["accepted"] = 0
     (run / "metrics.json").write_text(json.dumps(metrics))
+    write_outputs_record(run)
     with pytest.raises(DataError, match="accepted no scan of deform, joint"):
         augment_sample.run(run / "model", tmp_path / "none", n=1, device="cpu", harmful=True)
+    # A verdict that was changed after the run is not believed, whatever it says.
+    (run / "metrics.json").write_text(json.dumps({**metrics, "verdict": "USE"}))
+    with pytest.raises(AuditError, match="is not as the run wrote it"):
+        write_nnunet([run], tmp_path / "raw", number=8, name="Blobs")
 
 
 def test_audit_is_reported_with_controls_first(finished: tuple[Path, tuple[str, ...]]) -> None:
