@@ -28,11 +28,21 @@ class Seen:
     content: str
 
 
-def doubles(seen: Sequence[Seen]) -> list[Fault]:
+def likely_copies(seen: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
+    """Pairs of scans of which the first may be a copy of the second; label maps are none."""
+    scans = [item for item in seen if not item.traits.labels]
+    return [(scans[copy], scans[whole]) for copy, whole in perhaps_copies([item.traits for item in scans])]
+
+
+def doubles(seen: Sequence[Seen], pairs: Sequence[tuple[Seen, Seen]]) -> list[Fault]:
     """One scan under two subjects: a split could put it on both sides.
 
     Equal voxels are one scan, and so are those that differ in the order in which they are stored, in a scale or by
     rounding.
+
+    Args:
+        seen: Every case.
+        pairs: Of :func:`likely_copies`.
     """
     groups: dict[str, list[Case]] = defaultdict(list)
     for item in seen:
@@ -43,10 +53,9 @@ def doubles(seen: Sequence[Seen]) -> list[Fault]:
             first, *others = cases
             shown = ", ".join(f"{case.id} (subject {case.subject})" for case in others[:4])
             faults.append(_double(first, f"the same voxels as {shown}"))
-    scans = [item for item in seen if not item.traits.labels]
-    for later, earlier in perhaps_copies([item.traits for item in scans]):
-        one, other = scans[earlier], scans[later]
-        if earlier > later or one.case.subject == other.case.subject or one.content == other.content:
+    order = {id(item): place for place, item in enumerate(seen)}
+    for other, one in pairs:
+        if order[id(one)] > order[id(other)] or one.case.subject == other.case.subject or one.content == other.content:
             continue
         if is_copy(other.traits, one.traits):
             name = f"{other.case.id} (subject {other.case.subject})"
@@ -85,12 +94,14 @@ def label_maps(seen: Sequence[Seen]) -> list[Fault]:
     return faults
 
 
-def stripped_copies(seen: Sequence[Seen]) -> list[Fault]:
-    """Copies without skull, or otherwise emptied around, that are counted as further scans."""
+def stripped_copies(pairs: Sequence[tuple[Seen, Seen]]) -> list[Fault]:
+    """Copies without skull, or otherwise emptied around, that are counted as further scans.
+
+    Args:
+        pairs: Of :func:`likely_copies`.
+    """
     faults = []
-    scans = [item for item in seen if not item.traits.labels]
-    for first, second in perhaps_copies([item.traits for item in scans]):
-        copy, whole = scans[first], scans[second]
+    for copy, whole in pairs:
         around = stripped_to(copy.traits, whole.traits)
         if around is not None:
             name, scan = apart(copy.case.images[0], whole.case.images[0])

@@ -18,7 +18,7 @@ from medgen.data import account
 from medgen.data.annotation import annotation_faults, ignored_faults, unlike_binary_masks
 from medgen.data.cases import Case, Manifest, case_files, sha256_of
 from medgen.data.content import Traits, traits
-from medgen.data.copies import Seen, doubles, label_maps, stripped_copies
+from medgen.data.copies import Seen, doubles, label_maps, likely_copies, stripped_copies
 from medgen.data.faces import NOTE, may_show_face
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.layouts.listing import images_in, is_dicom_file
@@ -178,7 +178,8 @@ def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None
                 progress(len(looked), len(manifest))
     faults = [fault for item in looked for fault in item.faults]
     scans = [Seen(item.case, item.traits, item.content) for item in looked if item.traits]
-    faults += doubles(scans) + label_maps(scans) + stripped_copies(scans)
+    pairs = likely_copies(scans)
+    faults += doubles(scans, pairs) + label_maps(scans) + stripped_copies(pairs)
     faults += mixed_channels([(item.case, item.channels) for item in looked])
     faults += unlike_binary_masks([(item.case, item.values) for item in looked], manifest.labels)
     with suppress(FaultyDataError):  # that the column is no numbers is said case by case

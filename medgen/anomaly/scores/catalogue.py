@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 
 from medgen.anomaly import scores
 from medgen.anomaly.scores.base import SCORES, Level, Score
@@ -16,9 +17,15 @@ def registered(level: Level | None = None) -> dict[str, Score]:
     >>> "residual" in registered("voxel"), "residual" in registered("scan")
     (True, False)
     """
+    _import_all()
+    return {name: entry for name, entry in SCORES.items() if level in (None, entry.level)}
+
+
+@cache
+def _import_all() -> None:
+    """Import every file of the folder, once: scores are asked for scan by scan, and a folder is slow to list."""
     for module in sorted(pkgutil.iter_modules(scores.__path__), key=lambda module: module.name):
         importlib.import_module(f"{scores.__name__}.{module.name}")
-    return {name: entry for name, entry in SCORES.items() if level in (None, entry.level)}
 
 
 def get(name: str) -> Score:
