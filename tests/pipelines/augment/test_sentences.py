@@ -21,15 +21,18 @@ from medgen.report.html import Report
 from medgen.runs.folder import RunFolder
 from medgen.synthesis.cohort.consensus import Consensus
 from medgen.synthesis.cohort.label_bias import LabelBias
+from medgen.synthesis.export.cohort import people_of
 from medgen.synthesis.fidelity.comparison import Fidelity
 from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.filtering.copies import CopyBounds
 from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.privacy.results import INTERNAL, SHARE, Audit, BackendAudit, Check, Control
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.undecided import Learning
 from medgen.synthesis.value.verdict import Comparison, judge
 from medgen.volume import Volume
+from tests.builders.labelled_scans import blobs
 from tests.builders.made_up import made_up
 from tests.builders.printed_numbers import texts
 
@@ -166,6 +169,23 @@ def test_each_field_of_an_audit_changes_what_is_said(tmp_path: Path) -> None:
     pages = [audit_page(audit, tmp_path) for audit in changed]
     assert before not in pages
     assert len(set(pages)) == len(pages)
+
+
+def test_an_audit_that_failed_its_controls_judges_nothing(tmp_path: Path) -> None:
+    valid = audit_page(AUDIT, tmp_path)
+    assert "more copies than expected" in valid
+    assert "A number is suspicious if its whole interval is above" in valid
+    failed = audit_page(replace(AUDIT, problems=("no planted copy was found",)), tmp_path)
+    assert "more copies than expected" not in failed
+    assert "not judged" in failed
+    assert "Nothing follows from these numbers, since the audit failed its controls." in failed
+
+
+def test_a_card_counts_everybody_who_was_learnt_from() -> None:
+    alone = Sources(blobs(6, 0, "a"), None, (1, 4), {})
+    assert people_of(alone) == "6 labelled subjects"
+    more = Sources(blobs(6, 0, "a"), blobs(4, 1, "u", labelled=False), (1, 4), {})
+    assert people_of(more) == "6 labelled and 4 unlabelled subjects"
 
 
 def test_why_no_rate_of_false_alarms_is_promised() -> None:
