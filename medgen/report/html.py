@@ -75,7 +75,7 @@ class Report:
         Args:
             columns: Headings.
             rows: One value per heading: text, number, None (shown as a dash) or interval, see :func:`fmt`.
-            caption: What the numbers are, with unit and number of subjects.
+            caption: What the numbers are, with unit and number of subjects; marks as in :meth:`text`.
             highlight: Rows to set bold, from 0.
 
         Raises:
@@ -89,16 +89,15 @@ class Report:
             for k in range(len(columns))
         ]
         body = [([fmt(value) for value in row], index in highlight) for index, row in enumerate(rows)]
-        self._add(
-            "table", columns=list(zip(columns, numeric, strict=True)), rows=body, numeric=numeric, caption=caption
-        )
+        heads = list(zip(columns, numeric, strict=True))
+        self._add("table", columns=heads, rows=body, numeric=numeric, caption=_inline(caption))
 
     def figure(self, picture: Figure | bytes | str | Path, caption: str = "", alt: str = "") -> None:
         """A picture, embedded.
 
         Args:
             picture: A matplotlib figure, the bytes of a PNG, or the path of a PNG file.
-            caption: What is seen, and how to read it.
+            caption: What is seen, and how to read it; marks as in :meth:`text`.
             alt: The same for readers who cannot see it; default: the caption.
 
         Raises:
@@ -106,7 +105,7 @@ class Report:
         """
         data = png(picture)
         source = "data:image/png;base64," + base64.b64encode(data).decode()
-        self._add("figure", source=source, caption=caption, alt=alt or caption)
+        self._add("figure", source=source, caption=_inline(caption), alt=alt or caption)
 
     def verdict(self, text: str, kind: Kind = "neutral") -> None:
         """The conclusion in words, in a box; ``kind`` sets its colour and its symbol."""

@@ -119,3 +119,12 @@ def test_wrapped_list_items_stay_whole(tmp_path):
     report = Report("title")
     report.section("Limits", "Before:\n- first line\n  goes on\n- second")
     assert "<p>Before:</p>\n<ul><li>first line goes on</li><li>second</li></ul>" in report.html()
+
+
+def test_captions_are_marked_up_like_text_and_escaped():
+    report = Report("marks")
+    report.table(["a"], [[1]], "By hand: `calibration.csv` of **this** run & <others>.")
+    report.figure(Figure(), "See `scans.csv`.")
+    page = report.html()
+    assert "<code>calibration.csv</code> of <strong>this</strong> run &amp; &lt;others&gt;." in page
+    assert "<figcaption>See <code>scans.csv</code>.</figcaption>" in page
