@@ -1,4 +1,4 @@
-"""Write the parts of ``docs/architecture.md`` that follow from the code: ``python docs/architecture.py``."""
+"""Write the parts of pages that follow from the code: ``python docs/architecture.py``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ast
 import configparser
 import re
 from pathlib import Path
+
+from medgen.pipelines import train
+from medgen.pipelines.anomaly.stages import pipeline
+from medgen.pipelines.augment.stages import AUGMENT, VALUE
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,18 +33,30 @@ def layers(root: Path) -> str:
     return "\n".join(["```", "pipelines", *(line.strip() for line in lines if line.strip()), "```"])
 
 
+def outputs() -> str:
+    """A table for each pipeline: what its stages leave in the folder of a run."""
+    tables = []
+    runs = {"anomaly run": pipeline(), "augment run": AUGMENT, "augment value": VALUE, "train": train.PIPELINE}
+    for name, stages in runs.items():
+        tables += [f"### medgen {name}", "", "| file | what it holds | in MLflow |", "|---|---|---|"]
+        tables += [f"| `{item.name}` | {item.holds} | {'yes' if item.tracked else ''} |" for item in stages.outputs()]
+        tables.append("")
+    return "\n".join(tables).rstrip()
+
+
 def main() -> None:
-    """Replace what stands between the marks of the page."""
-    page = ROOT / "docs" / "architecture.md"
-    text = page.read_text(encoding="utf-8")
-    for name, content in (("layers", layers(ROOT)), ("folders", folders(ROOT))):
-        text = re.sub(
-            rf"<!-- {name} -->\n.*?<!-- end of {name} -->",
-            lambda _, name=name, content=content: f"<!-- {name} -->\n{content}\n<!-- end of {name} -->",  # type: ignore[misc]
-            text,
-            flags=re.S,
-        )
-    page.write_text(text, encoding="utf-8")
+    """Replace what stands between the marks of the pages."""
+    written = {
+        "architecture.md": {"layers": layers(ROOT), "folders": folders(ROOT)},
+        "explained/outputs.md": {"outputs": outputs()},
+    }
+    for name, parts in written.items():
+        page = ROOT / "docs" / name
+        text = page.read_text(encoding="utf-8")
+        for mark, content in parts.items():
+            new = f"<!-- {mark} -->\n{content}\n<!-- end of {mark} -->"
+            text = re.sub(rf"<!-- {mark} -->\n.*?<!-- end of {mark} -->", lambda _, new=new: new, text, flags=re.S)  # type: ignore[misc]
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from medgen.runs.progress import bars
 from .anomaly import run as anomaly
 from .anomaly.config import AnomalyRunConfig
 from .augment import run as augment
+from .augment.config import AugmentRunConfig
 
 SUBJECTS = 40
 SPACING_MM = 4.0
@@ -48,7 +49,7 @@ def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummar
     )
     first = anomaly.run(settings, resume=False, overwrite=overwrite, progress=progress)
     labelled = load_config(
-        augment.AugmentRunConfig, configs / "augment" / "simulated.yaml", [*common, f"out={out / 'augment'}"]
+        AugmentRunConfig, configs / "augment" / "simulated.yaml", [*common, f"out={out / 'augment'}"]
     )
     second = augment.run(labelled, resume=False, overwrite=overwrite, progress=progress)
     return RunSummary(out, max(first.exit_code, second.exit_code), (*first.lines, *second.lines))

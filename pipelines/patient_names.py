@@ -14,12 +14,7 @@ from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.pseudonyms import plain_attributes
 from medgen.faults import visible
-from medgen.report.html import Report
-
-NOTE = (
-    "file and folder names of the DICOM series become ids in outputs (tables, reports, heatmaps) and may name "
-    "patients; `medgen data import SRC OUT` makes a copy with pseudonyms to run on instead"
-)
+from medgen.report.cohort import NOTE
 
 
 def warn(named_by_folders: bool) -> None:
@@ -31,17 +26,6 @@ def warn(named_by_folders: bool) -> None:
 def announce(manifest: Manifest) -> None:
     """Say on stderr, before anything is written, what the cohort was taken for."""
     print("\n".join(map(visible, account(manifest))), file=sys.stderr)
-
-
-def taken(report: Report, manifest: Manifest) -> None:
-    """What the cohort was taken for, as a table of a report; without names of files, which may name patients."""
-    told = [line.partition(": ")[::2] for line in account(manifest, examples=False)]
-    report.table(["of the cohort", "taken for"], told, "What was found in the cohort's folder, and what was left out.")
-
-
-def limits(text: str, named_by_folders: bool) -> str:
-    """The limits of a report, a list in Markdown, with the note as one more item where it applies."""
-    return f"{text.rstrip()}\n- {NOTE[0].upper()}{NOTE[1:]}.\n" if named_by_folders else text
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

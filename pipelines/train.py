@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from medgen.data.account import account
 from medgen.data.cases import Manifest, split_subjects, write_splits
 from medgen.data.integrity import check_scans
 from medgen.data.layouts.detect import load_cohort
@@ -16,24 +17,180 @@ from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.preprocessing.recipe import Template, build_template
+from medgen.report.cohort import taken_table
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
-from medgen.runs import tracking
-from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
+from medgen.runs.context import Output, Results, RunContext, start_run
+from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, torch_rng
-from medgen.training.cost import check_memory, describe_memory, describe_training, training_cost
+from medgen.training.cost import Estimate, check_memory, describe_memory, describe_training, training_cost
 from medgen.training.trainer import FitResult, Log, fit, rank_of
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
-from medgen.volume import Volume
+from medgen.volume import Grid, Volume
 
 from . import patient_names
 from .labelled import check_labelled
 from .preflight import preflight
+from .stages import FAILED, MANIFEST, Pipeline, Stage, cohort_to_plan, plan_lines
 from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
+
+
+class Parts(dict[str, Manifest]):
+    """Cases to train on and, where the configuration asks for it, cases to validate on."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScans:
+    """The cohort on the model grid.
+
+    Attributes:
+        template: What scans were registered to; None where the recipe registers none.
+        dataset: All scans that could be prepared.
+        failures: The others.
+        grid: The model grid.
+    """
+
+    template: Template | None
+    dataset: Dataset
+    failures: tuple[Failure, ...]
+    grid: Grid
+
+
+class Prepare(Stage[TrainRunConfig]):
+    """Writes who is in which part, and brings every scan to the model grid."""
+
+    name = "prepare"
+    needs = (Manifest,)
+    makes = (Parts, PreparedScans)
+
+    def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        manifest, folder = results[Manifest], run.folder
+        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
+        parts = _split(manifest, config)
+        write_splits(folder.out / "splits.csv", parts)
+        prepared = _prepare(manifest, parts, config, folder.registrations)
+        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+        return [parts, prepared]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Who is in which part, and what could not be prepared."""
+        return (
+            *MANIFEST,
+            Output("splits.csv", "which part every scan is in", tracked=True),
+            FAILED,
+        )
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """The cohort."""
+        report.section("Cohort")
+        rows = [(name, len(part), len(part.subjects)) for name, part in results[Parts].items()]
+        report.table(["part", "cases", "subjects"], rows)
+        taken_table(report, results[Manifest])
+        if failures := results[PreparedScans].failures:
+            report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """How many cases are missing."""
+        failures, where = results[PreparedScans].failures, run.folder.out / FAILED.name
+        return [f"{len(failures)} case(s) could not be prepared, see {where}"] if failures else []
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A model and where it comes from.
+
+    Attributes:
+        fitted: The training.
+        cases: The cases that it learnt from.
+        sha256: Digest of the saved model.
+    """
+
+    fitted: FitResult
+    cases: tuple[str, ...]
+    sha256: str
+
+
+class Train(Stage[TrainRunConfig]):
+    """Trains the model and saves it with its recipe and template."""
+
+    name = "training"
+    needs = (Manifest, Parts, PreparedScans)
+    makes = (Trained,)
+
+    def estimate(
+        self, config: TrainRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """Time and memory, measured on a few steps."""
+        manifest = known[Manifest]
+        first, labels = next(iter(manifest)), max(manifest.labels, default=0)
+        mask = None if labels else first.read_mask()
+        labels = labels if mask is None else int(mask.data.max())
+        settings = _settings(config, len(first.read_image().data), labels)
+        cost = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
+        return {self.name: Estimate(cost.seconds, cost.bytes, (describe_training(settings.family, cost),))}
+
+    def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        prepared, parts, manifest = results[PreparedScans], results[Parts], results[Manifest]
+        checkpoints, log = run.folder.checkpoints, run.stage.log_metrics
+        fitted = _fit(prepared.dataset, parts, config, checkpoints, resume=run.resume, log=log, progress=run.progress)
+        there = {*prepared.dataset.ids}
+        cases = tuple(case.id for case in parts["train"] if case.id in there)
+        model = TrainedModel(
+            models=[fitted.model],
+            preprocess=config.preprocess,
+            template=prepared.template,
+            meta={
+                "kind": "generative",
+                "seed": config.seed,
+                "cases": list(cases),
+                "manifest_sha256": manifest.digest(),
+                "steps": fitted.steps,
+            },
+        )
+        model.save(run.folder.model)
+        run.track.set_tags({"medgen.model.sha256": model.sha256})
+        return [Trained(fitted, cases, model.sha256)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """The model."""
+        return (Output("model/", "the trained model with its recipe, as data", tracked=True),)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The last losses."""
+        fitted = results[Trained].fitted
+        last = {f"last.{name}": value for name, value in fitted.history[-1].items()}
+        return {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256, **last}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """Losses and samples."""
+        fitted = results[Trained].fitted
+        model = fitted.model
+        report.section("Training")
+        report.facts({"steps": fitted.steps, "seconds": round(fitted.seconds), "parameters": model.parameter_count})
+        curves = training_curves({model.family: fitted.history})
+        report.figure(curves, "Losses over the optimiser steps.", "Training curves")
+        if isinstance(model, GenerativeModel):
+            report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
+            images = model.sample(2, torch_rng(run.seed, "report")).cpu().numpy()
+            for number, image in enumerate(images, start=1):
+                figure = mosaic(Volume(image, results[PreparedScans].grid), title=f"Sample {number}")
+                planes = f"Orthogonal planes of sample {number}"
+                report.figure(figure, f"Sample {number}, radiological convention.", planes)
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """How long it took."""
+        fitted, cases = results[Trained].fitted, results[Trained].cases
+        took = f"in {fitted.seconds:.0f} s"
+        return [f"trained {fitted.model.family} for {fitted.steps} steps on {len(cases)} cases {took}"]
+
+
+PIPELINE = Pipeline[TrainRunConfig]([Prepare(), Train()], given=(Manifest,))
 
 
 def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
@@ -53,25 +210,19 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         check_memory(settings, config.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
     if rank_of() > 0:
         parts = _split(manifest, config)
-        _, dataset, _ = _prepare(manifest, parts, config)
+        dataset = _prepare(manifest, parts, config).dataset
         _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
     patient_names.warn(manifest.named_by_folders)
     manifest = check_scans(manifest, config.workers)
     patient_names.announce(manifest)
-    with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
-        check_cohort(folder.out, manifest)
-        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
-        parts = _split(manifest, config)
-        write_splits(folder.out / "splits.csv", parts)
-        with tracking.start(
-            "train",
-            folder.out,
-            config=config.model_dump(mode="json"),
-            seed=config.seed,
-            manifest_digest=manifest.digest(),
-        ) as track:
-            return _tracked(config, manifest, parts, folder, track, resume=resume, progress=progress)
+    with start_run("train", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
+        results = Results([manifest])
+        PIPELINE.run(config, results, context)
+        report = Report(f"Training of {config.model['family']}", manifest.name, context.track.id)
+        lines = PIPELINE.finish(config, report, LIMITS, results, context)
+    lines += [f"model:  {context.folder.model}", f"report: {context.folder.report}"]
+    return RunSummary(config.out, 1 if results[PreparedScans].failures else 0, tuple(lines))
 
 
 def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
@@ -80,108 +231,43 @@ def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = Fals
     Raises:
         MedgenError: If the run would refuse configuration, data or output folder.
     """
-    preflight(config, resume=resume, overwrite=overwrite)
-    manifest = load_cohort(config.data, config.cohort)
+    manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     check_labelled([config], manifest)
-    if resume:
-        check_cohort(config.out, manifest.with_hashes(config.workers))
-    first = next(iter(manifest))
-    labels = max(manifest.labels, default=0)
-    if not labels and first.mask is not None:
-        labels = int(_labels_of(first.read_mask()))
-    channels = len(first.read_image().data)
-    settings = _settings(config, channels, labels)
-    voxels = math.prod(config.preprocess.shape)
-    estimate = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
-    return [
-        *account(manifest),
-        f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
-        f"grid: {' x '.join(map(str, config.preprocess.shape))} voxels of {config.preprocess.spacing} mm",
-        describe_memory(len(manifest) * voxels * (channels + 1)),
-        describe_training(settings.family, estimate),
-        f"output: {config.out}",
-        tracking.place(config.out),
-    ]
-
-
-def _tracked(
-    config: TrainRunConfig,
-    manifest: Manifest,
-    parts: Mapping[str, Manifest],
-    folder: RunFolder,
-    track: tracking.Run,
-    *,
-    resume: bool,
-    progress: bool,
-) -> RunSummary:
-    template, dataset, failures = _prepare(manifest, parts, config, folder.registrations)
-    folder.write_failures((failure.case, "preprocess", failure.message) for failure in failures)
-    with track.stage("training") as stage:
-        log = stage.log_metrics
-        result = _fit(dataset, parts, config, folder.checkpoints, resume=resume, log=log, progress=progress)
-    parents = [case.id for case in parts["train"] if case.id in set(dataset.ids)]
-    model = TrainedModel(
-        models=[result.model],
-        preprocess=config.preprocess,
-        template=template,
-        meta={
-            "kind": "generative",
-            "seed": config.seed,
-            "cases": parents,
-            "manifest_sha256": manifest.digest(),
-            "steps": result.steps,
-        },
-    )
-    model.save(folder.model)
-    last = {f"last.{name}": value for name, value in result.history[-1].items()}
-    folder.write_metrics({"steps": result.steps, "seconds": result.seconds, "model_sha256": model.sha256, **last})
-    _report(config, manifest, parts, result, failures, track.id).write(folder.report)
-    track.set_tags({"medgen.model.sha256": model.sha256})
-    track.log_file(folder.model, "model")
-    track.log_file(folder.report)
-    track.log_file(folder.out / "manifest.csv")
+    channels, shape = len(next(iter(manifest)).read_image().data), config.preprocess.shape
     lines = [
-        f"trained {result.model.family} for {result.steps} steps on {len(parents)} cases in {result.seconds:.0f} s",
-        f"model:  {folder.model}",
-        f"report: {folder.report}",
+        f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
+        f"grid: {' x '.join(map(str, shape))} voxels of {config.preprocess.spacing} mm",
+        describe_memory(len(manifest) * math.prod(shape) * (channels + 1)),
+        *(line for item in PIPELINE.estimates(config, Results([manifest])).values() for line in item.lines),
     ]
-    if failures:
-        lines.append(f"{len(failures)} case(s) could not be prepared, see {folder.out / 'failures.csv'}")
-    return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+    return plan_lines(config, manifest, lines)
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:
     return settings_for(config.model, config.preprocess.shape, channels, labels)
 
 
-def _labels_of(mask: Volume | None) -> int:
-    return 0 if mask is None else int(mask.data.max())
-
-
-def _split(manifest: Manifest, config: TrainRunConfig) -> dict[str, Manifest]:
+def _split(manifest: Manifest, config: TrainRunConfig) -> Parts:
     if not config.validation:
-        return {"train": manifest}
+        return Parts(train=manifest)
     shares = {"train": 1 - config.validation, "validation": config.validation}
-    return split_subjects(manifest, shares, derive(config.seed, "split"))
+    return Parts(split_subjects(manifest, shares, derive(config.seed, "split")))
 
 
 def _prepare(
-    manifest: Manifest,
-    parts: Mapping[str, Manifest],
-    config: TrainRunConfig,
-    register: Register = register_affine,
-) -> tuple[Template | None, Dataset, list[Failure]]:
+    manifest: Manifest, parts: Parts, config: TrainRunConfig, register: Register = register_affine
+) -> PreparedScans:
     template = None
     if config.preprocess.align == "affine":
         scans = [case.read_image() for case in parts["train"]]
         template = build_template(scans, config.preprocess, workers=config.workers, register=register)
     dataset, failures = prepare_dataset(manifest, config.preprocess, template, config.workers, register=register)
-    return template, dataset, failures
+    return PreparedScans(template, dataset, tuple(failures), config.preprocess.canonical())
 
 
 def _fit(
     dataset: Dataset,
-    parts: Mapping[str, Manifest],
+    parts: Parts,
     config: TrainRunConfig,
     checkpoints: Path,
     *,
@@ -209,32 +295,3 @@ def _fit(
         title=model.family,
         progress=progress,
     )
-
-
-def _report(
-    config: TrainRunConfig,
-    manifest: Manifest,
-    parts: Mapping[str, Manifest],
-    result: FitResult,
-    failures: list[Failure],
-    run_id: str,
-) -> Report:
-    report = Report(f"Training of {result.model.family}", manifest.name, run_id)
-    report.section("Cohort")
-    rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
-    report.table(["part", "cases", "subjects"], rows)
-    patient_names.taken(report, manifest)
-    if failures:
-        report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
-    report.section("Training")
-    report.facts({"steps": result.steps, "seconds": round(result.seconds), "parameters": result.model.parameter_count})
-    curves = training_curves({result.model.family: result.history})
-    report.figure(curves, "Losses over the optimiser steps.", "Training curves")
-    if isinstance(result.model, GenerativeModel):
-        report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
-        images = result.model.sample(2, torch_rng(config.seed, "report")).cpu().numpy()
-        for number, image in enumerate(images, start=1):
-            figure = mosaic(Volume(image, config.preprocess.canonical()), title=f"Sample {number}")
-            report.figure(figure, f"Sample {number}, radiological convention.", f"Orthogonal planes of sample {number}")
-    report.section("Limits", patient_names.limits(LIMITS, manifest.named_by_folders))
-    return report

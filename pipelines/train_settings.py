@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from medgen.models.family_names import check_family
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.folder import RunConfig
 from medgen.training.config import TrainingConfig
+
+from .preflight import preflight
 
 
 class TrainRunConfig(RunConfig):
@@ -44,3 +47,13 @@ class TrainRunConfig(RunConfig):
                 "set both or neither"
             )
         return self
+
+
+def refuse(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse what is known to be wrong before a scan is read; under ``torchrun`` the run itself does, once for all.
+
+    Raises:
+        MedgenError: As :func:`medgen.pipelines.preflight.preflight`.
+    """
+    if "RANK" not in os.environ:
+        preflight(config, resume=resume, overwrite=overwrite)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.config import Config
-from medgen.synthesis.estimates import Estimate, Outline, config_estimate
+from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.sources import Sources
+from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from medgen.models.catalogue import settings_for
 from medgen.segmentation.cost import segmenter_cost
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.cohort.label_facts import LabelFacts
-from medgen.training.cost import describe_training, minutes, training_cost
+from medgen.training.cost import Estimate, describe_training, minutes, training_cost
 from medgen.training.trainer import TrainingConfig
 
 if TYPE_CHECKING:
@@ -53,32 +53,6 @@ class Outline:
     def cohort_bytes(self) -> int:
         """Memory of the training scans: float32 channels, labels and foreground of one byte."""
         return (self.labelled + self.unlabelled) * self.voxels * (FLOAT_BYTES * self.channels + 2)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What something will cost.
-
-    Attributes:
-        seconds: In all, for one run of it.
-        bytes: Most memory at a time, on the device, beside the cohort.
-        lines: For people, with numbers.
-        sample_seconds: For one sample, of a backend.
-    """
-
-    seconds: float
-    bytes: float
-    lines: tuple[str, ...] = ()
-    sample_seconds: float = 0.0
-
-    def __add__(self, other: Estimate) -> Estimate:
-        """One after the other."""
-        return Estimate(
-            self.seconds + other.seconds,
-            max(self.bytes, other.bytes),
-            (*self.lines, *other.lines),
-            self.sample_seconds + other.sample_seconds,
-        )
 
 
 def network_estimate(

@@ -52,6 +52,32 @@ class Cost:
         return self.bytes / _MIB
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What something will cost.
+
+    Attributes:
+        seconds: In all, for one run of it.
+        bytes: Most memory at a time, on the device, beside the cohort.
+        lines: For people, with numbers.
+        sample_seconds: For one sample, of a backend.
+    """
+
+    seconds: float
+    bytes: float
+    lines: tuple[str, ...] = ()
+    sample_seconds: float = 0.0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """One after the other."""
+        return Estimate(
+            self.seconds + other.seconds,
+            max(self.bytes, other.bytes),
+            (*self.lines, *other.lines),
+            self.sample_seconds + other.sample_seconds,
+        )
+
+
 def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, n_labels: int = 0) -> Cost:
     """Cost of a training: two full steps on random data, the second one timed.
 

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from medgen.data.cases import Manifest, split_subjects
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medgen.data.cases import Manifest, kfold_subjects, split_subjects
 from medgen.errors import ConfigError
+from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 
 from .config import AnomalyRunConfig
+
+
+@dataclass(frozen=True, eq=False)
+class AnomalyCohort:
+    """A cohort as an anomaly run divides it.
+
+    Attributes:
+        parts: ``development`` and ``test`` cases, disjoint by subject.
+        recipe: How scans are brought to the model grid, chosen from the development scans.
+        folds: The development cases that are held out of each fold's models.
+    """
+
+    parts: Mapping[str, Manifest]
+    recipe: Preprocess
+    folds: tuple[Manifest, ...]
+
+
+def divide(config: AnomalyRunConfig, parts: Mapping[str, Manifest]) -> AnomalyCohort:
+    """Choose the recipe by the development scans, and who is held out of each fold.
+
+    Args:
+        config: What to run.
+        parts: As :func:`split` makes them, of scans that are known to be sound.
+
+    Raises:
+        ConfigError: If implants do not fit the grid.
+    """
+    recipe = fit_preprocess(parts["development"], config.preprocess, config.max_side)
+    _check_implants(config, recipe)
+    folds = kfold_subjects(parts["development"], config.anomaly.folds, derive(config.seed, "fold"))
+    return AnomalyCohort(parts, recipe, tuple(held for _, held in folds))
 
 
 def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
@@ -37,7 +72,7 @@ def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
     return parts
 
 
-def check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
+def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
     """Refuse implants that are larger than what the grid covers, before anything is trained to find them."""
     side = min(steps * step for steps, step in zip(recipe.shape, recipe.spacing, strict=True))
     settings = {"evaluation.radius_mm": config.evaluation, "anomaly.validation.radius_mm": config.anomaly.validation}

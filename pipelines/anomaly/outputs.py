@@ -12,9 +12,20 @@ from medgen import io
 from medgen.anomaly.detector import ScanResult
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings import COLUMNS
+from medgen.runs.context import Output
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
 
+SCAN_OUTPUTS = (
+    Output(
+        "heatmaps/", "the heat of every scan in standard deviations, each on the grid of its scan; NaN is not scored"
+    ),
+    Output("pseudo-healthy/", "what a model of healthy anatomy makes of some scans, in their own intensities"),
+    Output("difference/", "these scans minus their pseudo-healthy versions"),
+    Output("scans.csv", "scores and p-values of every scan"),
+    Output("findings.csv", "place, size, peak and p-value of every finding"),
+    Output("findings.json", "the same by scan, with the voxel indices"),
+)
 _DESCRIPTION = "medgen heat (z), research only"
 
 

@@ -19,6 +19,7 @@ from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.pictures import Scored
+from medgen.report.anomaly.scoring import score_report
 from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import sha256_of, write_inputs
@@ -28,7 +29,6 @@ from medgen.training.trainer import device_of
 from .. import patient_names
 from ..preflight import SCORING, check_new, check_scans
 from .outputs import ScanFiles, unique_names, write_calibration
-from .report import score_report
 
 
 class ScoreConfig(Config):

@@ -155,6 +155,11 @@ class AugmentRunConfig(LabelledRunConfig):
         """What scans are, for the card: as configured, else as the cohort names its channels, else that nobody says."""
         return self.modality or ", ".join(channels) or NOT_STATED
 
+    @property
+    def trainings_of_generators(self) -> int:
+        """How many times generators are trained: once for every number of subjects of the value study."""
+        return len(self.value.subjects or (0,)) if self.value.enabled else 1
+
     def inputs(self) -> dict[str, Path]:
         """The file of features."""
         features = self.fidelity.features if self.fidelity.enabled else None

@@ -1,4 +1,4 @@
-"""What a run on labelled scans lets in: labels in use, and no mask that is wrong."""
+"""What a run on labelled scans lets in: labels in use, no mask that is wrong, and who is in which part."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from functools import partial
 
 from medgen.data.cases import Manifest
 from medgen.data.integrity import check_scans
+from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.runs.progress import bars
+from medgen.seeds import derive
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
+from medgen.synthesis.cohort.split import CohortSplit, divide
 
 from .config import LabelledRunConfig
-from .prepare import split
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
@@ -38,3 +40,20 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     if faults:
         raise FaultyDataError(faults)
     return Labelling.of(used, manifest.labels)
+
+
+def split(config: LabelledRunConfig, manifest: Manifest) -> CohortSplit:
+    """Labelled, unlabelled, validation and test subjects of the run."""
+    parts = divide(
+        manifest,
+        test=config.test,
+        labelled_subjects=config.labelled_subjects,
+        unlabelled_cases=config.unlabelled_cases,
+        seed=derive(config.seed, "split"),
+        fold=None if config.folds is None else (config.fold, config.folds),
+        validation=config.validation,
+    )
+    most, wanted = len(parts.labelled.subjects), max((*config.value.subjects, *config.value.real_only), default=0)
+    if config.value.enabled and wanted > most:
+        raise DataError(f"value.subjects: {wanted} labelled subjects wanted, {most} are there; expected 2 to {most}")
+    return parts

@@ -20,10 +20,9 @@ from medgen.synthesis.privacy.memorisation import audit_pool
 from medgen.synthesis.privacy.results import Audit
 from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filter
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
-from medgen.system.files import write_csv
 from medgen.system.new_folder import new_folder
 
-from .generate import rejections
+from .rejections import REJECTIONS, write_rejections
 
 
 def run(
@@ -166,8 +165,7 @@ def _write(
             held_out=() if state.held_out is None else frozenset(state.held_out.subjects),
             verdict=verdict,
         )
-        rows = rejections(audit.clean(pool))
-        write_csv(temporary / "provenance" / "rejections.csv", rows, ["id", "backend", "seed", "nearest", "reasons"])
+        write_rejections(temporary / "provenance" / REJECTIONS.name, audit.clean(pool))
 
 
 def _commonest(pool: CandidatePool) -> str:

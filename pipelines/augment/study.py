@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.augment.value import StudyResults
 from medgen.runs import tracking
-from medgen.runs.folder import RunFolder
-from medgen.runs.progress import bars
-from medgen.seeds import derive
+from medgen.runs.context import Output, Results, RunContext
+from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
-from medgen.synthesis.estimates import Estimate, Outline, segmenter_estimate
+from medgen.synthesis.estimates import Outline, segmenter_estimate
+from medgen.synthesis.usefulness import Usefulness
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.blind import blind_dice
 from medgen.synthesis.value.config import ValueConfig
@@ -21,60 +22,33 @@ from medgen.synthesis.value.tables import METRICS
 from medgen.synthesis.value.undecided import Learning
 from medgen.synthesis.value.verdict import judge
 from medgen.system.files import write_csv
+from medgen.training.cost import Estimate
 
-from .config import AugmentRunConfig, LabelledRunConfig
-from .generate import Generated, generate
-from .prepare import PreparedCohort
+from .config import LabelledRunConfig
 
+STUDY_OUTPUTS = (
+    Output("value.csv", "Dice and surface distances of every training of the study, by label", tracked=True),
+    Output("value_cases.csv", "the same for every test scan"),
+)
 _CASES = ("arm", "subjects", "seed", "part", "case", "subject", "label", *METRICS, "synthetic_scans", "seconds")
 _CELLS = ("arm", "subjects", "seed", "part", "label", *METRICS, "cases", "synthetic_scans", "seconds")
 
 
-def study(
-    config: AugmentRunConfig,
-    prepared: PreparedCohort,
-    parts: CohortSplit,
-    generated: Generated,
-    folder: RunFolder,
-    stage: tracking.Run,
-    *,
-    resume: bool,
-    progress: bool,
-) -> list[Row]:
-    """The study with the run's own generators, trained anew for every number of subjects."""
-
-    def pools(number: int, fewer: CohortSplit) -> Material:
-        made = generated
-        if number != len(parts.labelled.subjects):
-            # A generator that has seen more subjects than the segmenter would bring their labels in by the back door.
-            made = generate(config, prepared, fewer, folder, stage, f"-n{number}", resume=resume, progress=progress)
-        scans = {name: made.pool.training_set(name or None) for name in ("", *config.generators.names)}
-        return Material(number, made.sources.labelled, scans, made.sources.unlabelled)
-
-    return run_cells(config, prepared, parts, pools, folder, stage, progress=progress)
-
-
 def run_cells(
     config: LabelledRunConfig,
-    prepared: PreparedCohort,
-    parts: CohortSplit,
+    results: Results,
+    run: RunContext,
     material: Callable[[int, CohortSplit], Material],
-    folder: RunFolder,
-    stage: tracking.Run,
-    *,
-    progress: bool,
 ) -> list[Row]:
-    """Every cell of the configured study, kept in the run's checkpoints, each a child of the stage.
+    """Every cell of the configured study, kept in the run's checkpoints, each a child of the stage at work.
 
     Args:
-        config: Settings.
-        prepared: The cohort.
-        parts: All of it.
+        config: What to run.
+        results: With the cohort and its parts.
+        run: The run.
         material: Number of subjects and parts with so many → what its cells train on.
-        folder: Of the run.
-        stage: Of the study.
-        progress: Whether to show a bar.
     """
+    prepared, parts = results[PreparedCohort], results[CohortSplit]
     value = config.value
     numbers = value.subjects or (len(parts.labelled.subjects),)
     materials = []
@@ -86,15 +60,15 @@ def run_cells(
             sources = prepared.sources(fewer)
             materials.append(Material(number, sources.labelled, {}, sources.unlabelled))
     cells = sum(cells_of(value.arms, item.pools) * value.seeds for item in materials)
-    with bars(progress) as tick:
+    with run.bars() as tick:
         finished = 0
 
         def done(name: str, means: Mapping[str, float]) -> None:
             nonlocal finished
             finished += 1
             tick("value study", finished, cells)
-            with stage.stage(name) as cell:
-                cell.log_metrics(means)
+            with run.child(name) as cell:
+                cell.stage.log_metrics(means)
 
         return run_study(
             spaced(value, prepared.preprocess),
@@ -102,10 +76,10 @@ def run_cells(
             held_out(prepared, parts, "test"),
             prepared.labels,
             validation=held_out(prepared, parts, "validation") if "validation" in prepared.data else None,
-            seed=derive(config.seed, "study"),
+            seed=run.derive("study"),
             device=config.device,
             workers=config.workers,
-            store=folder.checkpoints / "value",
+            store=run.folder.checkpoints / "value",
             done=done,
         )
 
@@ -118,14 +92,9 @@ def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
     return study.model_copy(update={"augment": augment})
 
 
-def judged(
-    rows: Sequence[Row],
-    config: LabelledRunConfig,
-    prepared: PreparedCohort,
-    parts: CohortSplit,
-    notes: Sequence[str] = (),
-) -> StudyResults:
+def judged(rows: Sequence[Row], config: LabelledRunConfig, results: Results, notes: Sequence[str] = ()) -> StudyResults:
     """What the rows of a study say, with what its report needs."""
+    prepared, parts = results[PreparedCohort], results[CohortSplit]
     test = held_out(prepared, parts, "test")
     numbers = sorted({int(row["subjects"]) for row in rows})
     blind = {
@@ -135,7 +104,7 @@ def judged(
     return StudyResults(
         judgement=judge(rows, config.seed, config.value.bootstrap, learning=learning),
         config=config.value,
-        label_names={label: prepared.manifest.labels.get(label, f"label {label}") for label in prepared.labels},
+        label_names=prepared.label_names,
         subjects={name: len(parts.named()[name].subjects) for name in ("validation", "test") if name in parts.named()},
         notes=tuple(notes),
     )
@@ -148,6 +117,25 @@ def track_verdict(track: tracking.Run, results: StudyResults) -> None:
         track.log_metrics({"value.dice_difference": item.difference.estimate}, item.subjects)
     for worth in results.judgement.worths:
         track.log_metrics({f"value.worth.{worth.reference}": worth.estimate}, worth.subjects)
+
+
+def usefulness(study: StudyResults | None) -> Usefulness:
+    """The verdict that goes with synthetic scans, whether or not a study was made of them."""
+    if study is None:
+        sentence = "NOT MEASURED: the value study was left out; nothing says that these scans help."
+        return Usefulness("NOT MEASURED", sentence)
+    if study.judgement.word is not None:
+        return Usefulness(study.judgement.word, study.judgement.sentence)
+    return Usefulness("NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter.")
+
+
+def headline(study: StudyResults) -> tuple[str, str]:
+    """The verdict of a study without generators of its own: the word and the sentence."""
+    judgement = study.judgement
+    if judgement.word is not None:
+        return judgement.word, judgement.sentence
+    best = "; ".join(f"{arm} with {number} real subjects" for number, arm in judgement.best.items())
+    return "NOT MEASURED", f"NOT MEASURED: no arm had synthetic scans. Best ordinary arm: {best}."
 
 
 def cells_of(arms: Sequence[str], pools: Mapping[str, object]) -> int:
@@ -164,9 +152,9 @@ def held_out(prepared: PreparedCohort, parts: CohortSplit, part: str) -> TestSet
     return TestSet(data, truth, prepared.preprocess)
 
 
-def write_value(folder: RunFolder, rows: Sequence[Row]) -> None:
+def write_value(out: Path, rows: Sequence[Row]) -> None:
     """Write ``value.csv``, one row per cell, part and label (and their mean), and ``value_cases.csv``, one per case."""
-    write_csv(folder.out / "value_cases.csv", rows, _CASES)
+    write_csv(out / "value_cases.csv", rows, _CASES)
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         for label in (row["label"], "mean"):
@@ -177,7 +165,7 @@ def write_value(folder: RunFolder, rows: Sequence[Row]) -> None:
         shared = {name: members[0][name] for name in ("synthetic_scans", "seconds")}
         cell = dict(zip(_CELLS, key, strict=False))
         summary.append({**cell, **means, **shared, "cases": len({row["case"] for row in members})})
-    write_csv(folder.out / "value.csv", summary, _CELLS)
+    write_csv(out / "value.csv", summary, _CELLS)
 
 
 def study_cells(config: LabelledRunConfig) -> int:

@@ -88,7 +88,7 @@ def run(
         data: Has a folder per cohort, and ``lesions/`` with real lesion masks.
         seeds: Of split, training and implants.
         cohorts: Names in :data:`COHORTS`.
-        quick: Coarse grid and few steps (``configs/tiny/bench.yaml``): for tests, its numbers mean nothing.
+        quick: Coarse grid and few steps (``configs/bench/quick.yaml``): for tests, its numbers mean nothing.
         resume: Keep runs that are finished, go on with the others.
         device: Of the trainings.
         workers: Threads that read and prepare scans.
@@ -120,7 +120,7 @@ def run(
     with bars(progress) as tick:
         for plan in plans:
             if not finished[plan.folder]:
-                failed += anomaly.run(plan.config, resume=resume, progress=progress, keep=True).exit_code
+                failed += anomaly.run(plan.config, resume=resume, progress=progress, save_measurements=True).exit_code
             _score_others(plan, plan in _refitted(plans), partial(_named_tick, tick, f"{plan.cohort} seed {plan.seed}"))
             words |= {f"{plan.cohort}, seed {plan.seed}, {name}": text for name, text in _peer_words(plan).items()}
     results = [_results(name, [plan for plan in plans if plan.cohort == name]) for name in dict.fromkeys(cohorts)]
@@ -149,7 +149,7 @@ def run(
 def _plan(cohort: str, seed: int, out: Path, data: Path, device: str, workers: int, quick: bool) -> Plan:
     configs = Path(str(files("medgen.configs")))
     settings = read_yaml(configs / "anomaly" / f"{cohort}.yaml")
-    tiny = read_yaml(configs / "tiny" / "bench.yaml") if quick else {"run": {}, "peers": {}}
+    tiny = read_yaml(configs / "bench" / "quick.yaml") if quick else {"run": {}, "peers": {}}
     settings |= tiny["run"]
     settings |= {"data": str(_data(cohort, data, out, quick)), "out": str(out / f"{cohort}-{seed}"), "seed": seed}
     settings |= {"device": device, "workers": workers}

@@ -7,64 +7,34 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    CohortOptions,
-    ConfigArgument,
-    Device,
-    DryRun,
-    Overrides,
-    Overwrite,
-    Quiet,
-    Resume,
-    Seed,
-    Workers,
-    finish,
-    given,
-    group,
-    plan,
-)
+from .groups import Device, Overwrite, Quiet, ReadOptions, RunOptions, command
+from .options import Runnable, carry_out, finish, group
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
+RUN = Runnable(
+    configs="anomaly",
+    config="anomaly.config:AnomalyRunConfig",
+    refuse="anomaly.config:refuse",
+    plan="anomaly.plan:plan",
+    run="anomaly.run:run",
+)
 
 
-@anomaly_app.command("run", epilog="Example: medgen anomaly run oasis data=my-brains out=runs/brains")
-def anomaly_run(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
+@command(anomaly_app, "run", "medgen anomaly run oasis data=my-brains out=runs/brains")
+def anomaly_run(options: RunOptions) -> None:
     """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
-    told = given("anomaly", config, overrides, device, seed, workers)
-    from ..anomaly.config import AnomalyRunConfig, refuse
-
-    settings = told.parse(AnomalyRunConfig)
-    refuse(settings, resume=resume, overwrite=overwrite)
-    if dry_run:
-        from ..anomaly.plan import plan as planned
-
-        plan(planned(settings, resume=resume, overwrite=overwrite))
-    from ..anomaly import run as pipeline
-
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+    carry_out(RUN, options)
 
 
-@anomaly_app.command("score", epilog="Example: medgen anomaly score scan.nii.gz --model runs/brains/model --out scored")
+@command(anomaly_app, "score", "medgen anomaly score scan.nii.gz --model runs/brains/model --out scored")
 def anomaly_score(
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="NIfTI, NRRD or MHA files, DICOM folders.")],
     model: Annotated[Path, typer.Option("--model", help="Artifact folder of an anomaly run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
+    reading: ReadOptions,
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
     ] = False,
-    fill: Annotated[float | None, CohortOptions["fill"]] = None,
-    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
-    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -84,18 +54,16 @@ def anomaly_score(
             out=out,
             device=device or "auto",
             ungated=ungated,
-            fill=fill,
-            unscaled=unscaled,
-            slices=slices,
+            fill=reading.fill,
+            unscaled=reading.unscaled,
+            slices=reading.slices,
             overwrite=overwrite,
             progress=not quiet,
         )
     )
 
 
-@anomaly_app.command(
-    "evaluate", epilog="Example: medgen anomaly evaluate heatmaps masks --against other-heatmaps --out compared"
-)
+@command(anomaly_app, "evaluate", "medgen anomaly evaluate heatmaps masks --against other-heatmaps --out compared")
 def anomaly_evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of heatmaps; higher is more anomalous, NaN not scored.")],
     truth: Annotated[Path, typer.Argument(help="Folder of masks with the same file names; above 0 is anomalous.")],

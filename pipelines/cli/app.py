@@ -24,25 +24,17 @@ from .augment import augment_app
 from .bench import bench_app
 from .card import card_app
 from .data import data_app
-from .options import (
-    HELP,
-    AsJson,
-    ConfigArgument,
-    Device,
-    DryRun,
-    Overrides,
-    Overwrite,
-    Quiet,
-    Resume,
-    Seed,
-    Workers,
-    echo_json,
-    finish,
-    given,
-    plan,
-)
+from .groups import AsJson, Device, Overwrite, Quiet, RunOptions, command
+from .options import HELP, Runnable, carry_out, echo_json, finish
 
 _RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
+TRAIN = Runnable(
+    configs="train",
+    config="train_settings:TrainRunConfig",
+    refuse="train_settings:refuse",
+    plan="train:plan",
+    run="train:run",
+)
 NOT_CLINICAL = "Research use only, not for clinical use."
 
 app = typer.Typer(
@@ -78,7 +70,7 @@ def _main(
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-@app.command(epilog="Example: medgen doctor")
+@command(app, "doctor", "medgen doctor")
 def doctor(json_: AsJson = False) -> None:
     """Say what this machine can do: versions, cores, memory, GPU, store."""
     from medgen.runs.environment import doctor as examine
@@ -93,7 +85,7 @@ def doctor(json_: AsJson = False) -> None:
     raise typer.Exit(0 if all(fact.ok for fact in facts) else 1)
 
 
-@app.command(epilog="Example: medgen demo --out demo")
+@command(app, "demo", "medgen demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the cohort and both runs.")] = Path("demo"),
     overwrite: Overwrite = False,
@@ -106,31 +98,10 @@ def demo(
     finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))
 
 
-@app.command(epilog="Example: medgen train vae data=cohort out=runs/vae")
-def train(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
+@command(app, "train", "medgen train vae data=cohort out=runs/vae")
+def train(options: RunOptions) -> None:
     """Train one generative model and save it as an artifact."""
-    told = given("train", config, overrides, device, seed, workers)
-    from ..preflight import preflight
-    from ..train_settings import TrainRunConfig
-
-    settings = told.parse(TrainRunConfig)
-    if "RANK" not in os.environ:
-        preflight(settings, resume=resume, overwrite=overwrite)
-    from .. import train as pipeline
-
-    if dry_run:
-        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
+    carry_out(TRAIN, options)
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, Device, bar, echo_json, group
+from .groups import AsJson, Device, command
+from .options import bar, echo_json, group
 
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 
 
-@audit_app.command("verify", epilog="Example: medgen audit verify runs/anomaly")
+@command(audit_app, "verify", "medgen audit verify runs/anomaly")
 def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
     from medgen.audit.verify import verify
@@ -26,7 +27,7 @@ def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a
     typer.echo(f"{target}: every output is as the run left it")
 
 
-@audit_app.command("trace", epilog="Example: medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
+@command(audit_app, "trace", "medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
 def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> None:
     """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
     from medgen.audit.verify import trace
@@ -34,7 +35,7 @@ def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a 
     echo_json(trace(target))
 
 
-@audit_app.command("sync", epilog="Example: medgen audit sync runs/anomaly")
+@command(audit_app, "sync", "medgen audit sync runs/anomaly")
 def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Send what a run could not deliver to the MLflow store; what has arrived is not sent twice."""
     from medgen.runs.tracking import sync
@@ -42,7 +43,7 @@ def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a r
     typer.echo(f"{sync(target)} record(s) sent")
 
 
-@audit_app.command("replay", epilog="Example: medgen audit replay runs/augment/synthetic/provenance/syn-0001.json")
+@command(audit_app, "replay", "medgen audit replay runs/augment/synthetic/provenance/syn-0001.json")
 def audit_replay(
     target: Annotated[Path, typer.Argument(help="A record, a synthetic scan, or the folder of a synthetic cohort.")],
     model: Annotated[
@@ -65,7 +66,7 @@ def audit_replay(
     raise typer.Exit(0 if all(item.identical for item in results) else 1)
 
 
-@audit_app.command("leaks", epilog="Example: medgen audit leaks runs/augment/synthetic splits_final.json")
+@command(audit_app, "leaks", "medgen audit leaks runs/augment/synthetic splits_final.json")
 def audit_leaks(
     cohort: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="Folder of a synthetic cohort.")],
     held_out: Annotated[

@@ -9,82 +9,41 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .options import (
-    ConfigArgument,
-    Device,
-    DryRun,
-    Overrides,
-    Overwrite,
-    Quiet,
-    Resume,
-    Seed,
-    Workers,
-    bar,
-    finish,
-    given,
-    group,
-    listed,
-    plan,
-)
+from .groups import Device, Quiet, RunOptions, Seed, command
+from .options import Runnable, bar, carry_out, finish, group, listed
 
 augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
-
-
-@augment_app.command("run", epilog="Example: medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
-def augment_run(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
-    told = given("augment", config, overrides, device, seed, workers, slow=True)
-    from ..augment.config import AugmentRunConfig
-    from ..preflight import preflight
-
-    settings = told.parse(AugmentRunConfig)
-    preflight(settings, resume=resume, overwrite=overwrite)
-    from ..augment import run as pipeline
-
-    if dry_run:
-        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
-
-
-@augment_app.command("value", epilog="Example: medgen augment value default data=my-scans synthetic.other=their-scans")
-def augment_value(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    device: Device = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
-    told = given("value", config, overrides, device, seed, workers, slow=True)
-    from ..augment.value import ValueRunConfig
-    from ..preflight import preflight
-
-    settings = told.parse(ValueRunConfig)
-    preflight(settings, resume=resume, overwrite=overwrite)
-    from ..augment import value as pipeline
-
-    if dry_run:
-        plan(pipeline.plan(settings, resume=resume, overwrite=overwrite))
-    finish(pipeline.run(settings, resume=resume, overwrite=overwrite, progress=not quiet))
-
-
-@augment_app.command(
-    "nnunet", epilog="Example: medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart"
+RUN = Runnable(
+    configs="augment",
+    config="augment.config:AugmentRunConfig",
+    refuse="preflight:preflight",
+    plan="augment.plan:plan",
+    run="augment.run:run",
+    slow=True,
 )
+VALUE = Runnable(
+    configs="value",
+    config="augment.value_config:ValueRunConfig",
+    refuse="preflight:preflight",
+    plan="augment.value:plan",
+    run="augment.value:run",
+    slow=True,
+)
+
+
+@command(augment_app, "run", "medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
+def augment_run(options: RunOptions) -> None:
+    """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
+    carry_out(RUN, options)
+
+
+@command(augment_app, "value", "medgen augment value default data=my-scans synthetic.other=their-scans")
+def augment_value(options: RunOptions) -> None:
+    """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
+    carry_out(VALUE, options)
+
+
+@command(augment_app, "nnunet", "medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart")
 def augment_nnunet(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished augment runs: one, or one per fold.")],
     out: Annotated[Path, typer.Option("--out", help="The folder nnUNet_raw.")],
@@ -121,9 +80,7 @@ def augment_nnunet(
     typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
 
 
-@augment_app.command(
-    "sample", epilog="Example: medgen augment sample --model runs/augment/model -n 200 --out more --seed 1"
-)
+@command(augment_app, "sample", "medgen augment sample --model runs/augment/model -n 200 --out more --seed 1")
 def augment_sample(
     model: Annotated[Path, typer.Option("--model", help="model/ or model/<backend> of a finished augment run.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],

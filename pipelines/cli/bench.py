@@ -9,21 +9,13 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .options import (
-    Device,
-    Quiet,
-    Resume,
-    Seed,
-    Workers,
-    finish,
-    group,
-    listed,
-)
+from .groups import Device, Quiet, Resume, Seed, Workers, command
+from .options import finish, group, listed
 
 bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
 
 
-@bench_app.command("anomaly", epilog="Example: medgen bench anomaly bench --data ../shared/data --seeds 0,1,2")
+@command(bench_app, "anomaly", "medgen bench anomaly bench --data ../shared/data --seeds 0,1,2")
 def bench_anomaly(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of runs, tables and pictures.")] = Path("bench"),
     data: Annotated[Path, typer.Option("--data", help="Has a folder per cohort, and lesions/.")] = Path("data"),
@@ -66,7 +58,7 @@ def bench_anomaly(
     )
 
 
-@bench_app.command("calibration", epilog="Example: medgen bench calibration bench --cohorts 2000")
+@command(bench_app, "calibration", "medgen bench calibration bench --cohorts 2000")
 def bench_calibration(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
     cohorts: Annotated[int, typer.Option("--cohorts", min=1, help="Simulated cohorts for each rate.")] = 2000,

@@ -9,7 +9,8 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .options import CohortOptions, bar, cohort_config, group
+from .groups import FindWithMasks, command
+from .options import bar, group
 
 if TYPE_CHECKING:
     from medgen.data.card_facts import Facts
@@ -19,15 +20,11 @@ if TYPE_CHECKING:
 card_app = group("card", "Data cards.", "Example: medgen card lint data_cards/simulated.md")
 
 
-@card_app.command("lint", epilog="Example: medgen card lint data_cards/simulated.md")
+@command(card_app, "lint", "medgen card lint data_cards/simulated.md")
 def card_lint(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Cards.")],
+    found: FindWithMasks,
     cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to compare the card with.")] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
 ) -> None:
     """Check cards against the schema, and against their cohort; exit 2 on any problem."""
     from medgen.data.card_facts import differences
@@ -35,7 +32,7 @@ def card_lint(
 
     problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
     if cohort is not None and not problems:
-        facts = _facts(cohort, cohort_config(layout, images, masks, leave_out, subjects, None, None, None, False, None))
+        facts = _facts(cohort, found.cohort())
         for path in paths:
             problems += [f"{path}: {problem}" for problem in differences(read_card(path).fields, facts)]
     for problem in problems:
@@ -45,15 +42,11 @@ def card_lint(
     typer.echo(f"{len(paths)} card(s), no problem")
 
 
-@card_app.command("new", epilog="Example: medgen card new my-cohort.md")
+@command(card_app, "new", "medgen card new my-cohort.md")
 def card_new(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; must not exist.")],
+    found: FindWithMasks,
     cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to measure the card's facts on.")] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
 ) -> None:
     """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
     from medgen.data.cards import new_card
@@ -62,7 +55,7 @@ def card_new(
 
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name")
-    settings = cohort_config(layout, images, masks, leave_out, subjects, None, None, None, False, None)
+    settings = found.cohort()
     write_text(path, new_card(path.stem, None if cohort is None else _facts(cohort, settings).fields()))
     typer.echo(f"{path}: fill in the fields, then run: medgen card lint {quoted(path)}")
 

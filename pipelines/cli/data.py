@@ -1,37 +1,24 @@
-"""Commands about cohorts, outputs and cards."""
+"""Commands about cohorts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .options import CohortOptions, Workers, bar, cohort_config, finish, group, listed, plan
-
-if TYPE_CHECKING:
-    pass
+from .groups import CohortOptions, ImageOptions, Workers, command
+from .options import bar, finish, group, listed, plan
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 
 
-@data_app.command("check", epilog="Example: medgen data check my-scans --json report.json")
+@command(data_app, "check", "medgen data check my-scans --json report.json")
 def data_check(
     path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
+    options: CohortOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
-    labels: Annotated[str | None, CohortOptions["labels"]] = None,
-    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
-    fill: Annotated[float | None, CohortOptions["fill"]] = None,
-    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
-    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
-    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
-    slices: Annotated[int | None, CohortOptions["slices"]] = None,
     workers: Workers = None,
 ) -> None:
     """Check every file of a cohort in one pass; exit 2 if any has a fault."""
@@ -41,11 +28,8 @@ def data_check(
     from medgen.system.advice import as_options
     from medgen.system.files import write_json
 
-    settings = cohort_config(
-        layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
-    )
     with bar("checking") as progress:
-        result = check(path, settings, workers=workers or 2, progress=progress)
+        result = check(path, options.cohort(), workers=workers or 2, progress=progress)
     for line in result.scan if result.manifest is None else account(result.manifest):
         typer.echo(visible(as_options(line)))
     for fault in result.faults:
@@ -60,7 +44,7 @@ def data_check(
     typer.echo(f"{result.cases} case(s), no fault")
 
 
-@data_app.command("simulate", epilog="Example: medgen data simulate cohort -n 40 --seed 0 --spacing 2")
+@command(data_app, "simulate", "medgen data simulate cohort -n 40 --seed 0 --spacing 2")
 def data_simulate(
     out: Annotated[Path, typer.Argument(help="New folder for the cohort.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of subjects.")] = 40,
@@ -75,54 +59,33 @@ def data_simulate(
     typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
 
 
-@data_app.command("implant", epilog="Example: medgen data implant cohort implanted --seed 0 --kinds uniform,blur")
+@command(data_app, "implant", "medgen data implant cohort implanted --seed 0 --kinds uniform,blur")
 def data_implant(
     cohort: Annotated[Path, typer.Argument(help="Cohort of healthy scans, any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for the implanted scans and their ground truth.")],
+    options: ImageOptions,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     kinds: Annotated[str | None, typer.Option("--kinds", help="Comma-separated kinds; default: all.")] = None,
     lesions: Annotated[
         Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
     ] = None,
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
-    labels: Annotated[str | None, CohortOptions["labels"]] = None,
-    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
-    fill: Annotated[float | None, CohortOptions["fill"]] = None,
-    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
-    slices: Annotated[int | None, CohortOptions["slices"]] = None,
 ) -> None:
     """Put anomalies with known ground truth into healthy scans."""
     from medgen.data.layouts.detect import load_cohort
     from medgen.implants import implant_cohort
 
-    manifest = load_cohort(
-        cohort, cohort_config(layout, images, None, leave_out, subjects, labels, root, fill, unscaled, slices)
-    )
+    manifest = load_cohort(cohort, options.cohort())
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
     typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
 
 
-@data_app.command("import", epilog="Example: medgen data import dicom-folder cohort")
+@command(data_app, "import", "medgen data import dicom-folder cohort")
 def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
-    layout: Annotated[str, CohortOptions["layout"]] = "auto",
-    images: Annotated[list[str] | None, CohortOptions["images"]] = None,
-    masks: Annotated[str | None, CohortOptions["masks"]] = None,
-    leave_out: Annotated[list[str] | None, CohortOptions["leave_out"]] = None,
-    subjects: Annotated[str | None, CohortOptions["subjects"]] = None,
-    labels: Annotated[str | None, CohortOptions["labels"]] = None,
-    root: Annotated[list[Path] | None, CohortOptions["root"]] = None,
-    fill: Annotated[float | None, CohortOptions["fill"]] = None,
-    unscaled: Annotated[bool, CohortOptions["unscaled"]] = False,
-    resample_masks: Annotated[bool, CohortOptions["resample_masks"]] = False,
-    empty_masks: Annotated[bool, CohortOptions["empty_masks"]] = False,
-    slices: Annotated[int | None, CohortOptions["slices"]] = None,
+    options: CohortOptions,
     keep_ids: Annotated[
         bool,
         typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
@@ -136,9 +99,7 @@ def data_import(
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
     from .. import import_cohort as importing
 
-    settings = cohort_config(
-        layout, images, masks, leave_out, subjects, labels, root, fill, unscaled, slices, resample_masks, empty_masks
-    )
+    settings = options.cohort()
     if dry_run:
         plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
     finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))

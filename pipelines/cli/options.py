@@ -1,29 +1,24 @@
-"""What the commands share: options, loading of configurations, progress, printed results."""
+"""What the commands share besides options: loading of configurations, progress, printed results."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from medgen.data.layouts.detect import CohortConfig
-
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-
 from medgen.errors import ConfigError
 
-if TYPE_CHECKING:
-    from medgen.config import Config
-    from medgen.runs.folder import RunSummary
+from .groups import RunOptions
 
-C = TypeVar("C", bound="Config")
+if TYPE_CHECKING:
+    from medgen.runs.folder import RunSummary
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -33,38 +28,6 @@ def group(name: str, text: str, example: str) -> typer.Typer:
     return typer.Typer(
         name=name, help=text, no_args_is_help=True, context_settings=HELP, rich_markup_mode=None, epilog=example
     )
-
-
-ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one such as 'simulated'.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file, such as out=D.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=0, max=256, help="Threads that read and prepare scans.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the same folder first.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with a memory and time estimate, then stop.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
-
-# How a cohort, or a scan, is found and read; one text for every command.
-CohortOptions = {
-    "layout": typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom."),
-    "images": typer.Option("--images", help="Glob of the image files, such as '*/*_t1.nii'; once per channel."),
-    "masks": typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz' or '*/*_seg.nii'."),
-    "leave_out": typer.Option("--leave-out", help="Glob of files that are no scans, such as '*_brain.nii.gz'."),
-    "subjects": typer.Option("--subjects", help="List of subjects beside the data, or a pattern: '{subject}_V*'."),
-    "labels": typer.Option("--labels", help="Names of label numbers, such as '{1: lesion}'."),
-    "root": typer.Option("--root", help="Further folder that links inside the cohort may lead to."),
-    "fill": typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
-    "unscaled": typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN."),
-    "resample_masks": typer.Option("--resample-masks", help="Bring masks on another grid to that of their image."),
-    "empty_masks": typer.Option("--empty-masks", help="A mask without a labelled voxel says that there is nothing."),
-    "slices": typer.Option("--slices", min=1, help="How many slices every DICOM series should have."),
-}
 
 
 def finish(summary: RunSummary) -> NoReturn:
@@ -85,54 +48,54 @@ def plan(lines: Iterable[str]) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a command was told, before its configuration class is imported, which may take seconds.
+class Runnable:
+    """A pipeline as its command knows it: nothing is imported before the arguments were looked at.
 
     Attributes:
-        source: The configuration file.
-        values: Its keys with the overrides and flags.
+        configs: Folder of its shipped configurations.
+        config: Its configuration, ``module:name`` below ``pipelines``.
+        refuse: What refuses a run before a scan is read.
+        plan: What gives the lines of ``--dry-run``.
+        run: What runs it.
+        slow: Whether its configuration takes seconds to import, so that data which is not there is refused before.
     """
 
-    source: Path
-    values: Mapping[str, Any]
-
-    def parse(self, cls: type[C]) -> C:
-        """The validated configuration."""
-        from medgen.config import parse_config
-
-        return parse_config(cls, self.values, str(self.source))
+    configs: str
+    config: str
+    refuse: str
+    plan: str
+    run: str
+    slow: bool = False
 
 
-def given(
-    group: str,
-    config: str,
-    overrides: list[str] | None,
-    device: str | None,
-    seed: int | None,
-    workers: int | None,
-    *,
-    slow: bool = False,
-) -> Given:
-    """The configuration of a run: file (see :func:`find_config`), overrides, flags.
-
-    With ``slow``, for configuration classes that import torch, data named on the command line must be there.
+def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
+    """Read the configuration with its overrides and flags, refuse what cannot be, then plan or run, and exit.
 
     Raises:
-        ConfigError: If the file is missing or an override is none.
-        DataError: If ``data`` names nothing.
+        MedgenError: If configuration, data or run are at fault.
     """
-    path = find_config(group, config)
-    from medgen.config import apply_overrides, read_yaml
+    from medgen.config import apply_overrides, parse_config, read_yaml
 
-    flags = {"device": device, "seed": seed, "workers": workers}
-    settings = [*(overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    path = find_config(pipeline.configs, options.config)
+    flags = {"device": options.device, "seed": options.seed, "workers": options.workers}
+    settings = [*(options.overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     values = apply_overrides(read_yaml(path), settings)
     named = any(item.partition("=")[0].strip() == "data" for item in settings)
-    if slow and named and isinstance(data := values["data"], str):
+    if pipeline.slow and named and isinstance(data := values["data"], str):
         from ..preflight import check_data
 
         check_data(Path(data))
-    return Given(path, values)
+    config = parse_config(_find(pipeline.config), values, str(path))
+    how = {"resume": options.resume, "overwrite": options.overwrite}
+    _find(pipeline.refuse)(config, **how)
+    if options.dry_run:
+        plan(_find(pipeline.plan)(config, **how))
+    finish(_find(pipeline.run)(config, **how, progress=not options.quiet))
+
+
+def _find(name: str) -> Any:
+    module, _, member = name.partition(":")
+    return getattr(import_module(f"..{module}", __package__), member)
 
 
 def find_config(group: str, name: str) -> Path:
@@ -169,40 +132,3 @@ def echo_json(data: object) -> None:
     from medgen.system.files import plain
 
     typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))
-
-
-def cohort_config(
-    layout: str,
-    images: list[str] | None,
-    masks: str | None,
-    leave_out: list[str] | None,
-    subjects: str | None,
-    labels: str | None,
-    root: list[Path] | None,
-    fill: float | None,
-    unscaled: bool,
-    slices: int | None,
-    resample_masks: bool = False,
-    empty_masks: bool = False,
-) -> CohortConfig:
-    """The options that say how a cohort is found and read, as a configuration.
-
-    Raises:
-        ConfigError: If one of them is wrong.
-    """
-    from medgen.config import parse_config, plain_yaml
-    from medgen.data.layouts.detect import CohortConfig
-
-    names = None if labels is None else plain_yaml(labels, "--labels")
-    # One glob is a pattern; several are channels.
-    globs = images[0] if images and len(images) == 1 else images or None
-    given = {
-        "layout": layout,
-        "images": globs,
-        "masks": masks,
-        "leave_out": leave_out or (),
-        "roots": tuple(root or ()),
-    }
-    read = {"labels": names or {}, "subjects": subjects, "fill": fill, "unscaled": unscaled, "slices": slices}
-    read |= {"resample_masks": resample_masks, "empty_masks": empty_masks}
-    return parse_config(CohortConfig, {**given, **read}, source="command line")

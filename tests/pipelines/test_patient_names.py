@@ -23,6 +23,7 @@ from medgen.data.simulation import simulate
 from medgen.errors import DataError
 from medgen.pipelines import import_cohort as importing
 from medgen.pipelines import patient_names
+from medgen.report.cohort import limits
 from medgen.system import files
 from medgen.volume import Grid, Volume
 
@@ -293,7 +294,8 @@ def test_anomaly_run_and_score_on_an_imported_cohort_hold_nothing_of_the_patient
 
 def test_an_augment_run_on_an_imported_cohort_holds_nothing_of_the_patients(imported, tmp_path, capfd):
     from medgen.config import load_config
-    from medgen.pipelines.augment.run import AugmentRunConfig, run
+    from medgen.pipelines.augment.config import AugmentRunConfig
+    from medgen.pipelines.augment.run import run
 
     settings = [
         f"data={imported['nifti']}",
@@ -316,8 +318,8 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.anomaly.artifact import from_artifact
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
-    from medgen.pipelines.anomaly.report import score_report
     from medgen.pipelines.anomaly.score import score
+    from medgen.report.anomaly.scoring import score_report
 
     # Without a model it ends early, and has said it before.
     for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):
@@ -336,20 +338,23 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
     from medgen.errors import MedgenError
     from medgen.pipelines import train
     from medgen.pipelines.anomaly import run as anomaly
+    from medgen.pipelines.anomaly.config import AnomalyRunConfig
     from medgen.pipelines.augment import run as augment
     from medgen.pipelines.augment import value as augment_value
+    from medgen.pipelines.augment.config import AugmentRunConfig
+    from medgen.pipelines.augment.value_config import ValueRunConfig
 
     def full(*_, **__):
         raise MedgenError("the disk is full")
 
     # A run ends at its first write at the latest, and has said it before.
     for module in (train, anomaly, augment, augment_value):
-        monkeypatch.setattr(module, "open_run", full)
+        monkeypatch.setattr(module, "start_run", full)
     pipelines = {
         "train_vae": (train.TrainRunConfig, train.run),
-        "anomaly": (anomaly.AnomalyRunConfig, anomaly.run),
-        "augment": (augment.AugmentRunConfig, augment.run),
-        "value": (augment_value.ValueRunConfig, augment_value.run),
+        "anomaly": (AnomalyRunConfig, anomaly.run),
+        "augment": (AugmentRunConfig, augment.run),
+        "value": (ValueRunConfig, augment_value.run),
     }
     for layout, times in (("dicom", 1), ("nifti", 0)):
         for name, (kind, run) in pipelines.items():
@@ -357,15 +362,15 @@ def test_runs_on_dicom_folders_say_once_that_names_become_ids(sources, tmp_path,
             with pytest.raises(MedgenError):
                 run(load_config(kind, TINY / f"{name}.yaml", settings))
             assert capfd.readouterr().err.splitlines().count(f"warning: {patient_names.NOTE}") == times, name
-    assert patient_names.limits("- a\n", False) == "- a\n"
-    assert patient_names.limits("- a\n", True).splitlines()[0] == "- a"
-    assert "pseudonyms" in patient_names.limits("- a\n", True).splitlines()[1]
+    assert limits("- a\n", False) == "- a\n"
+    assert limits("- a\n", True).splitlines()[0] == "- a"
+    assert "pseudonyms" in limits("- a\n", True).splitlines()[1]
 
 
 def test_a_head_among_the_parents_is_known_to_the_sources(tmp_path):
-    from medgen.pipelines.augment.prepare import PreparedCohort
     from medgen.preprocessing.dataset import prepare_dataset
     from medgen.preprocessing.recipe import Preprocess
+    from medgen.synthesis.cohort.prepared import PreparedCohort
     from medgen.synthesis.cohort.split import CohortSplit
 
     shape, spacing = (24, 26, 28), 10.0

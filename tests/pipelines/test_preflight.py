@@ -16,7 +16,7 @@ from medgen.pipelines.anomaly import run as anomaly
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
 from medgen.pipelines.anomaly.plan import plan as anomaly_plan
 from medgen.pipelines.augment import value as augment_value
-from medgen.pipelines.augment.value import ValueRunConfig
+from medgen.pipelines.augment.value_config import ValueRunConfig
 from medgen.runs.folder import open_run
 from pipelines.train_settings import TrainRunConfig
 

@@ -11,7 +11,8 @@ from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
 from medgen.models.artifact import TrainedModel
-from medgen.pipelines.train import TrainRunConfig, plan, run
+from medgen.pipelines.train import PIPELINE, TrainRunConfig, plan, run
+from tests.builders.run_outputs import undeclared
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -41,6 +42,7 @@ def test_a_run_leaves_what_every_run_leaves(cohort, tmp_path):
     assert model.models[0].settings.n_labels == 3
     assert len(model.meta["cases"]) == 3
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert undeclared(tmp_path / "run", PIPELINE) == []
 
 
 def test_bad_files_are_all_named_before_anything_is_written(cohort, tmp_path):

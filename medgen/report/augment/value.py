@@ -8,7 +8,7 @@ from typing import Any
 
 from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot, learning_curve
-from medgen.report.html import Report, fmt, png
+from medgen.report.html import Kind, Report, fmt, png
 from medgen.runs.folder import RunFolder
 from medgen.segmentation.ordinary import available, describe
 from medgen.synthesis.value.arms import STANDARD, Arm
@@ -16,7 +16,7 @@ from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.verdict import Judgement, Role
 from medgen.system.files import write_bytes
 
-KINDS = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
+KINDS: Mapping[str, Kind] = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
 STUDY_LIMITS = """
 - The verdict holds for this cohort, this segmenter, these numbers of real subjects and this number of steps.
 - The best ordinary arm is chosen on the test subjects, which favours the ordinary arm; the synthetic arm that speaks \

@@ -29,9 +29,9 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.segmentation.ensemble import unpack_members
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
-from medgen.synthesis.estimates import Estimate, Outline
+from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
-from medgen.training.cost import minutes, stand_in
+from medgen.training.cost import Estimate, minutes, stand_in
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import (
     control_shape,

@@ -12,8 +12,9 @@ import torch
 
 from medgen.errors import ConfigError, ResourceError
 from medgen.runs.environment import threads
-from medgen.synthesis.estimates import Estimate, Outline
+from medgen.synthesis.estimates import Outline
 from medgen.system.memory import available_memory
+from medgen.training.cost import Estimate
 from medgen.training.trainer import device_of
 
 _GIB = 1 << 30

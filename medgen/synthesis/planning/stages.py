@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medgen.synthesis.estimates import FLOAT_BYTES, Estimate, Outline, segmenter_estimate
-from medgen.training.cost import minutes, stand_in
+from medgen.synthesis.estimates import FLOAT_BYTES, Outline, segmenter_estimate
+from medgen.training.cost import Estimate, minutes, stand_in
 
 if TYPE_CHECKING:
     from medgen.synthesis.filtering.filter import FilterConfig

@@ -20,10 +20,12 @@ from medgen.anomaly.config import HEAT_SCORES
 from medgen.anomaly.scores.catalogue import registered
 from medgen.data.simulation import simulate
 from medgen.errors import TrainingError
+from medgen.pipelines.anomaly.stages import pipeline
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume
 from tests.builders.intervals import check as check_intervals
 from tests.builders.printed_numbers import unknown
+from tests.builders.run_outputs import undeclared
 
 CONFIG = Path(__file__).parents[3] / "configs" / "tiny" / "anomaly.yaml"
 
@@ -72,6 +74,7 @@ def rows(path):
 
 
 def test_a_run_writes_everything_it_promises(finished):
+    assert undeclared(finished, pipeline()) == []
     for name in (
         "report.html",
         "metrics.json",
@@ -264,7 +267,7 @@ def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
     def untrained(*_, **__):
         raise AssertionError("a model was trained")
 
-    monkeypatch.setattr("medgen.pipelines.anomaly.training.fit", untrained)
+    monkeypatch.setattr("medgen.pipelines.anomaly.stages.train.fit", untrained)
     code, _, _ = medgen(monkeypatch, capsys, *command, f"exclude=[{case}]")
     assert code == 0
     table = rows(out / "calibration.csv")
@@ -291,7 +294,7 @@ def test_registrations_are_not_repeated_after_an_interruption(cohort, tmp_path, 
         raise TrainingError("stopped here")
 
     monkeypatch.setattr("medgen.transforms.kept_registrations.register_affine", counted)
-    monkeypatch.setattr("medgen.pipelines.anomaly.training.fit", interrupted)
+    monkeypatch.setattr("medgen.pipelines.anomaly.stages.train.fit", interrupted)
     for attempt in ((), ("--resume",)):
         _, _, error = medgen(monkeypatch, capsys, *command, "-q", *attempt)
         assert "stopped here" in error

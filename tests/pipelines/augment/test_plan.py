@@ -6,8 +6,9 @@ import pytest
 
 from medgen.config import parse_config
 from medgen.errors import ConfigError, ResourceError
-from medgen.pipelines.augment import plan as augment_plan
+from medgen.pipelines.augment.choice import Plan, choose
 from medgen.pipelines.augment.config import AugmentRunConfig
+from medgen.pipelines.augment.stages import estimates
 from medgen.synthesis.cohort.label_facts import LabelFacts
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.planning.router import Hardware
@@ -26,11 +27,15 @@ def config(**changes: object) -> AugmentRunConfig:
     return parse_config(AugmentRunConfig, data, source="test")
 
 
+def planned(settings: AugmentRunConfig, outline: Outline) -> Plan:
+    return choose(settings, outline, estimates)
+
+
 def test_generators_are_chosen_when_none_are_given() -> None:
     for given in ({}, {"generators": "auto"}, {"generators": {"auto": True, "deform": {"pairs": 7}}}):
         settings = config(**given)
         assert settings.generators.names == ()
-        made = augment_plan.planned(settings, COHORT)
+        made = planned(settings, COHORT)
         assert made.routing.backends == ("deform",)
         assert made.config.generators.names == ("deform",)
         pairs = made.config.generators.deform.pairs
@@ -47,7 +52,7 @@ def test_generators_are_chosen_when_none_are_given() -> None:
 
 
 def test_named_generators_are_kept() -> None:
-    made = augment_plan.planned(config(generators={"deform": {"pairs": 3}}), COHORT)
+    made = planned(config(generators={"deform": {"pairs": 3}}), COHORT)
     assert made.routing.automatic is False
     assert "generators (configured): deform" in made.lines
 
@@ -55,19 +60,19 @@ def test_named_generators_are_kept() -> None:
 def test_arms_need_the_generators_that_were_chosen() -> None:
     arms = {**SMALL["value"], "arms": ["real", "standard", "standard+joint"]}
     with pytest.raises(ConfigError, match=r"needs the generator 'joint'.*auto chose deform"):
-        augment_plan.planned(config(value=arms), COHORT)
+        planned(config(value=arms), COHORT)
 
 
 def test_what_cannot_fit_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Hardware(None, 1, 1 << 20, 1 << 20, 1 << 40)
-    monkeypatch.setattr(augment_plan, "hardware", lambda device, out: tiny)
+    monkeypatch.setattr("medgen.pipelines.augment.choice.hardware", lambda device, out: tiny)
     with pytest.raises(ResourceError, match=r"deform: needs about .* GiB are free.*check_resources=false"):
-        augment_plan.planned(config(consensus={"members": 0}), COHORT)
-    assert augment_plan.planned(config(check_resources=False), COHORT).routing.backends == ("deform",)
+        planned(config(consensus={"members": 0}), COHORT)
+    assert planned(config(check_resources=False), COHORT).routing.backends == ("deform",)
 
 
 def test_generators_are_trained_anew_for_a_study_only() -> None:
     for enabled in (True, False):
         study = {**SMALL["value"], "subjects": [5, 10], "enabled": enabled}
-        text = "\n".join(augment_plan.planned(config(value=study), COHORT).lines)
+        text = "\n".join(planned(config(value=study), COHORT).lines)
         assert (", 2 times" in text) == enabled

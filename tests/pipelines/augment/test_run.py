@@ -21,12 +21,16 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.pipelines.augment import run as augment
+from medgen.pipelines.augment.config import AugmentRunConfig
+from medgen.pipelines.augment.plan import plan
+from medgen.pipelines.augment.stages import AUGMENT
 from medgen.runs.outputs import write_outputs_record
 from medgen.synthesis import load_backend
 from medgen.system.files import sha256_file
 from tests.builders.intervals import check as check_intervals
 from tests.builders.intervals import walk
 from tests.builders.printed_numbers import unknown
+from tests.builders.run_outputs import undeclared
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny" / "augment.yaml"
 
@@ -41,7 +45,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
     out = tmp_path_factory.mktemp("runs") / "augment"
-    config = load_config(augment.AugmentRunConfig, TINY, [f"data={cohort}", f"out={out}", "device=cpu"])
+    config = load_config(AugmentRunConfig, TINY, [f"data={cohort}", f"out={out}", "device=cpu"])
     summary = augment.run(config)
     assert summary.exit_code == 0, summary.lines
     return out, summary.lines
@@ -54,6 +58,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
     out, lines = finished
+    assert undeclared(out, AUGMENT) == []
     names = ["report.html", "metrics.json", "config.yaml", "manifest.csv", "splits.csv", "failures.csv"]
     names += ["value.csv", "value_cases.csv", "rejections.csv", "synthetic/dataset.json", "synthetic/card.md"]
     assert [name for name in names if not (out / name).is_file()] == []
@@ -167,11 +172,9 @@ def test_same_seed_same_bytes_without_the_study(
     np.savez(tmp_path / "all.npz", ids=[*real, *made], features=rng.normal(size=(len(real) + len(made), 6)))
     settings = [f"data={cohort}", f"out={tmp_path / 'again'}", "device=cpu", "value.enabled=false"]
     with pytest.raises(DataError, match=r"no features of 'syn-\d+'"):
-        augment.run(
-            load_config(augment.AugmentRunConfig, TINY, [*settings, f"fidelity.features={tmp_path / 'real.npz'}"])
-        )
+        augment.run(load_config(AugmentRunConfig, TINY, [*settings, f"fidelity.features={tmp_path / 'real.npz'}"]))
     settings.append(f"fidelity.features={tmp_path / 'all.npz'}")
-    summary = augment.run(load_config(augment.AugmentRunConfig, TINY, settings), overwrite=True)
+    summary = augment.run(load_config(AugmentRunConfig, TINY, settings), overwrite=True)
     assert "NOT MEASURED" in "\n".join(summary.lines)
     assert "all.npz" in json.loads((tmp_path / "again" / "metrics.json").read_text())["fidelity"]["features"]
     assert not (tmp_path / "again" / "value.csv").exists()
@@ -190,14 +193,14 @@ def test_bad_settings_are_refused_by_name(cohort: Path, tmp_path: Path) -> None:
         ({"generatorz": {}}, "unknown key"),
     ):
         with pytest.raises(ConfigError, match=text):
-            parse_config(augment.AugmentRunConfig, {**base, **extra}, source="test")
+            parse_config(AugmentRunConfig, {**base, **extra}, source="test")
     with pytest.raises(DataError, match="labelled training subjects wanted"):
-        augment.run(parse_config(augment.AugmentRunConfig, {**base, "labelled_subjects": 30}, source="test"))
+        augment.run(parse_config(AugmentRunConfig, {**base, "labelled_subjects": 30}, source="test"))
 
 
 def test_plan_says_what_it_would_cost(cohort: Path, tmp_path: Path) -> None:
-    config = load_config(augment.AugmentRunConfig, TINY, [f"data={cohort}", f"out={tmp_path / 'out'}", "device=cpu"])
-    lines = augment.plan(config)
+    config = load_config(AugmentRunConfig, TINY, [f"data={cohort}", f"out={tmp_path / 'out'}", "device=cpu"])
+    lines = plan(config)
     assert any(line.startswith("value study: 6 segmenters") for line in lines)
     assert any("3 labelled subjects" in line for line in lines)
     assert any(line.startswith("comparison with real scans: about") for line in lines)
@@ -206,7 +209,7 @@ def test_plan_says_what_it_would_cost(cohort: Path, tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     for path in sorted((TINY.parents[1] / "augment").glob("*.yaml")):
-        generators = load_config(augment.AugmentRunConfig, path).generators
+        generators = load_config(AugmentRunConfig, path).generators
         assert generators.auto or generators.names
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from medgen.metrics.halves import Measure
 from medgen.metrics.interval import Interval
-from medgen.pipelines.augment.report import consensus_sentence, verdict_of
+from medgen.pipelines.augment.study import usefulness
 from medgen.report.augment.audit import audit_section, printed_audit
+from medgen.report.augment.cohort import consensus_sentence
 from medgen.report.augment.fidelity import fidelity_lines
 from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
@@ -72,7 +73,8 @@ def test_report_console_and_metrics_say_the_same(
     assert metrics["caution"] in text
     # No other words of a decision than those of the object that holds it.
     assert "for a decision" not in text
-    word, sentence = verdict_of(results)
+    said = usefulness(results)
+    word, sentence = said.word, said.sentence
     assert sentence.startswith(word)
     assert word == results.judgement.word
 

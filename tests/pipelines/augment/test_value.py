@@ -18,8 +18,13 @@ from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
 from medgen.pipelines.augment import run as augment
 from medgen.pipelines.augment import value as augment_value
+from medgen.pipelines.augment.config import AugmentRunConfig
+from medgen.pipelines.augment.intake import split
+from medgen.pipelines.augment.stages import VALUE
+from medgen.pipelines.augment.value_config import ValueRunConfig
 from medgen.synthesis.value.study import _keep
 from medgen.system.files import read_json, write_json
+from tests.builders.run_outputs import undeclared
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 TINY = CONFIGS / "tiny" / "value.yaml"
@@ -52,10 +57,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def config(cohort: Path, out: Path, *settings: str) -> augment_value.ValueRunConfig:
-    return load_config(
-        augment_value.ValueRunConfig, TINY, [f"data={cohort}", f"out={out}", "device=cpu", "seed=1", *settings]
-    )
+def config(cohort: Path, out: Path, *settings: str) -> ValueRunConfig:
+    return load_config(ValueRunConfig, TINY, [f"data={cohort}", f"out={out}", "device=cpu", "seed=1", *settings])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -74,6 +77,7 @@ def finished(cohort: Path, elsewhere: Path, runs: Path) -> tuple[Path, tuple[str
 
 def test_outputs_and_cells(finished: tuple[Path, tuple[str, ...]]) -> None:
     out, lines = finished
+    assert undeclared(out, VALUE) == []
     names = ["report.html", "metrics.json", "config.yaml", "manifest.csv", "splits.csv", "failures.csv"]
     names += ["value.csv", "value_cases.csv", "figures/learning-curve.png", "figures/differences.png"]
     assert [name for name in names if not (out / name).is_file()] == []
@@ -111,7 +115,9 @@ def test_ordinary_arms_alone_and_an_interrupted_study_goes_on(
     out = runs / "interrupted"
     settings = config(cohort, out, "value.subjects=[3]", "value.real_only=[]", "validation=0")
     with monkeypatch.context() as patch:
-        patch.setattr(augment_value, "write_value", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "medgen.pipelines.augment.stages.value.write_value", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             augment_value.run(settings)
     kept = sorted((out / "checkpoints" / "value").iterdir())
@@ -129,7 +135,7 @@ def test_leaks_and_unusable_scans_are_refused_by_name(
 ) -> None:
     plain = config(cohort, tmp_path / "plain")
     manifest = load_cohort(cohort).with_hashes()
-    parts = augment_value.split(plain, manifest)
+    parts = split(plain, manifest)
     test, train = next(iter(parts.test)), next(iter(parts.labelled))
 
     def pool(name: str, *, mask: bool = True, image: Path | None = None, id_: str = "other") -> Path:
@@ -168,9 +174,7 @@ def test_an_earlier_run_lends_its_scans(cohort: Path, runs: Path) -> None:
     earlier = runs / "augment"
     settings = [f"data={cohort}", f"out={earlier}", "device=cpu", "seed=1", "test=0.3", "validation=0.2"]
     settings += ["generators.joint=null", "value.enabled=false", "labelled_subjects=3", "scans=2"]
-    assert (
-        augment.run(load_config(augment.AugmentRunConfig, CONFIGS / "tiny" / "augment.yaml", settings)).exit_code == 0
-    )
+    assert augment.run(load_config(AugmentRunConfig, CONFIGS / "tiny" / "augment.yaml", settings)).exit_code == 0
     made = len(list((earlier / "synthetic" / "labelsTr").glob("*.nii.gz")))
     assert made
     options = [f"run={earlier}", "value.real_only=[]", "value.arms=[standard, standard+deform]", "value.seeds=1"]
@@ -202,7 +206,7 @@ def test_bad_settings_are_refused(cohort: Path, runs: Path, tmp_path: Path) -> N
         ({"labelled_subjects": 4, "value": {"real_only": [8]}}, "at most labelled_subjects"),
     ):
         with pytest.raises(ConfigError, match=text):
-            parse_config(augment_value.ValueRunConfig, {**base, **extra}, source="test")
+            parse_config(ValueRunConfig, {**base, **extra}, source="test")
     with pytest.raises(DataError, match="30 labelled subjects wanted"):
         augment_value.run(config(cohort, runs / "many", "value.subjects=[30]"))
 
@@ -216,4 +220,4 @@ def test_plan_counts_the_cells(cohort: Path, tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     for path in sorted((CONFIGS / "value").glob("*.yaml")):
-        assert load_config(augment_value.ValueRunConfig, path).value.seeds >= 5
+        assert load_config(ValueRunConfig, path).value.seeds >= 5

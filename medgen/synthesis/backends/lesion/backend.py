@@ -28,9 +28,10 @@ from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthet
 from medgen.synthesis.backends.lesion import forms as lesions
 from medgen.synthesis.backends.lesion.bank import Bank, LesionConfig, build_bank, conditional_style
 from medgen.synthesis.backends.lesion.training import inpaint_settings, shape_settings, train_inpainting, train_shapes
-from medgen.synthesis.estimates import Estimate, Outline, network_estimate
+from medgen.synthesis.estimates import Outline, network_estimate
 from medgen.synthesis.sources import Sources
 from medgen.system.files import sha256_json
+from medgen.training.cost import Estimate
 from medgen.training.trainer import device_of
 
 Labels = NDArray[np.uint8]

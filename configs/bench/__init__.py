@@ -1,0 +1,1 @@
+"""Configurations shipped with medgen; one YAML file is a whole run."""

@@ -1,0 +1,76 @@
+"""Sections of the anomaly report that come first: the cohort, the training, and at the end what each score is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.summary import Summary
+from medgen.anomaly.scores.catalogue import registered
+from medgen.data.cases import Manifest
+from medgen.models.base import ScanModel
+from medgen.preprocessing.dataset import Failure
+from medgen.report.cohort import taken_table
+from medgen.report.figures.curves import training_curves
+from medgen.report.html import Report, without_marks
+
+
+def cohort_section(
+    report: Report,
+    manifest: Manifest,
+    parts: Mapping[str, Manifest],
+    detector: AnomalyDetector,
+    *,
+    seed: int,
+    failures: Sequence[Failure],
+    excluded: Sequence[str],
+) -> None:
+    """Who is in which part, the model grid, how the detector is made, and what was left out.
+
+    Args:
+        report: The report.
+        manifest: The cohort.
+        parts: Cases of every part, by its name.
+        detector: The calibrated detector.
+        seed: Seed of the run.
+        failures: Scans that could not be prepared.
+        excluded: Development cases that were left out of the calibration.
+    """
+    grid = detector.preprocess
+    report.section("Cohort", "Splits are by subject. Test subjects took no part in training, template or calibration.")
+    rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
+    report.table(["part", "scans", "subjects"], rows)
+    report.facts(
+        {
+            "model grid (voxels)": " x ".join(map(str, grid.shape)),
+            "voxel size (mm)": " x ".join(f"{step:g}" for step in grid.spacing),
+            "alignment": grid.align,
+            "folds": detector.config.folds,
+            "channels of the heatmap": ", ".join(detector.config.fusion.channels),
+            "score of whole scans": detector.config.scan_score,
+            "subjects in the calibration": len(detector.calibration.maxima),
+            "left out of the calibration": ", ".join(excluded) or "none",
+            "seed": seed,
+        }
+    )
+    if failures:
+        report.table(["case", "reason"], [(f.case, f.message) for f in failures], "Left out")
+    taken_table(report, manifest)
+
+
+def training_section(
+    report: Report, models: Sequence[ScanModel], histories: Mapping[str, Sequence[Mapping[str, float]]]
+) -> None:
+    """The models of a fold and the losses of every training."""
+    report.section("Training", "Models of every fold, each trained without the fold's subjects.")
+    for model in models:
+        report.facts({"family": model.family, "parameters": model.parameter_count})
+    report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
+
+
+def scores_section(report: Report, summary: Summary) -> None:
+    """What each row of the tables is, and where it comes from."""
+    report.section("Scores", "What each row of the tables is, and where it comes from.")
+    used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
+    entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
+    report.table(["score", "level", "definition and source"], entries)

@@ -1,0 +1,31 @@
+"""Which generators were chosen and why, and how their trainings went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medgen.report.figures.curves import training_curves
+from medgen.report.html import Report
+from medgen.synthesis.backend import Backend
+
+
+def training_section(report: Report, reasons: Sequence[str], backends: Sequence[Backend]) -> None:
+    """The choice with its reasons, the losses, and the alarms.
+
+    Args:
+        report: The report.
+        reasons: Why these backends were chosen, in sentences.
+        backends: The trained generators.
+    """
+    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in reasons))
+    report.section("Training")
+    histories = {item.name: item.history for item in backends if item.history}
+    if histories:
+        report.figure(
+            training_curves(histories), "Losses over the optimiser steps.", "Training curves of the generators"
+        )
+    for backend in backends:
+        if not backend.history:
+            report.text(f"**{backend.name}** is fitted by registration, not step by step.")
+        for alarm in backend.alarms:
+            report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")

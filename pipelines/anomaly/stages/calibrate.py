@@ -1,0 +1,113 @@
+"""The detector is calibrated on development scans that its models have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medgen.anomaly.artifact import to_artifact
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.summary import as_json
+from medgen.data.cases import Manifest
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.parts import PreparedParts
+from medgen.report.anomaly.channel_choice import choice_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+
+from ...stages import Stage
+from ..cohort import AnomalyCohort
+from ..config import AnomalyRunConfig
+from ..outputs import write_calibration
+from .train import FoldModels
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """The detector of a run.
+
+    Attributes:
+        detector: As it is saved.
+        healthy: The development scans that it was calibrated on.
+        excluded: Development cases that were left out of the calibration.
+        tested: Kinds of implant that the run tests it on.
+    """
+
+    detector: AnomalyDetector
+    healthy: Dataset
+    excluded: tuple[str, ...]
+    tested: tuple[str, ...]
+
+
+class Calibrate(Stage[AnomalyRunConfig]):
+    """Fits scores, normative maps, fusion and threshold out of fold, and saves the detector."""
+
+    name = "calibrate"
+    needs = (Manifest, AnomalyCohort, PreparedParts, FoldModels)
+    makes = (Calibrated,)
+
+    def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        prepared, trained, recipe = results[PreparedParts], results[FoldModels], results[AnomalyCohort].recipe
+        development, excluded = prepared.data["development"], {*config.exclude}
+        healthy = development.subset([case for case in development.ids if case not in excluded])
+        folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
+        with run.bars() as tick:
+            detector = AnomalyDetector.fit(
+                healthy, folds, trained.models, config.anomaly, recipe, prepared.template, progress=tick
+            )
+        run.stage.log_metrics({"threshold": detector.calibration.threshold})
+        write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
+        provenance = _provenance(config, results[Manifest], development, run.track.id)
+        provenance |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
+        artifact = to_artifact(detector, provenance)
+        artifact.save(run.folder.model)
+        run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
+        return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds))]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """The detector and the scores it was calibrated by."""
+        return (
+            Output("model/", "the detector, which `medgen anomaly score` takes", tracked=True),
+            Output(
+                "calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"
+            ),
+        )
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The threshold and what it rests on."""
+        detector = results[Calibrated].detector
+        return {
+            "threshold": detector.calibration.threshold,
+            "calibration_subjects": len(detector.calibration.maxima),
+            "channels": list(detector.config.fusion.channels),
+            "scan_score": detector.config.scan_score,
+            "excluded": list(results[Calibrated].excluded),
+            "choice": as_json(detector.choice),
+        }
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """How the channels were chosen."""
+        calibrated = results[Calibrated]
+        detector = calibrated.detector
+        choice_section(report, detector.choice, calibrated.tested, detector.config.corruptions)
+
+
+def _channels(detector: AnomalyDetector) -> dict[str, str]:
+    tags = {"medgen.anomaly.channels": ", ".join(detector.config.fusion.channels)}
+    return tags if detector.choice is None else {**tags, "medgen.anomaly.channel_choice": detector.choice.words}
+
+
+def _provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
+    """What the model is made from: the run, its configuration, and every development scan by id and hash."""
+    used = {*development.ids}
+    hashes = {case.id: zip(("image", "mask"), manifest.hashes_of(case), strict=True) for case in manifest}
+    return {
+        "run_id": run_id,
+        "seed": config.seed,
+        "config_sha256": config.digest(),
+        "manifest_sha256": manifest.digest(),
+        "cases": list(development.ids),
+        "inputs": {name: {part: value for part, value in own if value} for name, own in hashes.items() if name in used},
+    }

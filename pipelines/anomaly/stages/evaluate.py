@@ -1,0 +1,182 @@
+"""Held-out scans, healthy and with implants, are scored; their files, metrics and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medgen.anomaly.comparison import measurement_file
+from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores, compare, reduce_scan
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
+from medgen.anomaly.evaluation.screening import Screening, screen
+from medgen.anomaly.evaluation.screening import as_json as screening_json
+from medgen.anomaly.evaluation.summary import Summary, as_json, summarise
+from medgen.anomaly.pseudo_healthy import as_seen
+from medgen.preprocessing.parts import PreparedParts
+from medgen.preprocessing.prepared import PreparedScan
+from medgen.report.anomaly.cohort import scores_section
+from medgen.report.anomaly.evaluation import scan_section, voxel_section
+from medgen.report.anomaly.files import files_section
+from medgen.report.anomaly.gate import gate_section
+from medgen.report.anomaly.pictures import Example, pictures_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+from medgen.training.cost import Estimate
+from medgen.volume import Volume
+
+from ...stages import Stage
+from ..cohort import AnomalyCohort
+from ..config import AnomalyRunConfig
+from ..evaluate import BOOTSTRAP, SEED
+from ..outputs import SCAN_OUTPUTS, ScanFiles
+from .calibrate import Calibrated
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What the detector does on held-out scans.
+
+    Attributes:
+        measurements: The scores of every test scan.
+        examples: The scans that the report shows.
+        files: The heatmaps' files against the truth on their own grids, as ``medgen anomaly evaluate`` computes it.
+        summary: All tables.
+    """
+
+    measurements: Sequence[Measurement]
+    examples: Sequence[Example]
+    files: Comparison
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Evaluate(Stage[AnomalyRunConfig]):
+    """Scores the test scans that the gate lets through, and copies of them with implants.
+
+    Attributes:
+        save_measurements: Whether to keep the voxel scores of all test scans, which benchmarks pool over runs: two
+            bytes per scored voxel, scan and row of the table, gigabytes for large test sets.
+    """
+
+    save_measurements: bool = False
+
+    name = "evaluate"
+    needs = (AnomalyCohort, PreparedParts, Calibrated)
+    makes = (Screening, Evaluation)
+
+    def estimate(
+        self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """How many scans are scored."""
+        copies, test = config.evaluation.per_scan, known[AnomalyCohort].parts["test"]
+        line = f"test: {(1 + copies) * len(test)} scans, {copies} implanted copies of each healthy one"
+        return {self.name: Estimate(0.0, 0.0, (line,))}
+
+    def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        calibrated, prepared = results[Calibrated], results[PreparedParts]
+        detector = calibrated.detector
+        screening = screen(detector.gate, prepared.data["test"])
+        failures = [(failure.case, "preprocess", failure.message) for failure in prepared.failures]
+        run.folder.write_failures([*failures, *((case, "gate", reason) for case, reason in screening.refused)])
+        spacing = detector.preprocess.spacing
+        scans = scans_to_test(screening.passed, calibrated.healthy, spacing, config.evaluation, config.seed)
+        total = len(screening.passed) * (1 + config.evaluation.per_scan)
+        files = ScanFiles(run.folder.out)
+        measurements: list[Measurement] = []
+        examples: list[Example] = []
+        on_own_grid: list[tuple[ScanFacts, ScanScores]] = []
+        with run.bars() as tick:
+            for done, entry in enumerate(measure(detector, scans), start=1):
+                scan, result = entry.scan, entry.result
+                drawn = scan.kind, scan.radius_mm, scan.contrast
+                files.add(scan.name, result, subject=scan.subject, kind=drawn[0], radius_mm=drawn[1], contrast=drawn[2])
+                files.add_truth(scan.name, entry.truth)
+                truth_voxels, voxels, own = reduce_scan({FUSED: result.heatmap.data[0]}, entry.truth.data[0] > 0)
+                on_own_grid.append((ScanFacts(scan.name, scan.subject, truth_voxels, voxels, *drawn), own[FUSED]))
+                measurements.append(entry.measurement)
+                if _shown(scan, examples):
+                    _write_pseudo_healthy(scan, scan.prepared, detector, files)
+                    examples.append(Example(scan, Volume(scan.image.numpy(), scan.prepared.grid), result))
+                tick("scoring test scans", done, total)
+        files.close()
+        if self.save_measurements:
+            measurement_file.save(run.folder.out / measurement_file.FILE, measurements)
+        # In the order of the files, with what evaluate takes by default: its intervals are these to the last digit.
+        on_own_grid.sort(key=lambda pair: f"{pair[0].name}.nii.gz")
+        listed, scores = (list(part) for part in zip(*on_own_grid, strict=True))
+        comparison = compare(listed, {FUSED: scores}, BOOTSTRAP, SEED)
+        target, resamples = config.anomaly.calibration.target_fpr, config.evaluation.bootstrap
+        summary = summarise(measurements, target, resamples, run.derive("bootstrap"))
+        run.stage.log_metrics(_numbers(summary))
+        return [screening, Evaluation(measurements, examples, comparison, summary)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Heatmaps, findings and scores of every test scan."""
+        return (
+            *SCAN_OUTPUTS,
+            Output("truth/", "the implants of the test scans, 0 and 1, each on the grid of its scan"),
+            Output(measurement_file.FILE, "voxel scores of all test scans, for benchmarks over several runs"),
+        )
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """All tables, and what the gate did."""
+        evaluation, test = results[Evaluation], results[AnomalyCohort].parts["test"]
+        gate = results[Calibrated].detector.gate
+        return {
+            **as_json(evaluation.summary),
+            "own_grid": as_json(evaluation.files),
+            "gate": screening_json(gate, results[Screening], len(test)),
+        }
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """Voxels, scans, files, pictures, the gate, and what each score is."""
+        evaluation, detector = results[Evaluation], results[Calibrated].detector
+        voxel_section(report, evaluation.summary)
+        scan_section(report, evaluation.summary)
+        files_section(report, evaluation.files, evaluation.summary.fused.ap.estimate)
+        pictures_section(report, evaluation.examples, detector)
+        gate_section(report, detector.gate, results[Screening])
+        scores_section(report, evaluation.summary)
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """What was found, and how well the heatmap does beside the best baseline."""
+        summary = results[Evaluation].summary
+        best = summary.row(summary.best_raw)
+        return [
+            f"findings: on {summary.found_scans} of {summary.implanted} implants, in "
+            f"{summary.healthy_with_finding} of {summary.any_hot.n} healthy test subjects (aim: at "
+            f"most {100 * summary.target_fpr:g} %)",
+            f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance "
+            f"{summary.prevalence:.4f}",
+            *(f"{case}: abstained: {reason}" for case, reason in results[Screening].refused),
+        ]
+
+
+def _write_pseudo_healthy(scan: TestScan, prepared: PreparedScan, detector: AnomalyDetector, files: ScanFiles) -> None:
+    # An implanted scan exists on the model grid only, so the difference is taken from what it looks like from there.
+    own = replace(prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
+    pseudo = detector.pseudo_healthy(own)
+    if pseudo is not None:
+        seen = as_seen(own, detector.preprocess)
+        files.add_pseudo_healthy(scan.name, pseudo, seen.with_data(seen.data - pseudo.data))
+
+
+def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
+    """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
+    return sum(example.scan.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
+
+
+def _numbers(summary: Summary) -> dict[str, float]:
+    """The numbers of a summary that MLflow shows: estimates by name."""
+    numbers = {f"ap.{row.name}": row.ap.estimate for row in summary.voxel}
+    numbers |= {f"auroc.{row.name}": row.auroc.estimate for row in summary.scan}
+    numbers |= {"gain_over_best_baseline": summary.gain_raw.estimate, "gain_over_best_z": summary.gain_z.estimate}
+    return {
+        **numbers,
+        "prevalence": summary.prevalence,
+        "realised_fpr": summary.any_hot.estimate,
+        "found": summary.found.estimate,
+    }

@@ -1,0 +1,83 @@
+"""Every scan is brought to the model grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from medgen.data.cases import Manifest, write_splits
+from medgen.preprocessing.parts import PreparedParts, prepare_parts
+from medgen.report.anomaly.cohort import cohort_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+
+from ... import patient_names
+from ...stages import FAILED, MANIFEST, Stage
+from ..cohort import AnomalyCohort
+from ..config import AnomalyRunConfig
+from .calibrate import Calibrated
+
+
+class Prepare(Stage[AnomalyRunConfig]):
+    """Writes who is in which part, builds the template from development scans, and prepares all scans."""
+
+    name = "prepare"
+    needs = (Manifest, AnomalyCohort)
+    makes = (PreparedParts,)
+
+    def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class.
+
+        Raises:
+            CalibrationError: If too few development scans could be prepared for the false-positive rate.
+            DataError: If no scan of a part could be prepared.
+        """
+        cohort, folder = results[AnomalyCohort], run.folder
+        patient_names.write_manifest(results[Manifest], folder.out / "manifest.csv")
+        named = {f"fold-{number}": fold for number, fold in enumerate(cohort.folds, start=1)}
+        write_splits(folder.out / "splits.csv", {**named, "test": cohort.parts["test"]})
+        with run.bars() as tick:
+            prepared = prepare_parts(
+                cohort.parts,
+                cohort.parts["development"],
+                cohort.recipe,
+                workers=config.workers,
+                register=folder.registrations,
+                tick=tick,
+            )
+        counts = {name: len(data) for name, data in prepared.data.items()}
+        run.stage.log_metrics({**counts, "failures": len(prepared.failures)})
+        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+        config.anomaly.check_subjects(len(set(prepared.data["development"].subjects)))
+        return [prepared]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Who is in which part, and what could not be prepared."""
+        return (
+            *MANIFEST,
+            Output("splits.csv", "the fold of every development scan, and the test scans", tracked=True),
+            FAILED,
+        )
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The recipe."""
+        return {"preprocess": results[AnomalyCohort].recipe.model_dump(mode="json")}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """The cohort."""
+        calibrated = results[Calibrated]
+        cohort_section(
+            report,
+            results[Manifest],
+            results[AnomalyCohort].parts,
+            calibrated.detector,
+            seed=run.seed,
+            failures=results[PreparedParts].failures,
+            excluded=calibrated.excluded,
+        )
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """How many scans are missing."""
+        failures = results[PreparedParts].failures
+        where = run.folder.out / FAILED.name
+        return [f"{len(failures)} scan(s) could not be prepared, see {where}"] if failures else []

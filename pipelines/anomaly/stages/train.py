@@ -1,0 +1,151 @@
+"""The models of every fold: trained, or taken over from the same run when it is only calibrated anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medgen.data.cases import Manifest
+from medgen.models.artifact import TrainedModel
+from medgen.models.base import ScanModel
+from medgen.models.catalogue import build, settings_for
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.parts import PreparedParts
+from medgen.preprocessing.recipe import Preprocess
+from medgen.report.anomaly.cohort import training_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.folder import RunFolder
+from medgen.system.files import read_json, sha256_json, write_json
+from medgen.training.cost import Estimate, describe_training, training_cost
+from medgen.training.trainer import device_of, fit
+
+from ...stages import Stage
+from ..cohort import AnomalyCohort
+from ..config import AnomalyRunConfig
+
+Histories = dict[str, list[dict[str, float]]]
+LOSSES = "training.json"
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModels:
+    """The trained models of all folds.
+
+    Attributes:
+        models: Of every fold, each kind in the order of the configuration.
+        histories: Losses of every training, by its name.
+        held_out: Ids of the development scans that each fold's models have not seen.
+        digest: SHA-256 of all that the models depend on.
+    """
+
+    models: Sequence[Sequence[ScanModel]]
+    histories: Histories
+    held_out: Sequence[Sequence[str]]
+    digest: str
+
+
+class Train(Stage[AnomalyRunConfig]):
+    """Trains the models of every fold on the development scans outside of it.
+
+    A finished run has no checkpoints any more, but its weights: with ``--resume`` they are used again where nothing
+    that they depend on has changed, so that a calibration without some scans takes no training.
+    """
+
+    name = "train"
+    needs = (Manifest, AnomalyCohort, PreparedParts)
+    makes = (FoldModels,)
+
+    def estimate(
+        self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """Time and memory of every kind of model, measured on a few steps."""
+        manifest, recipe = known[Manifest], known[AnomalyCohort].recipe
+        channels, folds = len(next(iter(manifest)).read_image().data), config.anomaly.folds
+        found = {}
+        for name, own in config.models.items():
+            settings = settings_for(own.model, recipe.shape, channels, labels=max(manifest.labels, default=1))
+            cost = training_cost(settings, own.training, config.device, getattr(settings, "n_labels", 0))
+            line = describe_training(settings.family, cost, folds)
+            found[f"train {name}"] = Estimate(folds * cost.seconds, cost.bytes, (line,))
+        return found
+
+    def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        cohort, development = results[AnomalyCohort], results[PreparedParts].data["development"]
+        prepared = {*development.ids}
+        held_out = [[case.id for case in fold if case.id in prepared] for fold in cohort.folds]
+        digest = _digest(config, cohort.recipe, results[Manifest].digest(), held_out)
+        models, histories = _finished(config, digest, run.folder) if run.resume else ([], {})
+        if not models:
+            models, histories = _train(config, development, held_out, run)
+            write_json(run.folder.out / LOSSES, histories)
+        return [FoldModels(models, histories, held_out, digest)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """The losses."""
+        return (Output(LOSSES, "the losses of every training, by optimiser step"),)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The models of a fold."""
+        models = results[FoldModels].models[0]
+        return {"models": [{"family": model.family, "parameters": model.parameter_count} for model in models]}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """The models and their losses."""
+        trained = results[FoldModels]
+        training_section(report, trained.models[0], trained.histories)
+
+
+def _digest(
+    config: AnomalyRunConfig, recipe: Preprocess, manifest_digest: str, held_out: Sequence[Sequence[str]]
+) -> str:
+    """SHA-256 of all that the trained models depend on; what is fitted on top of them is left out."""
+    models = {name: own.model_dump(mode="json") for name, own in config.models.items()}
+    what = {"models": models, "recipe": recipe.model_dump(mode="json"), "seed": config.seed}
+    return sha256_json({**what, "manifest": manifest_digest, "held_out": [list(fold) for fold in held_out]})
+
+
+def _finished(config: AnomalyRunConfig, digest: str, folder: RunFolder) -> tuple[list[list[ScanModel]], Histories]:
+    """The models of the finished run in this folder, if they depend on the same; else none."""
+    under_way = any(folder.checkpoints.glob("fold-*"))
+    if under_way or not folder.model.is_dir() or not (folder.out / LOSSES).is_file():
+        return [], {}
+    artifact = TrainedModel.load(folder.model, device_of(config.device))
+    if artifact.meta.get("training_sha256") != digest:
+        return [], {}
+    each = len(config.models)
+    models = [list(artifact.models[start : start + each]) for start in range(0, len(artifact.models), each)]
+    return models, read_json(folder.out / LOSSES)
+
+
+def _train(
+    config: AnomalyRunConfig, development: Dataset, held_out: Sequence[Sequence[str]], run: RunContext
+) -> tuple[list[list[ScanModel]], Histories]:
+    labels = 1 if development.labels is None else int(development.labels.max())
+    models: list[list[ScanModel]] = [[] for _ in held_out]
+    histories: Histories = {}
+    for place, (kind, own) in enumerate(config.models.items()):
+        settings = settings_for(own.model, development.shape, development.channels, labels)
+        # The first model keeps the seeds and the folder it has when it is alone.
+        key = [place] if place else []
+        for number, held in enumerate(held_out):
+            name = f"fold {number + 1}" if len(config.models) == 1 else f"{kind}, fold {number + 1}"
+            training = development.subset([case for case in development.ids if case not in set(held)])
+            with run.child(f"train {name}") as child:
+                result = fit(
+                    build(settings, seed=run.derive("weights", number, *key)),
+                    training,
+                    own.training,
+                    seed=run.derive("training", number, *key),
+                    device=config.device,
+                    out=run.checkpoints("-".join(["fold", str(number), *map(str, key)])),
+                    resume=run.resume,
+                    log=child.stage.log_metrics,
+                    title=f"{settings.family} fold {number + 1} of {len(held_out)}",
+                    progress=run.progress,
+                )
+            models[number].append(result.model)
+            histories[name] = result.history
+    return models, histories

@@ -1,0 +1,65 @@
+"""Every scan is brought to the model grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from medgen.data.cases import Manifest
+from medgen.errors import DataError
+from medgen.preprocessing.automatic import fit_preprocess
+from medgen.preprocessing.parts import prepare_parts
+from medgen.report.augment.cohort import cohort_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+from medgen.synthesis.cohort.prepared import PreparedCohort
+from medgen.synthesis.cohort.split import CohortSplit
+
+from ...stages import FAILED, Stage
+from ..config import LabelledRunConfig
+
+
+class Prepare(Stage[LabelledRunConfig]):
+    """Chooses the recipe and builds the template from labelled training scans, then prepares all scans."""
+
+    name = "prepare"
+    needs = (Manifest, CohortSplit)
+    makes = (PreparedCohort,)
+
+    def run(self, config: LabelledRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class.
+
+        Raises:
+            DataError: If no scan of a part could be prepared, or no labelled one with its mask.
+        """
+        manifest, parts, folder = results[Manifest], results[CohortSplit], run.folder
+        recipe = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
+        with run.bars() as tick:
+            made = prepare_parts(
+                parts.named(),
+                parts.labelled,
+                recipe,
+                workers=config.workers,
+                register=folder.registrations,
+                tick=tick,
+            )
+        seen = made.data["labelled"].labels
+        if seen is None:
+            raise DataError(f"{manifest.name}: the labelled training scans could not be prepared with their masks")
+        labels = tuple(sorted(manifest.labels)) or tuple(int(value) for value in seen.unique() if value > 0)
+        run.stage.log_metrics({name: len(data) for name, data in made.data.items()})
+        folder.write_failures((failure.case, "preprocess", failure.message) for failure in made.failures)
+        return [PreparedCohort(recipe, made.template, made.data, labels, manifest, made.failures)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """What could not be prepared."""
+        return (FAILED,)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The model grid."""
+        grid = results[PreparedCohort].preprocess.canonical()
+        return {"grid": {"shape": list(grid.shape), "spacing": list(grid.spacing)}}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """The cohort."""
+        cohort_section(report, results[Manifest], results[CohortSplit], results[PreparedCohort])

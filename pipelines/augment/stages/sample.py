@@ -1,0 +1,90 @@
+"""Scans are sampled and filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from medgen.report.augment.filter import filter_section
+from medgen.report.augment.samples import samples_section
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+from medgen.synthesis.cohort.prepared import PreparedCohort
+from medgen.synthesis.estimates import Outline
+from medgen.synthesis.filtering.filter import Filter
+from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
+from medgen.synthesis.planning.stages import sampling_estimate
+from medgen.training.cost import Estimate
+
+from ...stages import FIGURES, Stage
+from ..choice import Plan
+from ..config import AugmentRunConfig
+from ..rejections import REJECTIONS, write_rejections
+from .train import Generators
+
+
+class Sample(Stage[AugmentRunConfig]):
+    """Samples every generator until enough scans pass the filter, and lists those that do not."""
+
+    name = "sample"
+    needs = (PreparedCohort, Plan, Generators, Filter)
+    makes = (CandidatePool,)
+
+    def estimate(
+        self, config: AugmentRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """Samples and their judgement."""
+        backends = {name: before[name] for name in config.generators.names}
+        made = sampling_estimate(config.scans, config.attempts, backends, before["filter"], known[Outline])
+        return {"sampling": made}
+
+    def run(self, config: AugmentRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        with run.bars() as tick:
+            pool = sample_pool(
+                results[Generators],
+                dict.fromkeys(results[Plan].config.generators.names, config.scans),
+                results[Filter],
+                seed=run.derive("samples"),
+                attempts=config.attempts,
+                tick=partial(tick, f"accepted scans{run.suffix}"),
+            )
+        run.stage.log_metrics({"accepted": len(pool.accepted()), "rejected": len(pool.rejected())})
+        if not run.suffix:
+            write_rejections(run.folder.out / REJECTIONS.name, pool)
+        return [pool]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Pictures, and what was refused."""
+        return (REJECTIONS, FIGURES)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """Every generator with the numbers of its scans."""
+        pool, found = results[CandidatePool], {}
+        for backend in results[Generators]:
+            accepted, rejected = len(pool.accepted(backend.name)), len(pool.rejected(backend.name))
+            found[backend.name] = {
+                "sha256": backend.sha256,
+                "accepted": accepted,
+                "rejected": rejected,
+                "acceptance": accepted / max(accepted + rejected, 1),
+                "alarms": [asdict(alarm) for alarm in backend.alarms],
+            }
+        return {"generators": found}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """Samples, and what the filter did."""
+        pool, backends, prepared = results[CandidatePool], results[Generators], results[PreparedCohort]
+        samples_section(report, pool, backends, results[Filter], prepared, run.folder, run.seed)
+        filter_section(report, pool, backends, results[Filter], prepared.label_names)
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """How many scans of each generator there are, and its alarms."""
+        pool, lines = results[CandidatePool], []
+        for backend in results[Generators]:
+            accepted, rejected = len(pool.accepted(backend.name)), len(pool.rejected(backend.name))
+            lines.append(f"{backend.name}: {accepted} scans accepted, {rejected} rejected")
+            lines += [f"{backend.name}: ALARM at step {alarm.step}: {alarm.message}" for alarm in backend.alarms]
+        return lines

@@ -1,0 +1,183 @@
+"""What a stage of a run is, and how a list of stages is planned, run, reported and tracked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from medgen.data.account import account
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort
+from medgen.report import cohort as cohort_words
+from medgen.report.html import Report
+from medgen.runs import tracking
+from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.folder import FAILURES, RunConfig, check_cohort
+from medgen.training.cost import Estimate
+
+from .preflight import preflight
+
+C_contra = TypeVar("C_contra", bound=RunConfig, contravariant=True)
+P = TypeVar("P", bound=RunConfig)
+
+# What every run folder has, whatever its stages.
+EVERY_RUN = (
+    Output("metrics.json", "every number of the report, with its interval", tracked=True),
+    Output("report.html", "the report, one file that opens offline", tracked=True),
+    Output("config.yaml", "the configuration as resolved, with which the run can be repeated"),
+    Output("journal.jsonl", "all that was tracked, as it was sent to MLflow"),
+    Output("outputs.json", "the hash of every file here and of all that they were made from"),
+)
+
+
+class Stage(ABC, Generic[C_contra]):
+    """One step of a run. Subclasses are final, one per file; a pipeline is a list of them.
+
+    Attributes:
+        name: Name of the stage in MLflow.
+        needs: Types that :meth:`run` asks the results for.
+        makes: Types that it adds to them.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[type, ...]] = ()
+    makes: ClassVar[tuple[type, ...]] = ()
+
+    def wanted(self, config: C_contra) -> bool:
+        """Whether the configuration asks for this stage."""
+        return True
+
+    def estimate(self, config: C_contra, known: Results, before: Mapping[str, Estimate]) -> Mapping[str, Estimate]:
+        """What the stage will do and cost, by what it does; the lines of ``--dry-run``.
+
+        Args:
+            config: The configuration.
+            known: What is known without running anything, such as the outline of the cohort.
+            before: Estimates of the stages before.
+        """
+        return {}
+
+    @abstractmethod
+    def run(self, config: C_contra, results: Results, run: RunContext) -> Iterable[Any]:
+        """Do the work; returns what it made, one object of each type in ``makes``."""
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Files and folders that it leaves, some of them only where there is something to put in."""
+        return ()
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """Entries of ``metrics.json``."""
+        return {}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """Add its sections to the report."""
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """What the console says when the run is over."""
+        return []
+
+
+class Pipeline(Generic[P]):
+    """A list of stages, run one after the other.
+
+    Args:
+        stages: In their order.
+        given: Types that the results hold before the first stage.
+
+    Raises:
+        TypeError: If two stages share a name, or one needs what none before it makes: a bug, seen when it is imported.
+    """
+
+    def __init__(self, stages: Sequence[Stage[P]], given: Sequence[type] = ()) -> None:
+        self.stages = tuple(stages)
+        there, names = {*given}, set[str]()
+        for stage in self.stages:
+            if missing := [kind.__name__ for kind in stage.needs if kind not in there]:
+                raise TypeError(f"stage {stage.name!r} needs {missing[0]}, which no stage before it makes")
+            if stage.name in names:
+                raise TypeError(f"two stages are called {stage.name!r}")
+            there |= {*stage.makes}
+            names.add(stage.name)
+
+    def wanted(self, config: P) -> Iterator[Stage[P]]:
+        """The stages that a configuration asks for."""
+        return (stage for stage in self.stages if stage.wanted(config))
+
+    def outputs(self) -> tuple[Output, ...]:
+        """All that a run may leave, in the order in which it is made."""
+        own = [output for stage in self.stages for output in stage.outputs()]
+        return tuple(dict.fromkeys((*own, *EVERY_RUN)))
+
+    def estimates(self, config: P, known: Results) -> dict[str, Estimate]:
+        """What each stage will do and cost."""
+        found: dict[str, Estimate] = {}
+        for stage in self.wanted(config):
+            found |= stage.estimate(config, known, found)
+        return found
+
+    def run(self, config: P, results: Results, run: RunContext) -> None:
+        """Run the stages; the results hold what they make."""
+        for stage in self.wanted(config):
+            with run.child(stage.name) as inner:
+                results.add(*stage.run(config, results, inner))
+
+    def finish(self, config: P, report: Report, limits: str, results: Results, run: RunContext) -> list[str]:
+        """Write ``metrics.json`` and the report, keep tracked outputs in MLflow, and say what was found and where.
+
+        Args:
+            config: The configuration.
+            report: With what stands above the first section.
+            limits: What the results do not show, a list in Markdown.
+            results: Of all stages.
+            run: The run.
+
+        Returns:
+            The lines for the console.
+        """
+        folder, manifest = run.folder, results[Manifest]
+        done = list(self.wanted(config))
+        with run.child("report"):
+            metrics: dict[str, Any] = {}
+            for stage in done:
+                metrics |= stage.metrics(results)
+            folder.write_metrics(metrics)
+            for stage in done:
+                stage.report(report, results, run)
+            report.section("Limits", cohort_words.limits(limits, manifest.named_by_folders))
+            there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
+            report.section("Files", "What this run has left in its folder.")
+            report.table(["file", "what it holds"], [(f"`{output.name}`", output.holds) for output in there])
+            report.write(folder.report)
+        for output in self.outputs():
+            path = folder.out / output.name
+            if output.tracked and path.exists():
+                above = path.relative_to(folder.out).parent.as_posix()
+                run.track.log_file(path, "" if above == "." else above)
+        return [line for stage in done for line in stage.lines(results, run)]
+
+
+MANIFEST = (
+    Output("manifest.csv", "every scan of the cohort with the hashes of its files", tracked=True),
+    Output("manifest.json", "how the cohort was found and read"),
+)
+FIGURES = Output("figures/", "the pictures of the report as PNG files")
+FAILED = Output(FAILURES, "every case that could not be processed, at which stage and why")
+
+
+def cohort_to_plan(config: RunConfig, *, resume: bool, overwrite: bool) -> Manifest:
+    """The cohort of a plan, after all that a run would refuse before it reads a scan.
+
+    Raises:
+        MedgenError: If the run would refuse configuration, data, further inputs or output folder.
+    """
+    preflight(config, resume=resume, overwrite=overwrite)
+    manifest = load_cohort(config.data, config.cohort)
+    if resume:
+        check_cohort(config.out, manifest.with_hashes(config.workers))
+    return manifest
+
+
+def plan_lines(config: RunConfig, manifest: Manifest, lines: Iterable[str]) -> list[str]:
+    """The lines of ``--dry-run``: what the cohort was taken for, what would be done, and where it would go."""
+    return [*account(manifest), *lines, f"output: {config.out}", tracking.place(config.out)]
