@@ -141,8 +141,13 @@ class Case:
 class Manifest:
     """The cases of a cohort.
 
+    >>> cases = [Case(f"{who}-{n}", who, (Path(f"{who}-{n}.nii.gz"),)) for who in ("ann", "bob") for n in (1, 2)]
+    >>> parts = split_subjects(Manifest("mine", Path(), tuple(cases)), {"train": 0.5, "test": 0.5}, seed=0)
+    >>> [case.id for case in parts["train"]], parts["test"].subjects
+    (['ann-1', 'ann-2'], ['bob'])
+
     Attributes:
-        name: Of the cohort.
+        name: What the cohort is called in reports.
         root: Folder that the keys of the cases' hashes are relative to.
         cases: Ids are unique, also where upper and lower case are the same.
         labels: Name per label value, without 0 (background); may be empty.
