@@ -313,7 +313,7 @@ def split_subjects(manifest: Manifest, parts: Mapping[str, float], seed: int) ->
     Args:
         manifest: The cohort.
         parts: Size of each part relative to the others, such as ``{"train": 0.6, "calibration": 0.2, "test": 0.2}``.
-        seed: Of the run.
+        seed: Seed of the run, from which every random stream is derived.
 
     Returns:
         A manifest per part, in the order of ``parts``; every subject is in exactly one.

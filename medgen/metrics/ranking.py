@@ -117,7 +117,7 @@ class Resampler:
     Args:
         subjects: Subject of every unit, in any order; each distinct one is drawn as a whole.
         n: Resamples.
-        seed: Of the draws.
+        seed: Seed of the random draws of subjects.
 
     Attributes:
         names: The distinct subjects.

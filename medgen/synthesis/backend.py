@@ -146,7 +146,7 @@ class FitContext:
 
     Attributes:
         preprocess: The recipe of the sources' grid and intensities.
-        seed: Of every draw.
+        seed: Seed of every random draw; equal seeds train equal generators.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         out: Folder for checkpoints; None writes none.
         resume: Go on from a checkpoint in ``out``.

@@ -45,7 +45,7 @@ class ScanFacts:
         name, subject: The scan, and whom it shows.
         truth_voxels: Anomalous voxels; 0 is a healthy scan.
         voxels: Voxels that count: scored by any of the methods, or anomalous.
-        kind, radius_mm, contrast: Of an implant, where known.
+        kind, radius_mm, contrast: What was implanted, its radius in mm and its strength, where known.
     """
 
     name: str
@@ -79,7 +79,7 @@ class MethodRow:
     """All numbers of one method.
 
     Attributes:
-        name: Of the method.
+        name: Name of the method in tables.
         voxel: ``AP``, ``AUROC`` and ``best Dice`` pooled over the voxels of all scans with an anomaly; with healthy
             scans also ``AP with healthy scans``.
         ap_per_scan: AP of each scan with an anomaly, averaged.
@@ -185,7 +185,7 @@ def compare(
         facts: The scans.
         methods: Method → its scores of the same scans in the same order; the first is compared with the rest.
         bootstrap: Resamples.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
 
     Raises:
         DataError: If no scan has an anomalous voxel.

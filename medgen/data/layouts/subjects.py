@@ -45,7 +45,7 @@ def owned(cases: Sequence[Case], root: Path, config: str | None, layout: str, kn
         cases: With subject "" where the layout does not say.
         root: Folder of the cohort.
         config: ``cohort.subjects``: a list beside the data, or a pattern for the case ids.
-        layout: Of the cohort.
+        layout: Name of the cohort's layout, for messages.
         known_by: How the layout itself knows subjects; empty if it does not.
         ask: Whether names that look like several scans of one subject are a fault where nothing says whose they are.
     """

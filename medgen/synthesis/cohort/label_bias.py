@@ -103,7 +103,7 @@ def measure_bias(
         infer: Labels scans by others.
         folds: Groups of subjects that are held out in turn; fewer if there are fewer subjects.
         least: Bias of the log volume that never counts, however little real scans differ.
-        seed: Of folds and resampling.
+        seed: Seed of the folds and of the resampling.
 
     Raises:
         DataError: If there are no masks, or fewer than two subjects.
@@ -131,10 +131,10 @@ def compare(
     Args:
         inferred: Label maps (n, i, j, k) by segmenters that have not learnt from them.
         human: Label maps of the same scans by people.
-        subjects: Of each scan.
+        subjects: Subject of each scan.
         label: Label number.
         least: See :func:`measure_bias`.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
 
     >>> human = np.zeros((4, 4, 4, 4), dtype=np.uint8)
     >>> human[:, :2] = 1

@@ -48,7 +48,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class LabelBounds:
-    """Of one label in the real training scans.
+    """Limits of one label's size, place and brightness, measured on the real training scans.
 
     Attributes:
         log_volume: Lowest and highest natural logarithm of the volume in voxels.

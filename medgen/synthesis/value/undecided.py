@@ -57,7 +57,7 @@ def harm_without_scans(
         difference: Synthetic arm minus the ordinary arm that it is compared with.
         of_base: The ordinary arm that it trains by, minus the same.
         of_scans: Synthetic arm minus the ordinary arm that it trains by.
-        names: Of the three arms: synthetic, the one it trains by, the one it is compared with.
+        names: Names of three arms: the synthetic one, the one it trains by, the one it is compared with.
 
     >>> low, none = Interval(-0.03, -0.04, -0.02, 9), Interval(-0.001, -0.004, 0.002, 9)
     >>> harm_without_scans(low, low, none, names=("standard+joint", "standard", "real"))[:65]
