@@ -40,7 +40,7 @@ from medgen.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Everything the ensemble says about one prepared scan, on the model grid (i, j, k).
+    """All maps and scores of the ensemble for one prepared scan, on the model grid (i, j, k).
 
     Attributes:
         region: Where the scan is scored.

@@ -59,7 +59,7 @@ class LatentSettings(ModelConfig):
 
 
 class Decoded(NamedTuple):
-    """What the decoder says of a scan: image mean and log-variance (b, c, i, j, k), and any further maps."""
+    """A decoder's prediction of a scan: image mean and log-variance (b, c, i, j, k), and any further maps."""
 
     mean: Tensor
     logvar: Tensor

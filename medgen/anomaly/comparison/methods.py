@@ -120,7 +120,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result.
+    """Numbers of all methods on the same scans, and the first method against each other one.
 
     Attributes:
         scans, healthy, subjects: Numbers of scans with an anomaly, without, and of subjects.
@@ -146,7 +146,7 @@ class Comparison:
 def reduce_scan(
     heatmaps: Mapping[str, NDArray[Any]], truth: NDArray[np.bool_]
 ) -> tuple[int, int, dict[str, ScanScores]]:
-    """One scan as all methods score it.
+    """Rank the voxels of one scan by every method.
 
     Every method is judged on the same voxels: those that any of them scores, and all anomalous ones. Where a method has
     no value there, the voxel ranks below all others, so that scoring less never helps.

@@ -26,8 +26,8 @@ class Owned:
     """Cases with their subjects.
 
     Attributes:
-        cases: Each with a subject.
-        source: How it is known, for people.
+        cases: The cases, each with its subject.
+        source: How the subjects are known, as a phrase that is printed.
         faults: What is wrong with what says it, or that nothing says it and names are not clear.
         decisions: What was decided without being told.
     """
@@ -39,7 +39,7 @@ class Owned:
 
 
 def owned(cases: Sequence[Case], root: Path, config: str | None, layout: str, known_by: str, *, ask: bool) -> Owned:
-    """Fill in the subjects.
+    """Find out whose scan each case is, and fill it in.
 
     Args:
         cases: With subject "" where the layout does not say.

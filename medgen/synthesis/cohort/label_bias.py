@@ -75,7 +75,7 @@ class LabelBias:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBias:
-        """From :meth:`plain`."""
+        """Inverse of :meth:`plain`."""
         return cls(
             label=int(data["label"]),
             scans=int(data["scans"]),
@@ -126,7 +126,7 @@ def measure_bias(
 def compare(
     inferred: NDArray[Any], human: NDArray[Any], subjects: Sequence[str], label: int, least: float, seed: int
 ) -> LabelBias:
-    """Bias of one label.
+    """How inferred label maps of one label differ from human ones, in volume and overlap.
 
     Args:
         inferred: Label maps (n, i, j, k) by segmenters that have not learnt from them.

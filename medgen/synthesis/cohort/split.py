@@ -13,7 +13,7 @@ from medgen.seeds import derive
 
 @dataclass(frozen=True)
 class CohortSplit:
-    """Disjoint by subject.
+    """A cohort divided by subject into training, test and validation cases; no subject is in two parts.
 
     Attributes:
         labelled: Training cases with masks.

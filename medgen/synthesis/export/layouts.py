@@ -55,7 +55,7 @@ class About:
 
     @property
     def sentence(self) -> str:
-        """For a field of free text."""
+        """One sentence on what the scans are, for the free-text field of a describing file."""
         made = ", ".join(self.backends)
         return (
             f"SYNTHETIC labelled scans made by medgen ({made}); {self.stamp}; value study: {self.verdict.word}; "

@@ -77,7 +77,7 @@ class FilterConfig(Config):
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What the filter says of one scan.
+    """Whether the filter accepts one scan, and the numbers that decided.
 
     Attributes:
         accepted: Whether every check passed.

@@ -89,7 +89,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training.
+    """One training of the study: an arm and a repetition.
 
     Attributes:
         arm: Name of the arm.

@@ -46,7 +46,7 @@ class Learning:
 def harm_without_scans(
     difference: Interval, of_base: Interval, of_scans: Interval, *, names: tuple[str, str, str]
 ) -> str:
-    """Why a loss to unaugmented training does not speak against the synthetic scans; empty if it does, or if none.
+    """Why a loss to unaugmented training is not held against the synthetic scans; empty if it is, or if there is none.
 
     An arm with synthetic scans differs in two things from unaugmented training (:data:`PLAIN`): in the augmentation
     that it trains by and in the scans. A segmenter that had time to learn seldom loses by augmentation; after few

@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which synthetic arm speaks for one number of real subjects.
+    """The synthetic arm that the verdict is about, for one number of real subjects.
 
     Attributes:
         subjects: Number of real labelled subjects.
@@ -139,11 +139,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that a study says.
+    """Everything that is concluded from a study's rows.
 
     Attributes:
         summaries: Mean and interval per arm, number of subjects, label and metric.
-        choices: The synthetic arm that speaks, per number of subjects; empty without synthetic arms.
+        choices: The synthetic arm that the verdict is about, per number of subjects; empty without synthetic arms.
         best: Number of subjects → ordinary arm with the highest mean test Dice.
         comparisons: Those of the role ``verdict`` first, by number of subjects.
         worths: Worth in real subjects of the chosen arms, on the curves of ``standard`` and of the best ordinary arm.
