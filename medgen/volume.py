@@ -22,6 +22,12 @@ _FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 class Grid:
     """A mapped voxel space: shape (i, j, k) and an affine from voxel indices to RAS+ millimetres.
 
+    >>> grid = Grid((4, 5, 6), np.diag([-1.0, 1.0, 2.5, 1.0]))  # i runs from right to left
+    >>> grid.axcodes, grid.spacing
+    ('LAS', (1.0, 1.0, 2.5))
+    >>> grid.to_world((1, 0, 2)).tolist()  # millimetres to the right, to the front and to the top
+    [-1.0, 0.0, 5.0]
+
     Attributes:
         shape: Numbers of voxels along i, j, k; each at least 1.
         affine: 4 × 4 float64, read-only, invertible; the centre of voxel (0, 0, 0) is ``affine[:3, 3]``.
@@ -147,6 +153,14 @@ class Grid:
 @dataclass(frozen=True, eq=False)
 class Volume:
     """An array of shape (c, i, j, k) on a :class:`Grid`; no arithmetic and no slicing, so geometry cannot drift.
+
+    >>> scan = Volume(np.ones((1, 4, 5, 6), np.float32), Grid((4, 5, 6), np.diag([1.0, 1.0, 2.5, 1.0])))
+    >>> finer = scan.resample(scan.grid.centred(shape=(4, 5, 15), spacing=(1, 1, 1)))
+    >>> finer.data.shape, finer.grid.spacing
+    ((1, 4, 5, 15), (1.0, 1.0, 1.0))
+    >>> scan.with_data(np.zeros((4, 5, 7)))
+    Traceback (most recent call last):
+    medgen.errors.GeometryError: data of shape (4, 5, 7) does not fit a grid of shape (4, 5, 6)
 
     Attributes:
         data: The values; the array is made read-only, not copied.

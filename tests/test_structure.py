@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 from collections import Counter
 from pathlib import Path
@@ -58,3 +59,29 @@ def test_the_map_names_every_folder_with_the_sentence_on_its_door() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     written = runpy.run_path(str(ROOT / "docs" / "architecture.py"))["folders"](ROOT)
     assert written in page, "run python docs/architecture.py"
+
+
+def _stands_for_something(named: str) -> bool:
+    # The diagrams leave out `medgen/` and suffixes.
+    return any((ROOT / root / f"{named}{suffix}").exists() for root in ("", "medgen", "docs") for suffix in ("", ".py"))
+
+
+def test_every_path_on_the_map_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"`([\w./-]+/[\w./-]*)`", page)
+    linked = re.findall(r"\]\(([^)#]+)\)", page)
+    drawn = [label.partition(":")[0] for label in re.findall(r'\w\["([^"]+)"\]', page)]
+    assert len(quoted) > 100
+    assert len(drawn) > 20
+    assert [named for named in (*quoted, *linked, *drawn) if not _stands_for_something(named)] == []
+
+
+def test_the_map_answers_each_question_once() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Where is ...?")[2].partition("\n## ")[0]
+    questions = re.findall(r"^\| (?!\*\*|question|-)([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)
+    assert len(questions) >= 40
+    assert len({question for question, _ in questions}) == len(questions)
+    assert [question for question, answer in questions if "`" not in answer] == []
+    # Files of pipelines move more often than those of the library, so that only their folders are named here.
+    assert re.findall(r"`pipelines/[^`]*\.py`", table) == []

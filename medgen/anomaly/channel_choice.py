@@ -131,7 +131,7 @@ def choose(
         configured: Channels of the configured fusion.
         fuse: Makes the fused map of a scan from its fold's healthy tails.
         bootstrap: Resamples of the subjects.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
     """
     subjects = [scan.subject for scan in scans]
     truth = [scan.truth for scan in scans]

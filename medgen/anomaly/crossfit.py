@@ -40,7 +40,7 @@ _TAIL_VOXELS = 3_000_000
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What cross-fitting gives.
+    """What cross-fitting learns: one member per fold, and the calibration from scans they did not see.
 
     Attributes:
         members: One per fold.

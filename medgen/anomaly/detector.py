@@ -40,7 +40,7 @@ from medgen.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Everything the ensemble says about one prepared scan, on the model grid (i, j, k).
+    """All maps and scores of the ensemble for one prepared scan, on the model grid (i, j, k).
 
     Attributes:
         region: Where the scan is scored.
@@ -87,6 +87,24 @@ class ScanResult:
 @dataclass(frozen=True, eq=False)
 class AnomalyDetector:
     """A calibrated ensemble of cross-fit models; see ``docs/decisions/0002-cross-fit-ensemble.md``.
+
+    Ten healthy scans in two folds, each with a model that was trained without its scans, find a bright cube:
+
+    >>> from medgen.models.catalogue import build
+    >>> from medgen.volume import Grid
+    >>> cube, ids = (12, 12, 12), tuple("abcdefghij")
+    >>> images = torch.rand((10, 1, *cube), generator=torch.Generator().manual_seed(0))
+    >>> vaes = [[build({"family": "vae", "shape": cube, "widths": (16,)}, seed=fold)] for fold in (1, 2)]
+    >>> own = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
+    >>> config = AnomalyConfig.model_validate({**own, "gate": {"enabled": False}, "validation": {"enabled": False}})
+    >>> detector = AnomalyDetector.fit(Dataset(ids, ids, images, images >= 0), [ids[:5], ids[5:]], vaes, config,
+    ...     Preprocess(shape=cube, spacing=(1, 1, 1)), voxel_scores=())
+    >>> scan = np.pad(np.full((1, 4, 4, 4), 2.0), [(0, 0), *[(4, 4)] * 3]) + np.random.default_rng(1).random(cube)
+    >>> result = detector.score_scan(Volume(scan, Grid(cube, np.eye(4))))
+    >>> all(4 <= index < 8 for index in result.findings[0].peak_voxel), result.heatmap.data.shape
+    (True, (1, 12, 12, 12))
+    >>> round(result.p_values["max"], 3)  # no healthy scan of ten is as hot: 1 / 11
+    0.091
 
     Attributes:
         config: How scans become heatmaps.

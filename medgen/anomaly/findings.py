@@ -42,8 +42,8 @@ class Finding:
         p_max: Family-wise conformal p-value of the peak: the share of healthy scans whose hottest voxel is as hot.
         peak_voxel: (i, j, k) of the peak in the scan's file, from 0.
         peak_ras: The same in RAS+ mm of the scan's own world, whose origin is wherever the scanner put it.
-        peak_template: Of a scan that was registered to a template: mm to the right, front and top of the middle of the
-            template's organ; None where nothing was registered.
+        peak_template: The peak in mm to the right, front and top of the middle of the organ in the cohort's template;
+            None where the scan was not registered to one.
         channel: The channel with the smallest tail probability at the peak.
         channels: All channels with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca 3.0".
         region: Where the peak lies, in words; see :func:`medgen.anomaly.region_names.regions`.

@@ -50,7 +50,7 @@ class Check:
 
     Attributes:
         what: Name in tables and messages.
-        unit: Of the value; empty for shares and ratios.
+        unit: Unit of the value, such as mm; empty for shares and ratios.
         slack: Smallest spread that is believed: cohorts of equal scans must not refuse a scan for a rounding error.
         low, high: Whether too low and too high values are refused.
         advice: What to do, as the end of a sentence.

@@ -39,7 +39,7 @@ class Replay:
     """What came of making one scan again.
 
     Attributes:
-        id: Of the scan.
+        id: Id of the scan.
         differences: What differs, one line each; empty if every byte is the same.
         origin: Which medgen made the scan, where it is not this one; else empty.
     """

@@ -27,7 +27,7 @@ class Problem:
     detail: str
 
     def __str__(self) -> str:
-        """One line for the user."""
+        """The problem as the line that is printed: file, kind and detail."""
         return f"{self.file}: {self.kind}: {self.detail}"
 
 

@@ -72,7 +72,7 @@ def facts_of(manifest: Manifest, grids: Sequence[Grid]) -> Facts:
 
     Args:
         manifest: As it was found in its source, which may state modality, sex and age.
-        grids: Of every scan.
+        grids: Grid of every scan, in the manifest's order.
     """
     spacings = np.array([grid.spacing for grid in grids])
     shapes = np.array([grid.shape for grid in grids])

@@ -58,8 +58,8 @@ class CardFields(Config):
     """Front matter of a data card.
 
     Attributes:
-        name: Of the data set.
-        version: Of the data set, or the date it was obtained.
+        name: Name of the data set.
+        version: Version of the data set, or the date it was obtained.
         kind: Whether the scans show people or were generated.
         description: One or two sentences.
         modality: Such as ``"MR T1-weighted"``.
@@ -171,7 +171,7 @@ def new_card(name: str, known: Mapping[str, Any] | None = None) -> str:
     """A card to fill in: every field and section is there; :func:`lint` names those that still hold template text.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         known: Fields that were measured or stated; nothing is made up for the others.
     """
     given = dict(known or {})

@@ -141,8 +141,13 @@ class Case:
 class Manifest:
     """The cases of a cohort.
 
+    >>> cases = [Case(f"{who}-{n}", who, (Path(f"{who}-{n}.nii.gz"),)) for who in ("ann", "bob") for n in (1, 2)]
+    >>> parts = split_subjects(Manifest("mine", Path(), tuple(cases)), {"train": 0.5, "test": 0.5}, seed=0)
+    >>> [case.id for case in parts["train"]], parts["test"].subjects
+    (['ann-1', 'ann-2'], ['bob'])
+
     Attributes:
-        name: Of the cohort.
+        name: What the cohort is called in reports.
         root: Folder that the keys of the cases' hashes are relative to.
         cases: Ids are unique, also where upper and lower case are the same.
         labels: Name per label value, without 0 (background); may be empty.
@@ -308,7 +313,7 @@ def split_subjects(manifest: Manifest, parts: Mapping[str, float], seed: int) ->
     Args:
         manifest: The cohort.
         parts: Size of each part relative to the others, such as ``{"train": 0.6, "calibration": 0.2, "test": 0.2}``.
-        seed: Of the run.
+        seed: Seed of the run, from which every random stream is derived.
 
     Returns:
         A manifest per part, in the order of ``parts``; every subject is in exactly one.

@@ -18,8 +18,8 @@ class Seen:
     """A case that was looked at.
 
     Attributes:
-        case: With one image or several.
-        traits: Of its first channel.
+        case: The case; it may have several images, one per channel.
+        traits: What is compared of its first channel: grid, intensities and whether they are labels.
         content: Hash of its voxels.
     """
 
@@ -42,7 +42,7 @@ def doubles(seen: Sequence[Seen], pairs: Sequence[tuple[Seen, Seen]]) -> list[Fa
 
     Args:
         seen: Every case.
-        pairs: Of :func:`likely_copies`.
+        pairs: Likely copies and their originals, as :func:`likely_copies` gives them.
     """
     groups: dict[str, list[Case]] = defaultdict(list)
     for item in seen:
@@ -98,7 +98,7 @@ def stripped_copies(pairs: Sequence[tuple[Seen, Seen]]) -> list[Fault]:
     """Copies without skull, or otherwise emptied around, that are counted as further scans.
 
     Args:
-        pairs: Of :func:`likely_copies`.
+        pairs: Likely copies and their originals, as :func:`likely_copies` gives them.
     """
     faults = []
     for copy, whole in pairs:

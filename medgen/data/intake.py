@@ -68,7 +68,7 @@ class Intake:
         return f"left out: {total} file{'s' if total > 1 else ''}: {', '.join(parts)}"
 
     def record(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """How the cohort was found, as plain data for JSON files."""
         return {
             "layout": self.layout,
             "subjects_from": self.subjects,

@@ -47,7 +47,7 @@ _SPACING_RANGE = (0.01, 20.0)
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """The faults and notes that a check of a cohort found.
 
     Attributes:
         faults: Everything that is wrong, by file; empty if all is well.

@@ -86,8 +86,8 @@ def on_grid(mask: Volume, image: Volume, name: str, of: str, *, move: bool) -> V
     Args:
         mask: Whole numbers, (1, i, j, k).
         image: Its image.
-        name: Of the mask's file, for messages.
-        of: Of the image's.
+        name: Name of the mask's file, for messages.
+        of: Name of the image's file, for messages.
         move: Whether a mask on another grid is brought to that of the image; else it is refused.
 
     Raises:

@@ -74,9 +74,9 @@ def simulate(
     Args:
         out: A folder that does not exist or is empty.
         n: Number of subjects, 1 to 9999.
-        seed: Of all randomness.
+        seed: Seed of all randomness; equal seeds give equal files.
         spacing: Voxel size in mm, one number or (i, j, k); 0.5 to 16.
-        name: Of the cohort.
+        name: What the cohort is called.
         progress: Called with (subjects done, n).
 
     Returns:

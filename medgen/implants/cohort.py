@@ -63,7 +63,7 @@ def implant_cohort(
         out: A folder that does not exist or is empty; gets images/, masks/, manifest.csv and card.md. The manifest's
             columns ``kind`` (``none`` for healthy), ``radius_mm``, ``contrast`` and ``source`` (the healthy case's id)
             say what was done.
-        seed: Of all randomness; a case's implant depends on the seed, its id and the other arguments.
+        seed: Seed of all randomness; a case's implant depends on it, the case's id and the other arguments.
         kinds: Names in :data:`medgen.implants.scan.IMPLANTS`; default: all that the other arguments allow, but
             for those that channels are chosen on (``VALIDATION_KINDS``).
         masks: Folder of lesion masks (any image format, above 0 is lesion) that ``lesion`` takes its form from.

@@ -106,9 +106,9 @@ class TestScan:
 
     Attributes:
         name: Unique; the case id for a healthy scan, else with the copy's number and kind.
-        case, subject: Of the healthy scan.
+        case, subject: Case id and subject of the healthy scan.
         kind: ``"healthy"`` or the implant's kind.
-        radius_mm, contrast: Of the implant; 0 for healthy.
+        radius_mm, contrast: Radius of the implant in mm and its strength, in the unit of its kind; 0 for healthy.
         image: (c, i, j, k) float32.
         foreground: (1, i, j, k) boolean.
         truth: (i, j, k), voxels changed by the implant.
@@ -192,7 +192,7 @@ def implant_all(
     Args:
         image: (c, i, j, k) in model intensities.
         mask: (i, j, k), the foreground.
-        kind: Of implant, see :mod:`medgen.implants.scan`.
+        kind: Kind of implant, see :mod:`medgen.implants.scan`.
         radius: Radius in mm.
         contrast: Strength, in the unit of the kind.
         spacing: Voxel sizes in mm.

@@ -88,7 +88,7 @@ class Voxels:
 
     @property
     def size(self) -> int:
-        """Bytes of all, unpacked."""
+        """Bytes of all voxels, unpacked."""
         return self.count * self.dtype.itemsize
 
 

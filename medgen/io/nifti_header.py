@@ -200,7 +200,7 @@ def check_extensions(path: Path, header: Any, content: bytes) -> None:
 
     Args:
         path: For messages.
-        header: Of :func:`parse`.
+        header: The header that :func:`parse` read.
         content: All bytes from the end of the header to the first voxel, the four of the extension flag included.
     """
     order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
@@ -283,7 +283,7 @@ def form_distance(header: Any, grid: Grid, qform: NDArray[np.float64], *, sheare
     """Largest distance (mm) between corners under the two forms; 0 where float32 rounding explains it.
 
     Args:
-        header: Of the file, with the quaternion.
+        header: The file's header, which holds the quaternion.
         grid: By the sform.
         qform: 4 × 4.
         sheared: Whether what the sform is sheared by, which no quaternion can hold, explains it, too.

@@ -26,7 +26,7 @@ def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, leve
     Args:
         values: (seeds, subjects), finite.
         n: Resamples.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
         level: Confidence level.
 
     Returns:
@@ -46,7 +46,7 @@ def hierarchical_draws(tables: Sequence[ArrayLike], n: int = 2000, seed: int = 0
     Args:
         tables: (seeds, subjects) each, finite, all of one shape and with rows and columns that belong together.
         n: Resamples.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
 
     Returns:
         (tables, n) means, see :func:`hierarchical_bootstrap`.
@@ -90,7 +90,7 @@ def sign_flip_p(differences: ArrayLike, n: int = 10_000, seed: int = 0) -> float
     Args:
         differences: One per subject, (k,), finite.
         n: Random patterns.
-        seed: Of the patterns.
+        seed: Seed of the random sign patterns.
 
     Raises:
         DataError: If there are none or one is not finite.

@@ -76,7 +76,7 @@ def compare_features(
         synthetic: (m, d); each scan counts as an independent draw.
         splits: How many.
         k: Neighbours of density and coverage; fewer if a half has fewer than 4 k scans (:func:`fitting_k`).
-        seed: Of the splits.
+        seed: Seed of the random splits into halves.
 
     Raises:
         DataError: If a feature is not finite, or the numbers of features differ.
@@ -138,7 +138,7 @@ def compare_diversity(
         groups: Subject of each real scan.
         synthetic: Similarities of synthetic scans, (m, m).
         draws: Resamples of each interval, of subjects and of synthetic scans.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
     """
     made = [str(row) for row in range(len(synthetic))]
     own, own_draws = likeness_draws(synthetic, made, draws, seed, "synthetic")
@@ -165,9 +165,9 @@ def compare_volumes(
         real: Volume of each real scan, (n,).
         groups: Subject of each real scan.
         synthetic: Volume of each synthetic scan, (m,).
-        name: Of the measure.
+        name: Name that the measure gets in tables.
         splits: How many.
-        seed: Of the splits.
+        seed: Seed of the random splits into halves.
     """
     from scipy.stats import wasserstein_distance
 
@@ -189,7 +189,7 @@ def compare_statistics(
         synthetic: The same statistics of the synthetic scans.
         label: Label number, for the rows.
         splits: How many.
-        seed: Of the splits.
+        seed: Seed of the random splits into halves.
     """
     count = len(next(iter(synthetic.values())))
     drawn = subject_splits(groups, count, splits, seed)

@@ -37,9 +37,9 @@ class Measure:
 
     Attributes:
         name: What is measured.
-        synthetic: Of synthetic against real scans; for ``ms_ssim``, of synthetic scans among themselves.
-        real: Of real against real scans, mean and percentiles over the splits; for ``ms_ssim``, of real scans of
-            different subjects, with a bootstrap interval.
+        synthetic: The number for synthetic against real scans; for ``ms_ssim``, for synthetic scans among themselves.
+        real: The number for real against real scans, mean and percentiles over the splits; for ``ms_ssim``, for real
+            scans of different subjects, with a bootstrap interval.
         floor: What the synthetic value is divided by. For distances the root mean square of real against real, else
             the estimate of ``real``; NaN where there are fewer than four real subjects.
         ratio: ``synthetic`` / ``floor``.
@@ -92,7 +92,7 @@ def subject_splits(groups: Sequence[str], synthetic: int, number: int, seed: int
         groups: Subject of each real scan.
         synthetic: Synthetic scans.
         number: Splits.
-        seed: Of the draws.
+        seed: Seed of the random splits.
 
     Returns:
         The splits; none if there are fewer than four real subjects or four synthetic scans.

@@ -102,7 +102,7 @@ def likeness_draws(
         similarity: (n, n) as from :func:`pairwise_ms_ssim`.
         groups: Subject of each scan.
         n: Resamples.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
         stream: Name of the draws: two sets are drawn independently by different names.
 
     Returns:

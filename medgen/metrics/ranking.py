@@ -32,7 +32,7 @@ class Ranked:
 
     @classmethod
     def of(cls, scores: Sequence[NDArray[Any]], truth: Sequence[NDArray[np.bool_]], bins: int = 2048) -> Ranked:
-        """Count.
+        """Count positives and negatives per distinct score, or per bin of scores.
 
         Args:
             scores: Per unit, finite values of any shape; float16 is ranked as it is, other types by dense rank.
@@ -64,7 +64,7 @@ class Ranked:
         return cls(merged[:, 0], merged[:, 1])
 
     def select(self, rows: Sequence[int]) -> Ranked:
-        """These units only."""
+        """The same counts for some of the units only, by index."""
         return Ranked(self.positive[list(rows)], self.negative[list(rows)])
 
     def pooled(self, weights: NDArray[np.float64] | None = None) -> Ranked:
@@ -117,7 +117,7 @@ class Resampler:
     Args:
         subjects: Subject of every unit, in any order; each distinct one is drawn as a whole.
         n: Resamples.
-        seed: Of the draws.
+        seed: Seed of the random draws of subjects.
 
     Attributes:
         names: The distinct subjects.

@@ -66,6 +66,14 @@ _UNUSABLE = (
 class TrainedModel:
     """One model, or the ensemble of a cross-fit, with all that is needed to use it on a new scan.
 
+    >>> recipe = Preprocess(shape=(8, 8, 8), spacing=(2, 2, 2))
+    >>> vae = build({"family": "vae", "shape": (8, 8, 8), "widths": (16,), "latent": 4}, seed=0)
+    >>> trained = TrainedModel([vae], recipe, meta={"cohort": "mine"})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = TrainedModel.load(trained.save(Path(folder, "model")))
+    >>> loaded.preprocess == recipe, loaded.meta, loaded.sha256 == trained.sha256
+    (True, {'cohort': 'mine'}, True)
+
     Attributes:
         models: Trained models, all for the same preprocessing.
         preprocess: The recipe that brings a scan to the models' grid.

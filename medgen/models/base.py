@@ -143,7 +143,7 @@ class HasLatent(Protocol):
 
 
 class VoxelGaussian(Protocol):
-    """What a decoder says of a scan: mean and log-variance per voxel, (b, c, i, j, k) each."""
+    """A decoder's prediction of a scan: mean and log-variance per voxel, (b, c, i, j, k) each."""
 
     @property
     def mean(self) -> Tensor:

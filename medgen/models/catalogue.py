@@ -84,7 +84,7 @@ def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) ->
 
     Args:
         settings: Settings, or plain data for :func:`parse_settings`.
-        seed: Of the weights, which then depend on nothing else; without it torch's global generator is used.
+        seed: Seed of the initial weights, which then depend on nothing else; None uses torch's global generator.
 
     Raises:
         ConfigError: As :func:`parse_settings`.

@@ -59,7 +59,7 @@ class LatentSettings(ModelConfig):
 
 
 class Decoded(NamedTuple):
-    """What the decoder says of a scan: image mean and log-variance (b, c, i, j, k), and any further maps."""
+    """A decoder's prediction of a scan: image mean and log-variance (b, c, i, j, k), and any further maps."""
 
     mean: Tensor
     logvar: Tensor
@@ -89,13 +89,7 @@ class LatentModel(GenerativeModel, ABC):
         # What the networks' output is added to: the linear model of the training scans, see `initialize`.
         components = min(settings.components, code)
         self.linear = LinearModel(components, channels, extra, settings.shape)
-        with torch.no_grad():
-            # A code that starts as noise of variance 1 is one the decoder first learns to ignore, and KL then keeps
-            # it so (posterior collapse): start with narrow posteriors.
-            self.encoder.vector.bias[code:] += _START_LOGVAR
-            # The components' means start as the linear scores alone.
-            self.encoder.vector.weight[:components] = 0
-            self.encoder.vector.bias[:components] = 0
+        start_narrow(self.encoder, code, components)
         # The aggregated posterior that samples are drawn from: the prior until `finalize` has seen the training set.
         self.latent_mean: Tensor
         self.latent_factor: Tensor
@@ -109,11 +103,7 @@ class LatentModel(GenerativeModel, ABC):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), (b, d) each, for images (b, c, i, j, k)."""
         code = self.encoder(blocks.pad_to_multiple(x, 2 ** len(self.settings.widths))).float()
-        mean, logvar = code.chunk(2, dim=1)
-        scores = self.linear.scores(x)
-        mean = torch.cat([mean[:, : scores.shape[1]] + scores, mean[:, scores.shape[1] :]], dim=1)
-        # Limits that no trained model comes near; they keep a bad early step from overflowing.
-        return mean, logvar.clamp(-12, 6)
+        return posterior(code, self.linear.scores(x))
 
     def decode(self, z: Tensor, noise: list[Tensor] | None = None) -> Decoded:
         """The likelihood's parameters for codes (b, d); without ``noise`` the decoder is deterministic."""
@@ -128,7 +118,7 @@ class LatentModel(GenerativeModel, ABC):
 
     def draw_noise(self, n: int, generator: Generator | None = None) -> list[Tensor]:
         """Standard normal noise maps for ``n`` volumes, one (n, 1, i, j, k) per decoder level."""
-        return [_randn((n, *shape), generator, self.latent_mean) for shape in self.decoder.noise_shapes()]
+        return [randn_beside((n, *shape), generator, self.latent_mean) for shape in self.decoder.noise_shapes()]
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Negative β-ELBO per voxel, see :meth:`negative_elbo`."""
@@ -193,7 +183,7 @@ class LatentModel(GenerativeModel, ABC):
         self, x: Tensor, mask: Tensor | None, mean: Tensor, logvar: Tensor, samples: int, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return log p(x|z), log p(z) and log q(z|x), (samples, b) each, for draws z ~ q(z|x)."""
-        draws = _randn((samples, *mean.shape), generator, mean)
+        draws = randn_beside((samples, *mean.shape), generator, mean)
         z = mean + torch.exp(0.5 * logvar) * draws
         weight = torch.ones_like(x) if mask is None else mask.float().expand_as(x)
         rows = []
@@ -245,7 +235,10 @@ class LatentModel(GenerativeModel, ABC):
     @torch.no_grad()
     def sample_decoded(self, n: int, generator: Generator | None = None) -> Decoded:
         """All that the decoder makes of ``n`` codes drawn from the aggregated posterior."""
-        z = self.latent_mean + _randn((n, len(self.latent_mean)), generator, self.latent_mean) @ self.latent_factor.T
+        z = (
+            self.latent_mean
+            + randn_beside((n, len(self.latent_mean)), generator, self.latent_mean) @ self.latent_factor.T
+        )
         parts = [self.decode(codes, self.sampling_noise(len(codes), generator)) for codes in z.split(_CHUNK)]
         return Decoded(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
@@ -274,6 +267,31 @@ def aggregated_posterior(means: Tensor, logvars: Tensor) -> tuple[Tensor, Tensor
     return torch.from_numpy(codes.mean(0)).float(), torch.from_numpy(factor).float()
 
 
+def start_narrow(encoder: blocks.Encoder, code: int, components: int) -> None:
+    """Let an encoder begin with narrow posteriors whose first ``components`` means are the linear scores alone.
+
+    A code that starts as noise of variance 1 is one the decoder first learns to ignore, and KL then keeps it so
+    (posterior collapse).
+    """
+    with torch.no_grad():
+        encoder.vector.bias[code:] += _START_LOGVAR
+        encoder.vector.weight[:components] = 0
+        encoder.vector.bias[:components] = 0
+
+
+def posterior(code: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of q(z | x), (b, d) each.
+
+    Args:
+        code: What the encoder gives, (b, 2d): means, then log-variances.
+        scores: Scores of the linear model, (b, at most d), which are added to the first means.
+    """
+    mean, logvar = code.chunk(2, dim=1)
+    mean = torch.cat([mean[:, : scores.shape[1]] + scores, mean[:, scores.shape[1] :]], dim=1)
+    # Limits that no trained model comes near; they keep a bad early step from overflowing.
+    return mean, logvar.clamp(-12, 6)
+
+
 def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:
     """A draw from N(mean, exp logvar) with gradients to both (Kingma and Welling 2014)."""
     return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
@@ -288,7 +306,7 @@ def mixed_codes(z: Tensor) -> Tensor:
     return weights @ z.detach()
 
 
-def _randn(shape: tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:
+def randn_beside(shape: tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:
     """Standard normal numbers beside ``like``, drawn where the generator lives, so that devices agree."""
     device = like.device if generator is None else generator.device
     return torch.randn(shape, generator=generator, device=device).to(like.device)

@@ -56,6 +56,15 @@ class Batch:
 class Dataset:
     """Prepared cases, stacked; the order of ``ids`` is the order of the first axis everywhere.
 
+    >>> images = torch.rand(3, 1, 8, 8, 8)
+    >>> dataset = Dataset(("ann-1", "ann-2", "bob-1"), ("ann", "ann", "bob"), images, images > 0.1)
+    >>> len(dataset), dataset.channels, dataset.shape
+    (3, 1, (8, 8, 8))
+    >>> dataset.subset(["bob-1", "ann-1"]).subjects
+    ('bob', 'ann')
+    >>> dataset.batch([0, 2]).image.shape
+    torch.Size([2, 1, 8, 8, 8])
+
     Attributes:
         ids: Case ids, unique.
         subjects: Subject of each case.

@@ -40,6 +40,14 @@ __all__ = ["PreparedScan", "Preprocess", "Template", "build_template", "prepare_
 class Preprocess(Config):
     """How scans are brought to the model's grid and intensity range; it travels inside the artifact.
 
+    >>> scan = Volume(np.random.default_rng(0).uniform(100, 200, (1, 20, 20, 20)), Grid((20, 20, 20), np.eye(4)))
+    >>> recipe = Preprocess(shape=(8, 8, 8), spacing=(2, 2, 2))
+    >>> prepared = recipe.apply(scan)
+    >>> prepared.image.shape, prepared.image.min(), prepared.grid.spacing
+    ((1, 8, 8, 8), np.float32(0.0), (2.0, 2.0, 2.0))
+    >>> recipe.restore(prepared.image, prepared).grid.same_as(scan.grid)
+    True
+
     Attributes:
         shape: Voxels (i, j, k) of the model grid, axes in the order R, A, S.
         spacing: Voxel size in mm along them.

@@ -39,7 +39,7 @@ class RunConfig(Config):
     Attributes:
         data: Folder, manifest CSV or ``dataset.json`` of the cohort.
         out: Folder of the run.
-        seed: Of every random stream.
+        seed: Seed from which every random stream of the run is derived.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Threads that read and prepare scans, and processes of a value study; 0 is the same as 1. No result
             depends on it.
@@ -136,7 +136,7 @@ def open_run(
         config: The configuration as resolved; written to ``config.yaml``.
         resume: Go on with a run of the same configuration (``out``, ``device`` and ``workers`` may differ).
         overwrite: Remove an earlier medgen run first. A folder that is not a medgen run is never removed.
-        mark: Of commands that have no ``resume``: a key of their configuration that no other has. What an interrupted
+        mark: For commands that have no ``resume``: a key of their configuration that no other has. What an interrupted
             or refused one has left is replaced (:func:`unfinished`).
 
     A run that is refused before it has made anything leaves a new folder empty: the corrected command can start.

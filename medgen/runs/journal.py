@@ -62,7 +62,7 @@ class Cursor:
         return cls(store)
 
     def save(self, out: Path) -> None:
-        """Write it atomically."""
+        """Write the cursor to ``out/journal.cursor``, atomically."""
         files.write_json(out / CURSOR, asdict(self))
 
 

@@ -111,7 +111,7 @@ def write_inputs(
     Args:
         out: The run's folder.
         inputs: Case → part, such as ``image`` → SHA-256.
-        model: Of the model that was used: ``sha256``, ``weights`` (file → SHA-256), and where it came from.
+        model: Facts about the model that was used: ``sha256``, ``weights`` (file → SHA-256), and where it came from.
 
     Raises:
         DataError: If it cannot be written.

@@ -55,9 +55,9 @@ class MeanTeacher:
             student: The network in training.
             batch: Number of scans.
             progress: Share of the training that is done, in [0, 1].
-            augmentation: Of the scans.
-            precision: Of the forward passes.
-            generator: Of every draw; on the CPU.
+            augmentation: How the scans are augmented for the student and the teacher; None for not at all.
+            precision: Number format of the forward passes.
+            generator: Source of every random draw; on the CPU.
         """
         images = self._config.images
         rows = torch.randint(len(images), (batch,), generator=generator)

@@ -40,7 +40,7 @@ class LabelledBatch:
         image: (b, c, i, j, k) float32.
         target: (b, 1, i, j, k) integers, or shares of each class (b, classes, i, j, k) floating point that sum to 1.
         weight: How far each voxel's label is trusted, (b, 1, i, j, k) float32 in [0, 1]; None means fully.
-        ids: Of the scans, to name them when something is wrong; empty where nobody knows.
+        ids: Case id of each scan, to name it when something is wrong; empty where nobody knows.
     """
 
     image: Tensor
@@ -98,7 +98,7 @@ class LabelledSet:
         images: (n, c, i, j, k) float32.
         labels: (n, 1, i, j, k) label numbers.
         confidence: (n, 1, i, j, k) uint8 in 255ths, or None.
-        ids: Of the scans; may be empty.
+        ids: Case id of each scan, for messages; may be empty.
     """
 
     images: Tensor
@@ -138,11 +138,11 @@ class Consistency:
 
     Attributes:
         images: Scans without labels, (n, c, i, j, k) float32.
-        weight: Of the mean squared difference of the probabilities, once the ramp-up is over.
-        decay: Of the teacher's moving average of the student's weights.
+        weight: Factor of the mean squared difference of the probabilities, once the ramp-up is over.
+        decay: Decay per step of the moving average of the student's weights that the teacher is, below 1.
         ramp: Share of the steps over which the weight rises as exp(−5 (1 − t)²).
         noise: Standard deviation of the Gaussian noise that each of the two sees, in standard deviations of the scan.
-        ids: Of the scans; may be empty.
+        ids: Case id of each scan, for messages; may be empty.
     """
 
     images: Tensor

@@ -38,7 +38,7 @@ class SegmenterConfig(Config):
         steps: Optimiser steps; every arm of a study gets the same number.
         batch_size: Scans per step.
         lr: Largest learning rate; linear warm-up over 5 % of the steps, then a cosine to zero.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of the optimiser, AdamW.
         clip: Largest norm of the gradient.
         precision: Number format of the forward passes, see :func:`medgen.training.precision.precision_of`.
     """
@@ -151,7 +151,7 @@ def train_segmenter(
     Args:
         train: Real scans with labels; voxels weigh as much as their ``confidence``, if it has one.
         config: Network and training.
-        seed: Of initial weights, order and augmentation.
+        seed: Seed of the initial weights, the order of the scans and their augmentation.
         labels: Label numbers to learn, without 0; others count as background.
         augmentation: Applied to every scan of a batch, real or synthetic.
         synthetic: Labelled scans on the same grid; each element of a batch is replaced by one with probability
@@ -232,7 +232,7 @@ class UNet(nn.Module):
 
     Args:
         config: Widths and residual units.
-        in_channels: Of the scans.
+        in_channels: Image channels of a scan.
         n_classes: Scores per voxel.
     """
 

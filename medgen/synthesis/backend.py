@@ -57,6 +57,22 @@ class BackendConfig(Config):
 class Backend(ABC):
     """A trained generator of labelled scans. Subclasses are final, one per file.
 
+    Three scans with a bright cube (label 1), and a new one that is one of them, deformed towards another:
+
+    >>> import torch
+    >>> from medgen.preprocessing.dataset import Dataset
+    >>> from medgen.preprocessing.recipe import Preprocess
+    >>> from medgen.synthesis.backends.deform import Deform, DeformConfig
+    >>> labels = torch.zeros(3, 1, 12, 12, 12, dtype=torch.uint8)
+    >>> for scan, end in enumerate((8, 9, 10)):
+    ...     labels[scan, 0, 3:end, 3:9, 3:9] = 1
+    >>> cohort = Dataset(("a", "b", "c"), ("ann", "bob", "cem"), labels.float(), labels > 0, labels)
+    >>> config = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 3}})
+    >>> context = FitContext(Preprocess(shape=(12, 12, 12), spacing=(2, 2, 2)), seed=0, device="cpu")
+    >>> new = Deform.fit(Sources(cohort, None, labels=(1,)), config, context).sample(seed=7)
+    >>> new.image.shape, new.labels.shape, set(new.parents) <= set(cohort.ids)
+    ((1, 12, 12, 12), (12, 12, 12), True)
+
     Attributes:
         name: Name in configurations and provenance records.
         derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
@@ -131,7 +147,7 @@ class FitContext:
 
     Attributes:
         preprocess: The recipe of the sources' grid and intensities.
-        seed: Of every draw.
+        seed: Seed of every random draw; equal seeds train equal generators.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         out: Folder for checkpoints; None writes none.
         resume: Go on from a checkpoint in ``out``.

@@ -58,19 +58,19 @@ class Outline:
 def network_estimate(
     name: str, settings: ModelConfig, training: TrainingConfig, device: str, labels: int = 0
 ) -> Estimate:
-    """Of one network that :func:`medgen.training.trainer.fit` trains."""
+    """What training one network by :func:`medgen.training.trainer.fit` costs, measured on a few steps."""
     cost = training_cost(settings, training, device, labels)
     forward = cost.step_seconds * _FORWARD / training.batch_size
     return Estimate(cost.seconds, cost.bytes, (describe_training(name, cost),), forward)
 
 
 def config_estimate(name: str, families: Mapping[str, str], config: Config, outline: Outline, device: str) -> Estimate:
-    """Of a backend whose settings pair networks with trainings: ``model`` with ``training``, ``x`` with ``x_training``.
+    """Cost of a backend that pairs networks with trainings: ``model`` and ``training``, ``x`` and ``x_training``.
 
     Every :class:`~medgen.segmentation.segmenter.SegmenterConfig` among the settings counts as one more training.
 
     Args:
-        name: Of the backend.
+        name: Name of the backend.
         families: Family of each group of network settings; what is not there has the family ``name``.
         config: The backend's settings.
         outline: The cohort.
@@ -99,7 +99,7 @@ def config_estimate(name: str, families: Mapping[str, str], config: Config, outl
 def segmenter_estimate(
     name: str, config: SegmenterConfig, outline: Outline, device: str, trainings: int = 1
 ) -> Estimate:
-    """Of so many segmenters."""
+    """What training so many segmenters costs."""
     if trainings == 0:
         return Estimate(0.0, 0.0)
     cost = segmenter_cost(config, outline.channels, len(outline.labels) + 1, outline.shape, device)

@@ -97,7 +97,7 @@ def load_checkpoint(
 
     Args:
         out: Folder of the training.
-        fingerprint: Of the training that is to go on.
+        fingerprint: Hash of the settings and data of the training that is to go on; another one is refused.
         device: Where to put tensors.
         found: The present :func:`conditions`.
 

@@ -21,8 +21,8 @@ class TrainingConfig(Config):
         lr: Highest learning rate; it rises linearly over ``warmup`` of the steps and then follows a cosine to 0.
         lr_discriminator: Factor on ``lr`` in a phase named ``discriminator`` (two time-scales, Heusel et al. 2017).
         warmup: Share of the steps.
-        betas: Of AdamW.
-        weight_decay: Of AdamW.
+        betas: Decay of the optimiser's (AdamW's) running means of the gradient and of its square.
+        weight_decay: Weight decay of AdamW.
         clip: Largest gradient norm per phase; 0 is off.
         ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
             as min(ema, (1 + t) / (10 + t)).

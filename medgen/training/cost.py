@@ -54,13 +54,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What something will cost.
+    """What a part of a run will cost in time and memory, for the plan that ``--dry-run`` prints.
 
     Attributes:
-        seconds: In all, for one run of it.
-        bytes: Most memory at a time, on the device, beside the cohort.
-        lines: For people, with numbers.
-        sample_seconds: For one sample, of a backend.
+        seconds: Duration of the whole part, in seconds.
+        bytes: Most memory that is taken at a time on the device, in bytes, beside the cohort itself.
+        lines: Lines of the plan, with the numbers, as they are printed.
+        sample_seconds: Duration of making one sample, in seconds, where the part is a backend.
     """
 
     seconds: float
@@ -69,7 +69,7 @@ class Estimate:
     sample_seconds: float = 0.0
 
     def __add__(self, other: Estimate) -> Estimate:
-        """One after the other."""
+        """Cost of one part after the other: times add up, memory is that of the larger one."""
         return Estimate(
             self.seconds + other.seconds,
             max(self.bytes, other.bytes),

@@ -41,7 +41,7 @@ class Ranks:
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context of forward passes."""
+        """Context manager in which forward passes compute in the training's precision."""
         return self.fabric.autocast()
 
     def any(self, flag: bool) -> bool:

@@ -88,7 +88,7 @@ def fit(
         model: Changed in place.
         train: Training cases.
         config: The loop's settings.
-        seed: Of order, augmentation and the models' own draws; initial weights are whatever ``model`` has.
+        seed: Seed of the order, the augmentation and the model's own draws; initial weights are those ``model`` has.
         device: See :func:`device_of`.
         out: Folder for ``checkpoint/state.pt``; without it nothing is written.
         validation: Cases for ``validate_every``.

@@ -30,7 +30,7 @@ class Smoother:
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_], sigma: float) -> Smoother:
-        """Prepare a mask, empty or not."""
+        """Compute once what smoothing inside a mask needs; the mask may be empty."""
         found = ndimage.find_objects(mask.astype(np.uint8))
         box = found[0] if found else tuple(slice(0, 0) for _ in range(mask.ndim))
         inside = mask[box].astype(np.float32)

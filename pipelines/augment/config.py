@@ -72,8 +72,8 @@ class LabelledRunConfig(RunConfig):
         folds: Hold out one of this many equal parts of the labelled subjects instead of the share ``test``: one run
             per fold gives generators that have not seen the fold's subjects.
         fold: Which of them, from 0; runs with the same seed have the same folds.
-        validation: Share of the labelled subjects that is held out to choose the backend that the verdict speaks for;
-            rounded, so that cohorts of up to five have none. Without it the first synthetic arm speaks.
+        validation: Share of the labelled subjects that is held out to choose the backend that the verdict is about;
+            rounded, so that cohorts of up to five have none. Without it the verdict is about the first synthetic arm.
         labelled_subjects: Training subjects whose masks are used; null for all. Further training subjects count as
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,56 +18,57 @@ SPACING, ORIGIN = (1.5, 2.0, 3.0), (10.0, 20.0, 30.0)
 AFFINE = np.array([[-1.5, 0, 0, -10], [0, -2.0, 0, -20], [0, 0, 3.0, 30], [0, 0, 0, 1]])
 
 
+NRRD = {
+    "type": "short",
+    "dimension": "3",
+    "space": "left-posterior-superior",
+    "sizes": " ".join(map(str, SHAPE)),
+    "space directions": "(1.5,0,0) (0,2,0) (0,0,3)",
+    "kinds": "domain domain domain",
+    "endian": "little",
+    "encoding": "raw",
+    "space origin": "(10,20,30)",
+}
+META = {
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "BinaryDataByteOrderMSB": "False",
+    "CompressedData": "False",
+    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    "Offset": "10 20 30",
+    "CenterOfRotation": "0 0 0",
+    "ElementSpacing": "1.5 2 3",
+    "DimSize": " ".join(map(str, SHAPE)),
+    "ElementType": "MET_SHORT",
+}
+
+
+def _lines(fields: Mapping[str, str | None], between: str) -> list[str]:
+    return [f"{name}{between}{value}" for name, value in fields.items() if value is not None]
+
+
 def nrrd(data: bytes = RAW, **changes: str | None) -> bytes:
     """An NRRD file; fields are changed by name (``_`` for a blank), or left out where they are None."""
-    fields: dict[str, str | None] = {
-        "type": "short",
-        "dimension": "3",
-        "space": "left-posterior-superior",
-        "sizes": " ".join(map(str, SHAPE)),
-        "space directions": "(1.5,0,0) (0,2,0) (0,0,3)",
-        "kinds": "domain domain domain",
-        "endian": "little",
-        "encoding": "raw",
-        "space origin": "(10,20,30)",
-    }
-    fields.update({name.replace("_", " "): value for name, value in changes.items()})
-    lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
-    return ("\n".join(["NRRD0004", "# made by hand", *lines]) + "\n\n").encode("latin-1") + data
+    fields = {**NRRD, **{name.replace("_", " "): value for name, value in changes.items()}}
+    return ("\n".join(["NRRD0004", "# made by hand", *_lines(fields, ": ")]) + "\n\n").encode("latin-1") + data
 
 
-def meta(data: bytes = RAW, **changes: str | None) -> bytes:
+def meta(data: bytes = RAW, ElementDataFile: str | None = "LOCAL", **changes: str | None) -> bytes:
     """A MetaImage file; fields are changed by name, or left out where they are None."""
-    fields: dict[str, str | None] = {
-        "ObjectType": "Image",
-        "NDims": "3",
-        "BinaryData": "True",
-        "BinaryDataByteOrderMSB": "False",
-        "CompressedData": "False",
-        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-        "Offset": "10 20 30",
-        "CenterOfRotation": "0 0 0",
-        "ElementSpacing": "1.5 2 3",
-        "DimSize": " ".join(map(str, SHAPE)),
-        "ElementType": "MET_SHORT",
-        "ElementDataFile": "LOCAL",
-    }
-    last = changes.pop("ElementDataFile", fields["ElementDataFile"])
-    fields.update(changes)
-    del fields["ElementDataFile"]
-    lines = [f"{name} = {value}" for name, value in fields.items() if value is not None]
-    lines += [] if last is None else [f"ElementDataFile = {last}"]
-    return ("\n".join(lines) + "\n").encode("latin-1") + data
+    fields = {**META, **changes, "ElementDataFile": ElementDataFile}
+    return ("\n".join(_lines(fields, " = ")) + "\n").encode("latin-1") + data
+
+
+def _detached(where: str) -> dict[str, bytes]:
+    """Headers of both formats whose voxels lie in another file, by suffix."""
+    return {"nhdr": nrrd(b"", data_file=where), "mhd": meta(b"", ElementDataFile=where)}
 
 
 def _pair(header: bytes, name: str, voxels: bytes, where: str) -> Make:
     def make(folder: Path) -> Path:
-        home = folder / "home"
-        home.mkdir()
-        target = home / where
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(voxels)
-        return file(header, name)(home)
+        file(voxels, f"home/{where}")(folder)
+        return file(header, f"home/{name}")(folder)
 
     return make
 
@@ -248,13 +250,12 @@ def bad() -> dict[str, Make]:
         "C:\\a.raw",
     ):
         name = where.replace("/", "-") or "empty"
-        result[f"nhdr-{name}"] = file(nrrd(b"", data_file=where), "home/a.nhdr")
-        result[f"mhd-{name}"] = file(meta(b"", ElementDataFile=where), "home/a.mhd")
+        result |= {f"{kind}-{name}": file(header, f"home/a.{kind}") for kind, header in _detached(where).items()}
+    beside = _detached("a.raw")
     for maker, name in ((_link, "link-out"), (_fifo, "fifo")):
-        result[f"nhdr-{name}"] = maker(nrrd(b"", data_file="a.raw"), "a.nhdr")
-        result[f"mhd-{name}"] = maker(meta(b"", ElementDataFile="a.raw"), "a.mhd")
-    result["nhdr-short"] = _pair(nrrd(b"", data_file="a.raw"), "a.nhdr", RAW[:-3], "a.raw")
-    result["mhd-long"] = _pair(meta(b"", ElementDataFile="a.raw"), "a.mhd", RAW + b"x", "a.raw")
+        result |= {f"{kind}-{name}": maker(header, f"a.{kind}") for kind, header in beside.items()}
+    result["nhdr-short"] = _pair(beside["nhdr"], "a.nhdr", RAW[:-3], "a.raw")
+    result["mhd-long"] = _pair(beside["mhd"], "a.mhd", RAW + b"x", "a.raw")
     return result
 
 
@@ -293,15 +294,14 @@ def odd() -> dict[str, tuple[Make, np.ndarray]]:
         "meta-blank-path": (meta(), "a folder ü/scan 1.mha", AFFINE),
     }
     result = {name: (file(content, path), affine) for name, (content, path, affine) in made.items()}
-    result["nhdr"] = (_pair(nrrd(b"", data_file="a.raw"), "a.nhdr", RAW, "a.raw"), AFFINE)
-    result["nhdr-gzip"] = (
-        _pair(nrrd(b"", data_file="a.raw.gz", encoding="gzip"), "a.nhdr", gzip.compress(RAW), "a.raw.gz"),
-        AFFINE,
-    )
-    result["mhd"] = (_pair(meta(b"", ElementDataFile="a.raw"), "a.mhd", RAW, "a.raw"), AFFINE)
-    result["mhd-blank"] = (_pair(meta(b"", ElementDataFile="my scan.raw"), "a.mhd", RAW, "my scan.raw"), AFFINE)
-    result["mhd-zraw"] = (
-        _pair(meta(b"", ElementDataFile="a.zraw", **packed), "a.mhd", zlib.compress(RAW), "a.zraw"),
-        AFFINE,
-    )
+    gzipped, zlibbed = gzip.compress(RAW), zlib.compress(RAW)
+    pairs = {
+        "nhdr": (_detached("a.raw")["nhdr"], RAW, "a.raw"),
+        "nhdr-gzip": (nrrd(b"", data_file="a.raw.gz", encoding="gzip"), gzipped, "a.raw.gz"),
+        "mhd": (_detached("a.raw")["mhd"], RAW, "a.raw"),
+        "mhd-blank": (_detached("my scan.raw")["mhd"], RAW, "my scan.raw"),
+        "mhd-zraw": (meta(b"", ElementDataFile="a.zraw", **packed), zlibbed, "a.zraw"),
+    }
+    for name, (header, voxels, where) in pairs.items():
+        result[name] = (_pair(header, f"a.{name.partition('-')[0]}", voxels, where), AFFINE)
     return result

@@ -45,7 +45,7 @@ class ScanFacts:
         name, subject: The scan, and whom it shows.
         truth_voxels: Anomalous voxels; 0 is a healthy scan.
         voxels: Voxels that count: scored by any of the methods, or anomalous.
-        kind, radius_mm, contrast: Of an implant, where known.
+        kind, radius_mm, contrast: What was implanted, its radius in mm and its strength, where known.
     """
 
     name: str
@@ -79,7 +79,7 @@ class MethodRow:
     """All numbers of one method.
 
     Attributes:
-        name: Of the method.
+        name: Name of the method in tables.
         voxel: ``AP``, ``AUROC`` and ``best Dice`` pooled over the voxels of all scans with an anomaly; with healthy
             scans also ``AP with healthy scans``.
         ap_per_scan: AP of each scan with an anomaly, averaged.
@@ -120,7 +120,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result.
+    """Numbers of all methods on the same scans, and the first method against each other one.
 
     Attributes:
         scans, healthy, subjects: Numbers of scans with an anomaly, without, and of subjects.
@@ -146,7 +146,7 @@ class Comparison:
 def reduce_scan(
     heatmaps: Mapping[str, NDArray[Any]], truth: NDArray[np.bool_]
 ) -> tuple[int, int, dict[str, ScanScores]]:
-    """One scan as all methods score it.
+    """Rank the voxels of one scan by every method.
 
     Every method is judged on the same voxels: those that any of them scores, and all anomalous ones. Where a method has
     no value there, the voxel ranks below all others, so that scoring less never helps.
@@ -185,7 +185,7 @@ def compare(
         facts: The scans.
         methods: Method → its scores of the same scans in the same order; the first is compared with the rest.
         bootstrap: Resamples.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
 
     Raises:
         DataError: If no scan has an anomalous voxel.

@@ -47,7 +47,7 @@ NAMES = (*PYOD, *MONAI)
 
 
 class PeerSettings(Config):
-    """How much peers get.
+    """How much data, time and training other libraries' detectors (the peers) get.
 
     Attributes:
         voxels: Rows that PyOD detectors are fitted on.
@@ -65,7 +65,7 @@ class PeerSettings(Config):
 
 
 class Peer(Protocol):
-    """A fitted peer."""
+    """A fitted detector of another library: a function from a scan to a map of how unusual each voxel is."""
 
     def __call__(self, image: Tensor, foreground: Tensor) -> NDArray[np.float32]:
         """Map (i, j, k) of one scan (c, i, j, k) with its foreground (1, i, j, k); higher is more anomalous."""
@@ -74,7 +74,7 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A peer that is ready to score.
+    """A detector of another library, fitted and with its name in tables.
 
     Attributes:
         name: Row name without its form.

@@ -100,7 +100,7 @@ class Runs:
 
     Attributes:
         kept: Per seed, the files whose rows belong to the same scans: the run's own first, then those of peers.
-        resampler: Of the subjects of all seeds.
+        resampler: Draws the subjects of all seeds again, for intervals.
         healthy, implanted: Scans of all seeds in order, with the fused row; ``case`` is told apart by seed.
         position: Seed's place of every implanted scan.
     """
@@ -119,7 +119,7 @@ class Runs:
         Args:
             kept: See the class; further files of a seed must hold its implanted scans in the same order.
             bootstrap: Resamples of the subjects.
-            seed: Of the resampling.
+            seed: Seed of the random resampling; equal seeds give equal results.
 
         Raises:
             DataError: If a further file holds other scans or truth than its run.

@@ -41,7 +41,7 @@ class GroupRow:
     """The healthy subjects of one group.
 
     Attributes:
-        column: Of the manifest: ``age``, ``sex``, ``scanner`` or ``site``.
+        column: Column of the manifest that makes the groups: ``age``, ``sex``, ``scanner`` or ``site``.
         group: Band or value.
         source: ``"test"``: held-out subjects. ``"development, out of fold"``: subjects whose scans calibrate, ranked
             among the others; their overall rate is the target by construction, only differences between groups tell.
@@ -95,7 +95,7 @@ def group_rows(cases: Iterable[Case], p_values: Mapping[str, float], target: flo
             case that has one.
         p_values: Per healthy subject, p of its most unusual scan.
         target: A subject is flagged at or below it.
-        source: Of the p-values, for :attr:`GroupRow.source`.
+        source: Which subjects the p-values are of, for :attr:`GroupRow.source`.
 
     Returns:
         Rows by column, then by group; nothing where no case has such a column, or where so few subjects were ranked

@@ -29,7 +29,8 @@ class Leverage:
         cases: Its scans: what ``exclude`` has to name.
         hottest, next_hottest: Its hottest voxel and the next subject's, z.
         robust_z: How far the first lies above the others' (modified z-score).
-        threshold, threshold_without: Of the calibration with and without the subject.
+        threshold, threshold_without: Heat (z) above which a voxel belongs to a finding, calibrated with and without the
+            subject.
         target, target_without: False-positive rates that they stand for: without the subject one fewer is left, and
             fewer subjects may certify a higher rate only.
         found, found_without: Implants touched by a finding, of ``implanted``.

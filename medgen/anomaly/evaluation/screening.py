@@ -66,8 +66,8 @@ def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, An
     """The gate of a run as plain data.
 
     Args:
-        gate: Of the detector; None without limits.
-        screening: Of the test scans.
+        gate: The detector's gate with its limits; None if it has none.
+        screening: What the gate passed and refused of the test scans.
         scans: Test scans before preprocessing, which can refuse a scan too.
 
     Returns:

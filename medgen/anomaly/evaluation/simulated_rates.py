@@ -61,7 +61,7 @@ def simulated_rates(
         subjects: Healthy subjects of every cohort.
         targets: Rates to aim at; those that so few subjects cannot certify are left out.
         cohorts: Simulated cohorts, one new healthy subject each.
-        seed: Of the simulation.
+        seed: Seed of the simulation.
         folds: Members of the ensemble.
         model_noise: Standard deviation of what a model adds to a map of its own, where subjects vary by 1.
         progress: Called with (cohorts done, cohorts in all).

@@ -99,7 +99,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Score:
-    """One registered score.
+    """One registered score: how unusual each voxel, or each scan, is.
+
+    The voxel-wise z of a scan against four others; a bright voxel is the most unusual one:
+
+    >>> from medgen.anomaly.scores.catalogue import get
+    >>> images = torch.rand(5, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    >>> images[4, 0, 1, 2, 3] = 5
+    >>> healthy, new = (Inputs(part, torch.ones_like(part, dtype=torch.bool)) for part in (images[:4], images[4:]))
+    >>> zscore = get("zscore")
+    >>> heat = zscore(new, zscore.fit(healthy))
+    >>> heat.shape, [int(index) for index in np.unravel_index(heat.argmax(), heat.shape)]
+    ((1, 6, 6, 6), [0, 1, 2, 3])
 
     Attributes:
         name: Name in configurations, tables and file names.

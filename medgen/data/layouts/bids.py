@@ -132,7 +132,7 @@ def _masks_of(name: str, known: Mapping[str, Path]) -> list[Path]:
 
 
 def _one_space(path: Path, images: Sequence[Path]) -> tuple[list[Path], dict[Path, str], list[str]]:
-    """Of copies of a scan in several spaces, the one in its own space.
+    """Choose, among copies of a scan in several spaces, the one in the scan's own space.
 
     Raises:
         FaultyDataError: If scans are there in several spaces, and in none of their own.

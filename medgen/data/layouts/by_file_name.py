@@ -39,7 +39,7 @@ class Found:
         cases: With subject "" where the layout does not say.
         labels: Name per label number.
         faults: What is wrong with the layout.
-        name: Of the cohort; empty where nothing says it.
+        name: What the cohort is called; empty where nothing says it.
         decisions: What was decided where names left a choice.
         reasons: Why a file is no case.
         channels: Name of each channel, where known.

@@ -26,8 +26,8 @@ class Owned:
     """Cases with their subjects.
 
     Attributes:
-        cases: Each with a subject.
-        source: How it is known, for people.
+        cases: The cases, each with its subject.
+        source: How the subjects are known, as a phrase that is printed.
         faults: What is wrong with what says it, or that nothing says it and names are not clear.
         decisions: What was decided without being told.
     """
@@ -39,13 +39,13 @@ class Owned:
 
 
 def owned(cases: Sequence[Case], root: Path, config: str | None, layout: str, known_by: str, *, ask: bool) -> Owned:
-    """Fill in the subjects.
+    """Find out whose scan each case is, and fill it in.
 
     Args:
         cases: With subject "" where the layout does not say.
         root: Folder of the cohort.
         config: ``cohort.subjects``: a list beside the data, or a pattern for the case ids.
-        layout: Of the cohort.
+        layout: Name of the cohort's layout, for messages.
         known_by: How the layout itself knows subjects; empty if it does not.
         ask: Whether names that look like several scans of one subject are a fault where nothing says whose they are.
     """

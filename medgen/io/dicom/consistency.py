@@ -100,7 +100,7 @@ def counted(headers: Sequence[Header], step: float | None, slices: int | None, s
     """Faults for a number of slices that is not the declared one, or half of the one that was measured.
 
     Args:
-        headers: Of a whole series.
+        headers: Headers of all files of a series.
         step: Distance between slices in mm, if it is regular.
         slices: Declared by the user.
         source: Name of the series.

@@ -156,7 +156,7 @@ def _unreadable(path: Path, error: Exception) -> Fault:
 
 
 def _pretenders(files: list[Path], others: list[Path]) -> tuple[list[Path], list[Fault]]:
-    """Of the files that are named as DICOM files, or as the DICOM files beside them, those without header; faults."""
+    """Files that are named as DICOM files, or as the DICOM files beside them, but have no header; and their faults."""
     patterns = {_pattern(path) for path in files}
     faults, headless = [], []
     for path in others:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import ModelConfig, ScanModel, Widths
-from medgen.models.latent import aggregated_posterior, reparametrise
+from medgen.models.latent import aggregated_posterior, posterior, randn_beside, reparametrise, start_narrow
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # Label maps decoded at a time where no gradient is kept.
 _CHUNK = 8
-# Log-variance of the posterior before the first step.
-_START_LOGVAR = -4.0
 
 
 class MaskVaeSettings(ModelConfig):
@@ -92,11 +90,7 @@ class MaskVae(ScanModel):
         self.decoder = blocks.Decoder(code, *shared, out=classes, noise=False)
         components = min(settings.components, code)
         self.linear = LinearModel(components, classes, 0, settings.shape)
-        with torch.no_grad():
-            # As in the other autoencoders: narrow posteriors, and components that start as the linear scores alone.
-            self.encoder.vector.bias[code:] += _START_LOGVAR
-            self.encoder.vector.weight[:components] = 0
-            self.encoder.vector.bias[:components] = 0
+        start_narrow(self.encoder, code, components)
         self.latent_mean: Tensor
         self.latent_factor: Tensor
         self.register_buffer("latent_mean", torch.zeros(code))
@@ -110,10 +104,7 @@ class MaskVae(ScanModel):
         """Mean and log-variance of q(z | y), (b, d) each, for labels (b, 1, i, j, k)."""
         classes = losses.one_hot(labels, self.settings.n_labels + 1)
         code = self.encoder(blocks.pad_to_multiple(classes, 2 ** len(self.settings.widths))).float()
-        mean, logvar = code.chunk(2, dim=1)
-        scores = self.linear.scores(self._shape(labels))
-        mean = torch.cat([mean[:, : scores.shape[1]] + scores, mean[:, scores.shape[1] :]], dim=1)
-        return mean, logvar.clamp(-12, 6)
+        return posterior(code, self.linear.scores(self._shape(labels)))
 
     def decode_labels(self, z: Tensor) -> Tensor:
         """Logits (b, n_labels + 1, i, j, k), float32, for codes (b, d)."""
@@ -167,8 +158,7 @@ class MaskVae(ScanModel):
     @torch.no_grad()
     def sample_labels(self, n: int, generator: Generator | None = None) -> Tensor:
         """Label maps (n, 1, i, j, k) int64 of codes drawn from the aggregated posterior."""
-        device = self.latent_mean.device if generator is None else generator.device
-        draws = torch.randn((n, len(self.latent_mean)), generator=generator, device=device).to(self.latent_mean.device)
+        draws = randn_beside((n, len(self.latent_mean)), generator, self.latent_mean)
         return self.labels_of(self.latent_mean + draws @ self.latent_factor.T)
 
     def _shape(self, labels: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def adapted_probability(probability: Tensor, overfitting: Tensor, target: float,
     Args:
         probability: p, a scalar.
         overfitting: r = E sign D(x) on real scans, in [-1, 1].
-        target: Of r.
+        target: The r that is aimed at; above it augmentation becomes more likely, below it less.
         images: Real scans seen since the last step.
         length: Real scans in which p can move by 1.
     """

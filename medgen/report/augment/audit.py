@@ -47,7 +47,7 @@ def audit_section(
         pool: The candidates after the audit.
         pair: The volumes of a candidate beside a training case.
         names: Label → name.
-        folder: Of the run.
+        folder: The run's folder, which the pictures are written to.
         refused: Why nothing was exported; empty if something was.
     """
     report.section("Memorisation audit", _TEXT)

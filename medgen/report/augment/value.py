@@ -19,7 +19,7 @@ from medgen.system.files import write_bytes
 KINDS: Mapping[str, Kind] = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
 STUDY_LIMITS = """
 - The verdict holds for this cohort, this segmenter, these numbers of real subjects and this number of steps.
-- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm; the synthetic arm that speaks \
+- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm; the synthetic arm of the verdict \
 is chosen on validation subjects, or is the first one where there are none.
 - Generators see the same labelled subjects as the segmenter, and unlabelled images where the cohort has them. Of the \
 ordinary arms only those that learn from unlabelled scans see these too.
@@ -101,7 +101,7 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
     bold = [row for row, (arm, number, *_) in enumerate(rows) if _marked(judged, arm, int(number))]
     caption = (
         f"Mean [95 % interval] over seeds and {where}, both resampled. Dice is the mean over labels. Bold: the best "
-        "ordinary arm of each number of subjects and the synthetic arm that speaks."
+        "ordinary arm of each number of subjects and the synthetic arm of the verdict."
     )
     report.table(columns, rows, caption, highlight=bold)
     _choices(report, results)
@@ -165,14 +165,14 @@ def _choices(report: Report, results: StudyResults) -> None:
     if not choices:
         return
     if any(choice.on == "order" for choice in choices):
-        report.text("There is no validation part: the first synthetic arm of the configuration speaks.")
+        report.text("There is no validation part: the verdict is about the first synthetic arm of the configuration.")
         return
     arms = list(dict.fromkeys(arm for choice in choices for arm in choice.scores))
     report.table(
         ["real subjects", "chosen", *arms],
         [(choice.subjects, choice.arm, *(choice.scores.get(arm) for arm in arms)) for choice in choices],
-        f"The synthetic arm with the highest mean Dice on {results.subjects['validation']} validation subjects speaks; "
-        "test subjects play no part in the choice.",
+        "The verdict is about the synthetic arm with the highest mean Dice on "
+        f"{results.subjects['validation']} validation subjects; test subjects play no part in the choice.",
     )
 
 

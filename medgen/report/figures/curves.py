@@ -31,15 +31,15 @@ class HasInterval(Protocol):
 
     @property
     def estimate(self) -> float:
-        """Best value."""
+        """The estimate itself."""
 
     @property
     def low(self) -> float:
-        """Lower end."""
+        """Lower end of the confidence interval."""
 
     @property
     def high(self) -> float:
-        """Upper end."""
+        """Upper end of the confidence interval."""
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Figure:

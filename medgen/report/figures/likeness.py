@@ -20,7 +20,7 @@ def likeness_figure(volumes: Mapping[str, Mapping[str, Array]], points: Mapping[
     Args:
         volumes: Label → set of scans → one volume per scan; sets keep their colours in all panels.
         points: Set of scans → (n, 2) principal components of the features.
-        unit: Of the volumes.
+        unit: Unit of the volumes, for the label of the axis, such as ml.
 
     Raises:
         ValueError: If there are no points.

@@ -234,7 +234,7 @@ def slice_number(grid: Grid, plane: Grid, view: str) -> tuple[str, int]:
 
     Args:
         grid: Grid of the volume.
-        plane: Of the slice.
+        plane: Grid of the slice, one voxel thick.
         view: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
     """
     targets = [int(target) for target, _ in grid.axes]

@@ -69,7 +69,7 @@ def vote_weights(moved: Tensor, fixed: Tensor, radius: int = 2, chunk: int = 655
     Args:
         moved: Atlases on the grid of the scan, (n, c, i, j, k).
         fixed: The scan, (1, c, i, j, k).
-        radius: Of the cubic patches, in voxels.
+        radius: Radius of the cubic patches that are compared, in voxels: a side has 2 · radius + 1.
         chunk: Voxels whose equations are solved together.
 
     Returns:

@@ -21,7 +21,7 @@ class Setting:
         labels: Label numbers to segment, without 0.
         segmenter: Network and training; teachers are trained the same way.
         augment: The standard augmentation.
-        seed: Of shared work: teachers, choice of registrations.
+        seed: Seed of the work that arms share: training of teachers, choice of registrations.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         memo: Finished shared work (registrations, pseudo-labels, teachers) by what it depends on. Pass one dictionary
             to all arms and repetitions of one number of subjects; what depends on the seed is kept by seed.

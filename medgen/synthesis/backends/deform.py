@@ -150,7 +150,7 @@ class Deform(Backend):
 
     @classmethod
     def estimate(cls, config: DeformConfig, outline: Outline, device: str) -> Estimate:
-        """Of the registrations, from two iterations of two small pairs, and of moving one scan."""
+        """Cost of the registrations, from two iterations of two small pairs, and of moving one scan."""
         where, small = device_of(device), stand_in(outline.shape)
         ratio = outline.voxels / math.prod(small)
         image = torch.rand(2, outline.channels, *small, generator=torch.Generator().manual_seed(0)).to(where)

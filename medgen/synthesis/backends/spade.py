@@ -179,7 +179,7 @@ class SpadeBackend(Backend):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        """By the record's kind."""
+        """Whether the folder's record was written by this backend."""
         return stored_kind(folder) == cls.name
 
     @classmethod

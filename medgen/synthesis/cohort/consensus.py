@@ -167,7 +167,7 @@ def label_unlabelled(
     Args:
         sources: Labelled scans teach; unlabelled ones are labelled. Nothing held out.
         config: Settings.
-        seed: Of all trainings.
+        seed: Seed of all trainings.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Members that are trained at once on a CPU, each in a process of its own; the outcome does not depend
             on it.

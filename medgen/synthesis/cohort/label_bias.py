@@ -75,7 +75,7 @@ class LabelBias:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBias:
-        """From :meth:`plain`."""
+        """Inverse of :meth:`plain`."""
         return cls(
             label=int(data["label"]),
             scans=int(data["scans"]),
@@ -103,7 +103,7 @@ def measure_bias(
         infer: Labels scans by others.
         folds: Groups of subjects that are held out in turn; fewer if there are fewer subjects.
         least: Bias of the log volume that never counts, however little real scans differ.
-        seed: Of folds and resampling.
+        seed: Seed of the folds and of the resampling.
 
     Raises:
         DataError: If there are no masks, or fewer than two subjects.
@@ -126,15 +126,15 @@ def measure_bias(
 def compare(
     inferred: NDArray[Any], human: NDArray[Any], subjects: Sequence[str], label: int, least: float, seed: int
 ) -> LabelBias:
-    """Bias of one label.
+    """How inferred label maps of one label differ from human ones, in volume and overlap.
 
     Args:
         inferred: Label maps (n, i, j, k) by segmenters that have not learnt from them.
         human: Label maps of the same scans by people.
-        subjects: Of each scan.
+        subjects: Subject of each scan.
         label: Label number.
         least: See :func:`measure_bias`.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
 
     >>> human = np.zeros((4, 4, 4, 4), dtype=np.uint8)
     >>> human[:, :2] = 1

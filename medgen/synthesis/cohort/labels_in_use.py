@@ -102,7 +102,7 @@ def check_masks(
     taught. Masks of unlabelled parts are not read.
 
     Args:
-        parts: Of the run, with label numbers as in the files.
+        parts: The run's split of the cohort, with label numbers as in the files.
         declared: The cohort's label names; empty declares nothing.
         labels: Labels in use; empty for all that occur in training masks.
         workers: Threads.

@@ -13,7 +13,7 @@ from medgen.seeds import derive
 
 @dataclass(frozen=True)
 class CohortSplit:
-    """Disjoint by subject.
+    """A cohort divided by subject into training, test and validation cases; no subject is in two parts.
 
     Attributes:
         labelled: Training cases with masks.
@@ -67,7 +67,7 @@ def divide(
         labelled_subjects: Subjects whose masks may be used; None for all that are not held out. The other training
             subjects count as unlabelled: their masks are never read.
         unlabelled_cases: Most unlabelled cases; None for all, 0 for none.
-        seed: Of the run.
+        seed: Seed of the run, from which every random stream is derived.
         validation: Share of the subjects with masks that is held out for choices, rounded. They are the last ones in
             the order in which subjects become labelled, so that the test part and the first labelled subjects do not
             depend on it.

@@ -57,12 +57,12 @@ def export_pool(
         pool: Candidates; only accepted ones are written.
         out: New folder, in the layout's own form, with ``provenance/<id>.json`` per scan,
             ``provenance/learnt_from.json``, ``provenance/audit.json`` and ``card.md``.
-        audit: Of this pool; without one nothing is exported.
+        audit: The memorisation audit of this pool; without one nothing is exported.
         grid: The model grid around the origin.
         sources: What the generators learnt from.
         backends: The generators.
         label_names: Label → name.
-        seed: Of the run.
+        seed: Seed of the run, from which every random stream is derived.
         config_sha256: Digest of the run's configuration.
         cohort: Name of the cohort that was learnt from.
         modality: For the describing files and the card.
@@ -70,7 +70,7 @@ def export_pool(
         layout: ``nnunet``, ``msd`` or ``bids``.
         held_out: Subjects of validation and test; none may have been learnt from.
         intake: How the cohort was found: names of its channels, and regions of its labels, are kept.
-        verdict: Of the value study, which goes into card, ``dataset.json`` and every record; None if there was none.
+        verdict: What the value study found: goes into card, ``dataset.json`` and every record; None if there was none.
 
     Returns:
         The files written.

@@ -26,18 +26,18 @@ class About:
     """What the describing files say of a cohort.
 
     Attributes:
-        name: Of the cohort.
+        name: Name of the cohort.
         modality: Free text.
         labels: Label → name.
-        channels: Of each image.
-        stamp: Of the cohort as a whole.
+        channels: Number of channels of each image.
+        stamp: Whether the cohort as a whole may be shared: ``share`` or ``internal use only``.
         backends: What made it.
         scans: (id, backend, stamp) of every scan.
         original_labels: Label → its number in the cohort's own masks, where a run had to renumber.
-        channel_names: Of the cohort that was learnt from, one per channel; empty where it does not say.
+        channel_names: Channel names of the cohort that was learnt from; empty where it does not say.
         regions: Name → labels of every region, where the cohort's labels are regions; empty where they are not.
         class_order: Label that each region is drawn with, in the order of ``regions``.
-        verdict: Of the value study.
+        verdict: What the value study found about the scans.
     """
 
     name: str
@@ -55,7 +55,7 @@ class About:
 
     @property
     def sentence(self) -> str:
-        """For a field of free text."""
+        """One sentence on what the scans are, for the free-text field of a describing file."""
         made = ", ".join(self.backends)
         return (
             f"SYNTHETIC labelled scans made by medgen ({made}); {self.stamp}; value study: {self.verdict.word}; "

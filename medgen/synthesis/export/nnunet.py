@@ -110,11 +110,11 @@ def write_nnunet(
     Args:
         runs: Folders of finished augment runs on one cohort; several ones are the folds of a cross-validation.
         out: The folder ``nnUNet_raw``.
-        number: Of the data set, 1 to 999.
-        name: Of the data set: letters, digits, ``_`` and ``-``.
+        number: Number of the data set, 1 to 999.
+        name: Name of the data set: letters, digits, ``_`` and ``-``.
         channels: Name of each channel, by which nnU-Net chooses the normalisation (``CT``, else z-score); those of
             the synthetic cohort if empty.
-        seed: Of the choice of reference scans for intensities.
+        seed: Seed of the choice of reference scans for intensities.
         harmful: Whether scans of runs whose verdict is HARMFUL are wanted all the same.
         progress: Called with (cases written, cases).
 

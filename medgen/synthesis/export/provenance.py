@@ -45,8 +45,8 @@ def provenance(
         sources: What that learnt from.
         audit: Gives the stamp and the likeness to training scans.
         grid: On which it is written.
-        layout: Of the folder it is written to.
-        seed: Of the run.
+        layout: Layout of the folder it is written to.
+        seed: Seed of the run, from which every random stream is derived.
         config_sha256: Digest of the run's configuration.
 
     Raises:

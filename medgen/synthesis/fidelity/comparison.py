@@ -66,9 +66,9 @@ class Scans:
     """A set of scans on one grid.
 
     Attributes:
-        name: Of the set.
+        name: Name of the set in tables.
         ids: Case ids.
-        groups: Subject of each scan; of a synthetic scan its own id.
+        groups: Subject of each scan; for a synthetic scan its own id.
         images: (n, c, i, j, k).
         labels: (m, i, j, k) of the first m scans; m may be 0.
     """
@@ -101,7 +101,7 @@ class Described:
     """A set of scans in numbers.
 
     Attributes:
-        name: Of the set.
+        name: Name of the set in tables.
         groups: Subject of each scan.
         features: (n, d).
         statistics: Label → statistic → (m,) of the scans with labels.
@@ -174,9 +174,9 @@ def describe(
         features: Gives the features (n, d) of scans by id and image.
         config: Settings.
         labels: Label numbers, without 0.
-        spacing: Of the grid, mm.
+        spacing: Voxel size of the grid along i, j, k, mm.
         data_range: See :func:`medgen.metrics.msssim.pairwise_ms_ssim`; the same for all sets.
-        seed: Of the choice of scans for MS-SSIM.
+        seed: Seed of the choice of scans for MS-SSIM.
         tick: Called with (what is going on, done, all).
     """
     names = statistics_names(scans.images.shape[1])

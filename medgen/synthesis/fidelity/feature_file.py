@@ -23,9 +23,9 @@ class FeatureTable:
     """Feature vectors by case id.
 
     Attributes:
-        path: Of the file.
+        path: Where the file lies.
         rows: Id → (d,), all of one length and finite.
-        sha256: Of the file.
+        sha256: SHA-256 of the file.
     """
 
     path: Path

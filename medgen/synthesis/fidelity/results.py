@@ -20,7 +20,8 @@ class FidelityResults:
     """What the stage has found.
 
     Attributes:
-        comparisons: Of each backend with enough accepted scans, and of all of them, with training and held-out scans.
+        comparisons: Each backend with enough accepted scans, and all of them together, against training and held-out
+            scans.
         described: Set of scans → its numbers, for the figure.
         short: Backend → accepted scans, where these are too few.
         fewest: How many would be enough.

@@ -77,7 +77,7 @@ class FilterConfig(Config):
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What the filter says of one scan.
+    """Whether the filter accepts one scan, and the numbers that decided.
 
     Attributes:
         accepted: Whether every check passed.
@@ -93,7 +93,7 @@ class FilterResult:
 
     @classmethod
     def unusable(cls, reason: str) -> FilterResult:
-        """Of a scan that no check can judge."""
+        """The result for a scan that no check can judge: it is refused, for this reason."""
         return cls(False, {}, {"usable": reason}, "")
 
 
@@ -161,7 +161,7 @@ class Filter:
         Args:
             sources: Training scans; nothing held out.
             config: Settings.
-            seed: Of folds and training.
+            seed: Seed of the folds and of the auditors' training.
             device: ``auto``, ``cpu`` or ``cuda[:N]``.
             spacing: Voxel size along i, j, k, for the auditors' augmentation.
             tick: Called with (trainings done, 2).

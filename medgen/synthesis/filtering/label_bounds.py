@@ -48,7 +48,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class LabelBounds:
-    """Of one label in the real training scans.
+    """Limits of one label's size, place and brightness, measured on the real training scans.
 
     Attributes:
         log_volume: Lowest and highest natural logarithm of the volume in voxels.
@@ -119,7 +119,7 @@ class LabelBounds:
         return float(np.abs((percentiles(image, mask) - self.brightness) / self.spread).max())
 
     def plain(self) -> dict[str, Any]:
-        """As plain data."""
+        """The limits as lists and numbers, for JSON; :meth:`from_plain` reads them back."""
         return {
             key: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
             for key, value in vars(self).items()
@@ -127,7 +127,7 @@ class LabelBounds:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> LabelBounds:
-        """From :meth:`plain`."""
+        """Inverse of :meth:`plain`."""
         low, high = data["log_volume"]
         arrays = {key: np.array(data[key], dtype=np.float64) for key in ("centroid", "brightness", "spread")}
         return cls(**{**data, **arrays, "log_volume": (low, high)})

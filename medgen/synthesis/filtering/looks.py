@@ -20,9 +20,9 @@ class Looks:
     Attributes:
         segmenters: Whose channel statistics are the features, see
             :meth:`medgen.segmentation.segmenter.Segmenter.features`.
-        mean: Of each feature over the real scans, (d,).
-        spread: Standard deviation of each, (d,).
-        features: Standardised, (n, d).
+        mean: Mean of each feature over the real scans, (d,).
+        spread: Standard deviation of each feature over the real scans, (d,).
+        features: Features of the real scans, standardised by these two, (n, d).
         bound: Percentile over real scans of the distance to the nearest scan of another subject.
     """
 
@@ -39,8 +39,8 @@ class Looks:
         Args:
             segmenters: Trained on real scans only.
             images: (n, c, i, j, k), of at least two subjects.
-            subjects: Of each image.
-            percentile: Of the leave-one-subject-out distances, that ``bound`` is.
+            subjects: Subject of each image.
+            percentile: Which percentile of the leave-one-subject-out distances becomes ``bound``, 0 to 100.
         """
         raw = channel_statistics(segmenters, images)
         mean, spread = raw.mean(dim=0), raw.std(dim=0, correction=0).clamp_min(1e-6)

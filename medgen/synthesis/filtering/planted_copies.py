@@ -29,7 +29,7 @@ def plant(image: Tensor, kind: str, seed: int) -> Tensor:
     Args:
         image: (c, i, j, k).
         kind: A key of :data:`KINDS`.
-        seed: Of the change.
+        seed: Seed of the random change.
 
     Returns:
         (c, i, j, k) float32.
@@ -70,10 +70,10 @@ def likenesses(gallery: Gallery, images: Tensor, rows: Sequence[int], seed: int)
     """Likeness of a planted copy of every kind of each chosen scan with the scan it was made from.
 
     Args:
-        gallery: Of ``images``.
+        gallery: What copies are looked for in, made from ``images``.
         images: (n, c, i, j, k).
         rows: Scans to copy.
-        seed: Of the changes.
+        seed: Seed of the random changes.
     """
     values = []
     for row in rows:

@@ -18,7 +18,7 @@ from medgen.synthesis.filtering.filter import Filter, FilterResult
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A sampled scan and what the filter says of it.
+    """A sampled scan and the filter's result for it.
 
     Attributes:
         id: ``syn-0001`` and on for accepted scans, ``rejected-<backend>-0001`` and on for others.

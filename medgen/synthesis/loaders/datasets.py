@@ -111,7 +111,7 @@ class LiveDataset(Dataset[Any]):
     Args:
         folder: ``model/<backend>`` of a run.
         transform: Applied to each item, as for :class:`SyntheticDataset`, whose arrays the items have.
-        seed: Of the samples.
+        seed: Seed of the samples; equal seeds give equal scans.
         length: Number of different scans.
         filtered: Whether a sample that the run's filter refuses is drawn anew. Checking takes longer than sampling;
             ``rejections.csv`` of the run says what share is refused.
@@ -224,7 +224,7 @@ class Mixing:
 
     @property
     def probability(self) -> float:
-        """Of a synthetic scan, now."""
+        """How likely an item is a synthetic scan now, in [0, 1]: 0 outside of training."""
         progress, training = self._state.tolist()
         return self._p_syn * synthetic_share(progress) if training else 0.0
 
@@ -252,7 +252,7 @@ class MixedDataset(Mixing, Dataset[Any]):
         synthetic: :class:`SyntheticDataset` or :class:`LiveDataset`, whose ``transform`` makes its items what ``real``
             gives; or with ``transform`` below.
         p_syn: See :class:`Mixing`.
-        seed: Of the choice.
+        seed: Seed of the choice which items are replaced, and by which scans.
         transform: Applied to every item, real or synthetic.
         ids: Case ids or subjects of ``real``, to be checked; taken from ``real.ids``, or from the ids or file names of
             a list of dictionaries, where None.

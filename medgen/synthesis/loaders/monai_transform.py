@@ -33,7 +33,7 @@ class RandSyntheticd(Mixing, RandomizableTransform, MapTransform):
     ``DataLoader`` gets its own stream, derived from that state and from the worker's seed.
 
     Args:
-        keys: Of the image and of the label.
+        keys: Keys of the image and of the label in a case's dictionary, in this order.
         source: :class:`~medgen.synthesis.SyntheticDataset`, :class:`~medgen.synthesis.LiveDataset`, or the folder of
             exported scans. Its ``transform`` is not used.
         prob: Probability, annealed over the last quarter if :meth:`set_progress` is called.

@@ -48,7 +48,7 @@ class Hardware:
 
     @property
     def sentence(self) -> str:
-        """One line."""
+        """The machine's GPU, cores, memory and free disk space in one line of text."""
         where = f"GPU {self.gpu} with {self.device_memory / _GIB:.1f} GiB free" if self.gpu else "no GPU"
         return (
             f"{where}, {self.cores} cores, {self.memory / _GIB:.1f} GiB of memory and {self.disk / _GIB:.0f} GiB of "
@@ -58,7 +58,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Routing:
-    """A decision.
+    """Which backends a run trains, and why.
 
     Attributes:
         backends: In the order they are trained.
@@ -71,7 +71,7 @@ class Routing:
     automatic: bool = True
 
     def record(self) -> dict[str, Any]:
-        """Plain data."""
+        """The decision as plain data, for JSON files."""
         return {"automatic": self.automatic, "backends": list(self.backends), "reasons": list(self.reasons)}
 
 

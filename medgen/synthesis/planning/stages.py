@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def filter_estimate(config: FilterConfig, outline: Outline, device: str) -> Estimate:
-    """Of fitting the filter; its ``sample_seconds`` are those of judging one scan."""
+    """What fitting the filter costs; its ``sample_seconds`` are those of judging one scan."""
     auditors = segmenter_estimate("filter", config.auditor, outline, device, trainings=2)
     compare = gallery_seconds(outline)
     # Every real scan is compared with every other one once.
@@ -44,7 +44,7 @@ def gallery_seconds(outline: Outline) -> float:
 def sampling_estimate(
     scans: int, attempts: float, backends: Mapping[str, Estimate], judge: Estimate, outline: Outline
 ) -> Estimate:
-    """Of sampling and judging, if a third of the samples is refused; up to ``attempts`` per scan if more are."""
+    """What sampling and judging cost if a third of the samples is refused; if more are, up to ``attempts`` per scan."""
     pool = scans * len(backends) * outline.voxels * (FLOAT_BYTES * outline.channels + 1)
     once = sum(scans * (own.sample_seconds + judge.sample_seconds) for own in backends.values())
     typical, worst = once * min(1.5, attempts), once * attempts
@@ -53,5 +53,5 @@ def sampling_estimate(
 
 
 def total_seconds(estimates: Sequence[Estimate]) -> float:
-    """Of several estimates."""
+    """Sum of the seconds of several estimates."""
     return sum(item.seconds for item in estimates)

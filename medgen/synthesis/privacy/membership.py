@@ -46,7 +46,7 @@ def separation(
         subjects: Owner of each of them.
         others: (b,).
         other_subjects: Owner of each of them.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
         n: Resamples.
         level: Confidence level.
 
@@ -72,7 +72,7 @@ def nearer_to_training(train: Table, held_out: Table, *, seed: int, n: int = 100
     Args:
         train: Likeness (scans, training subjects).
         held_out: Likeness (scans, held-out subjects), at least two.
-        seed: Of the draws.
+        seed: Seed of the random draws.
         n: Draws.
         level: Confidence level.
     """

@@ -74,7 +74,7 @@ def audit_pool(
         filters: Holds the training scans and the bounds.
         held_out: Scans of subjects that nothing was learnt from, used as images only; None if there are none.
         config: Settings.
-        seed: Of planted copies and resampling.
+        seed: Seed of the planted copies and of the resampling.
         tick: Called with (scans compared, all).
 
     Raises:

@@ -40,8 +40,8 @@ class Check:
 
     Attributes:
         name: What was measured.
-        interval: With its interval.
-        expected: Of a generator that has memorised nothing.
+        interval: The number with its confidence interval.
+        expected: The number of a generator that has memorised nothing.
         suspicious: Whether the whole interval lies above ``expected``.
         words: The finding in words.
     """
@@ -113,7 +113,7 @@ class Audit:
         return {name: reason for item in self.backends.values() for name, reason in item.flagged.items()}
 
     def stamp(self, backend: str) -> str:
-        """Of a backend; ``not audited`` for one that the audit has not seen."""
+        """The sharing stamp of a backend; ``not audited`` for one that the audit has not seen."""
         return self.backends[backend].stamp if backend in self.backends else NOT_AUDITED
 
     def clean(self, pool: CandidatePool) -> CandidatePool:

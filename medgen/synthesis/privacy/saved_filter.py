@@ -43,7 +43,7 @@ class FilterState:
         audit: Settings of the audit.
         label_names: Label → name.
         cohort: Name of the cohort that was learnt from.
-        modality: Of its scans.
+        modality: Modality of its scans, such as MR.
         config_sha256: Digest of the configuration of the run.
         original_labels: Label → its number in the cohort's own masks, where the run had to renumber.
         intake: How the cohort was found; names of channels and regions of labels are kept for exports.

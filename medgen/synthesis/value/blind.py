@@ -29,7 +29,7 @@ class BlindGuess:
 
     @classmethod
     def of(cls, real: Dataset, labels: Sequence[int]) -> BlindGuess:
-        """From scans with labels.
+        """Count how often each label stands at each place of the training scans.
 
         Raises:
             DataError: If there are none.

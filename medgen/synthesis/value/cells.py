@@ -89,7 +89,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training.
+    """One training of the study: an arm and a repetition.
 
     Attributes:
         arm: Name of the arm.
@@ -110,7 +110,7 @@ class Study:
         test: Test scans.
         validation: Validation scans, or None.
         labels: Label numbers, without 0.
-        seed: Of the run.
+        seed: Seed of the run, from which every random stream is derived.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         memo: Shared work of ordinary arms, see :class:`medgen.segmentation.ordinary.Setting`.
     """

@@ -29,9 +29,9 @@ class ValueConfig(Config):
         augment: The standard augmentation.
         p_synthetic: Probability that an element of a batch is a synthetic scan.
         bootstrap: Resamples of the intervals.
-        tolerance_mm: Of the normalised surface Dice.
-        threads: Of torch, in each cell. Results can differ in the last bits between numbers of threads, never between
-            numbers of workers.
+        tolerance_mm: Distance between two surfaces, in mm, that the normalised surface Dice forgives.
+        threads: Threads that torch uses in each cell. Results can differ in the last bits between numbers of threads,
+            never between numbers of workers.
     """
 
     enabled: bool = True

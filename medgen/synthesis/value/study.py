@@ -39,8 +39,8 @@ def run_study(
         materials: One per number of subjects.
         test: Held-out scans, the same for every cell.
         labels: Label numbers, without 0.
-        validation: Further held-out scans, on which the synthetic arm that speaks is chosen.
-        seed: Of the run; a cell's stream depends on its seed number, not on its arm.
+        validation: Further held-out scans, on which the synthetic arm of the verdict is chosen.
+        seed: Seed of the run; a cell's random stream depends on it and its seed number, not on its arm.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
             GPU trains one after the other. The rows do not depend on it.

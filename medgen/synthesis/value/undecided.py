@@ -46,7 +46,7 @@ class Learning:
 def harm_without_scans(
     difference: Interval, of_base: Interval, of_scans: Interval, *, names: tuple[str, str, str]
 ) -> str:
-    """Why a loss to unaugmented training does not speak against the synthetic scans; empty if it does, or if none.
+    """Why a loss to unaugmented training is not held against the synthetic scans; empty if it is, or if there is none.
 
     An arm with synthetic scans differs in two things from unaugmented training (:data:`PLAIN`): in the augmentation
     that it trains by and in the scans. A segmenter that had time to learn seldom loses by augmentation; after few
@@ -57,7 +57,7 @@ def harm_without_scans(
         difference: Synthetic arm minus the ordinary arm that it is compared with.
         of_base: The ordinary arm that it trains by, minus the same.
         of_scans: Synthetic arm minus the ordinary arm that it trains by.
-        names: Of the three arms: synthetic, the one it trains by, the one it is compared with.
+        names: Names of three arms: the synthetic one, the one it trains by, the one it is compared with.
 
     >>> low, none = Interval(-0.03, -0.04, -0.02, 9), Interval(-0.001, -0.004, 0.002, 9)
     >>> harm_without_scans(low, low, none, names=("standard+joint", "standard", "real"))[:65]

@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which synthetic arm speaks for one number of real subjects.
+    """The synthetic arm that the verdict is about, for one number of real subjects.
 
     Attributes:
         subjects: Number of real labelled subjects.
@@ -139,14 +139,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that a study says.
+    """Everything that is concluded from a study's rows.
 
     Attributes:
         summaries: Mean and interval per arm, number of subjects, label and metric.
-        choices: The synthetic arm that speaks, per number of subjects; empty without synthetic arms.
+        choices: The synthetic arm that the verdict is about, per number of subjects; empty without synthetic arms.
         best: Number of subjects → ordinary arm with the highest mean test Dice.
         comparisons: Those of the role ``verdict`` first, by number of subjects.
-        worths: Of the chosen arms, on the curves of ``standard`` and of the best ordinary arm.
+        worths: Worth in real subjects of the chosen arms, on the curves of ``standard`` and of the best ordinary arm.
         learning: Whether the segmenters have learnt anything; None if that was not asked.
     """
 
@@ -206,8 +206,8 @@ def judge(
     """Everything that is said about a study.
 
     Args:
-        rows: Of :func:`medgen.synthesis.value.study.run_study`.
-        seed: Of the resampling.
+        rows: What :func:`medgen.synthesis.value.study.run_study` returned: a row per cell, held-out case and label.
+        seed: Seed of the random resampling; equal seeds give equal results.
         bootstrap: Resamples.
         level: Confidence level.
         learning: What tells whether the segmenters have learnt anything; None does not ask.
@@ -284,8 +284,8 @@ def compare(
     Seeds and test subjects are both resampled, in pairs: arms share seeds' streams and test scans.
 
     Args:
-        rows: Of :func:`medgen.synthesis.value.study.run_study`.
-        seed: Of the resampling.
+        rows: What :func:`medgen.synthesis.value.study.run_study` returned: a row per cell, held-out case and label.
+        seed: Seed of the random resampling; equal seeds give equal results.
         bootstrap: Resamples.
         level: Confidence level of each interval, and of each family of words.
         learning: What tells whether the segmenters have learnt anything; None does not ask.

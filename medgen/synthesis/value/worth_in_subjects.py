@@ -31,7 +31,7 @@ class Worth:
         estimate: Real subjects with which the reference reaches the same mean Dice.
         low: Lower limit.
         high: Upper limit.
-        level: Of the interval.
+        level: Confidence level of the interval, such as 0.95.
     """
 
     arm: str
@@ -76,7 +76,7 @@ def worth(
         arm: The arm that is valued.
         subjects: Its number of real subjects.
         reference: An arm of at least two numbers of subjects.
-        seed: Of the resampling.
+        seed: Seed of the random resampling; equal seeds give equal results.
         bootstrap: Resamples.
         level: Confidence level.
 

@@ -65,14 +65,14 @@ def test_the_choice_never_looks_at_test_rows() -> None:
         dices = rng.permutation([row["dice"] for row in test])
         shuffled = [{**row, "dice": float(dice)} for row, dice in zip(test, dices, strict=True)]
         assert choose([row for row in rows if row["part"] == "validation"] + shuffled) == before
-    # On the test rows the other one is far better, and the verdict still speaks for the chosen one.
+    # On the test rows the other one is far better, and the verdict is still about the chosen one.
     turned = [
         {**row, "dice": row["dice"] + 0.1} if (row["part"], row["arm"]) == ("test", "standard+deform") else row
         for row in rows
     ]
     assert choose(turned) == before
     assert {item.arm for item in compare(turned, 0, 200) if item.role == "verdict"} == {"standard+joint"}
-    # Without validation rows the first synthetic arm speaks, however the others do.
+    # Without validation rows the verdict is about the first synthetic arm, however the others do.
     blind = choose([row for row in turned if row["part"] == "test"])
     assert {(choice.arm, choice.on) for choice in blind} == {("standard+deform", "order")}
 

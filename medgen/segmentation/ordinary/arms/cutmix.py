@@ -27,7 +27,7 @@ class CutMix:
     out is cut off. Labels are per voxel here, so they are pasted, not averaged.
 
     Attributes:
-        alpha: Of the Beta distribution; 1 is uniform, as published.
+        alpha: Both parameters of the Beta distribution that the box size is drawn from; 1 is uniform, as published.
         probability: That an element gets a box.
     """
 

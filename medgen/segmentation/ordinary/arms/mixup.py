@@ -26,7 +26,7 @@ class MixUp:
 
     Attributes:
         classes: Number of classes, background included.
-        alpha: Of the Beta distribution.
+        alpha: Both parameters of the Beta distribution that the mixing weight is drawn from.
     """
 
     classes: int

@@ -112,7 +112,7 @@ class LesionBackend(Backend):
 
     @classmethod
     def estimate(cls, config: LesionConfig, outline: Outline, device: str) -> Estimate:
-        """Of both networks, on a crop as large as the label statistics say (of the largest size without them)."""
+        """Cost of both networks, on a crop as large as the label statistics say (the largest one without them)."""
         facts = [item for item in outline.facts if item.label in (config.lesion_labels or (item.label,))]
         facts = facts if config.lesion_labels else [item for item in facts if item.focal] or facts
         labels = len(config.lesion_labels or facts or outline.labels)

@@ -137,7 +137,7 @@ class Bank:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Plain data beside the arrays."""
+        """The facts that are stored as JSON beside the arrays."""
         return {
             "lesion_labels": list(self.labels),
             "crop": list(self.crop),

@@ -25,7 +25,7 @@ class Lesion:
     """One connected lesion of a scan.
 
     Attributes:
-        row: Of the scan in its data set.
+        row: Index of the scan in its data set.
         labels: Indices of the lesion's labels (1 and on) in its bounding box, (p, q, r) uint8, 0 outside of it.
         start: First voxel of the bounding box.
         place: Centroid in the bounding box of the scan's foreground, each axis in [0, 1].
