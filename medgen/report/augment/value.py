@@ -19,8 +19,8 @@ from medgen.system.files import write_bytes
 KINDS: Mapping[str, Kind] = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
 STUDY_LIMITS = """
 - The verdict holds for this cohort, this segmenter, these numbers of real subjects and this number of steps.
-- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm; the synthetic arm of the verdict \
-is chosen on validation subjects, or is the first one where there are none.
+- The best ordinary arm is chosen on the test subjects, which favours the ordinary arm; the synthetic arm of the \
+verdict is chosen on validation subjects, or is the first one where there are none.
 - Generators see the same labelled subjects as the segmenter, and unlabelled images where the cohort has them. Of the \
 ordinary arms only those that learn from unlabelled scans see these too.
 - The interval covers other seeds and other test subjects of the same population, not another choice of training \
