@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from medgen.pipelines import train
+from medgen.pipelines.anomaly import score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
 
@@ -36,7 +37,13 @@ def layers(root: Path) -> str:
 def outputs() -> str:
     """A table for each pipeline: what its stages leave in the folder of a run."""
     tables = []
-    runs = {"anomaly run": pipeline(), "augment run": AUGMENT, "augment value": VALUE, "train": train.PIPELINE}
+    runs = {
+        "anomaly run": pipeline(),
+        "anomaly score": score.PIPELINE,
+        "augment run": AUGMENT,
+        "augment value": VALUE,
+        "train": train.PIPELINE,
+    }
     for name, stages in runs.items():
         tables += [f"### medgen {name}", "", "| file | what it holds | in MLflow |", "|---|---|---|"]
         tables += [f"| `{item.name}` | {item.holds} | {'yes' if item.tracked else ''} |" for item in stages.outputs()]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from medgen.config import Config
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
@@ -18,8 +19,8 @@ from medgen.training.cost import Estimate
 
 from .preflight import preflight
 
-C_contra = TypeVar("C_contra", bound=RunConfig, contravariant=True)
-P = TypeVar("P", bound=RunConfig)
+C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+P = TypeVar("P", bound=Config)
 
 # What every run folder has, whatever its stages.
 EVERY_RUN = (
@@ -122,7 +123,9 @@ class Pipeline(Generic[P]):
             with run.child(stage.name) as inner:
                 results.add(*stage.run(config, results, inner))
 
-    def finish(self, config: P, report: Report, limits: str, results: Results, run: RunContext) -> list[str]:
+    def finish(
+        self, config: P, report: Report, limits: str, results: Results, run: RunContext, named_by_folders: bool
+    ) -> list[str]:
         """Write ``metrics.json`` and the report, keep tracked outputs in MLflow, and say what was found and where.
 
         Args:
@@ -131,11 +134,12 @@ class Pipeline(Generic[P]):
             limits: What the results do not show, a list in Markdown.
             results: Of all stages.
             run: The run.
+            named_by_folders: Whether ids are the names of DICOM folders, which may name patients.
 
         Returns:
             The lines for the console.
         """
-        folder, manifest = run.folder, results[Manifest]
+        folder = run.folder
         done = list(self.wanted(config))
         with run.child("report"):
             metrics: dict[str, Any] = {}
@@ -144,7 +148,7 @@ class Pipeline(Generic[P]):
             folder.write_metrics(metrics)
             for stage in done:
                 stage.report(report, results, run)
-            report.section("Limits", cohort_words.limits(limits, manifest.named_by_folders))
+            report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
             report.section("Files", "What this run has left in its folder.")
             report.table(["file", "what it holds"], [(f"`{output.name}`", output.holds) for output in there])

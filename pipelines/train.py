@@ -220,7 +220,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         results = Results([manifest])
         PIPELINE.run(config, results, context)
         report = Report(f"Training of {config.model['family']}", manifest.name, context.track.id)
-        lines = PIPELINE.finish(config, report, LIMITS, results, context)
+        lines = PIPELINE.finish(config, report, LIMITS, results, context, manifest.named_by_folders)
     lines += [f"model:  {context.folder.model}", f"report: {context.folder.report}"]
     return RunSummary(config.out, 1 if results[PreparedScans].failures else 0, tuple(lines))
 

@@ -22,9 +22,12 @@ SCAN_OUTPUTS = (
     ),
     Output("pseudo-healthy/", "what a model of healthy anatomy makes of some scans, in their own intensities"),
     Output("difference/", "these scans minus their pseudo-healthy versions"),
-    Output("scans.csv", "scores and p-values of every scan"),
-    Output("findings.csv", "place, size, peak and p-value of every finding"),
+    Output("scans.csv", "scores and p-values of every scan", tracked=True),
+    Output("findings.csv", "place, size, peak and p-value of every finding", tracked=True),
     Output("findings.json", "the same by scan, with the voxel indices"),
+)
+CALIBRATION = Output(
+    "calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"
 )
 _DESCRIPTION = "medgen heat (z), research only"
 

@@ -12,7 +12,7 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
-from medgen.report.anomaly.words import compared_words, found_words
+from medgen.report.anomaly.words import LIMITS, compared_words, found_words
 from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
@@ -25,14 +25,6 @@ from .cohort import AnomalyCohort, divide, split
 from .config import AnomalyRunConfig, refuse
 from .stages import pipeline
 from .stages.evaluate import Evaluation
-
-LIMITS = """
-- The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
-protocol and population. On anything else it holds nothing.
-- Test anomalies are implants. Real lesions look different; detection rates do not carry over.
-- A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
-- Research use only: no part of this is meant for a decision about a patient.
-"""
 
 
 def run(
@@ -62,7 +54,7 @@ def run(
     with start_run("anomaly", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest, cohort])
         stages.run(config, results, context)
-        lines = stages.finish(config, _opening(results, context), LIMITS, results, context)
+        lines = stages.finish(config, _opening(results, context), LIMITS, results, context, manifest.named_by_folders)
     missing = results[PreparedParts].failures or results[Screening].refused
     places = {"heatmaps": context.folder.heatmaps, "model": context.folder.model, "report": context.folder.report}
     lines += [f"{name + ':':9} {path}" for name, path in {**places, "MLflow": context.track.store}.items()]

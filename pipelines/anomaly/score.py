@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import score_report
+from medgen.report.anomaly.scoring import scoring_sections
+from medgen.report.anomaly.words import LIMITS
+from medgen.report.html import Report
 from medgen.runs import tracking
+from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
-from medgen.runs.outputs import sha256_of, write_inputs
-from medgen.runs.progress import bars
+from medgen.runs.outputs import INPUTS, sha256_of, write_inputs
 from medgen.training.trainer import device_of
 
 from .. import patient_names
 from ..preflight import SCORING, check_new, check_scans
-from .outputs import ScanFiles, unique_names, write_calibration
+from ..stages import FAILED, Pipeline, Stage
+from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, unique_names, write_calibration
 
 
 class ScoreConfig(Config):
@@ -97,63 +100,127 @@ def score(
     series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
     patient_names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
-    detector = from_artifact(artifact)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
     config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, overwrite=overwrite, mark=SCORING) as folder,
-        bars(progress) as tick,
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
     ):
-        track.set_tags({"medgen.model.sha256": artifact.sha256})
-        files, scored, failures, outside = ScanFiles(folder.out), [], [], []
-        named = dict(zip(unique_names(scans), scans, strict=True))
+        context = RunContext(folder, track, track, seed, progress=progress)
+        results = Results([artifact])
+        PIPELINE.run(config, results, context)
+        found = results[Scorings]
+        report = Report("Anomaly scores", found.counts, track.id)
+        lines = PIPELINE.finish(config, report, LIMITS, results, context, series)
+    lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
+    return RunSummary(folder.out, 1 if found.failures else 0, (*lines, f"report:   {folder.report}"))
+
+
+@dataclass(frozen=True, eq=False)
+class Scorings:
+    """New scans and what the detector says of them.
+
+    Attributes:
+        detector: The detector.
+        scored: The scans that could be scored.
+        failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
+        outside: Name and reason of scans that the gate refuses and that were scored all the same.
+    """
+
+    detector: AnomalyDetector
+    scored: Sequence[Scored]
+    failures: Sequence[tuple[str, str, str]]
+    outside: Sequence[tuple[str, str]]
+
+    @property
+    def counts(self) -> str:
+        """Numbers of scans."""
+        abstained = sum(stage == "gate" for _, stage, _ in self.failures)
+        unusable = len(self.failures) - abstained
+        return f"scans scored: {len(self.scored)}, abstained: {abstained}, unusable: {unusable}"
+
+
+class ScoreScans(Stage[ScoreConfig]):
+    """Scores every scan that can be read and that the gate lets through, and writes its files."""
+
+    name = "score"
+    needs = (TrainedModel,)
+    makes = (Scorings,)
+
+    def run(self, config: ScoreConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class.
+
+        Raises:
+            DataError: If none of the scans could be scored.
+        """
+        artifact, folder = results[TrainedModel], run.folder
+        detector = from_artifact(artifact)
+        run.track.set_tags({"medgen.model.sha256": artifact.sha256})
+        files = ScanFiles(folder.out)
+        scored: list[Scored] = []
+        failures: list[tuple[str, str, str]] = []
+        outside: list[tuple[str, str]] = []
+        named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
-        write_inputs(folder.out, read, _source(model, artifact))
-        scorer = replace(detector, gate=None) if ungated else detector
-        for done, (name, path) in enumerate(named.items(), start=1):
-            try:
-                scan = io.read(path, fill=fill, unscaled=unscaled, slices=slices)
-                result = scorer.score_scan(scan)
-                pseudo = detector.pseudo_healthy(result.prepared)
-            except OutOfDistribution as error:
-                failures.append((name, "gate", str(error)))
-            except MedgenError as error:
-                failures.append((name, "score", str(error)))
-            else:
-                files.add(name, result)
-                if pseudo is not None:
-                    files.add_pseudo_healthy(name, pseudo, scan.with_data(scan.data - pseudo.data))
-                scored.append(Scored(name, scan, result, pseudo))
-                if reason := _refusal(detector, result.prepared):
-                    outside.append((name, reason))
-            tick("scoring", done, len(scans))
+        write_inputs(folder.out, read, _source(config.model, artifact))
+        scorer = replace(detector, gate=None) if config.ungated else detector
+        with run.bars() as tick:
+            for done, (name, path) in enumerate(named.items(), start=1):
+                try:
+                    scan = io.read(path, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
+                    result = scorer.score_scan(scan)
+                    pseudo = detector.pseudo_healthy(result.prepared)
+                except OutOfDistribution as error:
+                    failures.append((name, "gate", str(error)))
+                except MedgenError as error:
+                    failures.append((name, "score", str(error)))
+                else:
+                    files.add(name, result)
+                    if pseudo is not None:
+                        files.add_pseudo_healthy(name, pseudo, scan.with_data(scan.data - pseudo.data))
+                    scored.append(Scored(name, scan, result, pseudo))
+                    if reason := _refusal(detector, result.prepared):
+                        outside.append((name, reason))
+                tick("scoring", done, len(named))
         files.close()
         write_calibration(folder.out, detector.calibration)
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        folder.write_metrics(
-            {
-                "target_fpr": detector.config.calibration.target_fpr,
-                "threshold": detector.calibration.threshold,
-                "calibration_subjects": len(detector.calibration.maxima),
-                "scans": {entry.name: _numbers(entry) for entry in scored},
-            }
-        )
-        score_report(detector, scored, failures, outside, artifact.sha256, track.id, series).write(folder.report)
-        for path in (folder.report, folder.out / "scans.csv", folder.out / "findings.csv"):
-            track.log_file(path)
-    lines = [_line(entry, detector.calibration) for entry in scored]
-    lines += [
-        f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}" for name, stage, reason in failures
-    ]
-    lines += [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in outside]
-    lines += [f"heatmaps: {folder.heatmaps}"] if scored else []
-    lines += [f"report:   {folder.report}"]
-    return RunSummary(folder.out, 1 if failures else 0, tuple(lines))
+        return [Scorings(detector, scored, failures, outside)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
+        inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
+        return (*SCAN_OUTPUTS, CALIBRATION, FAILED, inputs)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """Threshold, scores and p-values."""
+        found = results[Scorings]
+        return {
+            "target_fpr": found.detector.config.calibration.target_fpr,
+            "threshold": found.detector.calibration.threshold,
+            "calibration_subjects": len(found.detector.calibration.maxima),
+            "scans": {entry.name: _numbers(entry) for entry in found.scored},
+        }
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """Every scan."""
+        found, sha256 = results[Scorings], results[TrainedModel].sha256
+        scoring_sections(report, found.detector, found.scored, found.failures, found.outside, sha256)
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """A line for each scan."""
+        found = results[Scorings]
+        lines = [_line(entry, found.detector.calibration) for entry in found.scored]
+        for name, stage, reason in found.failures:
+            lines.append(f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}")
+        return lines + [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in found.outside]
+
+
+PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
 
 
 def _source(model: Path, artifact: TrainedModel) -> dict[str, Any]:

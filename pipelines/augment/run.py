@@ -48,7 +48,7 @@ def run(
         verdict = results[Exported].verdict
         report = Report("Labelled synthesis", results[Manifest].name, context.track.id)
         report.verdict(verdict.sentence, KINDS.get(verdict.word, "neutral"))
-        lines = AUGMENT.finish(config, report, LIMITS, results, context)
+        lines = AUGMENT.finish(config, report, LIMITS, results, context, manifest.named_by_folders)
     folder = context.folder
     lines += [f"generators:       {folder.model}", f"report:           {folder.report}"]
     lines += [f"MLflow store:     {context.track.store}"]

@@ -48,7 +48,7 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
         word, sentence = headline(results[StudyResults])
         report = Report("Value study", manifest.name, context.track.id)
         report.verdict(sentence, KINDS.get(word, "neutral"))
-        lines = VALUE.finish(config, report, STUDY_LIMITS, results, context)
+        lines = VALUE.finish(config, report, STUDY_LIMITS, results, context, manifest.named_by_folders)
     lines += [sentence, f"report: {context.folder.report}", f"MLflow store: {context.track.store}"]
     return RunSummary(config.out, 1 if results[PreparedCohort].failures else 0, tuple(lines))
 

@@ -16,6 +16,7 @@ from medgen import io
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.pipelines import train
+from medgen.pipelines.anomaly import score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, GENERATE, VALUE
 from medgen.pipelines.stages import EVERY_RUN, Pipeline, Stage
@@ -26,7 +27,14 @@ from medgen.volume import Grid, Volume
 from tests.builders.run_outputs import undeclared
 
 DOCS = Path(__file__).parents[2] / "docs"
-LISTS = {"anomaly": pipeline(), "augment": AUGMENT, "generate": GENERATE, "value": VALUE, "train": train.PIPELINE}
+LISTS = {
+    "anomaly": pipeline(),
+    "score": score.PIPELINE,
+    "augment": AUGMENT,
+    "generate": GENERATE,
+    "value": VALUE,
+    "train": train.PIPELINE,
+}
 STAGES = {f"{name}-{stage.name}": stage for name, stages in LISTS.items() for stage in stages.stages}
 
 
@@ -126,7 +134,7 @@ def test_an_output_reaches_report_metrics_console_and_mlflow(
     with start_run("test", config, manifest) as run:
         results = Results([manifest])
         stages.run(config, results, run)
-        lines = stages.finish(config, Report("Test"), "- none", results, run)
+        lines = stages.finish(config, Report("Test"), "- none", results, run, False)
     folder = RunFolder(config.out)
     assert lines == ["number: 3", "number: 3"]
     page = folder.report.read_text(encoding="utf-8")

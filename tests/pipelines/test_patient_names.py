@@ -319,7 +319,9 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
     from medgen.pipelines.anomaly.score import score
-    from medgen.report.anomaly.scoring import score_report
+    from medgen.report.anomaly.scoring import scoring_sections
+    from medgen.report.anomaly.words import LIMITS
+    from medgen.report.html import Report
 
     # Without a model it ends early, and has said it before.
     for scan, times in ((next(sources["dicom"].glob("*/t1")), 1), (next(sources["nifti"].glob("images/*")), 0)):
@@ -328,7 +330,10 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
         assert capfd.readouterr().err.count(patient_names.NOTE) == times
     detector = from_artifact(TrainedModel.load(anomaly / "model", "cpu"))
     for series in (True, False):
-        score_report(detector, [], [], [], "0" * 64, "run", series).write(tmp_path / "report.html")
+        report = Report("Anomaly scores")
+        scoring_sections(report, detector, [], [], [], "0" * 64)
+        report.section("Limits", limits(LIMITS, series))
+        report.write(tmp_path / "report.html")
         told = "File and folder names of the DICOM series" in (tmp_path / "report.html").read_text()
         assert told == series
 

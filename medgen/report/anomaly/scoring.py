@@ -8,37 +8,35 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.report.anomaly.gate import abstained_section, outside_section
 from medgen.report.anomaly.pictures import Scored, comparison_section, findings_section, peak_of, picture_caption
 from medgen.report.anomaly.words import scan_words
-from medgen.report.cohort import limits
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
 
 UNGATED_WORDS = (
     "The gate refuses this scan, and it was scored all the same: p-values, threshold and findings mean nothing here."
 )
-LIMITS_TEXT = """
-- The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
-protocol and population. On anything else it holds nothing.
-- Test anomalies are implants. Real lesions look different; detection rates do not carry over.
-- A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
-- Research use only: no part of this is meant for a decision about a patient.
-"""
 
 
-def score_report(
+def scoring_sections(
+    report: Report,
     detector: AnomalyDetector,
     scored: Sequence[Scored],
     failures: Sequence[tuple[str, str, str]],
     outside: Sequence[tuple[str, str]],
     model_sha256: str,
-    run_id: str,
-    named_by_folders: bool,
-) -> Report:
-    """The report of new scans; ``named_by_folders`` where one of them is a DICOM series."""
+) -> None:
+    """Tables of all scans, then a section for each.
+
+    Args:
+        report: The report.
+        detector: What scored them.
+        scored: The scans that could be scored.
+        failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
+        outside: Name and reason of scans that the gate refuses and that were scored all the same.
+        model_sha256: Digest of the model.
+    """
     target = detector.config.calibration.target_fpr
     abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
     unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
-    counts = f"scans scored: {len(scored)}, abstained: {len(abstained)}, unusable: {len(unusable)}"
-    report = Report("Anomaly scores", counts, run_id)
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -89,5 +87,3 @@ def score_report(
             figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name
         )
         findings_section(report, entry.result)
-    report.section("Limits", limits(LIMITS_TEXT, named_by_folders))
-    return report

@@ -9,6 +9,14 @@ from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.summary import Summary
 from medgen.report.html import Kind, fmt
 
+LIMITS = """
+- The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
+protocol and population. On anything else it holds nothing.
+- Test anomalies are implants. Real lesions look different; detection rates do not carry over.
+- A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
+- Research use only: no part of this is meant for a decision about a patient.
+"""
+
 
 def found_words(summary: Summary) -> str:
     """What the calibrated threshold finds: implants, and healthy scans with a false finding."""

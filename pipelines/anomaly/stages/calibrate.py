@@ -19,7 +19,7 @@ from medgen.runs.context import Output, Results, RunContext
 from ...stages import Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
-from ..outputs import write_calibration
+from ..outputs import CALIBRATION, write_calibration
 from .train import FoldModels
 
 
@@ -70,9 +70,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         """The detector and the scores it was calibrated by."""
         return (
             Output("model/", "the detector, which `medgen anomaly score` takes", tracked=True),
-            Output(
-                "calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"
-            ),
+            CALIBRATION,
         )
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
