@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from medgen.anomaly import scores
 from medgen.anomaly.scores.base import SCORES, Level, Score
 from medgen.errors import ConfigError
+from medgen.system import members
 
 
 def registered(level: Level | None = None) -> dict[str, Score]:
@@ -24,8 +23,8 @@ def registered(level: Level | None = None) -> dict[str, Score]:
 @cache
 def _import_all() -> None:
     """Import every file of the folder, once: scores are asked for scan by scan, and a folder is slow to list."""
-    for module in sorted(pkgutil.iter_modules(scores.__path__), key=lambda module: module.name):
-        importlib.import_module(f"{scores.__name__}.{module.name}")
+    for name in members.names(scores):
+        members.module(scores, name)
 
 
 def get(name: str) -> Score:
