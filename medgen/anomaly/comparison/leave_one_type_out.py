@@ -20,7 +20,7 @@ from medgen.anomaly.scores.corruption_kinds import DEFAULT
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
-# Corruptions → the implants of medgen.implants.scan that are like them.
+# Corruptions → the implants of medgen.implants.kinds that are like them.
 GROUPS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("noise", "jittered"): ("noise", "shuffle"),
     ("offset",): ("uniform", "hypointense", "hyperintense", "multifocal", "lesion"),
