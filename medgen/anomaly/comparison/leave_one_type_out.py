@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.corruption_kinds import DEFAULT
+from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.anomaly.scores.base import Inputs, State, score
-from medgen.anomaly.scores.corruption_kinds import DEFAULT
 from medgen.anomaly.scores.corruptions import corrupt
 from medgen.anomaly.scores.descriptors import NAMES, describe
+from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.errors import ConfigError
 from medgen.seeds import derive, numpy_rng
 

@@ -7,8 +7,8 @@ import torch
 from medgen.anomaly.comparison import leave_one_type_out, peers
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.corruption_kinds import DEFAULT
 from medgen.anomaly.scores.corruptions import KINDS
+from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.errors import ConfigError
 from medgen.implants.catalogue import registered
 from medgen.preprocessing.dataset import Dataset

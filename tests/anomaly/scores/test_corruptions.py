@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.anomaly.scores.corruption_kinds import DEFAULT, HELD_BACK, NAMES
 from medgen.anomaly.scores.corruptions import KINDS, corrupt
+from medgen.anomaly.scores.settings.corruptions import DEFAULT, HELD_BACK, NAMES
 
 SHAPE = (24, 28, 22)
 
