@@ -11,20 +11,20 @@ from medgen.system import members
 
 
 def registered(level: Level | None = None) -> dict[str, Score]:
-    """All scores by name, of one level or of both: file by file in alphabetical order, within a file as written.
+    """All scores by name, of one level or of both, in their order.
 
     >>> "residual" in registered("voxel"), "residual" in registered("scan")
     (True, False)
     """
-    _import_all()
-    return {name: entry for name, entry in SCORES.items() if level in (None, entry.level)}
+    return {name: entry for name, entry in _all().items() if level in (None, entry.level)}
 
 
 @cache
-def _import_all() -> None:
+def _all() -> dict[str, Score]:
     """Import every file of the folder, once: scores are asked for scan by scan, and a folder is slow to list."""
     for name in members.names(scores):
         members.module(scores, name)
+    return dict(sorted(SCORES.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def get(name: str) -> Score:
