@@ -16,12 +16,13 @@ def registered(level: Level | None = None) -> dict[str, Score]:
     >>> "residual" in registered("voxel"), "residual" in registered("scan")
     (True, False)
     """
-    return {name: entry for name, entry in _all().items() if level in (None, entry.level)}
+    return {name: entry for name, entry in _all(tuple(scores.__path__)).items() if level in (None, entry.level)}
 
 
 @cache
-def _all() -> dict[str, Score]:
-    """Import every file of the folder, once: scores are asked for scan by scan, and a folder is slow to list."""
+def _all(folders: tuple[str, ...]) -> dict[str, Score]:
+    """Import every file, once for each list of folders: scores are asked for scan by scan, and listing is slow."""
+    del folders
     for name in members.names(scores):
         members.module(scores, name)
     return dict(sorted(SCORES.items(), key=lambda item: (item[1].order, item[0])))
