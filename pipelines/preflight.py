@@ -98,7 +98,7 @@ def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
         out: Folder of the results.
         inputs: What the command reads.
         overwrite: Earlier results in ``out`` are removed first.
-        mark: Of the command: what it has left unfinished in ``out`` is replaced.
+        mark: A key that only this command's configuration has: what it has left unfinished in ``out`` is replaced.
 
     Raises:
         ConfigError: As there, or if ``out`` holds results and ``overwrite`` is not set.

@@ -132,7 +132,7 @@ class Pipeline(Generic[P]):
             config: The configuration.
             report: With what stands above the first section.
             limits: What the results do not show, a list in Markdown.
-            results: Of all stages.
+            results: What all stages have made.
             run: The run.
             named_by_folders: Whether ids are the names of DICOM folders, which may name patients.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medgen.anomaly.scores.descriptors import describe
-from medgen.anomaly.scores.reconstruction import structural_dissimilarity
+from medgen.anomaly.scores.ssim import structural_dissimilarity
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.segmentation.segmenter import SegmenterConfig, UNet
 from medgen.synthesis.filtering.copies import Gallery

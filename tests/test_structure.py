@@ -15,6 +15,7 @@ MODULES = sorted(path for folder in ("medgen", "pipelines") for path in (ROOT / 
 # Folders whose members are found by their file are as long as their list.
 LISTS = (
     "medgen/anomaly/scores",
+    "medgen/implants/kinds",
     "medgen/models/families",
     "medgen/segmentation/ordinary/arms",
     "medgen/synthesis/backends",

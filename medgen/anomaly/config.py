@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, create_model
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.normative import NormativeConfig
-from medgen.anomaly.scores.corruption_kinds import DEFAULT, NAMES
+from medgen.anomaly.scores import settings
 from medgen.config import Config
 from medgen.errors import ConfigError
 from medgen.implants.implanted_scans import ValidationConfig
+from medgen.system import members
+
+if TYPE_CHECKING:
+    from medgen.anomaly.scores.settings.corruptions import Corruptions
+    from medgen.anomaly.scores.settings.likelihood_samples import LikelihoodSamples
+    from medgen.anomaly.scores.settings.restoration_steps import RestorationSteps
 
 # Scan scores that are statistics of the heatmap.
 HEAT_SCORES = ("top", "max", "mean", "cluster")
 
 
-class AnomalyConfig(Config):
-    """How scans become heatmaps.
+class Scoring(Config):
+    """How scans become heatmaps: what all scores share. :class:`AnomalyConfig` adds what single ones read.
 
     Attributes:
         folds: Parts of the development subjects; as many models are trained.
         smoothing: Standard deviation in model voxels of the smoothing of every raw score map, inside the scan.
         support: A place is scored if at least this share of the development scans shows the patient there.
         scores: Further scores to compute beside the fused ones and the cheap ones, such as ``restoration``.
-        likelihood_samples: Samples of the importance-weighted likelihood bound.
-        corruptions: Kinds of corruption that the self-supervised score learns from, see
-            :mod:`medgen.anomaly.scores.corruptions`; leave some out to see how it does on what it has not learned.
-        restoration_steps: Gradient steps of scores that optimise an image or a code for each scan.
         scan_score: The score that decides about the whole scan: ``top`` is the mean of the hottest ``top_fraction``
             of the voxels, ``max`` the hottest one, ``mean`` the average, ``cluster`` the heat above 2 of the largest
             connected region above it (see :mod:`medgen.anomaly.heat_scores`); or a registered scan score.
@@ -41,9 +45,6 @@ class AnomalyConfig(Config):
     smoothing: float = Field(default=1.0, ge=0, le=5)
     support: float = Field(default=0.1, gt=0, le=1)
     scores: tuple[str, ...] = ()
-    likelihood_samples: int = Field(default=16, ge=1)
-    corruptions: tuple[str, ...] = DEFAULT
-    restoration_steps: int = Field(default=50, ge=1)
     scan_score: str = "top"
     top_fraction: float = Field(default=0.001, gt=0, le=1)
     normative: NormativeConfig = NormativeConfig()
@@ -52,13 +53,9 @@ class AnomalyConfig(Config):
     gate: GateConfig = GateConfig()
     validation: ValidationConfig = ValidationConfig()
 
-    @field_validator("corruptions")
-    @classmethod
-    def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(kinds) - set(NAMES))
-        if unknown or not kinds:
-            raise ValueError(f"expected some of {', '.join(NAMES)}, found {', '.join(unknown) or 'none'}")
-        return kinds
+    def of_scores(self) -> dict[str, Any]:
+        """The settings that scores read by name, from every file in :mod:`medgen.anomaly.scores.settings`."""
+        return {key: getattr(self, key) for part in _SCORE_SETTINGS for key in part.model_fields}
 
     def check_names(self) -> None:
         """Refuse names of scores that are none, or of another level than their key asks for.
@@ -92,3 +89,25 @@ class AnomalyConfig(Config):
         check_target(self.calibration.target_fpr, n)
         if n < 2 * self.folds:
             raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")
+
+
+def _settings(name: str) -> type[Config]:
+    def wanted(item: Any) -> bool:
+        return isinstance(item, type) and issubclass(item, Config) and item is not Config
+
+    found: type[Config] | None = members.member(settings, name, wanted)
+    if found is None:
+        raise ConfigError(f"{settings.__name__}.{name}: holds no settings of a score")
+    return found
+
+
+_SCORE_SETTINGS = tuple(map(_settings, members.names(settings)))
+
+# One key for each setting of a score, so that a misspelt one is refused with a hint like any other.
+if TYPE_CHECKING:
+
+    class AnomalyConfig(Corruptions, LikelihoodSamples, RestorationSteps, Scoring):
+        """The group ``anomaly`` of a configuration."""
+
+else:
+    AnomalyConfig = create_model("AnomalyConfig", __base__=(*_SCORE_SETTINGS, Scoring), __module__=__name__)

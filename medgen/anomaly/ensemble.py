@@ -134,12 +134,9 @@ def inputs_for(
     ``memo`` has one dictionary per scan, which all folds that see the scan share.
     """
     device = next(models[0].parameters()).device
-    settings: dict[str, Any] = {
-        "likelihood_samples": config.likelihood_samples,
-        "restoration_steps": config.restoration_steps,
-    }
-    settings["corruptions"] = config.corruptions
-    return Inputs(image.float().to(device), foreground.bool().to(device), tuple(models), settings, tuple(memo))
+    return Inputs(
+        image.float().to(device), foreground.bool().to(device), tuple(models), config.of_scores(), tuple(memo)
+    )
 
 
 def smoothed(name: str, inputs: Inputs, states: Mapping[str, State], smoother: Smoother) -> NDArray[np.float32]:

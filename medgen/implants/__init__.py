@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from medgen.implants.cohort import implant_cohort
-from medgen.implants.scan import IMPLANTS, Implanted, implant
+from medgen.implants.scan import Implanted, implant
 
-__all__ = ["IMPLANTS", "Implanted", "implant", "implant_cohort"]
+__all__ = ["Implanted", "implant", "implant_cohort"]

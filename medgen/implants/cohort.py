@@ -16,7 +16,8 @@ from medgen.data.cases import Case, Manifest, moved
 from medgen.data.masks import read_labels
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
-from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
+from medgen.implants.catalogue import check_kinds, registered
+from medgen.implants.scan import implant
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -64,8 +65,8 @@ def implant_cohort(
             columns ``kind`` (``none`` for healthy), ``radius_mm``, ``contrast`` and ``source`` (the healthy case's id)
             say what was done.
         seed: Seed of all randomness; a case's implant depends on it, the case's id and the other arguments.
-        kinds: Names in :data:`medgen.implants.scan.IMPLANTS`; default: all that the other arguments allow, but
-            for those that channels are chosen on (``VALIDATION_KINDS``).
+        kinds: Names in :func:`medgen.implants.catalogue.registered`; default: all that the other arguments allow, but
+            for those that channels are chosen on.
         masks: Folder of lesion masks (any image format, above 0 is lesion) that ``lesion`` takes its form from.
         radius_mm: Least and largest radius.
         contrast: Least and largest contrast, in the unit of each kind.
@@ -163,15 +164,17 @@ def read_shape(path: Path) -> NDArray[np.bool_]:
 
 
 def _kinds(kinds: Sequence[str] | None, shaped: bool, subjects: int) -> tuple[str, ...]:
+    known = registered()
     if kinds is None:
-        missing = (frozenset() if shaped else NEEDS_SHAPE) | (frozenset() if subjects > 1 else NEEDS_FOREIGN)
-        return tuple(kind for kind in IMPLANTS if kind not in missing | set(VALIDATION_KINDS))
+        usable = [kind for kind in known.values() if not kind.validation]
+        usable = [kind for kind in usable if (shaped or not kind.shape) and (subjects > 1 or not kind.foreign)]
+        return tuple(kind.name for kind in usable)
     check_kinds(kinds)
     if not kinds:
-        raise ConfigError(f"no implant kind chosen; known kinds: {', '.join(IMPLANTS)}")
-    if not shaped and (shapes := NEEDS_SHAPE & set(kinds)):
+        raise ConfigError(f"no implant kind chosen; known kinds: {', '.join(known)}")
+    if not shaped and (shapes := [kind for kind in kinds if known[kind].shape]):
         raise ConfigError(f"implant kind {min(shapes)!r} takes its form from real masks; pass --masks FOLDER")
-    if subjects < 2 and (foreign := NEEDS_FOREIGN & set(kinds)):
+    if subjects < 2 and (foreign := [kind for kind in kinds if known[kind].foreign]):
         raise ConfigError(f"implant kind {min(foreign)!r} needs scans of at least two subjects, found {subjects}")
     return tuple(dict.fromkeys(kinds))
 
@@ -195,16 +198,16 @@ def _plans(
         rng = numpy_rng(seed, "implant-plan", case.id, len(plans[case.id]))
         others = [other for other in manifest if other.subject != case.subject]
         foreign = others[int(rng.integers(len(others)))] if others else None
-        kind = turns[number]
+        kind = registered()[turns[number]]
         # Folders of masks often hold their template too: what is no mask is passed over.
-        shape = first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable) if kind in NEEDS_SHAPE else None
+        shape = first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable) if kind.shape else None
         plans[case.id].append(
             _Plan(
-                kind,
+                kind.name,
                 float(rng.uniform(*radius_mm)),
                 float(rng.uniform(*contrast)),
                 shape,
-                foreign if kind in NEEDS_FOREIGN else None,
+                foreign if kind.foreign else None,
             )
         )
     return plans

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.implants.catalogue import check_kinds, registered
 from medgen.implants.cohort import first_usable, lesion_masks, read_shape, readable_masks
-from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
+from medgen.implants.scan import implant
 from medgen.seeds import numpy_rng
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ImplantConfig(Config):
     """Implants and how they are summarised.
 
     Attributes:
-        kinds: Kinds of implants, see :mod:`medgen.implants.scan`; test scans take them in turn.
+        kinds: Kinds of implants, see :mod:`medgen.implants.kinds`; test scans take them in turn.
         per_scan: Implanted copies of each healthy test scan, one implant each.
         radius_mm: Smallest and largest radius; drawn uniformly.
         contrasts: Strengths, taken in turn; what a strength is depends on the kind.
@@ -58,11 +59,13 @@ class ImplantConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> ImplantConfig:
-        shaped = sorted(set(self.kinds) & NEEDS_SHAPE)
+        known = registered()
+        shaped = sorted({kind for kind in self.kinds if known[kind].shape})
         if shaped and self.masks is None:
             raise ValueError(f"expected kinds that need no lesion masks, found {shaped}; or set masks to their folder")
         if self.masks is not None and not shaped:
-            raise ValueError(f"masks are given, but no kind takes its form from them; add one of {sorted(NEEDS_SHAPE)}")
+            able = sorted(kind.name for kind in known.values() if kind.shape)
+            raise ValueError(f"masks are given, but no kind takes its form from them; add one of {able}")
         if not 0 < self.radius_mm[0] <= self.radius_mm[1] <= LARGEST_RADIUS_MM or min(self.contrasts) <= 0:
             raise ValueError(
                 f"radius_mm must be (smallest, largest), above 0 and up to {LARGEST_RADIUS_MM:g}, and contrasts above 0"
@@ -83,7 +86,9 @@ class ImplantConfig(Config):
 class EvaluationConfig(ImplantConfig):
     """The implanted test set; see :class:`ImplantConfig`."""
 
-    kinds: tuple[str, ...] = tuple(kind for kind in IMPLANTS if kind not in NEEDS_SHAPE | set(VALIDATION_KINDS))
+    kinds: tuple[str, ...] = tuple(
+        kind.name for kind in registered().values() if not kind.shape and not kind.validation
+    )
     per_scan: int = Field(default=3, ge=1, le=50)
 
 
@@ -95,7 +100,7 @@ class ValidationConfig(ImplantConfig):
     """
 
     enabled: bool = True
-    kinds: tuple[str, ...] = VALIDATION_KINDS
+    kinds: tuple[str, ...] = tuple(kind.name for kind in registered().values() if kind.validation)
     per_scan: int = Field(default=2, ge=1, le=50)
     bootstrap: int = Field(default=1000, ge=100)
 
@@ -166,9 +171,10 @@ def scans_to_test(
             contrast = config.contrasts[(turn // len(config.kinds) + copy) % len(config.contrasts)]
             rng = numpy_rng(seed, "implant", case, copy)
             radius = float(rng.uniform(*config.radius_mm))
-            other = training.images[int(rng.integers(len(training)))] if kind in NEEDS_FOREIGN else None
+            needs = registered()[kind]
+            other = training.images[int(rng.integers(len(training)))] if needs.foreign else None
             shape = None
-            if kind in NEEDS_SHAPE:
+            if needs.shape:
                 shape = read_shape(first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable))
             changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng, shape=shape)
             name = f"{case}-implant{copy + 1}-{kind}"
@@ -192,7 +198,7 @@ def implant_all(
     Args:
         image: (c, i, j, k) in model intensities.
         mask: (i, j, k), the foreground.
-        kind: Kind of implant, see :mod:`medgen.implants.scan`.
+        kind: Kind of implant, see :mod:`medgen.implants.kinds`.
         radius: Radius in mm.
         contrast: Strength, in the unit of the kind.
         spacing: Voxel sizes in mm.

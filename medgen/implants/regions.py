@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,20 @@ class Shape:
     rho: NDArray[np.float32]
     weight: NDArray[np.float32]
     centre: tuple[int, int, int]
+
+
+# Draws where an implant is and in which form, from what :func:`one_region` takes.
+Placer = Callable[
+    [
+        NDArray[np.bool_],
+        np.random.Generator,
+        float,
+        tuple[float, float, float],
+        NDArray[Any] | None,
+        NDArray[np.bool_] | None,
+    ],
+    Region,
+]
 
 
 def random_blob(rng: np.random.Generator, radius_mm: float, spacing: Sequence[float]) -> Shape:
@@ -167,6 +182,34 @@ def place(
         f"an implant of radius {radius_mm:g} mm does not fit the foreground of {foreground.sum()} voxels of "
         f"{'x'.join(f'{s:g}' for s in spacing)} mm; use a smaller radius_mm"
     )
+
+
+def one_region(
+    foreground: NDArray[np.bool_],
+    rng: np.random.Generator,
+    radius_mm: float,
+    spacing: tuple[float, float, float],
+    shape: NDArray[Any] | None,
+    where: NDArray[np.bool_] | None,
+) -> Region:
+    """A random place for a random blob, or for the form of a mask.
+
+    Args:
+        foreground: (i, j, k) boolean.
+        rng: Source of randomness.
+        radius_mm: Radius of the ball of about the region's volume.
+        spacing: Voxel sizes (mm).
+        shape: Mask of a real lesion with cubic voxels; None for a blob.
+        where: (i, j, k) boolean, the part of the foreground that the centre may lie in; None for all of it.
+
+    Raises:
+        DataError: As :func:`shape_of_mask` and :func:`place`.
+    """
+    if shape is not None:
+        form = shape_of_mask(np.asarray(shape) > 0, rng, radius_mm, spacing)
+    else:
+        form = random_blob(rng, radius_mm, spacing)
+    return place(form, foreground, rng, radius_mm, spacing, where)
 
 
 def merge(regions: Sequence[Region]) -> Region:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,25 +12,30 @@ from medgen.config import parse_config
 from medgen.errors import ConfigError
 from medgen.models import families
 from medgen.models.base import ModelConfig, ScanModel
+from medgen.models.family_names import available
 from medgen.seeds import derive
+from medgen.system import members
 
-
-def available() -> list[str]:
-    """Names of all families: the modules of this package that define a concrete model of their own name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(families.__path__) if not module.name.startswith("_"))
-    return [name for name in names if _find(name) is not None]
+__all__ = ["available", "build", "check_settings", "family_class", "parse_settings", "settings_for"]
 
 
 def family_class(family: str) -> type[ScanModel]:
     """The model class of a family; only that family's module is imported.
 
     Raises:
-        ConfigError: If there is no such family; the message lists the known ones.
+        ConfigError: If there is no such family, the message lists the known ones; or if its file holds no concrete
+            model whose ``family`` is the file's name.
     """
-    exists = any(module.name == family for module in pkgutil.iter_modules(families.__path__))
-    found = _find(family) if exists else None
-    if found is None:
+    if family not in available():
         raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
+
+    def wanted(item: Any) -> bool:
+        model = inspect.isclass(item) and issubclass(item, ScanModel) and not inspect.isabstract(item)
+        return model and getattr(item, "family", None) == family
+
+    found: type[ScanModel] | None = members.member(families, family, wanted)
+    if found is None:
+        raise ConfigError(f"{families.__name__}.{family}: holds no model of the family {family!r}")
     return found
 
 
@@ -96,13 +99,3 @@ def build(settings: Mapping[str, Any] | ModelConfig, seed: int | None = None) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return cls(config)
-
-
-def _find(name: str) -> type[ScanModel] | None:
-    module = importlib.import_module(f"{families.__name__}.{name}")
-    for item in vars(module).values():
-        if not (isinstance(item, type) and issubclass(item, ScanModel) and item.__module__ == module.__name__):
-            continue
-        if not inspect.isabstract(item) and getattr(item, "family", None) == name:
-            return item
-    return None

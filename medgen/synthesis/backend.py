@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medgen.config import Config
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
 
@@ -80,6 +81,8 @@ class Backend(ABC):
         families: Model family of each group of network settings, for networks that the training loop trains; a group
             that is not there has the backend's own name as its family.
         tiny: Settings that make fitting it a test of seconds.
+        turn: When ``generators: auto`` asks and trains it: lower numbers come first, equal ones by name.
+        stands_in_for: Name of a backend in whose place ``auto`` asks this one, where an installation has none of it.
     """
 
     name: ClassVar[str]
@@ -87,6 +90,22 @@ class Backend(ABC):
     Config: ClassVar[type[BackendConfig]]
     families: ClassVar[Mapping[str, str]] = {}
     tiny: ClassVar[Mapping[str, Any]] = {}
+    turn: ClassVar[int] = 100
+    stands_in_for: ClassVar[str] = ""
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+        """Whether ``generators: auto`` takes this backend, and why; None where there is nothing to say of it.
+
+        The default says nothing: such a backend is trained only where a configuration names it.
+
+        Args:
+            outline: The cohort, with the facts of its labels.
+            machine: What the run may use.
+            cared_for: Labels that backends with an earlier turn care for by themselves.
+        """
+        del outline, machine, cared_for
+        return None
 
     @classmethod
     def estimate(cls, config: Any, outline: Outline, device: str) -> Estimate:

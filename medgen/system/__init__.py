@@ -1,1 +1,1 @@
-"""The machine under us: files, archives, memory, processes, signals, and what is told to a shell."""
+"""The machine under us: files, members of folders, archives, memory, processes, signals, and what a shell is told."""

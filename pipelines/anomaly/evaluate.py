@@ -41,7 +41,7 @@ class EvaluateConfig(Config):
         against: Folders of other methods' heatmaps of the same scans.
         subjects: CSV with the scan and its subject; default: what lies beside the truth.
         unmatched_healthy: Whether a scan without a mask is healthy.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         bootstrap: Resamples of the subjects.
         out: Folder of the results, if files are wanted.
     """

@@ -43,7 +43,7 @@ def run(
         model: ``model`` of a finished augment run, for all its backends, or ``model/<backend>`` for one.
         out: New or empty folder for the synthetic cohort; it appears whole or not at all.
         n: Accepted scans wanted in all, spread evenly over the backends.
-        seed: Of the samples; another seed gives other scans.
+        seed: Seed of the samples; another seed gives other scans.
         layout: ``nnunet``, ``msd`` or ``bids``.
         attempts: Most samples per wanted scan.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.

@@ -50,7 +50,7 @@ class Plan:
 
     Attributes:
         cohort, seed: What it is of.
-        config: Of the run.
+        config: Configuration of the run.
         peers: What peers get.
     """
 
@@ -86,11 +86,11 @@ def run(
     Args:
         out: Gets a folder per cohort and seed, and the results.
         data: Has a folder per cohort, and ``lesions/`` with real lesion masks.
-        seeds: Of split, training and implants.
+        seeds: Seeds of split, training and implants, one run each.
         cohorts: Names in :data:`COHORTS`.
         quick: Coarse grid and few steps (``configs/bench/quick.yaml``): for tests, its numbers mean nothing.
         resume: Keep runs that are finished, go on with the others.
-        device: Of the trainings.
+        device: Where models are trained: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Threads that read and prepare scans.
         progress: Show progress bars.
 
@@ -322,7 +322,7 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
 
 
 def _speed(plans: Sequence[Plan]) -> Speed:
-    """Of the first run, on its first healthy test scan as it comes."""
+    """The speed of the first run's detector, on its first healthy test scan as it comes."""
     plan = plans[0]
     case = next(
         fact["case"]

@@ -25,7 +25,7 @@ def run(out: Path, *, cohorts: int, seed: int, progress: bool) -> RunSummary:
     Args:
         out: Folder of the two files.
         cohorts: Simulated cohorts for every number of subjects and every noise of the models.
-        seed: Of the simulation.
+        seed: Seed of the simulation.
         progress: Show progress bars.
     """
     found: list[tuple[float, Rate]] = []

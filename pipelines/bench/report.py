@@ -29,14 +29,14 @@ class CohortResult:
     """All numbers of one cohort, pooled over its seeds.
 
     Attributes:
-        name: Of the cohort.
+        name: Name of the cohort.
         grid: Voxels of the model grid.
         subjects, healthy, implanted: Distinct test subjects; scans of all seeds.
         prevalence: Chance level of AP.
         rows: The voxel table.
         compared: Fused row, best raw baseline, best baseline as normative z.
         cells, size_limits_mm: By kind, contrast and size, and where the tertiles of the radius lie.
-        scan_score, target: Of the configuration.
+        scan_score, target: Score of whole scans and target false-positive rate, as configured.
         scans, any_hot: Scan level; healthy subjects with any voxel above the threshold.
         controls, left_out: See :mod:`medgen.anomaly.comparison.voxels_over_seeds`.
     """
@@ -65,7 +65,7 @@ class Bench:
 
     Attributes:
         cohorts: Results.
-        seeds: Of the runs.
+        seeds: Seeds of the runs.
         command: What repeats it.
         quick: Whether the numbers mean nothing.
         notes: What was left out, in sentences.

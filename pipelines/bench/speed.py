@@ -23,7 +23,7 @@ class Speed:
 
     Attributes:
         command: What measured it.
-        shape, spacing: Of the scan, in voxels and mm.
+        shape, spacing: Size (i, j, k) in voxels and voxel size in mm of the scan.
         threads: Threads of torch.
         load_s: Seconds to load the artifact.
         score_s: Seconds of ``AnomalyDetector.score_scan``, registration included.

@@ -121,8 +121,22 @@ class TestEveryScore:
             # Bytes are how the artifact keeps masks.
             assert value.dtype != np.uint8
 
+    def test_it_lies_in_a_file_of_its_name(self, name):
+        assert registered()[name].function.__module__ == f"medgen.anomaly.scores.{name}"
+
     def test_the_docstring_names_the_source(self, name):
         assert re.search(r"Source: .*\d{4}", " ".join(registered()[name].source.split()))
+
+
+def test_the_order_of_scores_that_tables_have():
+    baselines = ["zscore", "mahalanobis_voxel", "robust_z", "pca", "knn", "knn_pca", "histogram", "blur", "intensity"]
+    controls = ["flip", "distance", "random"]
+    latent = ["iwae", "regret", "mahalanobis", "latent_knn", "latent_gmm"]
+    local = ["descriptors", "texture", "selfsup"]
+    reconstruction = ["ssim", "aeu", "dae", "kl_gradient", "restoration", "multireconstruction", "fanogan"]
+    known = [*baselines, *controls, *latent, *local, *reconstruction, "residual", "squared", "nll"]
+    # Further ones may have been added.
+    assert [name for name in registered() if name in known] == known
 
 
 def test_a_score_that_needs_a_model_refuses_to_work_without():

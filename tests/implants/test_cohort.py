@@ -7,11 +7,12 @@ from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
 from medgen.faults import FaultyDataError
-from medgen.implants import IMPLANTS, implant_cohort
+from medgen.implants import implant_cohort
+from medgen.implants.catalogue import registered
 from medgen.implants.cohort import read_shape
-from medgen.implants.scan import VALIDATION_KINDS
 from medgen.volume import Grid, Volume
 
+VALIDATION = ("twist", "sharpen", "fade", "ramp")
 AFFINE = np.array([[-1, 0, 0, 10], [0, 0, 1.5, -7], [0, 1, 0, 3], [0, 0, 0, 1]], dtype=float)
 
 
@@ -79,7 +80,7 @@ def test_healthy_twins_and_implants(tmp_path, masks):
             assert 3 <= float(case.attributes["radius_mm"]) <= 4
             assert 1 <= float(case.attributes["contrast"]) <= 2
     # Kinds take turns: 15 implants of 14 kinds hold every kind.
-    assert set(kinds) == set(IMPLANTS) - set(VALIDATION_KINDS)
+    assert set(kinds) == set(registered()) - set(VALIDATION)
     card = read_card(out / "card.md")
     assert lint(out / "card.md") == []
     assert card.fields.provenance.parents_sha256 == source.digest()
@@ -109,7 +110,7 @@ def test_default_kinds_leave_out_what_is_not_there(tmp_path):
     source = healthy(tmp_path / "in", 1)
     result = implant_cohort(source, tmp_path / "out", 0, per_scan=20)
     kinds = {case.attributes["kind"] for case in result}
-    assert kinds == set(IMPLANTS) - {"foreign", "poisson", "lesion", *VALIDATION_KINDS} | {"none"}
+    assert kinds == set(registered()) - {"foreign", "poisson", "lesion", *VALIDATION} | {"none"}
 
 
 @pytest.mark.parametrize(

@@ -5,99 +5,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medgen.errors import ConfigError, DataError
-from medgen.implants import kinds
 from medgen.implants.regions import place, random_blob, shape_of_mask
-from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, TOY_KINDS, check_kinds, implant
-
-SHAPE = (36, 40, 32)
-SPACING = (1.0, 1.0, 1.2)
-
-
-def scan(seed=0):
-    rng = np.random.default_rng(seed)
-    points = np.moveaxis(np.indices(SHAPE), 0, -1) - (np.array(SHAPE) - 1) / 2
-    foreground = ((points / (np.array(SHAPE) / 2 - 2)) ** 2).sum(-1) <= 1
-    texture = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 2)
-    image = 500 + 100 * texture / texture.std() + 10 * rng.standard_normal(SHAPE)
-    return np.where(foreground, image, 0).astype(np.float32), foreground
-
-
-def lesion_shape():
-    shape = np.zeros((20, 20, 20), bool)
-    shape[3:9, 4:16, 8:12] = shape[9:14, 10:16, 8:14] = True
-    return shape
-
-
-def make(kind, contrast=1.5, seed=0, radius_mm=5.0, **options):
-    image, foreground = scan()
-    options = {"foreign": scan(1)[0], "shape": lesion_shape() if kind == "lesion" else None, **options}
-    rng = np.random.default_rng(seed)
-    done = implant(image, foreground, kind, rng, radius_mm=radius_mm, spacing=SPACING, contrast=contrast, **options)
-    return image, foreground, done
-
-
-@pytest.mark.parametrize("kind", IMPLANTS)
-class TestEveryKind:
-    def test_truth_is_what_changed(self, kind):
-        image, foreground, done = make(kind)
-        assert done.image.dtype == np.float32
-        assert np.array_equal(done.image[~done.mask], image[~done.mask])
-        assert (done.image != image)[done.mask].all()
-        assert not (done.mask & ~foreground).any()
-        assert np.isfinite(done.image).all()
-        assert done.image[foreground].min() >= image[foreground].min()
-        ball = 4 / 3 * np.pi * 5**3 / np.prod(SPACING)
-        assert 0.15 * ball < done.mask.sum() < 1.6 * ball
-        assert (done.kind, done.radius_mm, done.contrast) == (kind, 5.0, 1.5)
-
-    def test_zero_contrast_is_the_untouched_image(self, kind):
-        image, _, done = make(kind, contrast=0)
-        assert np.array_equal(done.image, image)
-        assert not done.mask.any()
-
-    def test_input_is_not_changed(self, kind):
-        image, foreground = scan()
-        image.setflags(write=False)
-        foreground.setflags(write=False)
-        foreign = scan(1)[0]
-        shape = lesion_shape() if kind == "lesion" else None
-        rng = np.random.default_rng(0)
-        implant(image, foreground, kind, rng, radius_mm=5, spacing=SPACING, foreign=foreign, shape=shape)
-
-    def test_same_stream_same_implant(self, kind):
-        first, second, other = make(kind)[2], make(kind)[2], make(kind, seed=1)[2]
-        assert np.array_equal(first.image, second.image)
-        assert np.array_equal(first.mask, second.mask)
-        assert not np.array_equal(first.mask, other.mask)
-
-    def test_small_contrast_is_a_small_change(self, kind):
-        image, _, weak = make(kind, contrast=0.05)
-        strong = make(kind, contrast=1.0)[2]
-        assert np.abs(weak.image - image).sum() < 0.6 * np.abs(strong.image - image).sum()
-
-    def test_does_not_depend_on_the_unit(self, kind):
-        image, foreground = scan()
-        options = {"radius_mm": 5, "spacing": SPACING, "shape": lesion_shape() if kind == "lesion" else None}
-        one = implant(image, foreground, kind, np.random.default_rng(0), foreign=scan(1)[0], **options)
-        scaled = image * np.float32(1024)
-        two = implant(scaled, foreground, kind, np.random.default_rng(0), foreign=scan(1)[0], **options)
-        assert np.mean(one.mask == two.mask) > 0.9999
-        assert np.allclose(two.image / 1024, one.image, atol=0.5)
-
-    def test_missing_values_outside_the_foreground_stay_missing(self, kind):
-        image, foreground = scan()
-        image = np.where(foreground, image, np.nan)
-        options = {"radius_mm": 5, "spacing": SPACING, "shape": lesion_shape() if kind == "lesion" else None}
-        done = implant(image, foreground, kind, np.random.default_rng(0), foreign=scan(1)[0], **options)
-        assert np.array_equal(np.isnan(done.image), ~foreground)
-
-    def test_organ_crop_without_background(self, kind):
-        rng = np.random.default_rng(2)
-        image = (60 + 10 * ndimage.gaussian_filter(rng.standard_normal((35, 50, 33)), 1)).astype(np.float32)
-        everywhere = np.ones(image.shape, bool)
-        options = {"spacing": (1, 1, 1), "shape": lesion_shape() if kind == "lesion" else None, "foreign": image[::-1]}
-        for radius in (3, 8):
-            assert implant(image, everywhere, kind, rng, radius_mm=radius, **options).mask.sum() > 20
+from medgen.implants.scan import implant
+from medgen.implants.site import robust_sd
+from tests.builders.implants import SHAPE, SPACING, lesion_shape, make, scan
 
 
 @pytest.mark.parametrize("kind", ["uniform", "noise", "hypointense", "hyperintense"])
@@ -151,7 +62,7 @@ def test_reflection_copies_the_mirror_image():
 def test_foreign_patch_is_the_matched_other_scan():
     image, foreground, done = make("foreign", contrast=1.0, radius_mm=7)
     other = scan(1)[0]
-    gain = kinds.robust_sd(image, foreground) / kinds.robust_sd(other, foreground)
+    gain = robust_sd(image, foreground) / robust_sd(other, foreground)
     expected = (other - np.median(other[foreground])) * gain + np.median(image[foreground])
     core = ndimage.binary_erosion(ndimage.binary_fill_holes(done.mask), iterations=3)
     assert np.abs(done.image - expected)[core & done.mask].max() < 1
@@ -166,7 +77,7 @@ def test_poisson_keeps_the_gradients_and_the_boundary():
     _, _, done = make("poisson", contrast=1.0, radius_mm=7)
     core = ndimage.binary_erosion(done.mask, iterations=3)
     other = scan(1)[0]
-    gain = kinds.robust_sd(image, foreground) / kinds.robust_sd(other, foreground)
+    gain = robust_sd(image, foreground) / robust_sd(other, foreground)
     found, wanted = ndimage.laplace(done.image)[core], ndimage.laplace(other * gain)[core]
     assert np.corrcoef(found, wanted)[0, 1] > 0.99
 
@@ -255,8 +166,3 @@ def test_wrong_arrays():
         implant(image * np.nan, foreground, "uniform", rng, radius_mm=5, spacing=SPACING)
     with pytest.raises(DataError, match="finite voxels"):
         implant(image, foreground & False, "uniform", rng, radius_mm=5, spacing=SPACING)
-
-
-def test_names():
-    check_kinds(list(IMPLANTS))
-    assert set(TOY_KINDS) <= set(IMPLANTS) - NEEDS_FOREIGN - {"lesion"}

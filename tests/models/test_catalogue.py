@@ -1,6 +1,9 @@
+import sys
+
 import pytest
 
 from medgen.errors import ConfigError
+from medgen.models import families
 from medgen.models.catalogue import available, build, family_class, parse_settings
 
 
@@ -13,6 +16,14 @@ def test_families_are_found_by_file_name():
 def test_what_is_no_family_is_refused_with_the_known_ones(family):
     with pytest.raises(ConfigError, match=r"joint, .*vae, vaegan.*found"):
         parse_settings({"family": family, "shape": (16, 16, 16)})
+
+
+def test_a_file_without_a_model_of_its_name_says_so(tmp_path, monkeypatch):
+    (tmp_path / "hollow.py").write_text("from medgen.models.families.vae import Vae\n")
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"families\.hollow: holds no model of the family 'hollow'"):
+        family_class("hollow")
+    del sys.modules["medgen.models.families.hollow"], families.hollow
 
 
 @pytest.mark.parametrize(

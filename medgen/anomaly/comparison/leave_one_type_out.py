@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.corruption_kinds import DEFAULT
+from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
-# Corruptions → the implants of medgen.implants.scan that are like them.
+# Corruptions → the implants of medgen.implants.kinds that are like them.
 GROUPS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("noise", "jittered"): ("noise", "shuffle"),
     ("offset",): ("uniform", "hypointense", "hyperintense", "multifocal", "lesion"),

@@ -1,1 +1,1 @@
-"""The scores: how unusual a voxel or a scan is, one file for each kind."""
+"""The scores: how unusual a voxel or a scan is, one file each, found by file name."""

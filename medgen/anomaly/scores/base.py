@@ -18,6 +18,8 @@ from medgen.preprocessing.dataset import Dataset
 
 # Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
 _CHUNK = 8
+# The place of scores that ask for none: behind all that do, by name.
+_LAST = 1000
 
 Level = Literal["voxel", "scan"]
 # What a score learned from the training scans: named arrays, kept in the artifact as they are.
@@ -113,7 +115,7 @@ class Score:
     ((1, 6, 6, 6), [0, 1, 2, 3])
 
     Attributes:
-        name: Name in configurations, tables and file names.
+        name: Name in configurations, tables and file names, its own file's among them.
         level: ``"voxel"`` returns (b, i, j, k) maps, ``"scan"`` returns (b,) numbers; higher is more anomalous.
         needs: Protocol of :mod:`medgen.models` that the model must satisfy; None for scores without a model.
         fitter: Learns arrays from the training scans of a fold; None if there is nothing to learn.
@@ -121,6 +123,7 @@ class Score:
         local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
         shares: A score whose learned arrays this one reads as well, so that they are kept once.
         costly: Whether it takes many passes through a model: computed only where a configuration names it.
+        order: Place among the scores in lists and tables; scores of one place stand there by name.
         function: ``(inputs, state) -> array``.
     """
 
@@ -132,6 +135,7 @@ class Score:
     local: bool
     costly: bool
     shares: str | None
+    order: int
     function: Scorer
 
     @property
@@ -178,6 +182,7 @@ def score(
     local: bool = True,
     costly: bool = False,
     shares: str | None = None,
+    order: int = _LAST,
 ) -> Callable[[Scorer], Scorer]:
     """Register a function as a score; its docstring must name the source ("Source: ...").
 
@@ -188,7 +193,13 @@ def score(
     def register(function: Scorer) -> Scorer:
         if name in SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
-        SCORES[name] = Score(name, level, needs, fit, baseline, local and level == "voxel", costly, shares, function)
+        here = local and level == "voxel"
+        SCORES[name] = Score(name, level, needs, fit, baseline, here, costly, shares, order, function)
         return function
 
     return register
+
+
+def voxel_map(values: Tensor) -> NDArray[np.float32]:
+    """Mean over channels of (b, c, i, j, k) as a NumPy array (b, i, j, k)."""
+    return np.asarray(values.float().mean(dim=1).cpu().numpy())

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from medgen.anomaly import scores
 from medgen.anomaly.scores.base import SCORES, Level, Score
 from medgen.errors import ConfigError
+from medgen.system import members
 
 
 def registered(level: Level | None = None) -> dict[str, Score]:
-    """All scores by name, of one level or of both: file by file in alphabetical order, within a file as written.
+    """All scores by name, of one level or of both, in their order.
 
     >>> "residual" in registered("voxel"), "residual" in registered("scan")
     (True, False)
     """
-    _import_all()
-    return {name: entry for name, entry in SCORES.items() if level in (None, entry.level)}
+    return {name: entry for name, entry in _all(tuple(scores.__path__)).items() if level in (None, entry.level)}
 
 
 @cache
-def _import_all() -> None:
-    """Import every file of the folder, once: scores are asked for scan by scan, and a folder is slow to list."""
-    for module in sorted(pkgutil.iter_modules(scores.__path__), key=lambda module: module.name):
-        importlib.import_module(f"{scores.__name__}.{module.name}")
+def _all(folders: tuple[str, ...]) -> dict[str, Score]:
+    """Import every file, once for each list of folders: scores are asked for scan by scan, and listing is slow."""
+    del folders
+    for name in members.names(scores):
+        members.module(scores, name)
+    return dict(sorted(SCORES.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def get(name: str) -> Score:

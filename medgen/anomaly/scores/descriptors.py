@@ -1,7 +1,8 @@
-"""Local descriptors of a scan: intensity, contrast, texture and asymmetry at several scales, voxel by voxel.
+"""The score ``descriptors``: local intensity, contrast, texture and asymmetry, compared with what is usual at a place.
 
-Fixed filters, so that few scans are enough to know what is usual at a place: a descriptor's healthy mean and standard
-deviation there turn it into a z. Amplitudes of texture enter as logarithms, since they vary by factors.
+Fixed filters at several scales, so that few scans are enough to know what is usual: a descriptor's mean and standard
+deviation over the training scans at that place turn it into a z. Amplitudes of texture enter as logarithms, since they
+vary by factors. The scores ``texture`` and ``selfsup`` read the same z.
 
 Source: Schmid and Mohr, "Local grayvalue invariants for image retrieval", IEEE PAMI 1997 (derivative jets); Bigun and
 Granlund, "Optimal orientation detection of linear symmetry", ICCV 1987 (structure tensor).
@@ -10,21 +11,27 @@ Granlund, "Optimal orientation detection of linear symmetry", ICCV 1987 (structu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Map = NDArray[np.float32]
+from medgen.anomaly.scores.base import Inputs, State, score
 
+Map = NDArray[np.float32]
 NAMES = (
     "intensity", "smooth_1", "smooth_2", "smooth_4", "band_0_1", "band_1_2", "band_2_4",
     "fine_1", "fine_2", "fine_3", "detail_2", "coarse_2", "coarse_3", "sd_1", "sd_2", "sd_4", "range", "slope",
     "tensor_1", "tensor_2", "tensor_3", "asymmetry_1", "asymmetry_2", "asymmetry_fine",
 )  # fmt: skip
-
 # Added before a logarithm: amplitudes below it (in model intensities, about 0 to 1) are noise.
 _FLOOR = 0.02
+# A scan's worth of the average variance at every voxel, and the blur of the variances in voxels.
+_PRIOR, _BLUR = 10.0, 1.5
+# A z beyond this says nothing more.
+LIMIT = 8.0
+Rows = NDArray[np.float32]
 
 
 def describe(channel: Map, mask: NDArray[np.bool_]) -> Map:
@@ -91,3 +98,75 @@ def _eigenvalues(a: Map, b: Map, c: Map, d: Map, e: Map, f: Map) -> tuple[Map, M
     first = q + 2 * p * np.cos(angle)
     third = q + 2 * p * np.cos(angle + 2 * np.pi / 3)
     return first.astype(np.float32), (3 * q - first - third).astype(np.float32), third.astype(np.float32)
+
+
+def descriptors_of(inputs: Inputs) -> list[NDArray[np.float16]]:
+    """Per scan the descriptors of its foreground, (c · d, n) float16, from the memo where they are known."""
+    result = []
+    for scan, mask, memo in zip(inputs.voxels, inputs.mask, inputs.memo, strict=True):
+        if "descriptors" not in memo:
+            memo["descriptors"] = flat_descriptors(scan, mask)
+        result.append(memo["descriptors"])
+    return result
+
+
+def flat_descriptors(scan: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """Descriptors of a scan (c, i, j, k) in its foreground (i, j, k), (c · d, n) for n voxels."""
+    return np.concatenate([describe(channel, mask)[:, mask] for channel in scan]).astype(np.float16)
+
+
+def fit_local(training: Inputs) -> dict[str, NDArray[Any]]:
+    """Mean and standard deviation of every descriptor over the scans that show a voxel, the latter shrunk."""
+    described, masks = descriptors_of(training), training.mask
+    count = masks.sum(axis=0, dtype=np.float32)
+    region = count > 1
+    spare = np.maximum(count - 1, 0)
+    weight = ndimage.gaussian_filter(spare, _BLUR)[region] + _PRIOR
+    means, deviations = [], []
+    for row in range(len(described[0])):
+        maps = [_grid(values[row], mask) for values, mask in zip(described, masks, strict=True)]
+        mean = np.sum(maps, axis=0) / np.maximum(count, 1)
+        square = np.zeros(count.shape, dtype=np.float32)
+        for values, mask in zip(maps, masks, strict=True):
+            square[mask] += (values[mask] - mean[mask]) ** 2
+        pooled = float(square[region].sum() / max(float(spare[region].sum()), 1.0))
+        variance = (ndimage.gaussian_filter(square, _BLUR)[region] + _PRIOR * pooled) / weight
+        means.append(mean[region])
+        deviations.append(np.sqrt(variance))
+    # Half precision: three digits of a z are plenty, and the artifact holds these maps for every fold.
+    return {
+        "region": region,
+        "mean": np.array(means, dtype=np.float16),
+        "sd": np.maximum(np.array(deviations), 1e-3).astype(np.float16),
+    }
+
+
+def _grid(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    result = np.zeros(mask.shape, dtype=np.float32)
+    result[mask] = values
+    return result
+
+
+def standardised(values: NDArray[np.float16], mask: NDArray[np.bool_], state: State) -> tuple[Rows, NDArray[np.bool_]]:
+    """Standardised descriptors (c · d, m) of the m voxels that are both in the scan and in the region, and where."""
+    both = mask & state["region"]
+    own, known = both[mask], both[state["region"]]
+    z = (values[:, own].astype(np.float32) - state["mean"][:, known]) / state["sd"][:, known]
+    return np.clip(z, -LIMIT, LIMIT), both
+
+
+@score("descriptors", order=18, fit=fit_local)
+def descriptors(inputs: Inputs, state: State) -> NDArray[np.float32]:
+    """Root mean square z of the local descriptors: intensity, contrast, sharpness, texture, asymmetry.
+
+    A density of local descriptors given the place, with independent Gaussian factors: with few scans a full covariance
+    at every voxel is worse.
+
+    Source: Defard et al., "PaDiM: a patch distribution modeling framework for anomaly detection and localization",
+    ICPR 2021; Goncharov et al., "Screener: self-supervised pathology segmentation model for 3D medical images", 2025.
+    """
+    result = np.zeros(inputs.mask.shape, dtype=np.float32)
+    for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):
+        z, both = standardised(values, mask, state)
+        target[both] = np.sqrt(np.mean(z * z, axis=0))
+    return result

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Protocol, cast
 
 from medgen.errors import ConfigError, DataError
 from medgen.segmentation.ordinary import arms
 from medgen.segmentation.ordinary.setting import Setting
 from medgen.segmentation.recipe import Recipe
+from medgen.system import members
 
 
 class ArmModule(Protocol):
@@ -29,8 +28,7 @@ def available() -> list[str]:
     >>> available()[:2]
     ['real', 'standard']
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(arms.__path__))
-    return sorted(names, key=lambda name: {"real": 0, "standard": 1}.get(name, 2))
+    return sorted(members.names(arms), key=lambda name: {"real": 0, "standard": 1}.get(name, 2))
 
 
 def needs_unlabelled(name: str) -> bool:
@@ -65,4 +63,4 @@ def recipe(name: str, setting: Setting) -> Recipe:
 def _module(name: str) -> ArmModule:
     if name not in available():
         raise ConfigError(f"ordinary arms: expected one of {', '.join(available())}, found {name!r}")
-    return cast(ArmModule, importlib.import_module(f"{arms.__name__}.{name}"))
+    return cast(ArmModule, members.module(arms, name))

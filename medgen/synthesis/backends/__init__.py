@@ -6,35 +6,41 @@ file's name and whose ``Config`` holds its settings. Configurations then take it
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
+import sys
 from pathlib import Path
+from typing import Any
 
 from medgen.errors import ArtifactError, ConfigError
 from medgen.synthesis.backend import Backend
+from medgen.system import members
 
 __all__ = ["available", "backend_class", "load_backend"]
+
+_FOLDER = sys.modules[__name__]
 
 
 def available() -> list[str]:
     """Names of all backends."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return members.names(_FOLDER)
 
 
 def backend_class(name: str) -> type[Backend]:
     """The class of a backend; only its module is imported.
 
     Raises:
-        ConfigError: If there is no such backend; the message lists the known ones.
+        ConfigError: If there is no such backend, the message lists the known ones; or if its file holds none.
     """
     if name not in available():
         raise ConfigError(f"generators: expected one of {', '.join(available())}, found {name!r}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    for candidate in vars(module).values():
-        if inspect.isclass(candidate) and issubclass(candidate, Backend) and getattr(candidate, "name", "") == name:
-            return candidate
-    raise ConfigError(f"{module.__name__}: holds no backend of the name {name!r}")
+
+    def wanted(item: Any) -> bool:
+        return inspect.isclass(item) and issubclass(item, Backend) and getattr(item, "name", "") == name
+
+    found: type[Backend] | None = members.member(_FOLDER, name, wanted)
+    if found is None:
+        raise ConfigError(f"{__name__}.{name}: holds no backend of the name {name!r}")
+    return found
 
 
 def load_backend(folder: str | Path, device: str = "auto") -> Backend:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
@@ -31,6 +31,7 @@ from medgen.segmentation.ensemble import unpack_members
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability, all_cared_for
 from medgen.training.cost import Estimate, minutes, stand_in
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import (
@@ -84,6 +85,7 @@ class Deform(Backend):
     derived: ClassVar[bool] = True
     Config: ClassVar[type[BackendConfig]] = DeformConfig
     tiny: ClassVar[Mapping[str, Any]] = {"pairs": 18, "registration": {"spacing": 6, "iterations": 25, "window": 5}}
+    turn: ClassVar[int] = 20
 
     def __init__(self, stored: Stored, device: str = "auto") -> None:
         if stored.kind != self.name:
@@ -98,6 +100,16 @@ class Deform(Backend):
         about = stored.meta.get("members")
         self._members = None if about is None else unpack_members(stored.arrays, about, device)
         self._sha256 = stored.sha256
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:
+        """For every cohort that has a label left to it."""
+        if all_cared_for(outline, cared_for):
+            if not all(item.focal for item in outline.facts):
+                return Suitability(False, "other backends care for every label")
+            return Suitability(False, "every label is focal, and a warped scan has the same lesions as before")
+        targets = f" and the {outline.unlabelled} unlabelled ones lend anatomy" if outline.unlabelled else ""
+        return Suitability(True, f"labels are right by construction with {outline.labelled} labelled scans{targets}")
 
     @classmethod
     def fit(cls, sources: Sources, config: DeformConfig, context: FitContext) -> Deform:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -19,7 +19,9 @@ from medgen.models.families.joint import Joint
 from medgen.seeds import derive, torch_rng
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs
+from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability, for_new_anatomies
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.training.trainer import TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
@@ -66,6 +68,8 @@ class JointBackend(Backend):
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
     }
     families: ClassVar[Mapping[str, str]] = {"model": Joint.family}
+    turn: ClassVar[int] = 30
+    stands_in_for: ClassVar[str] = "spade"
 
     def __init__(self, trained: TrainedModel, history: Sequence[Mapping[str, float]] = ()) -> None:
         if len(trained.models) != 1 or not isinstance(trained.models[0], Joint):
@@ -77,6 +81,11 @@ class JointBackend(Backend):
         self._history = tuple(history)
         self._sha256 = trained.sha256
         self._alarms = tuple(Alarm(**entry) for entry in trained.meta.get("alarms", ()))
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+        """For many scans and a GPU, where there is no ``spade``."""
+        return for_new_anatomies(outline, machine, cared_for)
 
     @classmethod
     def fit(cls, sources: Sources, config: JointConfig, context: FitContext) -> JointBackend:

@@ -7,7 +7,7 @@ the training anatomies, chosen so that rare volumes and positions are covered; i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -33,7 +33,9 @@ from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Log, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
+from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability, for_new_anatomies
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.training.trainer import FitResult, TrainingConfig, device_of, fit
 from medgen.transforms.augmentation import AugmentConfig
@@ -113,6 +115,7 @@ class SpadeBackend(Backend):
         "segmenter": {"channels": (8, 16), "steps": 3, "batch_size": 2},
     }
     families: ClassVar[Mapping[str, str]] = {"mask": MaskVae.family, "model": Spade.family}
+    turn: ClassVar[int] = 30
 
     def __init__(
         self, mask: TrainedModel, image: TrainedModel, stored: Stored, history: Sequence[Mapping[str, float]] = ()
@@ -128,6 +131,11 @@ class SpadeBackend(Backend):
         self._numbers = torch.tensor([0, *meta["labels"]], dtype=torch.uint8)
         self._alarms = tuple(Alarm(**entry) for entry in meta["alarms"])
         self._history = tuple(history)
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+        """For many scans and a GPU."""
+        return for_new_anatomies(outline, machine, cared_for)
 
     @classmethod
     def fit(cls, sources: Sources, config: SpadeConfig, context: FitContext) -> SpadeBackend:

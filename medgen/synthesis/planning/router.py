@@ -12,48 +12,14 @@ import torch
 
 from medgen.errors import ConfigError, ResourceError
 from medgen.runs.environment import threads
+from medgen.synthesis.backends import backend_class
 from medgen.synthesis.estimates import Outline
+from medgen.synthesis.suitability import GIB, Hardware
 from medgen.system.memory import available_memory
 from medgen.training.cost import Estimate
 from medgen.training.trainer import device_of
 
-_GIB = 1 << 30
-# Labelled scans from which a mask prior and a generator of images can be learnt ("Which backend?" in
-# docs/guides/augment.md).
-SPADE_FROM = 30
-# With this many labelled scans, unlabelled ones with inferred labels count as well.
-SPADE_HELPED_FROM = 10
-SPADE_HELPED_IN_ALL = 60
-# Lesions from which there is something to learn.
-LESIONS_FROM = 5
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a run may use.
-
-    Attributes:
-        gpu: Name of the GPU that is used; None for the CPU.
-        cores: Processor cores.
-        memory: Free main memory in bytes.
-        device_memory: Free memory of the GPU in bytes; that of the machine without one.
-        disk: Free bytes where the run's folder is.
-    """
-
-    gpu: str | None
-    cores: int
-    memory: float
-    device_memory: float
-    disk: float
-
-    @property
-    def sentence(self) -> str:
-        """The machine's GPU, cores, memory and free disk space in one line of text."""
-        where = f"GPU {self.gpu} with {self.device_memory / _GIB:.1f} GiB free" if self.gpu else "no GPU"
-        return (
-            f"{where}, {self.cores} cores, {self.memory / _GIB:.1f} GiB of memory and {self.disk / _GIB:.0f} GiB of "
-            "disk free"
-        )
+__all__ = ["Hardware", "Routing", "check_fits", "hardware", "route"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +51,7 @@ def hardware(device: str, out: Path) -> Hardware:
     Raises:
         ConfigError: If there is no such device.
     """
-    where, memory = device_of(device), available_memory() * _GIB
+    where, memory = device_of(device), available_memory() * GIB
     folder = out.resolve()
     while not folder.exists():
         folder = folder.parent
@@ -97,15 +63,15 @@ def hardware(device: str, out: Path) -> Hardware:
 
 
 def route(outline: Outline, machine: Hardware, known: Collection[str]) -> Routing:
-    """Choose backends by number of scans, kind of label and hardware.
+    """Choose backends by what each says of the cohort and the machine.
 
-    Focal labels get ``lesion``. Other labels get ``deform``, and from about 30 labelled scans on also ``spade``, if
-    there is a GPU to train it on; ``joint`` stands in for it where this installation has no ``spade``.
+    Every backend that exists is asked by :meth:`~medgen.synthesis.backend.Backend.suits`, in the order of their turns;
+    one that stands in for another is asked only where that other does not exist.
 
     Args:
         outline: The cohort, with the facts of its labels.
         machine: The machine.
-        known: Backends that exist.
+        known: Names of the backends that exist.
 
     Raises:
         ConfigError: If no backend that exists suits the cohort.
@@ -114,56 +80,19 @@ def route(outline: Outline, machine: Hardware, known: Collection[str]) -> Routin
     grid = " x ".join(map(str, outline.shape))
     reasons = [f"{scans}, {grid} voxels; {machine.sentence}"]
     reasons += [item.sentence for item in outline.facts]
-    focal = [item for item in outline.facts if item.focal]
-    organs = [item for item in outline.facts if not item.focal]
     chosen: list[str] = []
-    if focal:
-        count = sum(item.parts for item in focal)
-        names = _listed([str(item.label) for item in focal])
-        if "lesion" in known and count >= LESIONS_FROM:
-            chosen.append("lesion")
-            reasons.append(
-                f"lesion: label {names} is focal, {count} lesions in {outline.labelled} scans; new ones are drawn into "
-                "real scans at places where lesions occur"
-            )
-        else:
-            reasons.append(f"not lesion: {count} lesions of label {names}, it needs {LESIONS_FROM}")
-    if organs or not chosen:
-        chosen += _for_organs(outline, machine, known, reasons)
-    elif "deform" in known:
-        reasons.append("not deform: every label is focal, and a warped scan has the same lesions as before")
+    cared_for: set[int] = set()
+    for kind in sorted(map(backend_class, known), key=lambda kind: (kind.turn, kind.name)):
+        answer = None if kind.stands_in_for in known else kind.suits(outline, machine, cared_for)
+        if answer is None:
+            continue
+        reasons.append(f"{'' if answer.take else 'not '}{kind.name}: {answer.why}")
+        if answer.take:
+            chosen.append(kind.name)
+            cared_for.update(answer.cares_for)
     if not chosen:
         raise ConfigError("generators: auto found no backend for this cohort; name one, such as generators.deform={}")
     return Routing(tuple(chosen), tuple(reasons))
-
-
-def _for_organs(outline: Outline, machine: Hardware, known: Collection[str], reasons: list[str]) -> list[str]:
-    chosen = []
-    labelled, everyone = outline.labelled, outline.labelled + outline.unlabelled
-    if "deform" in known:
-        chosen.append("deform")
-        targets = f"and the {outline.unlabelled} unlabelled ones lend anatomy" if outline.unlabelled else ""
-        reasons.append(f"deform: labels are right by construction with {labelled} labelled scans {targets}".rstrip())
-    generative = "spade" if "spade" in known else "joint"
-    if generative not in known:
-        return chosen
-    enough = labelled >= SPADE_FROM or (labelled >= SPADE_HELPED_FROM and everyone >= SPADE_HELPED_IN_ALL)
-    if not enough:
-        reasons.append(
-            f"not {generative}: {labelled} labelled of {everyone} training scans; it needs about {SPADE_FROM} labelled "
-            f"ones, or {SPADE_HELPED_FROM} among {SPADE_HELPED_IN_ALL}"
-        )
-    elif machine.gpu is None:
-        reasons.append(
-            f"not {generative}: no GPU; the few hundred steps that a CPU affords give scans that the filter refuses "
-            "(docs/benchmarks/augment.md)"
-        )
-    else:
-        chosen.append(generative)
-        reasons.append(
-            f"{generative}: {labelled} labelled of {everyone} training scans are enough to draw new anatomies"
-        )
-    return chosen
 
 
 def check_fits(estimates: Mapping[str, Estimate], outline: Outline, machine: Hardware, disk: float = 0.0) -> None:
@@ -178,27 +107,22 @@ def check_fits(estimates: Mapping[str, Estimate], outline: Outline, machine: Har
     Raises:
         ResourceError: Naming the stage, what it needs and what there is.
     """
-    gib = _GIB
     for name, item in estimates.items():
         need = item.bytes + (0 if machine.gpu else outline.cohort_bytes)
         if need > machine.device_memory:
             where = f"on {machine.gpu}" if machine.gpu else "of memory with the cohort"
             raise ResourceError(
-                f"{name}: needs about {need / gib:.1f} GiB {where}, {machine.device_memory / gib:.1f} GiB are free; "
+                f"{name}: needs about {need / GIB:.1f} GiB {where}, {machine.device_memory / GIB:.1f} GiB are free; "
                 "use a smaller batch_size or a coarser preprocess.spacing, or set check_resources=false to try anyway"
             )
     if outline.cohort_bytes > machine.memory:
         raise ResourceError(
-            f"the training scans need about {outline.cohort_bytes / gib:.1f} GiB of memory, "
-            f"{machine.memory / gib:.1f} GiB are free; use fewer scans or a coarser preprocess.spacing, or set "
+            f"the training scans need about {outline.cohort_bytes / GIB:.1f} GiB of memory, "
+            f"{machine.memory / GIB:.1f} GiB are free; use fewer scans or a coarser preprocess.spacing, or set "
             "check_resources=false to try anyway"
         )
     if disk > machine.disk:
         raise ResourceError(
-            f"the run writes about {disk / gib:.1f} GiB, {machine.disk / gib:.1f} GiB of disk are free; choose another "
+            f"the run writes about {disk / GIB:.1f} GiB, {machine.disk / GIB:.1f} GiB of disk are free; choose another "
             "out=, or set check_resources=false to try anyway"
         )
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -34,7 +34,7 @@ class FoldModels:
     """The trained models of all folds.
 
     Attributes:
-        models: Of every fold, each kind in the order of the configuration.
+        models: The models of every fold, the kinds in the order of the configuration.
         histories: Losses of every training, by its name.
         held_out: Ids of the development scans that each fold's models have not seen.
         digest: SHA-256 of all that the models depend on.

@@ -7,10 +7,10 @@ import torch
 from medgen.anomaly.comparison import leave_one_type_out, peers
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.corruption_kinds import DEFAULT
 from medgen.anomaly.scores.corruptions import KINDS
+from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.errors import ConfigError
-from medgen.implants.scan import IMPLANTS
+from medgen.implants.catalogue import registered
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import smooth
 
@@ -108,7 +108,7 @@ def test_groups_name_corruptions_and_implants_that_exist_each_once():
     assert sorted(corruptions) == sorted(DEFAULT)
     assert set(corruptions) <= set(KINDS)
     assert len(implants) == len(set(implants))
-    assert set(implants) <= set(IMPLANTS)
+    assert set(implants) <= set(registered())
 
 
 def test_left_out_versions_are_the_registered_score_with_other_corruptions():

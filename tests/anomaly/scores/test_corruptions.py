@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.anomaly.scores.corruption_kinds import DEFAULT, HELD_BACK, NAMES
 from medgen.anomaly.scores.corruptions import KINDS, corrupt
+from medgen.anomaly.scores.settings.corruptions import DEFAULT, HELD_BACK, NAMES
 
 SHAPE = (24, 28, 22)
 
@@ -64,10 +64,10 @@ def test_the_input_is_not_changed():
 
 
 def test_what_validation_uses_is_not_learned():
-    from medgen.implants.scan import VALIDATION_KINDS
+    from medgen.implants.implanted_scans import ValidationConfig
 
     assert tuple(KINDS) == NAMES
     assert set(HELD_BACK).isdisjoint(DEFAULT)
     assert set(DEFAULT) | set(HELD_BACK) == set(KINDS)
     # twist, sharpen and fade have their counterparts held back; a ramp has none.
-    assert set(VALIDATION_KINDS) == {"twist", "sharpen", "fade", "ramp"}
+    assert set(ValidationConfig().kinds) == {"twist", "sharpen", "fade", "ramp"}

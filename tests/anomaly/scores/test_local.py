@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.descriptors import NAMES, describe
-from medgen.anomaly.scores.local import _fit_local, _shapes
+from medgen.anomaly.scores.descriptors import NAMES, describe, fit_local
+from medgen.anomaly.scores.selfsup import _shapes
 
 SHAPE = (20, 24, 18)
 
@@ -28,7 +28,7 @@ def fitted(training, name):
 
 def test_mean_and_deviation_are_those_of_the_training_scans():
     training = inputs()
-    state = _fit_local(training)
+    state = fit_local(training)
     maps = np.stack([describe(scan[0], mask) for scan, mask in zip(training.voxels, training.mask, strict=True)])
     region = state["region"]
     assert np.array_equal(region, training.mask.all(axis=0))

@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.anomaly.scores import reconstruction
+from medgen.anomaly.scores import fanogan
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import get
-from medgen.anomaly.scores.reconstruction import Restoration, kl_input_gradient, structural_dissimilarity
+from medgen.anomaly.scores.kl_gradient import kl_input_gradient
+from medgen.anomaly.scores.restoration import RestorationObjective
+from medgen.anomaly.scores.ssim import structural_dissimilarity
 from medgen.models import losses
 from medgen.models.catalogue import build
 from medgen.seeds import torch_rng
@@ -153,7 +155,7 @@ def test_the_kl_gradient_takes_a_cevae_wherever_it_stands():
 def test_the_restoration_objective_is_the_bound_plus_total_variation():
     image, foreground = scans(1)
     model = vae()
-    problem = Restoration(model, image, foreground)
+    problem = RestorationObjective(model, image, foreground)
     edit = 0.2 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0)) * foreground
     with torch.no_grad():
         y = image + edit
@@ -171,7 +173,7 @@ def test_the_restoration_objective_is_the_bound_plus_total_variation():
 
 def test_restoration_lowers_its_objective_more_with_more_steps():
     image, foreground = scans(1)
-    problem = Restoration(vae(), image, foreground)
+    problem = RestorationObjective(vae(), image, foreground)
     with torch.no_grad():
         values = [problem(problem.solve(steps)).item() for steps in (1, 5, 25)]
         start = problem(torch.zeros_like(image)).item()
@@ -180,8 +182,8 @@ def test_restoration_lowers_its_objective_more_with_more_steps():
 
 def test_a_huge_weight_returns_the_scan_and_none_the_decoders_mean():
     image, foreground = scans(1)
-    assert Restoration(Toy(0.5), image, foreground, weight=1e4).solve(30).abs().max() < 1e-3
-    free = Restoration(Toy(0.5), image, foreground, weight=0.0).solve(30)
+    assert RestorationObjective(Toy(0.5), image, foreground, weight=1e4).solve(30).abs().max() < 1e-3
+    free = RestorationObjective(Toy(0.5), image, foreground, weight=0.0).solve(30)
     inside = foreground.bool()
     # The code's own term, mean² / 2, moves it by far less than the tolerance.
     torch.testing.assert_close((image + free)[inside], torch.full_like(image[inside], 0.5), atol=1e-3, rtol=0)
@@ -193,7 +195,7 @@ def test_restoration_removes_lesions_and_leaves_lone_voxels():
     foreground = torch.ones_like(image, dtype=torch.bool)
     image[0, 0, 2, 2, 2] += 0.2
     image[0, 0, 5:10, 6:11, 3:8] += 0.3
-    edit = Restoration(Toy(0.5, sd=0.1), image, foreground).solve(60)[0, 0]
+    edit = RestorationObjective(Toy(0.5, sd=0.1), image, foreground).solve(60)[0, 0]
     assert edit[2, 2, 2].abs() < 0.05
     # Soft threshold: C - 3σ/n with C = 3σ and n = 5, a little more where corners are round.
     assert edit[5:10, 6:11, 3:8].mean().item() == pytest.approx(-0.24, abs=0.03)
@@ -240,7 +242,7 @@ def test_fanogan_is_residual_plus_feature_distance(shape, monkeypatch):
     guess = model.reconstruct(image)
     residual = (image - guess).square()[:, 0].numpy()
     found = get("fanogan")(inputs, {})
-    monkeypatch.setattr(reconstruction, "_KAPPA", 0.0)
+    monkeypatch.setattr(fanogan, "_KAPPA", 0.0)
     np.testing.assert_allclose(get("fanogan")(inputs, {}), residual, rtol=1e-5, atol=1e-7)
 
     before = [-size % 4 // 2 for size in shape]

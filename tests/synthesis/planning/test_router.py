@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch
 from medgen.errors import ConfigError, ResourceError
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
+from medgen.synthesis import backends
 from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.cohort.label_facts import LabelFacts, focal_labels, label_facts
 from medgen.synthesis.estimates import Estimate, Outline
@@ -66,6 +70,66 @@ def test_typical_cohorts(cohort: Outline, machine: Hardware, known: tuple[str, .
 def test_no_backend_is_an_error() -> None:
     with pytest.raises(ConfigError, match="found no backend"):
         route(outline(12, 0, facts(1, False)), CPU, ("lesion",))
+
+
+OWN = """
+from typing import ClassVar
+
+from medgen.synthesis.backend import Backend, BackendConfig
+from medgen.synthesis.suitability import Suitability
+
+
+class Own(Backend):
+    name: ClassVar[str] = "own"
+    derived: ClassVar[bool] = False
+    Config: ClassVar[type[BackendConfig]] = BackendConfig
+    turn: ClassVar[int] = 15
+    stands_in_for: ClassVar[str] = "{instead}"
+
+    @classmethod
+    def suits(cls, outline, machine, cared_for):
+        if machine.gpu is None:
+            return Suitability(False, "no GPU")
+        return Suitability(True, f"it cares for every label but {{sorted(cared_for)}}", outline.labels)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of a backend of one's own, in a folder of one's own."""
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    yield tmp_path / "own.py"
+    sys.modules.pop(f"{backends.__name__}.own", None)
+    vars(backends).pop("own", None)
+
+
+def test_a_backend_in_a_file_of_its_own_is_chosen_by_what_it_says(own: Path) -> None:
+    own.write_text(OWN.format(instead=""))
+    assert "own" in available()
+    cohort = outline(40, 0, facts(1, False), facts(2, True))
+    decision = route(cohort, GPU, available())
+    # Asked after lesion and before deform, which it leaves nothing.
+    assert decision.backends == ("lesion", "own")
+    assert "own: it cares for every label but [2]" in decision.reasons
+    assert "not deform: other backends care for every label" in decision.reasons
+    assert not any("spade" in reason for reason in decision.reasons)
+    without = route(cohort, CPU, available())
+    assert without.backends == ("lesion", "deform")
+    assert "not own: no GPU" in without.reasons
+
+
+def test_a_backend_that_stands_in_for_one_that_is_there_is_not_asked(own: Path) -> None:
+    own.write_text(OWN.format(instead="deform"))
+    cohort = outline(40, 0, facts(1, False))
+    assert route(cohort, GPU, available()).backends == ("deform", "spade")
+    assert route(cohort, GPU, ("joint", "own", "spade")).backends == ("own",)
+
+
+def test_a_backend_that_says_nothing_is_left_to_configurations(own: Path) -> None:
+    own.write_text(OWN.format(instead="").replace("def suits", "def unasked"))
+    decision = route(outline(40, 0, facts(1, False)), GPU, available())
+    assert decision.backends == ("deform", "spade")
+    assert not any("own" in reason for reason in decision.reasons)
 
 
 def made(n: int, focal: bool) -> Dataset:
@@ -141,8 +205,8 @@ def test_filter_and_sampling_grow_with_the_cohort() -> None:
     large = filter_estimate(config, outline(6, 90, facts(1, False), shape=(96, 96, 96)), "cpu")
     assert large.bytes > 100 * small.bytes
     assert large.sample_seconds > 10 * small.sample_seconds
-    backends = {"deform": Estimate(1, 1, (), 2.0)}
+    costs = {"deform": Estimate(1, 1, (), 2.0)}
     judge = Estimate(1, 1, (), 1.0)
-    one = sampling_estimate(10, 4, backends, judge, outline(6, 0, facts(1, False)))
+    one = sampling_estimate(10, 4, costs, judge, outline(6, 0, facts(1, False)))
     assert one.seconds == pytest.approx(10 * 3 * 1.5)
     assert "at most 2 min" in one.lines[0]

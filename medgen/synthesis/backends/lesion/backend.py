@@ -8,7 +8,7 @@ lesion's feathered border the scan is the host's, voxel for voxel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -30,6 +30,7 @@ from medgen.synthesis.backends.lesion.bank import Bank, LesionConfig, build_bank
 from medgen.synthesis.backends.lesion.training import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.estimates import Outline, network_estimate
 from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability
 from medgen.system.files import sha256_json
 from medgen.training.cost import Estimate
 from medgen.training.trainer import device_of
@@ -40,6 +41,8 @@ _INPAINT, _SHAPES = "inpaint", "shapes"
 _HOSTS_TRIED = 12
 _TRIES = 40
 _FORMS_TRIED = 8
+# Lesions from which there is something to learn.
+_LESIONS = 5
 
 
 @final
@@ -59,6 +62,7 @@ class LesionBackend(Backend):
         "overlap": True,
     }
     families: ClassVar[Mapping[str, str]] = {"shapes": VaeGan.family, "inpaint": Inpaint.family}
+    turn: ClassVar[int] = 10
 
     def __init__(
         self,
@@ -85,6 +89,23 @@ class LesionBackend(Backend):
         # Artifacts stay on the CPU; networks in use may be elsewhere.
         self._inpaint, self._shapes = first.to(device_).eval(), None if second is None else second.to(device_).eval()
         self._device = device_
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+        """For focal labels, which then need no other backend, if there are lesions enough to learn from."""
+        focal = [item for item in outline.facts if item.focal]
+        if not focal:
+            return None
+        count, labels = sum(item.parts for item in focal), tuple(item.label for item in focal)
+        *first, last = map(str, labels)
+        names = f"{', '.join(first)} and {last}" if first else last
+        if count < _LESIONS:
+            return Suitability(False, f"{count} lesions of label {names}, it needs {_LESIONS}")
+        why = (
+            f"label {names} is focal, {count} lesions in {outline.labelled} scans; new ones are drawn into real scans "
+            "at places where lesions occur"
+        )
+        return Suitability(True, why, labels)
 
     @classmethod
     def fit(cls, sources: Sources, config: LesionConfig, context: FitContext) -> LesionBackend:
