@@ -151,7 +151,7 @@ class Pipeline(Generic[P]):
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
             report.section("Files", "What this run has left in its folder.")
-            report.table(["file", "what it holds"], [(f"`{output.name}`", output.holds) for output in there])
+            report.links([(item.name, item.holds) for item in there])
             report.write(folder.report)
         for output in self.outputs():
             path = folder.out / output.name

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -91,6 +92,15 @@ class Report:
         body = [([fmt(value) for value in row], index in highlight) for index, row in enumerate(rows)]
         heads = list(zip(columns, numeric, strict=True))
         self._add("table", columns=heads, rows=body, numeric=numeric, caption=_inline(caption))
+
+    def links(self, files: Sequence[tuple[str, str]]) -> None:
+        """A table of files below the report's folder, as links, with what each holds; code in backquotes."""
+        rows = [
+            ([Markup('<a href="{}"><code>{}</code></a>').format(quote(name), name), _inline(holds)], False)
+            for name, holds in files
+        ]
+        heads = [("file", False), ("what it holds", False)]
+        self._add("table", columns=heads, rows=rows, numeric=[False, False], caption="")
 
     def figure(self, picture: Figure | bytes | str | Path, caption: str = "", alt: str = "") -> None:
         """A picture, embedded.

@@ -128,3 +128,12 @@ def test_captions_are_marked_up_like_text_and_escaped():
     page = report.html()
     assert "<code>calibration.csv</code> of <strong>this</strong> run &amp; &lt;others&gt;." in page
     assert "<figcaption>See <code>scans.csv</code>.</figcaption>" in page
+
+
+def test_files_are_linked_beside_the_report_and_escaped():
+    report = Report("R")
+    report.links([("maps/a b<i>.csv", "what `medgen score` takes, 1 < 2"), ("model/", "the model")])
+    page = report.html()
+    assert '<a href="maps/a%20b%3Ci%3E.csv"><code>maps/a b&lt;i&gt;.csv</code></a>' in page
+    assert "what <code>medgen score</code> takes, 1 &lt; 2" in page
+    assert '<a href="model/">' in page
