@@ -14,7 +14,7 @@ from medgen.anomaly import findings
 from medgen.anomaly import pseudo_healthy as pseudohealthy
 from medgen.anomaly.channel_choice import Choice
 from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.crossfit import Progress, crossfit
+from medgen.anomaly.crossfit import crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
     FoldMember,
@@ -34,6 +34,7 @@ from medgen.errors import DataError, OutOfDistribution
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
+from medgen.progress import Tick
 from medgen.transforms.masked_smoothing import Smoother
 from medgen.volume import Volume
 
@@ -118,7 +119,7 @@ class AnomalyDetector:
         template: Template | None = None,
         *,
         voxel_scores: Sequence[str] | None = None,
-        progress: Progress | None = None,
+        progress: Tick | None = None,
     ) -> AnomalyDetector:
         """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
 

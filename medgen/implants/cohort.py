@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from medgen.data.masks import read_labels
 from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.implants.scan import IMPLANTS, NEEDS_FOREIGN, NEEDS_SHAPE, VALIDATION_KINDS, check_kinds, implant
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -51,7 +52,7 @@ def implant_cohort(
     radius_mm: tuple[float, float] = (3.0, 8.0),
     contrast: tuple[float, float] = (1.0, 3.0),
     per_scan: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write every scan twice: as it is with an empty truth mask, and ``per_scan`` times with one implant.
 

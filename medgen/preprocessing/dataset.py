@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from medgen.errors import DataError, MedgenError
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
+from medgen.progress import Progress
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Grid
@@ -172,7 +173,7 @@ def prepare_dataset(
     preprocess: Preprocess,
     template: Template | None = None,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     register: Register = register_affine,
 ) -> tuple[Dataset, list[Failure]]:
     """Read and preprocess every case of a cohort.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from torch.nn import functional
 from medgen.config import Config
 from medgen.errors import TrainingError
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
+from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
@@ -141,7 +142,7 @@ def train_segmenter(
     p_synthetic: float = 0.5,
     recipe: Recipe | None = None,
     device: str = "auto",
-    log: Callable[[dict[str, float], int], None] | None = None,
+    log: Log | None = None,
 ) -> Segmenter:
     """Train a segmenter by Dice + cross-entropy for exactly ``config.steps`` steps.
 

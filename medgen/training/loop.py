@@ -19,6 +19,7 @@ from torch import Tensor
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.progress import Log
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
@@ -30,7 +31,6 @@ from medgen.transforms.augmentation import AugmentConfig, augment
 
 logger = logging.getLogger(__name__)
 
-Log = Callable[[dict[str, float], int], None]
 # What a checkpoint holds beside tensors.
 _SCALARS = ("step", "seconds", "stale", "stopped", "best_value", "history")
 

@@ -29,9 +29,10 @@ from medgen.models.families.spade import Consistency, Spade
 from medgen.models.latent import aggregated_posterior
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Log, Synthetic
+from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.sources import Sources
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms

@@ -12,7 +12,7 @@ Registration of the labelled scans (multi-atlas fusion) was tried as a member an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from medgen.metrics.robust import robust_spread
 from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive
 from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels, unpack_members
 from medgen.segmentation.recipe import LabelledImages
@@ -160,7 +161,7 @@ def label_unlabelled(
     device: str = "auto",
     workers: int = 1,
     store: Path | None = None,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> Consensus:
     """Label the unlabelled scans of some sources.
 
@@ -230,7 +231,7 @@ def _bias(
     device: str,
     workers: int,
     store: Path | None,
-    tick: Callable[[int, int], None] | None,
+    tick: Progress | None,
     total: int,
 ) -> tuple[LabelBias, ...]:
     """What members of the first round see in labelled scans they have not learnt from; later rounds learn from them."""

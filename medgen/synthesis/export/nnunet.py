@@ -9,7 +9,7 @@ Format: nnU-Net v2, documentation/dataset_format.md and manual_data_splits.md (I
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from medgen import io
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import AuditError, DataError
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng
 from medgen.synthesis.export.layouts import labels_or_regions, original_labels, renumbered_regions
 from medgen.synthesis.export.run_splits import SPLITS, RunSplits, read_origin
@@ -98,7 +99,7 @@ def write_nnunet(
     channels: Sequence[str] = (),
     seed: int = 0,
     harmful: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NnunetDataset:
     """Write ``DatasetXXX_Name``: ``imagesTr``, ``labelsTr``, ``dataset.json``, ``splits_final.json``, ``subjects.csv``.
 

@@ -29,6 +29,7 @@ from medgen.metrics.halves import Measure
 from medgen.metrics.label_statistics import label_statistics, statistics_names
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Tick
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation.segmenter import Segmenter
 from medgen.synthesis.filtering.looks import channel_statistics
@@ -36,7 +37,6 @@ from medgen.synthesis.filtering.pool import Candidate
 
 Array = NDArray[np.float64]
 Features = Callable[[Sequence[str], Tensor], Array]
-Tick = Callable[[str, int, int], None]
 VOLUME = "volume_mm3"
 
 
@@ -196,7 +196,7 @@ def describe(
         similarity=pairwise_ms_ssim(
             scans.images[chosen],
             data_range,
-            tick=None if tick is None else lambda done, total: tick(f"{scans.name}: pairs", done, total),
+            progress=None if tick is None else lambda done, total: tick(f"{scans.name}: pairs", done, total),
         ),
         similarity_groups=tuple(scans.groups[row] for row in chosen),
     )

@@ -17,6 +17,7 @@ from medgen.config import Config
 from medgen.errors import DataError
 from medgen.metrics.segmentation import mean_dice
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.backend import Synthetic
@@ -154,7 +155,7 @@ class Filter:
         seed: int,
         device: str = "auto",
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-        tick: Callable[[int, int], None] | None = None,
+        tick: Progress | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
 

@@ -9,7 +9,7 @@ membership-inference attack (Chen et al., "GAN-Leaks", CCS 2020). Held-out scans
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,6 +22,7 @@ from medgen.config import Config
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend
 from medgen.synthesis.filtering.copies import CopyBounds, Gallery
@@ -64,7 +65,7 @@ def audit_pool(
     config: AuditConfig,
     *,
     seed: int,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> Audit:
     """Audit the accepted scans of every backend against all training scans, labelled and not.
 
@@ -124,7 +125,7 @@ class _Reference:
 
 
 class _Progress:
-    def __init__(self, tick: Callable[[int, int], None] | None, total: int) -> None:
+    def __init__(self, tick: Progress | None, total: int) -> None:
         self._tick, self._total, self._done = tick, total, 0
 
     def __call__(self) -> None:
