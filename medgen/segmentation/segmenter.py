@@ -188,7 +188,7 @@ def train_segmenter(
     teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
-    watch = Watch("the segmenter", "segmenter.lr")
+    watch = Watch("segmenter.lr", "the segmenter's ")
     for step in range(config.steps):
         batch = _draw(real, made, config, seed, step, p_synthetic)
         batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)
@@ -209,20 +209,18 @@ def train_segmenter(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        # A GPU is not made to wait at every step for a number; on a CPU it is there already.
-        told = (step + 1) % 10 == 0 or step + 1 == config.steps
-        watch.add(step + 1, names, loss.detach(), norm, look=told or loss.device.type == "cpu")
+        watch.add(step + 1, names, {"loss": loss.detach(), "gradient": norm})
         optimiser.step()
         if teacher is not None:
             teacher.update(network, step)
-        if told:
-            value = float(loss.detach())
+        if (step + 1) % 10 == 0 or step + 1 == config.steps:
+            value = watch.take()["loss"][-1]
             history.append((step + 1, value))
             if log is not None:
                 log({"loss": value}, step + 1)
     # The averaged weights predict better than the last ones (Tarvainen and Valpola 2017).
     trained = network if teacher is None else teacher.network
-    watch.check_weights(trained)
+    watch.check_weights(trained.parameters())
     return Segmenter(trained.eval(), classes, precision, tuple(history))
 
 
