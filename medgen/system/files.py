@@ -204,6 +204,20 @@ def sha256_json(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the digest of all that it says, as ``sha256``.
+
+    >>> seal_holds(sealed({"seed": 1})), seal_holds({**sealed({"seed": 1}), "seed": 2})
+    (True, False)
+    """
+    return {**body, "sha256": sha256_json(body)}
+
+
+def seal_holds(record: Mapping[str, Any]) -> bool:
+    """Whether a record still says what it said when it was :func:`sealed`."""
+    return record.get("sha256") == sha256_json({key: value for key, value in record.items() if key != "sha256"})
+
+
 def plain(value: Any) -> Any:
     """Turn mappings, sequences, paths, NumPy scalars and arrays into what JSON can hold; non-finite numbers to None."""
     if isinstance(value, Mapping):

@@ -100,8 +100,7 @@ def provenance(
 
 def sealed(record: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
     """The record with the SHA-256 of each file (by path below the cohort) and one of the record itself."""
-    body = files.plain({**record, "files": dict(hashes)})
-    return {**body, "sha256": files.sha256_json(body)}
+    return files.sealed(files.plain({**record, "files": dict(hashes)}))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -116,8 +115,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise AuditError(f"{error}; expected the provenance record of a synthetic scan") from None
     if not isinstance(record, dict) or record.get("format") != _FORMAT or record.get("version") != _VERSION:
         raise AuditError(f"{path}: not the provenance record of a synthetic scan (format {_FORMAT} {_VERSION})")
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    if files.sha256_json(body) != record.get("sha256"):
+    if not files.seal_holds(record):
         raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
     # Anyone can make a record whose hash is right, and files are named after its id.
     if not isinstance(record.get("id"), str) or not _ID.fullmatch(record["id"]):

@@ -14,7 +14,7 @@ from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
-from medgen.system.files import plain, read_json, sha256_json, write_json
+from medgen.system.files import plain, read_json, seal_holds, sealed, write_json
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 
@@ -112,8 +112,7 @@ def _tell(done: Callable[[str, Mapping[str, float]], None] | None, name: str, ro
 
 
 def _keep(path: Path, key: str, rows: Sequence[Row]) -> None:
-    content = {"key": key, "rows": plain(rows)}
-    write_json(path, {**content, "sha256": sha256_json(content)})
+    write_json(path, sealed({"key": key, "rows": plain(rows)}))
 
 
 def _stored(path: Path, key: str) -> list[Row] | None:
@@ -126,5 +125,4 @@ def _stored(path: Path, key: str) -> list[Row] | None:
         return None
     if not isinstance(data, dict) or data.get("key") != key:
         return None
-    content = {name: value for name, value in data.items() if name != "sha256"}
-    return data["rows"] if data.get("sha256") == sha256_json(content) and "rows" in content else None
+    return data["rows"] if "rows" in data and seal_holds(data) else None
