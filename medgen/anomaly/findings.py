@@ -62,7 +62,7 @@ class Finding:
     channels: str = ""
     region: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """Plain data, keys as the attributes."""
         return asdict(self)
 

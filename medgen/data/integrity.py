@@ -71,7 +71,7 @@ class CheckResult:
         """Whether nothing is wrong."""
         return not self.faults
 
-    def record(self, path: str | Path) -> dict[str, Any]:
+    def to_plain(self, path: str | Path) -> dict[str, Any]:
         """Plain data, as ``medgen data check --json`` writes it; keys of a schema are only ever added to.
 
         Returns:
@@ -89,7 +89,7 @@ class CheckResult:
             "files": names,
             "faults": faults,
             "notes": list(self.notes),
-            "taken": None if self.manifest is None else account.record(self.manifest),
+            "taken": None if self.manifest is None else account.to_plain(self.manifest),
         }
 
 

@@ -17,8 +17,7 @@ from medgen.anomaly.evaluation.groups import csv_rows, groups_of
 from medgen.anomaly.evaluation.leverage import leverage_of
 from medgen.anomaly.evaluation.measure import Measurement
 from medgen.anomaly.evaluation.screening import Screening, screen
-from medgen.anomaly.evaluation.screening import as_json as screening_json
-from medgen.anomaly.evaluation.summary import Summary, as_json, summarise
+from medgen.anomaly.evaluation.summary import Summary, summarise
 from medgen.data.cases import Manifest, kfold_subjects, write_splits
 from medgen.data.integrity import check_scans
 from medgen.data.layouts.detect import load_cohort
@@ -32,7 +31,7 @@ from medgen.runs import tracking
 from medgen.runs.folder import RunFolder, RunSummary, check_cohort, open_run
 from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
-from medgen.system.files import write_csv
+from medgen.system.files import plain, write_csv
 from medgen.training.cost import check_memory
 
 from .. import patient_names
@@ -98,7 +97,7 @@ def run(
             if keep:
                 measurement_file.save(folder.out / measurement_file.FILE, measurements)
             checks = _check(config, manifest, detector, healthy, screening, measurements, files, folder, track, tick)
-            folder.write_metrics({**as_json(summary), **_further(detector, checks, len(parts["test"]))})
+            folder.write_metrics({**plain(summary), **_further(detector, checks, len(parts["test"]))})
             with track.stage("report"):
                 report = run_report(
                     config, manifest, parts, detector, histories, summary, examples, failures, checks, track.id
@@ -226,13 +225,13 @@ def _further(detector: AnomalyDetector, checks: Checks, test_scans: int) -> dict
         "channels": list(detector.config.fusion.channels),
         "scan_score": detector.config.scan_score,
         "excluded": list(checks.excluded),
-        "leverage": {**as_json(checks.leverage), "decides": checks.leverage.decides},
+        "leverage": {**plain(checks.leverage), "decides": checks.leverage.decides},
         "suspects": [item.row() for item in checks.suspects],
-        "own_grid": as_json(checks.files),
-        "choice": as_json(detector.choice),
-        "gate": screening_json(detector.gate, checks.screening, test_scans),
-        "groups": as_json(checks.groups),
-        "detectability": as_json(checks.smallest),
+        "own_grid": plain(checks.files),
+        "choice": plain(detector.choice),
+        "gate": checks.screening.to_plain(detector.gate, test_scans),
+        "groups": plain(checks.groups),
+        "detectability": plain(checks.smallest),
     }
 
 

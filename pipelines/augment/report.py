@@ -114,11 +114,11 @@ def metrics_of(results: Results) -> dict[str, Any]:
             "left_out": list(results.consensus.left_out),
             "agreement": dict(results.consensus.agreement),
             "bound": results.consensus.bound,
-            "bias": [{**item.plain(), "sentence": item.sentence(results.label_names[item.label])} for item in bias],
+            "bias": [{**item.to_plain(), "sentence": item.sentence(results.label_names[item.label])} for item in bias],
             "sentence": consensus_sentence(results.consensus, results.label_names),
         },
-        "audit": {**results.audit.summary(), "export_refused": results.refused},
-        "fidelity": None if results.fidelity is None else results.fidelity.plain(),
+        "audit": {**results.audit.to_plain(), "export_refused": results.refused},
+        "fidelity": None if results.fidelity is None else results.fidelity.to_plain(),
         **({} if results.study is None else study_metrics(results.study)),
     }
 

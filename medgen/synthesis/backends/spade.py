@@ -157,8 +157,8 @@ class SpadeBackend(Backend):
         pairs = sources.pairs
         seen = numbered(pairs, sources.labels)
         arrays = {
-            **_shapes(drawing, seen, sources, config).arrays(MASK),
-            **_styles(painting, pairs, config).arrays(IMAGE),
+            **_shapes(drawing, seen, sources, config).to_arrays(MASK),
+            **_styles(painting, pairs, config).to_arrays(IMAGE),
         }
         meta = {
             "labels": list(sources.labels),

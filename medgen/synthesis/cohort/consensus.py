@@ -33,7 +33,7 @@ from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Progress
 from medgen.seeds import derive
-from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels, unpack_members
+from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels
 from medgen.segmentation.recipe import LabelledImages
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.cohort.label_bias import LabelBias, measure_bias
@@ -216,7 +216,7 @@ def label_unlabelled(
         for row, name in enumerate(unlabelled.ids)
     }
     if store is not None:
-        arrays, about = members.pack()
+        arrays, about = members.to_arrays()
         arrays |= {"labels": labels.numpy(), "confidence": trusted.numpy()}
         Stored(_KIND, arrays, {"key": key, "agreement": agreement, "members": about}).save(store)
     return replace(_select(sources, labels, trusted, agreement, members), bias=bias)
@@ -258,7 +258,7 @@ def _bias(
         sources.labelled, sources.labels, infer, folds=config.folds, least=config.bias, seed=derive(seed, "bias")
     )
     if path is not None:
-        write_json(path, {"key": key, "bias": [item.plain() for item in bias]})
+        write_json(path, {"key": key, "bias": [item.to_plain() for item in bias]})
     return bias
 
 
@@ -305,7 +305,7 @@ def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str,
         labels,
         trusted,
         dict(stored.meta["agreement"]),
-        unpack_members(stored.arrays, stored.meta["members"], device),
+        SegmenterEnsemble.from_arrays(stored.arrays, stored.meta["members"], device),
     )
 
 

@@ -146,6 +146,13 @@ class Fidelity:
     measures: tuple[Measure, ...]
     statistics: tuple[StatisticRow, ...]
 
+    def to_plain(self) -> dict[str, Any]:
+        """The comparison as plain data, for ``metrics.json``."""
+        facts = {name: getattr(self, name) for name in ("scans", "real_scans", "subjects", "labelled")}
+        measures = {item.name: {**asdict(item), "met": item.met, "sure": item.sure} for item in self.measures}
+        statistics = [{**asdict(item), "unlike": item.unlike} for item in self.statistics]
+        return {**facts, "measures": measures, "statistics": statistics}
+
 
 def auditor_features(auditors: Sequence[Segmenter], batch: int = 4) -> Features:
     """The auditors' channel statistics, see :func:`medgen.synthesis.filtering.looks.channel_statistics`."""
@@ -227,15 +234,6 @@ def compare(real: Described, synthetic: Described, config: FidelityConfig, seed:
         measures=tuple(measures),
         statistics=tuple(statistics),
     )
-
-
-def plain_fidelity(item: Fidelity) -> dict[str, Any]:
-    """The comparison as plain data, for ``metrics.json``."""
-    facts = {name: getattr(item, name) for name in ("scans", "real_scans", "subjects", "labelled")}
-    measures = {
-        measure.name: {**asdict(measure), "met": measure.met, "sure": measure.sure} for measure in item.measures
-    }
-    return {**facts, "measures": measures, "statistics": [{**asdict(r), "unlike": r.unlike} for r in item.statistics]}
 
 
 def _of_different_subjects(groups: Sequence[str], most: int, seed: int) -> list[int]:

@@ -118,7 +118,7 @@ class LabelBounds:
         """
         return float(np.abs((percentiles(image, mask) - self.brightness) / self.spread).max())
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As plain data."""
         return {
             key: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
