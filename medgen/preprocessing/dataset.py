@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen.errors import DataError, MedgenError
+from medgen.errors import AuditError, DataError, MedgenError
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import Progress
@@ -133,6 +133,14 @@ class Dataset:
         labels = None if self.labels is None else self.labels[rows].long()
         confidence = None if self.confidence is None else self.confidence[rows].float() / 255
         return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress, confidence)
+
+
+def guard_unlabelled(labelled: Dataset, unlabelled: Dataset) -> None:
+    """Raise AuditError for a subject with labelled and unlabelled scans, DataError if the unlabelled carry labels."""
+    if unlabelled.labels is not None:
+        raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
+    if both := set(labelled.subjects) & set(unlabelled.subjects):
+        raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")
 
 
 def join(parts: Sequence[Dataset]) -> Dataset:

@@ -16,7 +16,8 @@ from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
-from medgen.synthesis.sources import Sources, guard_split
+from medgen.synthesis.lineage import guard_split
+from medgen.synthesis.sources import Sources
 from medgen.system.files import write_csv
 
 from .config import AugmentRunConfig
@@ -47,7 +48,7 @@ def generate(
 ) -> Generated:
     """Train every backend on the sources of these parts, fit the filter, sample."""
     sources = prepared.sources(parts)
-    guard_split(sources, parts.held_out)
+    guard_split(sources.subjects, parts.held_out)
     with track.stage(f"consensus{suffix}") as stage, bars(progress) as tick:
         consensus = label_unlabelled(
             sources,

@@ -32,7 +32,8 @@ from medgen.synthesis.filtering.label_bounds import (
 )
 from medgen.synthesis.filtering.looks import Looks
 from medgen.synthesis.filtering.planted_copies import chosen, likenesses
-from medgen.synthesis.sources import Sources, guard
+from medgen.synthesis.lineage import guard
+from medgen.synthesis.sources import Sources
 from medgen.transforms.augmentation import AugmentConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -219,7 +220,7 @@ class Filter:
         Raises:
             AuditError: If a parent is not a labelled training case.
         """
-        guard(synthetic.parents, self.sources)
+        guard(synthetic.parents, self.sources.ids)
         scores: dict[str, float] = {}
         reasons: dict[str, str] = {}
 

@@ -29,6 +29,7 @@ from medgen.synthesis.filtering.copies import CopyBounds, Gallery
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.planted_copies import KINDS, chosen, plant
 from medgen.synthesis.filtering.pool import CandidatePool
+from medgen.synthesis.lineage import guard_reference
 from medgen.synthesis.privacy.auditor_features import auditor_features
 from medgen.synthesis.privacy.membership import Table, by_subject, nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
@@ -135,9 +136,7 @@ class _Progress:
 
 
 def _reference(held_out: Dataset, gallery: Gallery) -> Gallery:
-    both = set(held_out.subjects) & set(gallery.subjects)
-    if both:
-        raise DataError(f"subject {min(both)!r} is both learnt from and held out; the audit needs disjoint subjects")
+    guard_reference(gallery.subjects, held_out.subjects)
     return Gallery(held_out.images, held_out.ids, held_out.subjects)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.errors import AuditError, DataError
+from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation.ordinary import needs_unlabelled
+from medgen.synthesis.lineage import guard_parts
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.value.config import ValueConfig
@@ -92,8 +93,7 @@ def _check(config: ValueConfig, material: Material, test: TestSet, validation: T
     if validation is not None:
         pairs.append(("validation", validation.data, "test", test.data))
     for name, data, other, more in pairs:
-        if shared := set(data.subjects) & set(more.subjects):
-            raise AuditError(f"subject {min(shared)!r} is in the {name} and in the {other} part of the study")
+        guard_parts(name, data.subjects, other, more.subjects)
     for arm in map(Arm.parse, config.arms):
         skipped = arm.source is not None and material.pools.get(arm.source) is None
         wants = arm.ordinary is not None and needs_unlabelled(arm.ordinary)
