@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,19 +22,16 @@ from medgen.models.catalogue import build, parse_settings
 from medgen.models.stored_arrays import ARRAYS, UNUSABLE, arrays_to_bytes, check_hash, first_line, read_safetensors
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import (
-    REPLACED,
-    TEMPORARY,
     plain,
     read_bytes,
     read_json,
     seal_holds,
     sealed,
-    sync_folder,
-    unwritable,
     write_bytes,
     write_json,
 )
 from medgen.system.memory import readable_bytes
+from medgen.system.new_folder import new_folder
 
 MANIFEST = "artifact.json"
 FORMAT = "medgen-artifact"
@@ -82,22 +77,12 @@ class TrainedModel:
             raise ArtifactError(f"{folder}: exists and is no artifact; choose another folder")
         files = self._files()
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{folder.name}-", dir=folder.parent))
-            try:
-                temporary.chmod(0o755)
+            with new_folder(folder, replaces=MANIFEST) as temporary:
                 for name, content in files.items():
                     write_bytes(temporary / name, content)
                 write_json(temporary / MANIFEST, self._manifest(files))
-                _replace(temporary, folder)
-                sync_folder(folder.parent)
-            except DataError as error:
-                # The user knows the folder, not the one that would have become it.
-                raise ArtifactError(str(error).replace(str(temporary), str(folder))) from error
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except OSError as error:
-            raise ArtifactError(str(unwritable(folder, error))) from error
+        except DataError as error:
+            raise ArtifactError(str(error)) from error
         return folder
 
     @classmethod
@@ -249,19 +234,3 @@ def _read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
             raise ArtifactError(str(error)) from None
         check_hash(files[name], expected, folder / name)
     return files
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put ``temporary`` in the place of ``folder``; the earlier one survives until the new one is there."""
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    earlier = Path(tempfile.mkdtemp(prefix=f"{REPLACED}{folder.name}-", dir=folder.parent))
-    folder.rename(earlier / "artifact")
-    try:
-        temporary.rename(folder)
-    except OSError:
-        (earlier / "artifact").rename(folder)
-        raise
-    finally:
-        shutil.rmtree(earlier, ignore_errors=True)
