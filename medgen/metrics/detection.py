@@ -48,7 +48,7 @@ class Froc:
     score: float
 
 
-def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float, min_voxels: int = 1) -> Candidates:
+def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float) -> Candidates:
     """Connected clusters (26 neighbours) of ``heatmap >= threshold``, scored by their peak.
 
     A cluster hits the lesion (a connected component of ``truth``) with which it shares most voxels. NaN is below every
@@ -58,7 +58,6 @@ def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float
         heatmap: (i, j, k).
         truth: (i, j, k), lesions are above zero.
         threshold: Lowest value of a cluster's voxels.
-        min_voxels: Smaller clusters are dropped.
 
     Raises:
         DataError: If the shapes differ.
@@ -72,8 +71,6 @@ def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float
     scores, hits = [], []
     for number, box in enumerate(ndimage.find_objects(clusters, found), start=1):
         inside = clusters[box] == number
-        if inside.sum() < min_voxels:
-            continue
         shared = np.bincount(lesions[box][inside], minlength=count + 1)[1:]
         scores.append(float(heatmap[box][inside].max()))
         hits.append(int(shared.argmax()) if shared.any() else -1)

@@ -15,7 +15,6 @@ from torch.nn import functional
 from medgen.config import Config
 from medgen.errors import TrainingError
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
-from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
@@ -142,7 +141,6 @@ def train_segmenter(
     p_synthetic: float = 0.5,
     recipe: Recipe | None = None,
     device: str = "auto",
-    log: Log | None = None,
 ) -> Segmenter:
     """Train a segmenter by Dice + cross-entropy for exactly ``config.steps`` steps.
 
@@ -161,7 +159,6 @@ def train_segmenter(
         p_synthetic: See above; 1 trains on synthetic scans until the last quarter.
         recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.segmentation.ordinary`.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        log: Called with (numbers, step) every ten steps.
 
     Returns:
         The segmenter in evaluation mode.
@@ -214,10 +211,7 @@ def train_segmenter(
         if teacher is not None:
             teacher.update(network, step)
         if (step + 1) % 10 == 0 or step + 1 == config.steps:
-            value = watch.take()["loss"][-1]
-            history.append((step + 1, value))
-            if log is not None:
-                log({"loss": value}, step + 1)
+            history.append((step + 1, watch.take()["loss"][-1]))
     # The averaged weights predict better than the last ones (Tarvainen and Valpola 2017).
     trained = network if teacher is None else teacher.network
     watch.check_weights(trained.parameters())

@@ -55,7 +55,7 @@ def provenance(
     synthetic = candidate.synthetic
     if synthetic is None:
         raise DataError(f"{candidate.id}: was never sampled")
-    subjects = owners(sources)
+    subjects = dict(zip(sources.ids, sources.owners, strict=True))
     result = audit.backends[backend.name]
     source = environment.commit()
     return {
@@ -129,12 +129,6 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def owners(sources: Sources) -> dict[str, str]:
-    """Case id → subject, of every case that is learnt from."""
-    more = () if sources.unlabelled is None else sources.unlabelled.subjects
-    return dict(zip(sources.ids, (*sources.labelled.subjects, *more), strict=True))
-
-
 def learnt_from(sources: Sources) -> dict[str, Any]:
     """Every case that the generators learnt from, with subject and file hashes, and a hash over all of it."""
     labelled = set(sources.labelled.ids)
@@ -145,6 +139,6 @@ def learnt_from(sources: Sources) -> dict[str, Any]:
             "labelled": name in labelled,
             "sha256": dict(sources.hashes.get(name, {})),
         }
-        for name, subject in sorted(owners(sources).items())
+        for name, subject in sorted(zip(sources.ids, sources.owners, strict=True))
     ]
     return {"cases": cases, "sha256": files.sha256_json(cases)}
