@@ -3,7 +3,9 @@
 Two formats are on disk. A :class:`Stored` is what is not a model, such as a segmenter's weights or a filter:
 ``arrays.safetensors`` and one record. A :class:`~medgen.models.artifact.TrainedModel` holds models that are built from
 their settings before their weights are read, a file for each, and is replaced as a whole. Both keep and check arrays
-and records by the functions here.
+and records by the functions here. Other arrays on disk have needs of their own: a checkpoint holds the state of
+optimisers and is read by its own run alone (:mod:`medgen.training.checkpoint`), and measurements are read one table row
+at a time (:mod:`medgen.anomaly.comparison.measurement_file`).
 """
 
 from __future__ import annotations

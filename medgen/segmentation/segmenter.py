@@ -375,5 +375,6 @@ def synthetic_share(progress: float) -> float:
 
 
 def _schedule(step: int, steps: int) -> float:
+    # Not medgen.training.loop.learning_rate, whose cosine starts after the warm-up: that would change every segmenter.
     warmup = max(round(0.05 * steps), 1)
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
