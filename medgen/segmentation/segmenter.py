@@ -19,7 +19,7 @@ from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
 from medgen.training.config import PrecisionName
-from medgen.training.finite_watch import Watch
+from medgen.training.finite_watch import FiniteWatch
 from medgen.training.precision import Precision, precision_of
 from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig, augment
@@ -185,7 +185,7 @@ def train_segmenter(
     teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
-    watch = Watch("segmenter.lr", "the segmenter's ")
+    watch = FiniteWatch("segmenter.lr", "the segmenter's ")
     for step in range(config.steps):
         batch = _draw(real, made, config, seed, step, p_synthetic)
         batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)

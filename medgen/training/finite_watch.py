@@ -13,7 +13,7 @@ from medgen.errors import TrainingError
 
 
 @dataclass
-class Watch:
+class FiniteWatch:
     """Looks at the numbers of every step, such as loss and gradient, without making a GPU wait.
 
     Attributes:

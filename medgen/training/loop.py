@@ -26,7 +26,7 @@ from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
-from medgen.training.finite_watch import Watch, all_finite, listed
+from medgen.training.finite_watch import FiniteWatch, all_finite, listed
 from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.transforms.augmentation import AugmentConfig, augment
@@ -106,7 +106,7 @@ class Loop:
         self.live = [p for p in self.model.parameters() if id(p) in averaged] if config.ema else []
         self.average: list[Tensor] = []
         self.data = _resident(self.train, self.ranks.device)
-        self.watch = Watch("training.lr")
+        self.watch = FiniteWatch("training.lr")
 
     @cached_property
     def fingerprint(self) -> str:
