@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.region_names import middle_of, regions
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.preprocessing.prepared import PreparedScan, Template
-from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
 COLUMNS = (

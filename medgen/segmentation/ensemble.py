@@ -13,10 +13,10 @@ from torch import Tensor
 
 from medgen.config import parse_config
 from medgen.errors import ArtifactError
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
-from medgen.transforms.neighbourhood import connected_parts
 
 Arrays = Mapping[str, NDArray[Any]]
 

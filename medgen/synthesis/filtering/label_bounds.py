@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.preprocessing.dataset import Dataset
-from medgen.transforms.neighbourhood import connected_parts
 
 # Brightness of a label: these percentiles of its voxels, per channel.
 PERCENTILES = (10, 50, 90)
