@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -113,21 +114,38 @@ class Segmenter:
         def keep(number: int, output: Tensor) -> None:
             outputs[number] = torch.cat([output.mean(dim=_VOXELS), output.std(dim=_VOXELS, correction=0)], dim=1)
 
-        convolutions = [m for m in self.network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
-        hooks = [
-            module.register_forward_hook(lambda _m, _i, output, number=number: keep(number, output))
-            for number, module in enumerate(convolutions)
-        ]
         rows = []
-        try:
+        with self._hearing((nn.Conv3d, nn.ConvTranspose3d), keep):
             for start in range(0, len(images), batch):
                 # In full precision: rounding would be a difference between scans.
                 self.network(images[start : start + batch].to(self.precision.device))
                 rows.append(torch.cat([outputs[number] for number in sorted(outputs)], dim=1).cpu())
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def deepest(self, images: Tensor, batch: int = 8) -> Tensor:
+        """Mean activations of the deepest convolution, (n, features) float32, on the CPU, of images (n, c, i, j, k)."""
+        kept: list[Tensor] = []
+        rows = []
+        with self._hearing((nn.Conv3d,), lambda _, output: kept.append(output)):
+            for start in range(0, len(images), batch):
+                kept.clear()
+                self.probabilities(images[start : start + batch], batch)
+                # The deepest layer has the fewest voxels; of several, the last.
+                found = min(reversed(kept), key=lambda output: output[0, 0].numel())
+                rows.append(found.float().mean(dim=_VOXELS).cpu())
+        return torch.cat(rows)
+
+    @contextmanager
+    def _hearing(self, kinds: tuple[type[nn.Module], ...], keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+        """``keep`` is called with the number and output of every layer of these kinds that is used."""
+        layers = enumerate(module for module in self.network.modules() if isinstance(module, kinds))
+        hooks = [layer.register_forward_hook(lambda _m, _i, out, n=n: keep(n, out)) for n, layer in layers]
+        try:
+            yield
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat(rows)
 
 
 def train_segmenter(

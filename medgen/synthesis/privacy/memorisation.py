@@ -30,7 +30,6 @@ from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.planted_copies import KINDS, chosen, plant
 from medgen.synthesis.filtering.pool import CandidatePool
 from medgen.synthesis.lineage import guard_reference
-from medgen.synthesis.privacy.auditor_features import auditor_features
 from medgen.synthesis.privacy.membership import Table, by_subject, nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
 
@@ -287,7 +286,10 @@ def _memberships(
         config,
         seed,
     )
-    features = [auditor_features(filters, batch) for batch in (torch.stack(list(images)), train, reference.data.images)]
+    features = [
+        torch.cat([segmenter.deepest(batch) for segmenter, _ in filters.auditors], dim=1)
+        for batch in (torch.stack(list(images)), train, reference.data.images)
+    ]
     centre, spread = torch.cat(features[1:]).mean(0), torch.cat(features[1:]).std(0).clamp_min(1e-6)
     made, known, unseen = ((item - centre) / spread for item in features)
     tables = [-torch.cdist(a.double(), b.double()).numpy() for a, b in ((made, known), (made, unseen), (unseen, known))]
