@@ -165,11 +165,6 @@ def parse_config(cls: type[C], data: Mapping[str, Any], source: str) -> C:
         raise ConfigError(f"{source}: {problems}") from None
 
 
-def dump_yaml(config: Config) -> str:
-    """The configuration as resolved, as YAML that :func:`load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
 

@@ -140,15 +140,6 @@ class Grid:
         affine[:3, 3] = other.to_world(origin)
         return Grid(self.shape, affine)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_json` reads back exactly."""
-        return {"shape": list(self.shape), "affine": self.affine.tolist()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Grid:
-        """Inverse of :meth:`to_json`."""
-        return cls(tuple(data["shape"]), np.array(data["affine"], dtype=np.float64))
-
 
 @dataclass(frozen=True, eq=False)
 class Volume:

@@ -9,8 +9,8 @@ from pathlib import Path
 from medgen.config import load_config
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
+from medgen.progress import bars
 from medgen.runs.folder import RunSummary
-from medgen.runs.progress import bars
 
 from .anomaly import run as anomaly
 from .anomaly.config import AnomalyRunConfig

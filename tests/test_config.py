@@ -5,7 +5,7 @@ import pytest
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from medgen.config import Config, apply_overrides, dump_yaml, load_config, parse_config
+from medgen.config import Config, apply_overrides, load_config, parse_config
 from medgen.errors import ConfigError
 
 
@@ -49,7 +49,7 @@ def test_file_overrides_and_round_trip(tmp_path):
     path = write(tmp_path, "data: here\ntraining: {steps: 5}\n")
     config = load_config(Outer, path, ["training.steps=7", "training.sizes=[3, 4]", "maybe.kind=b", "data=x=y"])
     assert config == Outer(data="x=y", training=Inner(steps=7, sizes=(3, 4)), maybe=Inner(kind="b"))
-    assert load_config(Outer, write(tmp_path, dump_yaml(config))) == config
+    assert load_config(Outer, write(tmp_path, yaml.safe_dump(config.model_dump(mode="json")))) == config
     with pytest.raises(ValidationError):
         config.data = "other"
 
@@ -115,7 +115,6 @@ def test_unreadable_files(tmp_path):
 def test_every_problem_is_named_at_once():
     with pytest.raises(ConfigError, match=r"training\.steps.*unknown key 'foo'.*|unknown key 'foo'.*training\.steps"):
         parse_config(Outer, {"data": "x", "training": {"steps": 0}, "foo": 1}, source="here")
-    assert yaml.safe_load(dump_yaml(Outer(data="x")))["training"]["steps"] == 10
 
 
 def test_keys_that_do_not_go_together_are_named_without_all_the_others():

@@ -59,7 +59,6 @@ def test_world_and_voxel_are_inverse(seed):
     points = rng.uniform(-20, 80, (7, 3))
     np.testing.assert_allclose(grid.to_voxel(grid.to_world(points)), points, atol=1e-9)
     np.testing.assert_allclose(grid.to_world(np.zeros(3)), grid.affine[:3, 3])
-    assert Grid.from_json(grid.to_json()).same_as(grid, 0)
 
 
 @settings(max_examples=40, deadline=None)

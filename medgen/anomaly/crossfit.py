@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset, prepared_record
 from medgen.preprocessing.recipe import Preprocess
+from medgen.progress import Tick
 from medgen.transforms.masked_smoothing import Smoother
 
-Progress = Callable[[str, int, int], None]
 # Healthy voxels used for one tail: more do not move its quantiles, and sorting them takes seconds.
 _TAIL_VOXELS = 3_000_000
 
@@ -64,7 +64,7 @@ def crossfit(
     config: AnomalyConfig,
     names: Sequence[str],
     preprocess: Preprocess,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Fitted:
     """Fit all members of the ensemble and calibrate them on the same healthy scans, out of fold.
 
@@ -150,7 +150,7 @@ def _score_out_of_fold(
     config: AnomalyConfig,
     names: Sequence[str],
     memo: Sequence[dict[str, Any]],
-    tick: Progress,
+    tick: Tick,
 ) -> tuple[list[dict[str, State]], list[dict[str, NDArray[np.float32]]]]:
     """What the scores of every fold learn, and per scan its smoothed scores inside its region, (v,) each."""
     voxel_names = [name for name in names if get(name).level == "voxel"]
@@ -222,7 +222,7 @@ def _validate(
     names: Sequence[str],
     config: AnomalyConfig,
     spacing: Sequence[float],
-    tick: Progress,
+    tick: Tick,
 ) -> list[Validated]:
     """Implanted development scans, scored by the fold that has not seen the scan."""
     result = []

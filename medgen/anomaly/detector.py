@@ -14,7 +14,7 @@ from medgen.anomaly import findings
 from medgen.anomaly import pseudo_healthy as pseudohealthy
 from medgen.anomaly.channel_choice import Choice
 from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.crossfit import Progress, crossfit
+from medgen.anomaly.crossfit import crossfit
 from medgen.anomaly.ensemble import (
     Calibration,
     FoldMember,
@@ -34,6 +34,7 @@ from medgen.errors import DataError, OutOfDistribution
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
+from medgen.progress import Tick
 from medgen.transforms.masked_smoothing import Smoother
 from medgen.volume import Volume
 
@@ -64,7 +65,6 @@ class ScanResult:
 
     Attributes:
         heatmap: One channel on the scan's native grid; NaN is "not scored".
-        channels: −log₁₀ p of the fused channels on the native grid, if asked for.
         findings: Regions above the calibrated threshold, hottest first: there is one exactly where ``p_values["max"]``
             is at or below the target.
         scores: All scan scores: those of the heatmap as it is here, then those of the models.
@@ -75,7 +75,6 @@ class ScanResult:
     """
 
     heatmap: Volume
-    channels: Mapping[str, Volume]
     findings: list[Finding]
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
@@ -136,7 +135,7 @@ class AnomalyDetector:
         template: Template | None = None,
         *,
         voxel_scores: Sequence[str] | None = None,
-        progress: Progress | None = None,
+        progress: Tick | None = None,
     ) -> AnomalyDetector:
         """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
 
@@ -220,7 +219,7 @@ class AnomalyDetector:
         averaged = {name: float(np.mean(values)) for name, values in values_of.items()}
         return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
 
-    def score_scan(self, scan: Volume, *, with_channels: bool = False) -> ScanResult:
+    def score_scan(self, scan: Volume) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
 
         Raises:
@@ -233,24 +232,20 @@ class AnomalyDetector:
             raise OutOfDistribution([str(error)]) from error
         if self.gate is not None:
             self.gate.check(prepared)
-        return self.score_prepared(prepared, with_channels=with_channels)
+        return self.score_prepared(prepared)
 
-    def score_prepared(self, prepared: PreparedScan, *, with_channels: bool = False) -> ScanResult:
+    def score_prepared(self, prepared: PreparedScan) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
         measured = self.measure(torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None]))
-        return self.result(prepared, measured, with_channels=with_channels)
+        return self.result(prepared, measured)
 
-    def result(self, prepared: PreparedScan, measured: Measured, *, with_channels: bool = False) -> ScanResult:
+    def result(self, prepared: PreparedScan, measured: Measured) -> ScanResult:
         """Bring measured maps to the scan's native grid and judge them against the calibration."""
         heatmap = self.heatmap(prepared, measured)
         scores = heat_scores(heatmap, self.config.top_fraction) | dict(measured.model_scores)
         found = findings.find(heatmap, self.calibration)
         return ScanResult(
             heatmap=heatmap,
-            channels={
-                name: to_own_grid(values, measured.region, prepared, self.preprocess)
-                for name, values in (measured.surprise.items() if with_channels else ())
-            },
             findings=findings.describe(found, prepared, measured.surprise, self._registered_to),
             scores=scores,
             p_values={name: self.calibration.p_value(name, value) for name, value in scores.items()},

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.region_names import middle_of, regions
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.preprocessing.prepared import PreparedScan, Template
-from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
 COLUMNS = (
@@ -62,7 +62,7 @@ class Finding:
     channels: str = ""
     region: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """Plain data, keys as the attributes."""
         return asdict(self)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
-from medgen.transforms.neighbourhood import connected_parts
 from medgen.volume import Volume
 
 # One in 44 healthy voxels is hotter: low enough to hold an anomaly together, high enough to keep regions apart.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 import medgen
 from medgen.errors import ArtifactError, AuditError
+from medgen.progress import Progress
 from medgen.runs import environment
 from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import load_backend
@@ -65,7 +65,7 @@ def replay(
     *,
     model: Path | None = None,
     device: str = "auto",
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> list[Replay]:
     """Make one scan, or every scan of a synthetic cohort, again.
 

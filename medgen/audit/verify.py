@@ -120,8 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise AuditError(f"{path}: not an outputs record of format {FORMAT}; it may be of another medgen version")
     if not all(isinstance(digest, str) for digest in record["files"].values()):
         raise AuditError(f"{path}: lists files without a SHA-256; restore it from a copy")
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    if files.sha256_json(body) != record.get("sha256"):
+    if not files.seal_holds(record):
         raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
     return record
 

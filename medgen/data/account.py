@@ -55,10 +55,10 @@ def account_of_scan(path: Path, image: Volume) -> list[str]:
     return [f"layout: {layout}", f"scans: 1{channels}, {voxels} voxels of {sizes} mm, axes {image.grid.axcodes}"]
 
 
-def record(manifest: Manifest) -> dict[str, Any]:
+def to_plain(manifest: Manifest) -> dict[str, Any]:
     """The same as plain data, for JSON."""
     return {
-        **manifest.intake.record(),
+        **manifest.intake.to_plain(),
         "scans": len(manifest),
         "masks": len(manifest.labelled()),
         "subjects": len(manifest.subjects),

@@ -67,7 +67,7 @@ class Intake:
             parts.append(f"{item.count} {item.reason}{example}")
         return f"left out: {total} file{'s' if total > 1 else ''}: {', '.join(parts)}"
 
-    def record(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """How the cohort was found, as plain data for JSON files."""
         return {
             "layout": self.layout,

@@ -25,6 +25,7 @@ from medgen.data.layouts.listing import images_in, is_dicom_file
 from medgen.data.masks import read_labels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
+from medgen.progress import Progress
 from medgen.system.advice import apart, setting
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
@@ -70,7 +71,7 @@ class CheckResult:
         """Whether nothing is wrong."""
         return not self.faults
 
-    def record(self, path: str | Path) -> dict[str, Any]:
+    def to_plain(self, path: str | Path) -> dict[str, Any]:
         """Plain data, as ``medgen data check --json`` writes it; keys of a schema are only ever added to.
 
         Returns:
@@ -88,7 +89,7 @@ class CheckResult:
             "files": names,
             "faults": faults,
             "notes": list(self.notes),
-            "taken": None if self.manifest is None else account.record(self.manifest),
+            "taken": None if self.manifest is None else account.to_plain(self.manifest),
         }
 
 
@@ -109,7 +110,7 @@ def check(
     path: str | Path,
     config: CohortConfig = _DEFAULT,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CheckResult:
     """Look at every file of a cohort, a scan or a DICOM series, and collect all faults.
 
@@ -147,7 +148,7 @@ def check(
 def check_scans(
     manifest: Manifest,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     masks: bool = True,
 ) -> Manifest:
@@ -169,7 +170,7 @@ def check_scans(
     return manifest.with_hashes(workers)
 
 
-def _check(manifest: Manifest, workers: int, progress: Callable[[int, int], None] | None) -> CheckResult:
+def _check(manifest: Manifest, workers: int, progress: Progress | None) -> CheckResult:
     looked: list[_Looked] = []
     with thread_pool(workers) as pool:
         for item in pool.map(lambda case: _look(case, manifest), manifest.cases):

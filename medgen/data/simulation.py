@@ -8,7 +8,7 @@ not evidence about patients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from medgen.data.cards import synthetic_card
 from medgen.data.cases import Case, Manifest, moved
 from medgen.data.mni_template import BrainTemplate, brain_template
 from medgen.errors import DataError
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.system.files import write_text
 from medgen.system.new_folder import new_folder
@@ -65,7 +66,7 @@ def simulate(
     spacing: float | Sequence[float] = 2.0,
     *,
     name: str = "simulated",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write a cohort of ``n`` simulated subjects: images/, masks/, manifest.csv, manifest.json and card.md.
 

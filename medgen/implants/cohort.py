@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from medgen.errors import ConfigError, DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.implants.catalogue import check_kinds, registered
 from medgen.implants.scan import implant
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -52,7 +53,7 @@ def implant_cohort(
     radius_mm: tuple[float, float] = (3.0, 8.0),
     contrast: tuple[float, float] = (1.0, 3.0),
     per_scan: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write every scan twice: as it is with an empty truth mask, and ``per_scan`` times with one implant.
 

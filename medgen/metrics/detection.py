@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
+from medgen.metrics.neighbourhood import connected_parts
 
 # Mean false positives per scan at which LUNA16 reports the sensitivity.
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -48,7 +49,7 @@ class Froc:
     score: float
 
 
-def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float, min_voxels: int = 1) -> Candidates:
+def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float) -> Candidates:
     """Connected clusters (26 neighbours) of ``heatmap >= threshold``, scored by their peak.
 
     A cluster hits the lesion (a connected component of ``truth``) with which it shares most voxels. NaN is below every
@@ -58,7 +59,6 @@ def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float
         heatmap: (i, j, k).
         truth: (i, j, k), lesions are above zero.
         threshold: Lowest value of a cluster's voxels.
-        min_voxels: Smaller clusters are dropped.
 
     Raises:
         DataError: If the shapes differ.
@@ -66,18 +66,15 @@ def find_candidates(heatmap: NDArray[Any], truth: NDArray[Any], threshold: float
     heatmap, truth = np.asarray(heatmap), np.asarray(truth)
     if heatmap.shape != truth.shape:
         raise DataError(f"expected a heatmap and a truth of one shape, found {heatmap.shape} and {truth.shape}")
-    touching = np.ones((3,) * heatmap.ndim, dtype=bool)
-    lesions, count = ndimage.label(truth > 0, structure=touching)
-    clusters, found = ndimage.label(np.nan_to_num(heatmap, nan=-np.inf) >= threshold, structure=touching)
+    lesions, count = connected_parts(truth > 0)
+    clusters, found = connected_parts(np.nan_to_num(heatmap, nan=-np.inf) >= threshold)
     scores, hits = [], []
     for number, box in enumerate(ndimage.find_objects(clusters, found), start=1):
         inside = clusters[box] == number
-        if inside.sum() < min_voxels:
-            continue
         shared = np.bincount(lesions[box][inside], minlength=count + 1)[1:]
         scores.append(float(heatmap[box][inside].max()))
         hits.append(int(shared.argmax()) if shared.any() else -1)
-    return Candidates(np.array(scores, dtype=np.float64), np.array(hits, dtype=np.int64), int(count))
+    return Candidates(np.array(scores, dtype=np.float64), np.array(hits, dtype=np.int64), count)
 
 
 def froc(scans: Sequence[Candidates], rates: Sequence[float] = FROC_RATES) -> Froc:

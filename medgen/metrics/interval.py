@@ -28,10 +28,6 @@ class Interval:
     n: int
     level: float = 0.95
 
-    def excludes(self, value: float = 0.0) -> bool:
-        """Whether ``value`` lies outside of the interval."""
-        return self.low > value or self.high < value
-
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from torch import Tensor
 from medgen.errors import DataError
 from medgen.metrics.interval import subject_weights
 from medgen.metrics.mmd import different
+from medgen.progress import Progress
 
 # The first weights of Wang et al. 2003; as many as there are levels are used, rescaled to a sum of 1.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -51,7 +52,7 @@ def pairwise_ms_ssim(
     data_range: float,
     *,
     batch: int = 8,
-    tick: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """MS-SSIM of all pairs of scans (Wang, Simoncelli and Bovik, "Multiscale structural similarity", 2003), by MONAI.
 
@@ -59,7 +60,7 @@ def pairwise_ms_ssim(
         images: (n, c, i, j, k).
         data_range: Largest minus smallest value that intensities can have; the same for sets to be compared.
         batch: Pairs at a time.
-        tick: Called with (pairs done, pairs in all).
+        progress: Called with (pairs done, pairs in all).
 
     Returns:
         (n, n) in [0, 1], symmetric, 1 on the diagonal. Window and number of levels are chosen for small scans
@@ -86,8 +87,8 @@ def pairwise_ms_ssim(
             weights=weights,
         )
         result[rows, columns] = result[columns, rows] = values[:, 0].double().cpu().numpy()
-        if tick is not None:
-            tick(min(start + batch, len(pairs)), len(pairs))
+        if progress is not None:
+            progress(min(start + batch, len(pairs)), len(pairs))
     return result
 
 

@@ -55,18 +55,6 @@ def density_coverage(within: Array, across: Array, groups: Sequence[str], k: int
     return DensityCoverage(float(inside.sum() / (k * across.shape[1])), float(inside.any(axis=1).mean()))
 
 
-def expected_coverage(real: int, synthetic: int, k: int) -> float:
-    """Coverage that equal continuous distributions have on average (Naeem 2020, lemma 2).
-
-    1 − (N − 1)···(N − k) / ((M + N − 1)···(M + N − k)) for N real and M synthetic samples.
-
-    >>> round(expected_coverage(10_000, 10_000, 5), 4), round(expected_coverage(20, 20, 5), 4)
-    (0.9688, 0.9798)
-    """
-    steps = np.arange(1, k + 1)
-    return float(1 - np.prod((real - steps) / (synthetic + real - steps)))
-
-
 def fitting_k(k: int, real: int) -> int:
     """``k``, or a quarter of the real samples (at least 2) where these are few.
 

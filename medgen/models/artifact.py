@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
@@ -24,23 +19,21 @@ from medgen.config import parse_config
 from medgen.errors import ArtifactError, DataError, MedgenError
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, parse_settings
+from medgen.models.stored_arrays import ARRAYS, UNUSABLE, arrays_to_bytes, check_hash, first_line, read_safetensors
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import (
-    REPLACED,
-    TEMPORARY,
     plain,
     read_bytes,
     read_json,
-    sha256_json,
-    sync_folder,
-    unwritable,
+    seal_holds,
+    sealed,
     write_bytes,
     write_json,
 )
 from medgen.system.memory import readable_bytes
+from medgen.system.new_folder import new_folder
 
 MANIFEST = "artifact.json"
-ARRAYS = "arrays.safetensors"
 FORMAT = "medgen-artifact"
 VERSION = 1
 # Calibration tables are small; a larger file is not one of ours.
@@ -48,18 +41,6 @@ _JSON_LIMIT = 16 << 20
 _TEMPLATE = "template."
 # Of a weights file beside the numbers: names, shapes and offsets of its tensors.
 _HEADER_LIMIT = 16 << 20
-# What crafted settings and arrays make torch, numpy and pydantic raise.
-_UNUSABLE = (
-    MedgenError,
-    SafetensorError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-)
 
 
 @dataclass
@@ -104,22 +85,12 @@ class TrainedModel:
             raise ArtifactError(f"{folder}: exists and is no artifact; choose another folder")
         files = self._files()
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{folder.name}-", dir=folder.parent))
-            try:
-                temporary.chmod(0o755)
+            with new_folder(folder, replaces=MANIFEST) as temporary:
                 for name, content in files.items():
                     write_bytes(temporary / name, content)
                 write_json(temporary / MANIFEST, self._manifest(files))
-                _replace(temporary, folder)
-                sync_folder(folder.parent)
-            except DataError as error:
-                # The user knows the folder, not the one that would have become it.
-                raise ArtifactError(str(error).replace(str(temporary), str(folder))) from error
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except OSError as error:
-            raise ArtifactError(str(unwritable(folder, error))) from error
+        except DataError as error:
+            raise ArtifactError(str(error)) from error
         return folder
 
     @classmethod
@@ -139,14 +110,15 @@ class TrainedModel:
                 _restore(settings, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
                 for index, settings in enumerate(manifest["models"])
             ]
-            arrays = _arrays(files[ARRAYS], f"{folder / ARRAYS}")
+            arrays = read_safetensors(load_arrays, files[ARRAYS], f"{folder / ARRAYS}")
+            arrays = {name: array.copy() for name, array in arrays.items()}
             own = {name: array for name, array in arrays.items() if not name.startswith(_TEMPLATE)}
             parts = {name.removeprefix(_TEMPLATE): array for name, array in arrays.items() if name not in own}
             template = Template.from_arrays(parts) if parts else None
         except ArtifactError:
             raise
-        except _UNUSABLE as error:
-            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {_first_line(error)}") from None
+        except UNUSABLE as error:
+            raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {first_line(error)}") from None
         for model in models:
             model.to(device)
         return cls(models, preprocess, template, own, manifest["meta"])
@@ -161,7 +133,7 @@ class TrainedModel:
             raise ArtifactError(f"array name {clash[0]!r} is reserved for the template; rename it")
         template = {} if self.template is None else self.template.to_arrays()
         arrays = {**self.arrays, **{_TEMPLATE + name: array for name, array in template.items()}}
-        files[ARRAYS] = save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+        files[ARRAYS] = arrays_to_bytes(arrays)
         return files
 
     def _manifest(self, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -174,7 +146,7 @@ class TrainedModel:
             "meta": plain(self.meta),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
-        return {**manifest, "sha256": sha256_json(manifest)}
+        return sealed(manifest)
 
 
 def _weights(model: ScanModel) -> bytes:
@@ -186,10 +158,7 @@ def _weights(model: ScanModel) -> bytes:
 def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
     # The initial weights are thrown away; with a seed the caller's random stream does not notice.
     model = build(settings, seed=0)
-    try:
-        state = load_weights(content)
-    except _UNUSABLE as error:
-        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
+    state = read_safetensors(load_weights, content, name)
     expected = model.state_dict()
     wrong = sorted({*state} ^ {*expected}) or [
         key
@@ -205,18 +174,6 @@ def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
     return model.eval()
 
 
-def _arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
-    try:
-        return {key: array.copy() for key, array in load_arrays(content).items()}
-    except _UNUSABLE as error:
-        raise ArtifactError(f"{name}: is no safetensors file that medgen wrote ({_first_line(error)})") from None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0][:300] or error.__class__.__name__
-
-
 def _weights_limit(settings: Any, name: str) -> int:
     """Most bytes that a weights file of these settings can have; nothing is allocated to find out.
 
@@ -229,8 +186,8 @@ def _weights_limit(settings: Any, name: str) -> int:
         config = parse_settings(settings)
         with torch.device("meta"):
             model = build(config, seed=0)
-    except _UNUSABLE as error:
-        raise ArtifactError(f"{name}: its settings make no model ({_first_line(error)}); restore it") from None
+    except UNUSABLE as error:
+        raise ArtifactError(f"{name}: its settings make no model ({first_line(error)}); restore it") from None
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > readable_bytes():
         raise ArtifactError(
@@ -255,8 +212,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST}: version {manifest.get('version')!r}, this medgen reads {VERSION}; "
             "use the medgen that wrote it, or train again"
         )
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    if (folder / MANIFEST).is_symlink() or manifest.get("sha256") != sha256_json(rest):
+    if (folder / MANIFEST).is_symlink() or not seal_holds(manifest):
         raise ArtifactError(f"{folder / MANIFEST}: was altered after it was written; restore it from a copy")
     kinds = {"files": dict, "models": list, "meta": dict, "preprocess": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
@@ -281,26 +237,8 @@ def _read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
         limit = readable_bytes() if name == ARRAYS else _weights_limit(weights[name], f"{folder / name}")
         try:
             # Hash and use the same bytes: nobody can swap the file in between.
-            content = read_bytes(folder / name, limit)
+            files[name] = read_bytes(folder / name, limit)
         except DataError as error:
             raise ArtifactError(str(error)) from None
-        if hashlib.sha256(content).hexdigest() != expected:
-            raise ArtifactError(f"{folder / name}: was altered after it was written; restore it from a copy")
-        files[name] = content
+        check_hash(files[name], expected, folder / name)
     return files
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put ``temporary`` in the place of ``folder``; the earlier one survives until the new one is there."""
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    earlier = Path(tempfile.mkdtemp(prefix=f"{REPLACED}{folder.name}-", dir=folder.parent))
-    folder.rename(earlier / "artifact")
-    try:
-        temporary.rename(folder)
-    except OSError:
-        (earlier / "artifact").rename(folder)
-        raise
-    finally:
-        shutil.rmtree(earlier, ignore_errors=True)

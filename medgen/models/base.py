@@ -206,15 +206,3 @@ class Denoises(Protocol):
     def denoise(self, x: Tensor) -> Tensor:
         """The scan without it, (b, c, i, j, k), in model intensities; deterministic."""
         ...
-
-
-@runtime_checkable
-class Inpaints(Protocol):
-    """A model that fills holes in scans."""
-
-    def inpaint(self, x: Tensor, hole: Tensor, labels: Tensor, style: Tensor, generator: Generator | None) -> Tensor:
-        """The scan (b, c, i, j, k) with the hole (b, 1, i, j, k) filled; equal generators, equal fillings.
-
-        ``labels`` (b, 1, i, j, k) int64 say what to draw, ``style`` (b, n_labels + 1, 2c) with which contrast.
-        """
-        ...

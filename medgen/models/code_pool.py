@@ -44,7 +44,7 @@ class CodePool:
         kept = (1 - self.spread**2) ** 0.5
         return self.mean + kept * (self.codes[chosen] - self.mean) + self.spread * noise @ self.factor.T
 
-    def arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+    def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """Named arrays that :meth:`from_arrays` reads back."""
         parts = {"codes": self.codes, "mean": self.mean, "factor": self.factor}
         tensors = {f"{prefix}.{name}": tensor.numpy() for name, tensor in parts.items()}
@@ -52,7 +52,7 @@ class CodePool:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, spread: float) -> CodePool:
-        """Inverse of :meth:`arrays`; raises KeyError if one is missing."""
+        """Inverse of :meth:`to_arrays`; raises KeyError if one is missing."""
         codes, mean, factor = (torch.from_numpy(arrays[f"{prefix}.{n}"].copy()) for n in ("codes", "mean", "factor"))
         return cls(codes, mean, factor, np.asarray(arrays[f"{prefix}.weights"], dtype=np.float64), spread)
 

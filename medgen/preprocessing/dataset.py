@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen.errors import DataError, MedgenError
+from medgen.errors import AuditError, DataError, MedgenError
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
+from medgen.progress import Progress
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Grid
@@ -143,6 +144,14 @@ class Dataset:
         return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress, confidence)
 
 
+def guard_unlabelled(labelled: Dataset, unlabelled: Dataset) -> None:
+    """Raise AuditError for a subject with labelled and unlabelled scans, DataError if the unlabelled carry labels."""
+    if unlabelled.labels is not None:
+        raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
+    if both := set(labelled.subjects) & set(unlabelled.subjects):
+        raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")
+
+
 def join(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets as one, in order.
 
@@ -181,7 +190,7 @@ def prepare_dataset(
     preprocess: Preprocess,
     template: Template | None = None,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     register: Register = register_affine,
 ) -> tuple[Dataset, list[Failure]]:
     """Read and preprocess every case of a cohort.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.io.hounsfield import measured
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
+from medgen.progress import Progress
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
@@ -302,7 +303,7 @@ def build_template(
     iterations: int = 2,
     *,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     register: Register = register_affine,
 ) -> Template:
     """The mean anatomy of a cohort. Use training scans only: held-out scans must not shape what they are judged by.

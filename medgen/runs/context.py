@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medgen.data.cases import Manifest
+from medgen.progress import Tick, bars
 from medgen.runs import tracking
 from medgen.runs.folder import RunConfig, RunFolder, check_cohort, open_run
-from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class RunContext:
         return replace(self, suffix=suffix)
 
     def bars(self, show: bool = True) -> AbstractContextManager[Tick]:
-        """Progress bars, see :func:`medgen.runs.progress.bars`; none where ``show`` is False."""
+        """Progress bars, see :func:`medgen.progress.bars`; none where ``show`` is False."""
         return bars(self.progress and show)
 
     def derive(self, *purpose: str | int) -> int:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from medgen.config import parse_config
 from medgen.errors import ArtifactError
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
 from medgen.training.precision import precision_of
 from medgen.training.trainer import device_of
-from medgen.transforms.neighbourhood import connected_parts
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -62,11 +62,11 @@ class SegmenterEnsemble:
         labels = in_one_piece(self.numbers[winner], self.whole)
         return labels, (confidence * 255).round().to(torch.uint8), own
 
-    def pack(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Weights by name, and the plain data that :func:`unpack_members` needs with them."""
+    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Weights by name, and the plain data that :meth:`from_arrays` needs with them."""
         arrays: dict[str, NDArray[Any]] = {}
         for number, segmenter in enumerate(self.segmenters):
-            arrays |= pack_segmenter(f"member{number}.", segmenter)
+            arrays |= segmenter_to_arrays(f"member{number}.", segmenter)
         return arrays, {
             "count": len(self.segmenters),
             "config": self.config.model_dump(mode="json"),
@@ -75,20 +75,20 @@ class SegmenterEnsemble:
             "whole": list(self.whole),
         }
 
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, about: Mapping[str, Any], device: str) -> SegmenterEnsemble:
+        """Rebuild what :meth:`to_arrays` gave; no code in it is run.
 
-def unpack_members(arrays: Arrays, about: Mapping[str, Any], device: str) -> SegmenterEnsemble:
-    """Rebuild what :meth:`SegmenterEnsemble.pack` gave; no code in it is run.
-
-    Raises:
-        ArtifactError: If something is missing or does not fit.
-    """
-    config = parse_config(SegmenterConfig, about["config"], source="members")
-    classes, channels = [int(value) for value in about["classes"]], int(about["channels"])
-    segmenters = tuple(
-        unpack_segmenter(f"member{number}.", arrays, config, channels, classes, device)
-        for number in range(int(about["count"]))
-    )
-    return SegmenterEnsemble(config, segmenters, channels, tuple(int(value) for value in about["whole"]))
+        Raises:
+            ArtifactError: If something is missing or does not fit.
+        """
+        config = parse_config(SegmenterConfig, about["config"], source="members")
+        classes, channels = [int(value) for value in about["classes"]], int(about["channels"])
+        segmenters = tuple(
+            segmenter_from_arrays(f"member{number}.", arrays, config, channels, classes, device)
+            for number in range(int(about["count"]))
+        )
+        return cls(config, segmenters, channels, tuple(int(value) for value in about["whole"]))
 
 
 def in_one_piece(labels: Tensor, whole: Sequence[int]) -> Tensor:
@@ -120,13 +120,13 @@ def one_piece_labels(labels: Tensor, values: Sequence[int]) -> tuple[int, ...]:
     return tuple(value for value in values if pieces(value) == 1)
 
 
-def pack_segmenter(prefix: str, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
+def segmenter_to_arrays(prefix: str, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
     """A segmenter's weights as arrays, by name."""
     weights = segmenter.network.state_dict()
     return {f"{prefix}{key}": value.detach().cpu().numpy() for key, value in weights.items()}
 
 
-def unpack_segmenter(
+def segmenter_from_arrays(
     prefix: str, arrays: Arrays, config: SegmenterConfig, channels: int, classes: Sequence[int], device: str
 ) -> Segmenter:
     """The segmenter whose weights are the arrays that start with ``prefix``.

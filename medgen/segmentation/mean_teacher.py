@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.segmentation.recipe import Consistency
 from medgen.training.precision import Precision
@@ -33,8 +34,7 @@ class MeanTeacher:
     def update(self, student: nn.Module, step: int) -> None:
         """θ' ← α θ' + (1 − α) θ after optimiser step ``step`` (from 0), with α = min(1 − 1 / (step + 1), decay)."""
         decay = ema_decay(step, self._config.decay)
-        for mine, new in zip(self.network.parameters(), student.parameters(), strict=True):
-            mine.lerp_(new, 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.network.parameters()), list(student.parameters()), step)
         for kept, current in zip(self.network.buffers(), student.buffers(), strict=True):
             kept.copy_(current)
 

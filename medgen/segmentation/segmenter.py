@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
 from medgen.training.config import PrecisionName
-from medgen.training.finite_watch import Watch
+from medgen.training.finite_watch import FiniteWatch
 from medgen.training.precision import Precision, precision_of
 from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig, augment
@@ -113,21 +114,38 @@ class Segmenter:
         def keep(number: int, output: Tensor) -> None:
             outputs[number] = torch.cat([output.mean(dim=_VOXELS), output.std(dim=_VOXELS, correction=0)], dim=1)
 
-        convolutions = [m for m in self.network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
-        hooks = [
-            module.register_forward_hook(lambda _m, _i, output, number=number: keep(number, output))
-            for number, module in enumerate(convolutions)
-        ]
         rows = []
-        try:
+        with self._hearing((nn.Conv3d, nn.ConvTranspose3d), keep):
             for start in range(0, len(images), batch):
                 # In full precision: rounding would be a difference between scans.
                 self.network(images[start : start + batch].to(self.precision.device))
                 rows.append(torch.cat([outputs[number] for number in sorted(outputs)], dim=1).cpu())
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def deepest(self, images: Tensor, batch: int = 8) -> Tensor:
+        """Mean activations of the deepest convolution, (n, features) float32, on the CPU, of images (n, c, i, j, k)."""
+        kept: list[Tensor] = []
+        rows = []
+        with self._hearing((nn.Conv3d,), lambda _, output: kept.append(output)):
+            for start in range(0, len(images), batch):
+                kept.clear()
+                self.probabilities(images[start : start + batch], batch)
+                # The deepest layer has the fewest voxels; of several, the last.
+                found = min(reversed(kept), key=lambda output: output[0, 0].numel())
+                rows.append(found.float().mean(dim=_VOXELS).cpu())
+        return torch.cat(rows)
+
+    @contextmanager
+    def _hearing(self, kinds: tuple[type[nn.Module], ...], keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+        """``keep`` is called with the number and output of every layer of these kinds that is used."""
+        layers = enumerate(module for module in self.network.modules() if isinstance(module, kinds))
+        hooks = [layer.register_forward_hook(lambda _m, _i, out, n=n: keep(n, out)) for n, layer in layers]
+        try:
+            yield
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat(rows)
 
 
 def train_segmenter(
@@ -141,7 +159,6 @@ def train_segmenter(
     p_synthetic: float = 0.5,
     recipe: Recipe | None = None,
     device: str = "auto",
-    log: Callable[[dict[str, float], int], None] | None = None,
 ) -> Segmenter:
     """Train a segmenter by Dice + cross-entropy for exactly ``config.steps`` steps.
 
@@ -160,7 +177,6 @@ def train_segmenter(
         p_synthetic: See above; 1 trains on synthetic scans until the last quarter.
         recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.segmentation.ordinary`.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        log: Called with (numbers, step) every ten steps.
 
     Returns:
         The segmenter in evaluation mode.
@@ -187,7 +203,7 @@ def train_segmenter(
     teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
-    watch = Watch("the segmenter", "segmenter.lr")
+    watch = FiniteWatch("segmenter.lr", "the segmenter's ")
     for step in range(config.steps):
         batch = _draw(real, made, config, seed, step, p_synthetic)
         batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)
@@ -208,20 +224,15 @@ def train_segmenter(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        # A GPU is not made to wait at every step for a number; on a CPU it is there already.
-        told = (step + 1) % 10 == 0 or step + 1 == config.steps
-        watch.add(step + 1, names, loss.detach(), norm, look=told or loss.device.type == "cpu")
+        watch.add(step + 1, names, {"loss": loss.detach(), "gradient": norm})
         optimiser.step()
         if teacher is not None:
             teacher.update(network, step)
-        if told:
-            value = float(loss.detach())
-            history.append((step + 1, value))
-            if log is not None:
-                log({"loss": value}, step + 1)
+        if (step + 1) % 10 == 0 or step + 1 == config.steps:
+            history.append((step + 1, watch.take()["loss"][-1]))
     # The averaged weights predict better than the last ones (Tarvainen and Valpola 2017).
     trained = network if teacher is None else teacher.network
-    watch.check_weights(trained)
+    watch.check_weights(trained.parameters())
     return Segmenter(trained.eval(), classes, precision, tuple(history))
 
 
@@ -382,5 +393,6 @@ def synthetic_share(progress: float) -> float:
 
 
 def _schedule(step: int, steps: int) -> float:
+    # Not medgen.training.loop.learning_rate, whose cosine starts after the warm-up: that would change every segmenter.
     warmup = max(round(0.05 * steps), 1)
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.config import Config
+from medgen.progress import Log, Progress
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability
@@ -20,9 +21,6 @@ from medgen.training.gan_alarms import Alarm
 
 if TYPE_CHECKING:
     from medgen.preprocessing.recipe import Preprocess
-
-Log = Callable[[dict[str, float], int], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

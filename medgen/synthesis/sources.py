@@ -1,16 +1,16 @@
-"""What generators learn from, and the guard against leaks: who was learnt from never stands on the other side."""
+"""What generators learn from."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from medgen.errors import AuditError, DataError
-from medgen.preprocessing.dataset import Dataset, join
+from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset, guard_unlabelled, join
 
 if TYPE_CHECKING:
     from medgen.segmentation.ensemble import SegmenterEnsemble
@@ -54,11 +54,7 @@ class Sources:
                     "add subjects that have it, or leave it out of the cohort's labels"
                 )
         if self.unlabelled is not None:
-            if self.unlabelled.labels is not None:
-                raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
-            both = set(self.labelled.subjects) & set(self.unlabelled.subjects)
-            if both:
-                raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")
+            guard_unlabelled(self.labelled, self.unlabelled)
         if self.consensus is not None:
             known = set() if self.unlabelled is None else set(self.unlabelled.ids)
             strangers = sorted(set(self.consensus.ids) - known)
@@ -93,28 +89,3 @@ class Sources:
     def ids(self) -> tuple[str, ...]:
         """Every case that is learnt from, labelled ones first."""
         return (*self.labelled.ids, *(() if self.unlabelled is None else self.unlabelled.ids))
-
-
-def guard(parents: Collection[str], sources: Sources) -> None:
-    """Refuse a scan whose parents are not all among the training cases.
-
-    Raises:
-        AuditError: Naming the case.
-    """
-    strangers = sorted(set(parents) - set(sources.ids))
-    if strangers:
-        raise AuditError(
-            f"synthetic scan with the parent {strangers[0]!r}, which is not a training case: "
-            "held-out data would leak into training; the scan is refused"
-        )
-
-
-def guard_split(sources: Sources, held_out: Collection[str]) -> None:
-    """Refuse sources that share a subject with the held-out part.
-
-    Raises:
-        AuditError: Naming the subject.
-    """
-    shared = sorted(sources.subjects & set(held_out))
-    if shared:
-        raise AuditError(f"subject {shared[0]!r} is both learnt from and held out for testing; split by subject")

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -204,8 +205,26 @@ def sha256_json(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the digest of all that it says, as ``sha256``.
+
+    >>> seal_holds(sealed({"seed": 1})), seal_holds({**sealed({"seed": 1}), "seed": 2})
+    (True, False)
+    """
+    return {**body, "sha256": sha256_json(body)}
+
+
+def seal_holds(record: Mapping[str, Any]) -> bool:
+    """Whether a record still says what it said when it was :func:`sealed`."""
+    return record.get("sha256") == sha256_json({key: value for key, value in record.items() if key != "sha256"})
+
+
 def plain(value: Any) -> Any:
-    """Turn mappings, sequences, paths, NumPy scalars and arrays into what JSON can hold; non-finite numbers to None."""
+    """What JSON can hold of mappings, sequences, dataclasses, paths, NumPy scalars and arrays; not finite is None.
+
+    A dataclass becomes a mapping of its fields, in their order. A class whose plain form is another than that has a
+    method ``to_plain``, and ``from_plain`` where it is read again.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, bool | str) or value is None:
@@ -218,6 +237,8 @@ def plain(value: Any) -> Any:
         return value.as_posix()
     if hasattr(value, "tolist"):
         return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
     raise TypeError(f"{type(value).__name__} is not plain data")

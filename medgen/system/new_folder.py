@@ -1,4 +1,4 @@
-"""Cohort folders that are either whole or not there."""
+"""Folders that are either whole or not there, such as cohorts and models."""
 
 from __future__ import annotations
 
@@ -9,29 +9,56 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medgen.errors import DataError
+from medgen.system.files import REPLACED, TEMPORARY, sync_folder, unwritable
 
 
 @contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
+def new_folder(out: str | Path, replaces: str = "") -> Iterator[Path]:
     """Yield an empty temporary folder beside ``out`` that becomes ``out`` on success and is removed otherwise.
 
+    Args:
+        out: The folder.
+        replaces: Name of a file: an earlier folder that holds it survives until the new one is whole, and is replaced.
+
     Raises:
-        DataError: If ``out`` exists and is not an empty folder, or cannot be made.
+        DataError: If ``out`` exists and is neither an empty folder nor one to be replaced, or cannot be made.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    old = bool(replaces) and (out / replaces).is_file()
+    if not old and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is not empty; expected a new folder; choose another one or remove it")
     temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{out.name}-", dir=out.parent))
         yield temporary
         temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        if old:
+            _replace(temporary, out)
+        else:
+            if out.exists():
+                out.rmdir()
+            temporary.rename(out)
+        sync_folder(out.parent)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error}); check space and permissions") from error
+        raise unwritable(out, error) from error
+    except DataError as error:
+        # The user knows the folder, not the one that would have become it.
+        error.args = tuple(str(part).replace(str(temporary), str(out)) for part in error.args)
+        raise
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, out: Path) -> None:
+    """Put ``temporary`` in the place of ``out``; the earlier one survives until the new one is there."""
+    earlier = Path(tempfile.mkdtemp(prefix=f"{REPLACED}{out.name}-", dir=out.parent))
+    out.rename(earlier / "earlier")
+    try:
+        temporary.rename(out)
+    except OSError:
+        (earlier / "earlier").rename(out)
+        raise
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)

@@ -122,20 +122,3 @@ def deferred() -> Iterator[Request]:
         # None: installed by C code, which Python cannot put back.
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextmanager
-def unhurried() -> Iterator[None]:
-    """Let signals wait until the end of the block, which is short and must not be torn; then they count."""
-    if not _main_thread():
-        yield
-        return
-    late: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if late:
-            signal.raise_signal(late[0])

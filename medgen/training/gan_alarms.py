@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from pydantic import Field
 
 from medgen.config import Config
+from medgen.progress import Log
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Watch:
     """
 
     steps: int
-    log: Callable[[dict[str, float], int], None] | None = None
+    log: Log | None = None
     config: AlarmConfig = field(default_factory=AlarmConfig)
     seen: list[dict[str, float]] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)

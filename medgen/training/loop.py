@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,22 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.progress import Log
 from medgen.seeds import derive, numpy_rng, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
+from medgen.training.finite_watch import FiniteWatch, all_finite, listed
 from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 logger = logging.getLogger(__name__)
 
-Log = Callable[[dict[str, float], int], None]
 # What a checkpoint holds beside tensors.
 _SCALARS = ("step", "seconds", "stale", "stopped", "best_value", "history")
 
@@ -92,7 +94,6 @@ class Loop:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_value: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
-    pending: list[tuple[int, list[int], dict[str, Tensor]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -105,7 +106,7 @@ class Loop:
         self.live = [p for p in self.model.parameters() if id(p) in averaged] if config.ema else []
         self.average: list[Tensor] = []
         self.data = _resident(self.train, self.ranks.device)
-        self.pinned: tuple[torch.cuda.Event, Tensor] | None = None
+        self.watch = FiniteWatch("training.lr")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -132,8 +133,6 @@ class Loop:
         self.model.train()
         while self.step < config.steps and not self.stopped:
             self._one_step()
-            self.step += 1
-            self._notice()
             last = self.step == config.steps
             advance(self.step, self._flush() if last or self.step % config.log_every == 0 else {})
             if config.validate_every and (last or self.step % config.validate_every == 0):
@@ -175,65 +174,31 @@ class Loop:
             prefix = f"{phase}/" if len(self.phases) > 1 else ""
             numbers |= {prefix + name: value.detach() for name, value in {**terms, "gradient": norm}.items()}
         ranks.average_buffers(self.model.shared_buffers())
-        self.pending.append((self.step + 1, mine, numbers))
         if self.live:
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.live], 1 - decay)
-
-    def _notice(self) -> None:
-        """Look whether the last step's numbers are finite, without making a GPU wait.
-
-        On a CPU they are read at once. A GPU copies one flag per step while it goes on, and the flag of a step is read
-        after the next one has been handed over: at most one further step is done in vain.
-        """
-        _, _, numbers = self.pending[-1]
-        finite = torch.stack([n.float() for n in numbers.values()]).isfinite().all()
-        if finite.device.type == "cpu":
-            if not finite:
-                self._flush()
-            return
-        if self.pinned is not None:
-            done, finite_before = self.pinned
-            done.synchronize()
-            if not finite_before:
-                self._flush()
-        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
-        flag.copy_(finite, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(finite.device))
-        self.pinned = (copied, flag)
+            get_ema_multi_avg_fn(decay)(self.average, [p.detach() for p in self.live], self.step)
+        self.step += 1
+        self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
 
     def _flush(self) -> dict[str, float]:
         """Bring the numbers of the last steps to the CPU, all at once, refuse what is not finite, and log the means."""
-        if not self.pending:
+        values = self.watch.take()
+        if not values:
             return {}
-        values: dict[str, list[float]] = {}
-        for step, rows, numbers in self.pending:
-            for name, value in zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"{name} is {value} at step {step} with the cases {self._names(rows)}; "
-                        "check their intensities, or lower training.lr"
-                    )
-                values.setdefault(name, []).append(value)
-        self.pending.clear()
         record = {name: sum(series) / len(series) for name, series in values.items()}
         self._record({**record, "lr": learning_rate(self.config, self.step - 1)})
         return record
 
-    def _names(self, rows: Sequence[int]) -> str:
-        return ", ".join(self.train.ids[row] for row in rows)
-
     def _sound(self) -> None:
         """Refuse weights, averages and buffers that are not finite, so that none is ever kept."""
         state = [*self.model.state_dict().values(), *self.average]
-        floats = [tensor for tensor in state if tensor.is_floating_point()]
-        if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+        if not all_finite(state):
             rows = batch_indices(
                 len(self.train), self.config.batch_size * self.ranks.count, max(self.step - 1, 0), self.seed
             )
+            names = listed([self.train.ids[row] for row in rows])
             raise TrainingError(
-                f"the weights are not finite after step {self.step} with the cases {self._names(rows)}; nothing was "
+                f"the weights are not finite after step {self.step} with the cases {names}; nothing was "
                 "kept of them; lower training.lr, or set training.clip"
             )
 
@@ -261,7 +226,7 @@ class Loop:
                 terms = self.model.loss(first, self.validation.batch(rows, 1.0).to(self.ranks.device))
             loss = terms.get("monitor", terms["loss"]).item()
             if not math.isfinite(loss):
-                names = ", ".join(self.validation.ids[row] for row in rows)
+                names = listed([self.validation.ids[row] for row in rows])
                 raise TrainingError(
                     f"the validation loss is {loss} at step {self.step} with the cases {names}; "
                     "check their intensities, or lower training.lr"

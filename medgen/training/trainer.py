@@ -18,10 +18,11 @@ import torch
 from medgen.errors import ConfigError, TrainingError
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Log, bars
 from medgen.seeds import derive
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
-from medgen.training.loop import Log, Loop
+from medgen.training.loop import Loop
 from medgen.training.precision import precision_of
 from medgen.training.ranks import connect, rank_of
 
@@ -142,28 +143,13 @@ def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config:
 
 @contextmanager
 def _bar(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A progress bar with the loss and the time left; yields what moves it."""
-    if not show:
-        yield lambda step, numbers: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, completed=done, loss="")
+    """A progress bar with the loss beside it; yields what moves it."""
+    with bars(show) as move:
+        move(title, done, total)
 
         def advance(step: int, numbers: dict[str, float]) -> None:
             loss = next((value for name, value in numbers.items() if name.rpartition("/")[2] == "loss"), None)
-            fields = {} if loss is None else {"loss": f"loss {loss:.4g}"}
-            bar.update(task, completed=step, **fields)  # type: ignore[arg-type]
+            move(title, step, total, "" if loss is None else f"loss {loss:.4g}")
 
         yield advance
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.config import Config
+from medgen.progress import Progress
 from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 
 
@@ -42,7 +43,7 @@ def register(
     *,
     voxel: Sequence[float] = (1.0, 1.0, 1.0),
     batch: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Control points of the velocities that align each moving scan with its fixed scan.
 

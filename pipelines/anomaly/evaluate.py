@@ -11,16 +11,15 @@ from pydantic import Field
 
 from medgen import io
 from medgen.anomaly.comparison.methods import ScanFacts, ScanScores, compare, reduce_scan
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.config import Config
 from medgen.data.layouts.tables import read_table
 from medgen.data.masks import read_labels
 from medgen.errors import DataError, GeometryError
+from medgen.progress import bars
 from medgen.report.anomaly.comparison import comparison_lines, comparison_report, comparison_rows
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import sha256_of, write_inputs
-from medgen.runs.progress import bars
-from medgen.system.files import write_csv, write_json
+from medgen.system.files import plain, write_csv, write_json
 from medgen.volume import Volume
 
 from ..preflight import EVALUATION, check_new
@@ -97,7 +96,7 @@ def run(
                 scored[name].append(values)
             tick("reading heatmaps", done, len(predictions))
         result = compare(known, scored, config.bootstrap, config.seed)
-    metrics = {**as_json(result), "notes": notes}
+    metrics = {**plain(result), "notes": notes}
     if json_file is not None:
         write_json(json_file, metrics)
     lines = (*notes, *comparison_lines(result))

@@ -54,7 +54,7 @@ class ScanFiles:
             row |= {key: value, f"p_{key}": result.p_values[key]}
         self._scans.append(row)
         self._findings += [finding.row(name) for finding in result.findings]
-        self._json[name] = [finding.to_json() for finding in result.findings]
+        self._json[name] = [finding.to_plain() for finding in result.findings]
         return path
 
     def add_pseudo_healthy(self, name: str, pseudo: Volume, difference: Volume) -> None:

@@ -12,11 +12,11 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.models.catalogue import settings_for
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
+from medgen.progress import bars
 from medgen.report.anomaly.words import LIMITS, compared_words, found_words
 from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
-from medgen.runs.progress import bars
 from medgen.training.cost import check_memory
 
 from .. import patient_names

@@ -42,10 +42,10 @@ class Plan:
         total = sum(item.seconds for item in self.estimates.values())
         return [*lines, f"in all: about {minutes(total)}"]
 
-    def record(self) -> dict[str, object]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data: the choice, its reasons, and the estimates."""
         costs = {name: {"seconds": item.seconds, "bytes": item.bytes} for name, item in self.estimates.items()}
-        return {**self.routing.record(), "estimates": costs}
+        return {**self.routing.to_plain(), "estimates": costs}
 
 
 def choose(config: AugmentRunConfig, outline: Outline, estimates: Estimates) -> Plan:

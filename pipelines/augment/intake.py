@@ -8,7 +8,7 @@ from medgen.data.cases import Manifest
 from medgen.data.integrity import check_scans
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
-from medgen.runs.progress import bars
+from medgen.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 from medgen.synthesis.cohort.split import CohortSplit, divide

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.progress import bars
 from medgen.report.augment.audit import printed_audit
 from medgen.runs.folder import RunSummary
-from medgen.runs.progress import bars
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import available, load_backend

@@ -25,9 +25,9 @@ from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.metrics.ranking import half
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
+from medgen.progress import Tick, bars
 from medgen.runs.folder import RunSummary, check_unchanged
 from medgen.runs.outputs import RECORD
-from medgen.runs.progress import Tick, bars
 from medgen.seeds import derive
 from medgen.system.files import read_json, write_json
 

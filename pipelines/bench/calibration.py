@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from medgen.anomaly.evaluation.simulated_rates import Rate, simulated_rates
-from medgen.anomaly.evaluation.summary import as_json
+from medgen.progress import bars
 from medgen.report.html import fmt
 from medgen.runs.folder import RunSummary
-from medgen.runs.progress import bars
-from medgen.system.files import write_json, write_text
+from medgen.system.files import plain, write_json, write_text
 
 SUBJECTS = (19, 29, 99)
 TARGETS = (0.05, 0.1, 0.2)
@@ -38,7 +37,7 @@ def run(out: Path, *, cohorts: int, seed: int, progress: bool) -> RunSummary:
                 for rate in simulated_rates(subjects, TARGETS, cohorts, seed, model_noise=noise, progress=step)
             ]
     out.mkdir(parents=True, exist_ok=True)
-    rows = [{"model_noise": noise, **as_json(rate)} for noise, rate in found]
+    rows = [{"model_noise": noise, **plain(rate)} for noise, rate in found]
     write_json(out / "calibration.json", {"cohorts": cohorts, "seed": seed, "rates": rows})
     write_text(out / "calibration.md", table(found, cohorts, seed))
     above = [rate for _, rate in found if rate.realised.low > rate.target]

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from medgen.anomaly.comparison.scans_over_seeds import ScanLevel
 from medgen.anomaly.comparison.voxels_over_seeds import SIZES, Cell, LeftOut, PooledRow
 from medgen.anomaly.evaluation.measure import FUSED
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot
 from medgen.report.figures.dots import dot_panels
@@ -91,7 +90,7 @@ def write(out: Path, bench: Bench) -> list[Path]:
     for path, data in pictures.items():
         write_bytes(path, data)
     write_text(out / "anomaly.md", markdown(bench))
-    write_json(out / "anomaly.json", as_json(bench))
+    write_json(out / "anomaly.json", bench)
     return [out / "anomaly.md", out / "anomaly.json", *pictures]
 
 

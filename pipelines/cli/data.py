@@ -37,7 +37,7 @@ def data_check(
     for note in result.notes:
         typer.echo(visible(f"note: {note}"), err=True)
     if json_file is not None:
-        write_json(json_file, result.record(path))
+        write_json(json_file, result.to_plain(path))
     if result.faults:
         typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
         raise typer.Exit(2)

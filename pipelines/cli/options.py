@@ -116,7 +116,7 @@ def find_config(group: str, name: str) -> Path:
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for commands without ``--quiet``: shown to people, not to files and pipes."""
-    from medgen.runs.progress import bars
+    from medgen.progress import bars
 
     with bars(sys.stderr.isatty()) as tick:
         yield lambda done, total: tick(what, done, total)

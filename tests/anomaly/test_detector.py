@@ -70,7 +70,7 @@ def detector():
 
 def test_a_bright_blob_is_found_where_it_is(detector):
     native = scan(100, blob=True)
-    result = detector.score_scan(native, with_channels=True)
+    result = detector.score_scan(native)
     assert result.heatmap.grid.same_as(native.grid)
     assert result.findings
     first = result.findings[0]
@@ -84,8 +84,8 @@ def test_a_bright_blob_is_found_where_it_is(detector):
     assert result.heatmap.data[0][first.peak_voxel] == first.peak == result.scores["max"]
     # Nothing was registered, so there is no template to count from.
     assert first.peak_template is None
-    assert set(result.channels) == set(CONFIG.fusion.channels)
-    assert first.channel in result.channels
+    assert set(result.measured.surprise) == set(CONFIG.fusion.channels)
+    assert first.channel in result.measured.surprise
 
 
 def test_the_region_is_the_patients_whatever_the_order_of_the_array(detector):

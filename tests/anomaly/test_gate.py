@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from medgen import io
-from medgen.anomaly.evaluation.screening import as_json, screen
+from medgen.anomaly.evaluation.screening import screen
 from medgen.anomaly.gate import CHECKS, Gate, GateConfig, histogram, histogram_distance
 from medgen.errors import DataError, OutOfDistribution
 from medgen.implants.scan import implant
@@ -216,7 +216,7 @@ def test_refused_test_scans_are_left_out_and_counted_by_subject(gate):
     assert result.abstained.estimate == pytest.approx(1 / 3)
     exact = stats.binomtest(1, 3).proportion_ci(method="exact")
     assert (result.abstained.low, result.abstained.high) == pytest.approx((exact.low, exact.high))
-    plain = as_json(gate, result, scans=5)
+    plain = result.to_plain(gate, scans=5)
     assert (plain["scans_passed"], plain["scans_abstained"], plain["scans_not_prepared"]) == (2, 2, 1)
     assert plain["limits"]["coverage"]["high"] is None
     seen = [gate.measure(prepared)["coverage"] for prepared in test.prepared]

@@ -20,7 +20,8 @@ from medgen.synthesis.backends import available, backend_class
 from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
 from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
-from medgen.synthesis.sources import Sources, guard, guard_split
+from medgen.synthesis.lineage import guard, guard_split
+from medgen.synthesis.sources import Sources
 from medgen.transforms.fields import expand, exponentiate, jacobian_minimum
 from medgen.transforms.velocity_registration import RegistrationConfig, bending, local_correlation, register
 from tests.builders.labelled_scans import blobs
@@ -49,7 +50,7 @@ def test_equal_seeds_give_equal_scans(backend: Backend, sources: Sources) -> Non
     assert np.isfinite(first.image).all()
     assert first.image.min() >= 0
     assert first.backend == backend.name
-    guard(first.parents, sources)
+    guard(first.parents, sources.ids)
 
 
 def test_saved_backends_sample_the_same(backend: Backend, tmp_path: Path) -> None:
@@ -153,10 +154,10 @@ def test_sources_refuse_leaks(sources: Sources) -> None:
     with pytest.raises(DataError, match="label 9 is in no mask"):
         Sources(sources.labelled, None, (1, 9))
     with pytest.raises(AuditError, match="held out"):
-        guard_split(sources, ["subject-u-1"])
-    guard(["a-1", "u-1"], sources)
+        guard_split(sources.subjects, ["subject-u-1"])
+    guard(["a-1", "u-1"], sources.ids)
     with pytest.raises(AuditError, match="'x-1'"):
-        guard(["x-1"], sources)
+        guard(["x-1"], sources.ids)
     guessed = blobs(4, 1, "u")
     trusted = replace(guessed, confidence=torch.full_like(guessed.foregrounds, 200, dtype=torch.uint8))
     with pytest.raises(DataError, match="confidence per voxel"):

@@ -20,7 +20,6 @@ from medgen.models.base import (
     HasLatent,
     HasLikelihood,
     HasVoxelLikelihood,
-    Inpaints,
     PaintsLabels,
     Reconstructs,
 )
@@ -85,7 +84,7 @@ def answers(model, data):
         said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
     if isinstance(model, Denoises):
         said["denoise"] = model.denoise(x)
-    if isinstance(model, Inpaints):
+    if hasattr(model, "inpaint"):
         hole = torch.zeros_like(x[:, :1])
         hole[..., 4:9, 6:12, 4:9] = 1
         style = torch.full((len(x), model.settings.n_labels + 1, 2 * x.shape[1]), 0.1)

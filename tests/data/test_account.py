@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from medgen.data.account import account, record
+from medgen.data.account import account, to_plain
 from medgen.data.intake import Intake, LeftOut
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import CohortConfig, load_cohort
@@ -53,7 +53,7 @@ def test_every_line_follows_its_field(tmp_path):
 
 
 def test_the_record_counts_what_the_lines_say(tmp_path):
-    told = record(cohort(tmp_path))
+    told = to_plain(cohort(tmp_path))
     assert (told["scans"], told["masks"], told["subjects"]) == (3, 3, 3)
     assert {item["reason"]: item["count"] for item in told["left_out"]} == {
         "*.json": 3,

@@ -279,7 +279,7 @@ def test_training_is_not_begun_on_a_cohort_with_bad_files(cohort):
 
 
 def test_the_record_of_a_check(cohort):
-    assert check(cohort).record(cohort) == {
+    assert check(cohort).to_plain(cohort) == {
         "schema": 1,
         "path": str(cohort),
         "ok": True,
@@ -301,7 +301,7 @@ def test_the_record_of_a_check(cohort):
         },
     }
     (cohort / "images" / "c0.nii.gz").write_bytes(b"x")
-    record = check(cohort).record(cohort)
+    record = check(cohort).to_plain(cohort)
     assert record["files"] == [str(cohort / "images" / "c0.nii.gz")]
     assert set(record["faults"][0]) == {"file", "found", "expected", "action"}
 

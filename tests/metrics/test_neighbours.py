@@ -5,7 +5,7 @@ import pytest
 
 from medgen.errors import DataError
 from medgen.metrics.mmd import squared_distances
-from medgen.metrics.neighbours import density_coverage, expected_coverage
+from medgen.metrics.neighbours import density_coverage
 
 
 def measure(real: np.ndarray, fake: np.ndarray, groups: list[str], k: int) -> tuple[float, float]:
@@ -38,7 +38,9 @@ def test_equal_distributions_have_the_expected_coverage_and_density_one() -> Non
     )
     density, coverage = found.mean(axis=0)
     assert density == pytest.approx(1, abs=0.06)
-    assert coverage == pytest.approx(expected_coverage(20, 15, 3), abs=0.01)
+    # Naeem 2020, lemma 2: 1 − (N − 1)···(N − k) / ((M + N − 1)···(M + N − k)) for N real and M synthetic samples.
+    steps = np.arange(1, 4)
+    assert coverage == pytest.approx(1 - np.prod((20 - steps) / (35 - steps)), abs=0.01)
 
 
 def test_two_scans_of_one_person_do_not_make_a_ball() -> None:

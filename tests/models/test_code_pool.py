@@ -35,7 +35,7 @@ def test_pools_come_back_from_arrays() -> None:
     codes = torch.randn(5, 3)
     mean, factor = aggregated_posterior(codes, torch.zeros_like(codes))
     pool = CodePool(codes, mean, factor, np.arange(1, 6) / 15, 0.4)
-    again = CodePool.from_arrays(pool.arrays("x"), "x", 0.4)
+    again = CodePool.from_arrays(pool.to_arrays("x"), "x", 0.4)
     first, second = (item.draw(torch.Generator().manual_seed(1)) for item in (pool, again))
     assert torch.equal(first, second)
 

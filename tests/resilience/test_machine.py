@@ -28,7 +28,7 @@ from medgen.segmentation.recipe import Consistency, Extra, LabelledBatch, Labell
 from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.system.files import TEMPORARY
 from medgen.training.checkpoint import CHECKPOINT
-from medgen.training.finite_watch import Watch
+from medgen.training.finite_watch import FiniteWatch
 from medgen.training.loop import batch_indices
 from medgen.training.trainer import TrainingConfig, fit
 
@@ -173,17 +173,16 @@ def test_a_segmenter_names_generated_and_further_and_unlabelled_scans():
 
 
 def test_looking_later_still_names_the_first_bad_step():
-    watch, nan = Watch("x", "lr"), torch.tensor(float("nan"))
-    one = torch.tensor(1.0)
-    watch.add(1, ("a",), one, one, look=False)
-    watch.add(2, ("b", "c"), one, nan, look=False)
-    with pytest.raises(TrainingError, match="step 2 with the cases b, c;"):
-        watch.add(3, ("d",), nan, nan, look=True)
+    watch, one, nan = FiniteWatch("lr"), torch.tensor(1.0), torch.tensor(float("nan"))
+    watch.add(1, ("a",), {"loss": one, "gradient": one})
+    watch.pending.append((2, ("b", "c"), {"loss": one, "gradient": nan}))
+    with pytest.raises(TrainingError, match=r"^gradient is nan at step 2 with the cases b, c;"):
+        watch.add(3, ("d",), {"loss": nan, "gradient": nan})
     network = nn.Linear(1, 1)
-    watch.check_weights(network)
+    watch.check_weights(network.parameters())
     network.weight.data.fill_(float("inf"))
     with pytest.raises(TrainingError, match="not finite after step 3 with the cases d;"):
-        watch.check_weights(network)
+        watch.check_weights(network.parameters())
 
 
 # ------------------------------------------------------------------------------------------------------------- clocks

@@ -210,3 +210,8 @@ def test_features_are_channel_statistics_of_the_convolutions() -> None:
     assert torch.allclose(features[:, 4:8], output.flatten(2).std(dim=2, correction=0), atol=1e-5)
     assert torch.equal(features, segmenter.features(images, batch=2))
     assert not segmenter.network.body.model[0].conv._forward_hooks
+    # At the segmenter's precision, maybe bfloat16. The bottom comes after the first level, which is as small.
+    deepest = segmenter.deepest(images, batch=2)
+    assert deepest.shape == (5, 8)
+    assert torch.allclose(deepest, features[:, 8:16], atol=2e-3)
+    assert not segmenter.network.body.model[0].conv._forward_hooks

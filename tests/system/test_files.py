@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
+from medgen.metrics.interval import Interval
 from medgen.system import files
 
 
@@ -75,6 +76,12 @@ def test_json(tmp_path):
         files.read_json(tmp_path / "a.json", limit=1)
     with pytest.raises(TypeError):
         files.plain(object())
+
+
+def test_dataclasses_are_plain_data_by_their_fields():
+    told = files.plain({"rates": [Interval(0.5, float("nan"), 1.0, 7)]})
+    assert told == {"rates": [{"estimate": 0.5, "low": None, "high": 1.0, "n": 7, "level": 0.95}]}
+    assert files.seal_holds(files.sealed(told))
 
 
 def test_csv(tmp_path):

@@ -6,7 +6,7 @@ without a group of corruptions, on implants like that group, it shows what it fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
 from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.transforms.masked_smoothing import smooth
 
 # Corruptions → the implants of medgen.implants.kinds that are like them.
@@ -73,7 +74,7 @@ def refit(
     development: Dataset,
     smoothing: float,
     kinds: Sequence[str] = DEFAULT,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Refitted:
     """Fit the score with all corruptions and without each group; no model is trained.
 

@@ -14,12 +14,12 @@ from scipy import ndimage
 from medgen.config import Config
 from medgen.errors import DataError
 from medgen.implants.implanted_scans import LARGEST_RADIUS_MM, implant_all
+from medgen.progress import Tick
 from medgen.seeds import numpy_rng
 
 if TYPE_CHECKING:
     import torch
 
-    from medgen.anomaly.crossfit import Progress
     from medgen.anomaly.detector import AnomalyDetector
     from medgen.metrics.interval import Interval
     from medgen.preprocessing.dataset import Dataset
@@ -154,7 +154,7 @@ def detectability(
     test: Dataset,
     config: DetectabilityConfig,
     seed: int,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Detectability:
     """Implant every size and contrast in every region of held-out healthy scans and count what is found.
 

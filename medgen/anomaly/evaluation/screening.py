@@ -31,6 +31,28 @@ class Screening:
     abstained: Interval
     values: Mapping[str, list[float]]
 
+    def to_plain(self, gate: Gate | None, scans: int) -> dict[str, Any]:
+        """The gate of a run as plain data.
+
+        Args:
+            gate: Of the detector; None without limits.
+            scans: Test scans before preprocessing, which can refuse a scan too.
+
+        Returns:
+            ``abstained`` (share of test subjects, with its interval), numbers of scans, and per check the limits (None
+            where there is none) and the ranges over healthy development and test scans (None where nothing was
+            measured).
+        """
+        share, passed, refused = self.abstained, len(self.passed), len(self.refused)
+        limits = {} if gate is None else gate.limits
+        return {
+            "abstained": {"estimate": share.estimate, "low": share.low, "high": share.high, "n": share.n},
+            "scans_passed": passed,
+            "scans_abstained": refused,
+            "scans_not_prepared": scans - passed - refused,
+            "limits": {name: _limit_to_plain(limit, self.values.get(name, ())) for name, limit in limits.items()},
+        }
+
 
 def screen(gate: Gate | None, test: Dataset) -> Screening:
     """Take the scans that the gate refuses out of the healthy test scans; without a gate all of them pass.
@@ -62,31 +84,7 @@ def screen(gate: Gate | None, test: Dataset) -> Screening:
     )
 
 
-def as_json(gate: Gate | None, screening: Screening, scans: int) -> dict[str, Any]:
-    """The gate of a run as plain data.
-
-    Args:
-        gate: The detector's gate with its limits; None if it has none.
-        screening: What the gate passed and refused of the test scans.
-        scans: Test scans before preprocessing, which can refuse a scan too.
-
-    Returns:
-        ``abstained`` (share of test subjects, with its interval), numbers of scans, and per check the limits (None
-        where there is none) and the ranges over healthy development and test scans (None where nothing was measured).
-    """
-    share, passed, refused = screening.abstained, len(screening.passed), len(screening.refused)
-    return {
-        "abstained": {"estimate": share.estimate, "low": share.low, "high": share.high, "n": share.n},
-        "scans_passed": passed,
-        "scans_abstained": refused,
-        "scans_not_prepared": scans - passed - refused,
-        "limits": {}
-        if gate is None
-        else {name: _limit_json(limit, screening.values.get(name, ())) for name, limit in gate.limits.items()},
-    }
-
-
-def _limit_json(limit: Limit, test: Sequence[float]) -> dict[str, float | None]:
+def _limit_to_plain(limit: Limit, test: Sequence[float]) -> dict[str, float | None]:
     return {
         "low": limit.low if math.isfinite(limit.low) else None,
         "high": limit.high if math.isfinite(limit.high) else None,

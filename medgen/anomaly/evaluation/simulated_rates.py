@@ -9,7 +9,7 @@ subjects, and models that err in their own way on every scan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from medgen.anomaly.fusion import Tail, heat
 from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng
 
 SHAPE = (6, 6, 6)
@@ -53,7 +54,7 @@ def simulated_rates(
     seed: int = 0,
     folds: int = 5,
     model_noise: float = 0.5,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Rate]:
     """Realised false-positive rates of findings and of scan scores.
 

@@ -277,16 +277,3 @@ def _on_grid(values: NDArray[Any], item: Measurement) -> NDArray[Any]:
     result = np.zeros(item.region.shape, dtype=values.dtype)
     result[item.region] = values
     return result
-
-
-def as_json(value: Any) -> Any:
-    """Dataclasses, intervals and mappings of a summary as plain data; intervals keep estimate, low, high, n."""
-    if isinstance(value, Interval):
-        return {"estimate": value.estimate, "low": value.low, "high": value.high, "n": value.n, "level": value.level}
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: as_json(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return value

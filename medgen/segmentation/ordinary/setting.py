@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from medgen.errors import AuditError, DataError
-from medgen.preprocessing.dataset import Dataset
+from medgen.errors import DataError
+from medgen.preprocessing.dataset import Dataset, guard_unlabelled
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.transforms.augmentation import AugmentConfig
 
@@ -61,13 +61,9 @@ class Setting:
     def _check_unlabelled(self) -> None:
         if self.unlabelled is None:
             return
-        if self.unlabelled.labels is not None:
-            raise DataError("unlabelled scans must not carry masks: labels that count as unknown could leak")
+        guard_unlabelled(self.real, self.unlabelled)
         if self.unlabelled.images.shape[1:] != self.real.images.shape[1:]:
             raise DataError(
                 f"unlabelled scans of shape {tuple(self.unlabelled.images.shape[1:])} beside labelled ones of shape "
                 f"{tuple(self.real.images.shape[1:])}; prepare them with one recipe"
             )
-        both = set(self.real.subjects) & set(self.unlabelled.subjects)
-        if both:
-            raise AuditError(f"subject {min(both)!r} is both labelled and unlabelled; split by subject")

@@ -27,7 +27,7 @@ from medgen.errors import DataError
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng, torch_rng
-from medgen.segmentation.ensemble import unpack_members
+from medgen.segmentation.ensemble import SegmenterEnsemble
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
@@ -98,7 +98,7 @@ class Deform(Backend):
         self._inferred = frozenset(stored.meta["inferred_labels"])
         self._chances = chances(self._arrays["labels"])
         about = stored.meta.get("members")
-        self._members = None if about is None else unpack_members(stored.arrays, about, device)
+        self._members = None if about is None else SegmenterEnsemble.from_arrays(stored.arrays, about, device)
         self._sha256 = stored.sha256
 
     @classmethod
@@ -156,7 +156,7 @@ class Deform(Backend):
             "contains_patient_scans": True,
         }
         if sources.consensus is not None and sources.members is not None:
-            weights, about = sources.members.pack()
+            weights, about = sources.members.to_arrays()
             arrays, meta = {**arrays, **weights}, {**meta, "members": about}
         return cls(Stored(cls.name, arrays, meta), context.device)
 

@@ -29,9 +29,10 @@ from medgen.models.families.spade import Consistency, Spade
 from medgen.models.latent import aggregated_posterior
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Log, Synthetic
+from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
@@ -164,8 +165,8 @@ class SpadeBackend(Backend):
         pairs = sources.pairs
         seen = numbered(pairs, sources.labels)
         arrays = {
-            **_shapes(drawing, seen, sources, config).arrays(MASK),
-            **_styles(painting, pairs, config).arrays(IMAGE),
+            **_shapes(drawing, seen, sources, config).to_arrays(MASK),
+            **_styles(painting, pairs, config).to_arrays(IMAGE),
         }
         meta = {
             "labels": list(sources.labels),

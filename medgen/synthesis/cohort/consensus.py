@@ -12,7 +12,7 @@ Registration of the labelled scans (multi-atlas fusion) was tried as a member an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +31,9 @@ from medgen.metrics.robust import robust_spread
 from medgen.metrics.segmentation import mean_dice
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive
-from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels, unpack_members
+from medgen.segmentation.ensemble import SegmenterEnsemble, one_piece_labels
 from medgen.segmentation.recipe import LabelledImages
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.cohort.label_bias import LabelBias, measure_bias
@@ -160,7 +161,7 @@ def label_unlabelled(
     device: str = "auto",
     workers: int = 1,
     store: Path | None = None,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> Consensus:
     """Label the unlabelled scans of some sources.
 
@@ -215,7 +216,7 @@ def label_unlabelled(
         for row, name in enumerate(unlabelled.ids)
     }
     if store is not None:
-        arrays, about = members.pack()
+        arrays, about = members.to_arrays()
         arrays |= {"labels": labels.numpy(), "confidence": trusted.numpy()}
         Stored(_KIND, arrays, {"key": key, "agreement": agreement, "members": about}).save(store)
     return replace(_select(sources, labels, trusted, agreement, members), bias=bias)
@@ -230,7 +231,7 @@ def _bias(
     device: str,
     workers: int,
     store: Path | None,
-    tick: Callable[[int, int], None] | None,
+    tick: Progress | None,
     total: int,
 ) -> tuple[LabelBias, ...]:
     """What members of the first round see in labelled scans they have not learnt from; later rounds learn from them."""
@@ -257,7 +258,7 @@ def _bias(
         sources.labelled, sources.labels, infer, folds=config.folds, least=config.bias, seed=derive(seed, "bias")
     )
     if path is not None:
-        write_json(path, {"key": key, "bias": [item.plain() for item in bias]})
+        write_json(path, {"key": key, "bias": [item.to_plain() for item in bias]})
     return bias
 
 
@@ -304,7 +305,7 @@ def _kept(store: Path, key: str, device: str) -> tuple[Tensor, Tensor, dict[str,
         labels,
         trusted,
         dict(stored.meta["agreement"]),
-        unpack_members(stored.arrays, stored.meta["members"], device),
+        SegmenterEnsemble.from_arrays(stored.arrays, stored.meta["members"], device),
     )
 
 

@@ -69,7 +69,7 @@ class LabelBias:
             f"{ratio.high:.3f}]), where {limit:.1f} % counts as no bias."
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As plain data, the finding included."""
         return {**asdict(self), "biased": self.biased}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
@@ -11,6 +11,7 @@ from medgen.data.cases import Case, Manifest
 from medgen.data.integrity import mask_faults, mixed_channels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
+from medgen.progress import Progress
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
@@ -94,7 +95,7 @@ def check_masks(
     labels: Sequence[int],
     *,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, ...]:
     """Read every mask that will be used, before anything is trained, and refuse wrong ones, all of them at once.
 

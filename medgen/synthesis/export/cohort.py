@@ -21,8 +21,9 @@ from medgen.synthesis.export.layouts import (
 )
 from medgen.synthesis.export.provenance import AUDIT, FOLDER, LEARNT_FROM, learnt_from, provenance, sealed
 from medgen.synthesis.filtering.pool import Candidate, CandidatePool
+from medgen.synthesis.lineage import guard, guard_split
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit
-from medgen.synthesis.sources import Sources, guard, guard_split
+from medgen.synthesis.sources import Sources
 from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
 from medgen.system import files
 from medgen.volume import Grid
@@ -86,9 +87,9 @@ def export_pool(
     accepted = exportable(pool, audit, by_name, out)
     if audit is None:  # exportable has refused it
         raise AuditError(f"{out}: no audit")
-    guard_split(sources, held_out)
+    guard_split(sources.subjects, held_out)
     for candidate in accepted:
-        guard(candidate.synthetic.parents if candidate.synthetic is not None else (), sources)
+        guard(candidate.synthetic.parents if candidate.synthetic is not None else (), sources.ids)
     first = accepted[0].synthetic
     channels = 0 if first is None else len(first.image)
     check_layout(layout, channels)
@@ -123,7 +124,7 @@ def export_pool(
     )
     written += describe(out, layout, about)
     files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
-    files.write_json(out / FOLDER / AUDIT, audit.summary())
+    files.write_json(out / FOLDER / AUDIT, audit.to_plain())
     use = "; ".join(f"{name}: {audit.stamp(name)} ({audit.backends[name].reason})" for name in used)
     files.write_text(
         out / "card.md",

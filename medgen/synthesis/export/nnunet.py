@@ -9,7 +9,7 @@ Format: nnU-Net v2, documentation/dataset_format.md and manual_data_splits.md (I
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import numpy as np
 from medgen import io
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
-from medgen.errors import AuditError, DataError
+from medgen.errors import DataError
+from medgen.progress import Progress
 from medgen.seeds import numpy_rng
 from medgen.synthesis.export.layouts import labels_or_regions, original_labels, renumbered_regions
-from medgen.synthesis.export.run_splits import SPLITS, RunSplits, read_origin
+from medgen.synthesis.lineage import SPLITS, RunSplits, read_origin
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, read_usefulness
 from medgen.system import files
 from medgen.system.new_folder import new_folder
@@ -98,7 +99,7 @@ def write_nnunet(
     channels: Sequence[str] = (),
     seed: int = 0,
     harmful: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NnunetDataset:
     """Write ``DatasetXXX_Name``: ``imagesTr``, ``labelsTr``, ``dataset.json``, ``splits_final.json``, ``subjects.csv``.
 
@@ -189,11 +190,7 @@ def _read(folder: Path, name: str) -> _Run:
     original = original_labels(folder / "synthetic") or {label: label for label in synthetic.labels}
     run = _Run(folder, real, read_origin(folder / SPLITS), synthetic, original, parents, name)
     for case_id, names in parents.items():
-        if strangers := sorted(set(names) - run.origin.learnt):
-            raise AuditError(
-                f"{folder}: synthetic scan {case_id} has the parent {strangers[0]!r}, which the run held out: held-out "
-                "data would leak into training; the data set is refused"
-            )
+        run.origin.refuse_parents(case_id, names)
     if not run.held_out:
         raise DataError(f"{folder}: the run held no labelled case out, so that there is nothing to validate on")
     return run

@@ -55,7 +55,7 @@ def provenance(
     synthetic = candidate.synthetic
     if synthetic is None:
         raise DataError(f"{candidate.id}: was never sampled")
-    subjects = owners(sources)
+    subjects = dict(zip(sources.ids, sources.owners, strict=True))
     result = audit.backends[backend.name]
     source = environment.commit()
     return {
@@ -100,8 +100,7 @@ def provenance(
 
 def sealed(record: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
     """The record with the SHA-256 of each file (by path below the cohort) and one of the record itself."""
-    body = files.plain({**record, "files": dict(hashes)})
-    return {**body, "sha256": files.sha256_json(body)}
+    return files.sealed(files.plain({**record, "files": dict(hashes)}))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -116,8 +115,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise AuditError(f"{error}; expected the provenance record of a synthetic scan") from None
     if not isinstance(record, dict) or record.get("format") != _FORMAT or record.get("version") != _VERSION:
         raise AuditError(f"{path}: not the provenance record of a synthetic scan (format {_FORMAT} {_VERSION})")
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    if files.sha256_json(body) != record.get("sha256"):
+    if not files.seal_holds(record):
         raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
     # Anyone can make a record whose hash is right, and files are named after its id.
     if not isinstance(record.get("id"), str) or not _ID.fullmatch(record["id"]):
@@ -131,12 +129,6 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def owners(sources: Sources) -> dict[str, str]:
-    """Case id → subject, of every case that is learnt from."""
-    more = () if sources.unlabelled is None else sources.unlabelled.subjects
-    return dict(zip(sources.ids, (*sources.labelled.subjects, *more), strict=True))
-
-
 def learnt_from(sources: Sources) -> dict[str, Any]:
     """Every case that the generators learnt from, with subject and file hashes, and a hash over all of it."""
     labelled = set(sources.labelled.ids)
@@ -147,6 +139,6 @@ def learnt_from(sources: Sources) -> dict[str, Any]:
             "labelled": name in labelled,
             "sha256": dict(sources.hashes.get(name, {})),
         }
-        for name, subject in sorted(owners(sources).items())
+        for name, subject in sorted(zip(sources.ids, sources.owners, strict=True))
     ]
     return {"cases": cases, "sha256": files.sha256_json(cases)}

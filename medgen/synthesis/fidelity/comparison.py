@@ -29,6 +29,7 @@ from medgen.metrics.halves import Measure
 from medgen.metrics.label_statistics import label_statistics, statistics_names
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Tick
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation.segmenter import Segmenter
 from medgen.synthesis.filtering.looks import channel_statistics
@@ -36,7 +37,6 @@ from medgen.synthesis.filtering.pool import Candidate
 
 Array = NDArray[np.float64]
 Features = Callable[[Sequence[str], Tensor], Array]
-Tick = Callable[[str, int, int], None]
 VOLUME = "volume_mm3"
 
 
@@ -146,6 +146,13 @@ class Fidelity:
     measures: tuple[Measure, ...]
     statistics: tuple[StatisticRow, ...]
 
+    def to_plain(self) -> dict[str, Any]:
+        """The comparison as plain data, for ``metrics.json``."""
+        facts = {name: getattr(self, name) for name in ("scans", "real_scans", "subjects", "labelled")}
+        measures = {item.name: {**asdict(item), "met": item.met, "sure": item.sure} for item in self.measures}
+        statistics = [{**asdict(item), "unlike": item.unlike} for item in self.statistics]
+        return {**facts, "measures": measures, "statistics": statistics}
+
 
 def auditor_features(auditors: Sequence[Segmenter], batch: int = 4) -> Features:
     """The auditors' channel statistics, see :func:`medgen.synthesis.filtering.looks.channel_statistics`."""
@@ -196,7 +203,7 @@ def describe(
         similarity=pairwise_ms_ssim(
             scans.images[chosen],
             data_range,
-            tick=None if tick is None else lambda done, total: tick(f"{scans.name}: pairs", done, total),
+            progress=None if tick is None else lambda done, total: tick(f"{scans.name}: pairs", done, total),
         ),
         similarity_groups=tuple(scans.groups[row] for row in chosen),
     )
@@ -227,15 +234,6 @@ def compare(real: Described, synthetic: Described, config: FidelityConfig, seed:
         measures=tuple(measures),
         statistics=tuple(statistics),
     )
-
-
-def plain_fidelity(item: Fidelity) -> dict[str, Any]:
-    """The comparison as plain data, for ``metrics.json``."""
-    facts = {name: getattr(item, name) for name in ("scans", "real_scans", "subjects", "labelled")}
-    measures = {
-        measure.name: {**asdict(measure), "met": measure.met, "sure": measure.sure} for measure in item.measures
-    }
-    return {**facts, "measures": measures, "statistics": [{**asdict(r), "unlike": r.unlike} for r in item.statistics]}
 
 
 def _of_different_subjects(groups: Sequence[str], most: int, seed: int) -> list[int]:

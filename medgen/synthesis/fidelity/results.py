@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medgen.synthesis.fidelity.comparison import Described, Fidelity, plain_fidelity
+from medgen.synthesis.fidelity.comparison import Described, Fidelity
 
 if TYPE_CHECKING:
     pass
@@ -34,9 +34,9 @@ class FidelityResults:
     fewest: int
     source: str
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """For ``metrics.json``: synthetic set → real set → numbers."""
         table: dict[str, Any] = {}
         for item in self.comparisons:
-            table.setdefault(item.synthetic, {})[item.real] = plain_fidelity(item)
+            table.setdefault(item.synthetic, {})[item.real] = item.to_plain()
         return {"features": self.source, "too_few_scans": dict(self.short), "comparisons": table}

@@ -17,6 +17,7 @@ from medgen.config import Config
 from medgen.errors import DataError
 from medgen.metrics.segmentation import mean_dice
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.backend import Synthetic
@@ -31,7 +32,8 @@ from medgen.synthesis.filtering.label_bounds import (
 )
 from medgen.synthesis.filtering.looks import Looks
 from medgen.synthesis.filtering.planted_copies import chosen, likenesses
-from medgen.synthesis.sources import Sources, guard
+from medgen.synthesis.lineage import guard
+from medgen.synthesis.sources import Sources
 from medgen.transforms.augmentation import AugmentConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -154,7 +156,7 @@ class Filter:
         seed: int,
         device: str = "auto",
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-        tick: Callable[[int, int], None] | None = None,
+        tick: Progress | None = None,
     ) -> Filter:
         """Train the auditors on two halves of the subjects and measure the real scans.
 
@@ -218,7 +220,7 @@ class Filter:
         Raises:
             AuditError: If a parent is not a labelled training case.
         """
-        guard(synthetic.parents, self.sources)
+        guard(synthetic.parents, self.sources.ids)
         scores: dict[str, float] = {}
         reasons: dict[str, str] = {}
 

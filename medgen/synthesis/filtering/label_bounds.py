@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.errors import DataError
+from medgen.metrics.neighbourhood import connected_parts
 from medgen.preprocessing.dataset import Dataset
-from medgen.transforms.neighbourhood import connected_parts
 
 # Brightness of a label: these percentiles of its voxels, per channel.
 PERCENTILES = (10, 50, 90)
@@ -118,7 +118,7 @@ class LabelBounds:
         """
         return float(np.abs((percentiles(image, mask) - self.brightness) / self.spread).max())
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """The limits as lists and numbers, for JSON; :meth:`from_plain` reads them back."""
         return {
             key: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value

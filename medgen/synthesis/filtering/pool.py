@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import MedgenError
+from medgen.progress import Progress
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend, Synthetic
 from medgen.synthesis.filtering.filter import Filter, FilterResult
@@ -87,7 +88,7 @@ def sample_pool(
     *,
     seed: int,
     attempts: float = 4.0,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> CandidatePool:
     """Sample every backend until it has as many accepted scans as asked for, or its attempts are used up.
 

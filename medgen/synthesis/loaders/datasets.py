@@ -24,8 +24,8 @@ from medgen.segmentation.segmenter import synthetic_share
 from medgen.synthesis.backend import Backend, Synthetic
 from medgen.synthesis.backends import load_backend
 from medgen.synthesis.export.layouts import original_labels
-from medgen.synthesis.export.run_splits import SPLITS, RunSplits, read_origin
 from medgen.synthesis.filtering.filter import Filter
+from medgen.synthesis.lineage import SPLITS, RunSplits, read_origin
 from medgen.synthesis.privacy.saved_filter import FOLDER, load_filter
 
 Item = dict[str, Any]

@@ -36,7 +36,7 @@ class Routing:
     reasons: tuple[str, ...]
     automatic: bool = True
 
-    def record(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """The decision as plain data, for JSON files."""
         return {"automatic": self.automatic, "backends": list(self.backends), "reasons": list(self.reasons)}
 

@@ -9,7 +9,7 @@ membership-inference attack (Chen et al., "GAN-Leaks", CCS 2020). Held-out scans
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,13 +22,14 @@ from medgen.config import Config
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend
 from medgen.synthesis.filtering.copies import CopyBounds, Gallery
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.planted_copies import KINDS, chosen, plant
 from medgen.synthesis.filtering.pool import CandidatePool
-from medgen.synthesis.privacy.auditor_features import auditor_features
+from medgen.synthesis.lineage import guard_reference
 from medgen.synthesis.privacy.membership import Table, by_subject, nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, BackendAudit, Check, Control
 
@@ -64,7 +65,7 @@ def audit_pool(
     config: AuditConfig,
     *,
     seed: int,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Progress | None = None,
 ) -> Audit:
     """Audit the accepted scans of every backend against all training scans, labelled and not.
 
@@ -124,7 +125,7 @@ class _Reference:
 
 
 class _Progress:
-    def __init__(self, tick: Callable[[int, int], None] | None, total: int) -> None:
+    def __init__(self, tick: Progress | None, total: int) -> None:
         self._tick, self._total, self._done = tick, total, 0
 
     def __call__(self) -> None:
@@ -134,9 +135,7 @@ class _Progress:
 
 
 def _reference(held_out: Dataset, gallery: Gallery) -> Gallery:
-    both = set(held_out.subjects) & set(gallery.subjects)
-    if both:
-        raise DataError(f"subject {min(both)!r} is both learnt from and held out; the audit needs disjoint subjects")
+    guard_reference(gallery.subjects, held_out.subjects)
     return Gallery(held_out.images, held_out.ids, held_out.subjects)
 
 
@@ -287,7 +286,10 @@ def _memberships(
         config,
         seed,
     )
-    features = [auditor_features(filters, batch) for batch in (torch.stack(list(images)), train, reference.data.images)]
+    features = [
+        torch.cat([segmenter.deepest(batch) for segmenter, _ in filters.auditors], dim=1)
+        for batch in (torch.stack(list(images)), train, reference.data.images)
+    ]
     centre, spread = torch.cat(features[1:]).mean(0), torch.cat(features[1:]).std(0).clamp_min(1e-6)
     made, known, unseen = ((item - centre) / spread for item in features)
     tables = [-torch.cdist(a.double(), b.double()).numpy() for a, b in ((made, known), (made, unseen), (unseen, known))]

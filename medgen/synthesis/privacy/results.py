@@ -123,7 +123,7 @@ class Audit:
             tuple(_rejected(item, flagged[item.id]) if item.id in flagged else item for item in pool.candidates)
         )
 
-    def summary(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """Every number as plain data, for ``metrics.json`` and the record of the cohort."""
         return {
             "valid": self.valid,

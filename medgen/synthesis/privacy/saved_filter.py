@@ -20,7 +20,7 @@ from medgen.errors import ArtifactError, MedgenError
 from medgen.models.stored_arrays import RECORD, Stored, load_stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
-from medgen.segmentation.ensemble import pack_segmenter, unpack_segmenter
+from medgen.segmentation.ensemble import segmenter_from_arrays, segmenter_to_arrays
 from medgen.synthesis.filtering.copies import CopyBounds, Gallery
 from medgen.synthesis.filtering.filter import Filter, FilterConfig
 from medgen.synthesis.filtering.label_bounds import LabelBounds
@@ -66,10 +66,10 @@ def save_filter(state: FilterState, folder: Path) -> None:
     filters, sources = state.filters, state.filters.sources
     arrays: dict[str, NDArray[Any]] = {}
     for name, data in _parts(sources, state.held_out).items():
-        arrays |= _pack(name, data)
+        arrays |= _to_arrays(name, data)
     auditors = []
     for number, (segmenter, subjects) in enumerate(filters.auditors):
-        arrays |= pack_segmenter(f"auditor{number}.", segmenter)
+        arrays |= segmenter_to_arrays(f"auditor{number}.", segmenter)
         auditors.append({"classes": list(segmenter.classes), "subjects": sorted(subjects)})
     meta = {
         "config": filters.config.model_dump(mode="json"),
@@ -77,7 +77,7 @@ def save_filter(state: FilterState, folder: Path) -> None:
         "agreement": dict(filters.agreement),
         "agreement_bound": filters.agreement_bound,
         "copies": asdict(filters.copies),
-        "bounds": {str(label): item.plain() for label, item in filters.bounds.items()},
+        "bounds": {str(label): item.to_plain() for label, item in filters.bounds.items()},
         "seen": {str(label): list(limits) for label, limits in filters.seen.items()},
         "labels": list(sources.labels),
         "hashes": {name: dict(value) for name, value in sources.hashes.items() if name in set(sources.ids)},
@@ -125,7 +125,7 @@ def load_filter(folder: Path, device: str = "auto") -> FilterState:
 
 def _restore(stored: Stored, device: str) -> FilterState:
     meta, arrays = stored.meta, stored.arrays
-    parts = {name: _unpack(name, about, arrays) for name, about in meta["names"].items()}
+    parts = {name: _from_arrays(name, about, arrays) for name, about in meta["names"].items()}
     sources = Sources(
         parts["labelled"],
         parts.get("unlabelled"),
@@ -138,7 +138,7 @@ def _restore(stored: Stored, device: str) -> FilterState:
     auditors = []
     for number, about in enumerate(meta["auditors"]):
         prefix, classes = f"auditor{number}.", [int(value) for value in about["classes"]]
-        segmenter = unpack_segmenter(prefix, arrays, config.auditor, sources.labelled.channels, classes, device)
+        segmenter = segmenter_from_arrays(prefix, arrays, config.auditor, sources.labelled.channels, classes, device)
         auditors.append((segmenter, frozenset(about["subjects"])))
     filters = Filter(
         config=config,
@@ -191,7 +191,7 @@ def _parts(sources: Sources, held_out: Dataset | None) -> dict[str, Dataset]:
     return {name: data for name, data in named.items() if data is not None}
 
 
-def _pack(name: str, data: Dataset) -> dict[str, NDArray[Any]]:
+def _to_arrays(name: str, data: Dataset) -> dict[str, NDArray[Any]]:
     """The tensors of a part; images at half precision, which is what the copy check sees."""
     packed = {
         f"{name}.images": data.images.half().numpy(),
@@ -204,7 +204,7 @@ def _pack(name: str, data: Dataset) -> dict[str, NDArray[Any]]:
     return packed
 
 
-def _unpack(name: str, about: Mapping[str, Any], arrays: Arrays) -> Dataset:
+def _from_arrays(name: str, about: Mapping[str, Any], arrays: Arrays) -> Dataset:
     def tensor(key: str) -> torch.Tensor | None:
         full = f"{name}.{key}"
         return torch.from_numpy(np.array(arrays[full])) if full in arrays else None

@@ -11,13 +11,13 @@ import torch
 
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
-from medgen.data.layouts.tables import read_table
-from medgen.errors import AuditError, DataError, GeometryError
+from medgen.errors import DataError, GeometryError
 from medgen.faults import fail
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.filtering.pool import SyntheticSet
+from medgen.synthesis.lineage import SPLITS, HeldOut, guard_masks, read_origin
 from medgen.system.files import read_json
 
 RECORDS = "provenance"
@@ -100,16 +100,11 @@ def check_run(run: Path, parts: CohortSplit) -> dict[str, str]:
         DataError: If the folder holds no such run.
         AuditError: If the run learnt from a subject that the study holds out.
     """
-    if not (run / "synthetic" / "dataset.json").is_file() or not (run / "splits.csv").is_file():
+    if not (run / "synthetic" / "dataset.json").is_file() or not (run / SPLITS).is_file():
         raise fail(run, "no synthetic/dataset.json and splits.csv", "the folder of an augment run", "check the path")
-    _, lines = read_table(run / "splits.csv")
-    learnt = {row["subject"]: row["part"] for _, row in lines if row["part"] in ("labelled", "unlabelled")}
-    if both := sorted(set(learnt) & set(parts.held_out)):
-        raise AuditError(
-            f"{run}: its generators learnt from subject {both[0]!r}, which this study holds out; use the same data, "
-            "seed, test and validation as that run"
-        )
-    return learnt
+    splits = read_origin(run / SPLITS)
+    splits.refuse_study(parts.held_out)
+    return splits.taught
 
 
 def read_run(
@@ -171,39 +166,16 @@ def guard_labels(pools: Sequence[ScansMadeElsewhere], labelled: Sequence[str]) -
         AuditError: Naming the pool and a subject.
     """
     for pool in pools:
-        more = sorted((pool.labelled or frozenset()) - set(labelled))
-        if more:
-            raise AuditError(
-                f"{pool.name}: its generator saw the masks of {len(pool.labelled or ())} subjects, {more[0]!r} among "
-                f"them, and the segmenters here have {len(set(labelled))}: such scans would bring labels in by the "
-                "back door; set value.subjects and labelled_subjects to that number of subjects"
-            )
+        guard_masks(pool.name, pool.labelled or frozenset(), labelled)
 
 
 def _guard(name: str, manifest: Manifest, folder: Path, parts: CohortSplit) -> int:
     """Refuse what is known to be made from held-out scans; the number of scans with a provenance record."""
-    held_out = {"test": parts.test, "validation": parts.validation}
-    cases = {case.id: part for part, members in held_out.items() for case in members}
-    subjects = {case.subject: part for part, members in held_out.items() for case in members}
-    hashes = {value: (case.id, part) for part, m in held_out.items() for case in m for value in case.sha256.values()}
-    owners = {case.id: case.subject for part in parts.named().values() for case in part}
-    records = 0
+    held_out, records = HeldOut(parts.named()), 0
     for case in manifest:
-        where = f"{folder}: {case.id} ({name})"
         record = _record(folder, case.id)
         records += bool(record)
-        for parent in _parents(record):
-            part = cases.get(parent) or subjects.get(owners.get(parent, parent))
-            if part is not None:
-                raise AuditError(f"{where} was made from {parent}, which is in the {part} part; remove the scan")
-        for own in (case.id, case.subject):
-            if own in subjects or own in cases:
-                part = subjects.get(own) or cases[own]
-                raise AuditError(f"{where} bears the name of {own!r} of the {part} part; rename or remove the scan")
-        for value in case.sha256.values():
-            if value in hashes:
-                original, part = hashes[value]
-                raise AuditError(f"{where} holds a file of {original} of the {part} part; remove the scan")
+        held_out.refuse(case, _parents(record), f"{folder}: {case.id} ({name})")
     return records
 
 

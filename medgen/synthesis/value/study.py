@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.errors import AuditError, DataError
+from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation.ordinary import needs_unlabelled
+from medgen.synthesis.lineage import guard_parts
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
-from medgen.system.files import plain, read_json, sha256_json, write_json
+from medgen.system.files import plain, read_json, seal_holds, sealed, write_json
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 
@@ -92,8 +93,7 @@ def _check(config: ValueConfig, material: Material, test: TestSet, validation: T
     if validation is not None:
         pairs.append(("validation", validation.data, "test", test.data))
     for name, data, other, more in pairs:
-        if shared := set(data.subjects) & set(more.subjects):
-            raise AuditError(f"subject {min(shared)!r} is in the {name} and in the {other} part of the study")
+        guard_parts(name, data.subjects, other, more.subjects)
     for arm in map(Arm.parse, config.arms):
         skipped = arm.source is not None and material.pools.get(arm.source) is None
         wants = arm.ordinary is not None and needs_unlabelled(arm.ordinary)
@@ -112,8 +112,7 @@ def _tell(done: Callable[[str, Mapping[str, float]], None] | None, name: str, ro
 
 
 def _keep(path: Path, key: str, rows: Sequence[Row]) -> None:
-    content = {"key": key, "rows": plain(rows)}
-    write_json(path, {**content, "sha256": sha256_json(content)})
+    write_json(path, sealed({"key": key, "rows": plain(rows)}))
 
 
 def _stored(path: Path, key: str) -> list[Row] | None:
@@ -126,5 +125,4 @@ def _stored(path: Path, key: str) -> list[Row] | None:
         return None
     if not isinstance(data, dict) or data.get("key") != key:
         return None
-    content = {name: value for name, value in data.items() if name != "sha256"}
-    return data["rows"] if data.get("sha256") == sha256_json(content) and "rows" in content else None
+    return data["rows"] if "rows" in data and seal_holds(data) else None

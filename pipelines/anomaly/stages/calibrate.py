@@ -8,7 +8,6 @@ from typing import Any
 
 from medgen.anomaly.artifact import to_artifact
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
@@ -82,7 +81,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
             "channels": list(detector.config.fusion.channels),
             "scan_score": detector.config.scan_score,
             "excluded": list(results[Calibrated].excluded),
-            "choice": as_json(detector.choice),
+            "choice": detector.choice,
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from medgen.anomaly.evaluation.detectability import Detectability, detectability
 from medgen.anomaly.evaluation.screening import Screening
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.report.anomaly.detectability import detectability_section, write_detectability
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
@@ -52,7 +51,7 @@ class MeasureDetectability(Stage[AnomalyRunConfig]):
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Every cell of the grid."""
-        return {"detectability": as_json(results.get(Detectability))}
+        return {"detectability": results.get(Detectability)}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The smallest radii and the grid."""

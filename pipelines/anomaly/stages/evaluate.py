@@ -11,8 +11,7 @@ from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores,
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.evaluation.screening import Screening, screen
-from medgen.anomaly.evaluation.screening import as_json as screening_json
-from medgen.anomaly.evaluation.summary import Summary, as_json, summarise
+from medgen.anomaly.evaluation.summary import Summary, summarise
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.prepared import PreparedScan
@@ -23,6 +22,7 @@ from medgen.report.anomaly.gate import gate_section
 from medgen.report.anomaly.pictures import Example, pictures_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
+from medgen.system.files import plain
 from medgen.training.cost import Estimate
 from medgen.volume import Volume
 
@@ -126,9 +126,9 @@ class Evaluate(Stage[AnomalyRunConfig]):
         evaluation, test = results[Evaluation], results[AnomalyCohort].parts["test"]
         gate = results[Calibrated].detector.gate
         return {
-            **as_json(evaluation.summary),
-            "own_grid": as_json(evaluation.files),
-            "gate": screening_json(gate, results[Screening], len(test)),
+            **plain(evaluation.summary),
+            "own_grid": evaluation.files,
+            "gate": results[Screening].to_plain(gate, len(test)),
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from medgen.anomaly.evaluation.groups import CSV_COLUMNS, GroupRow, csv_rows, groups_of
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.data.cases import Manifest
 from medgen.report.anomaly.groups import groups_section
 from medgen.report.html import Report
@@ -46,7 +45,7 @@ class Groups(Stage[AnomalyRunConfig]):
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The rates."""
-        return {"groups": as_json(results[GroupRows])}
+        return {"groups": results[GroupRows]}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The rates."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from medgen.anomaly.evaluation.leverage import Leverage, leverage_of
-from medgen.anomaly.evaluation.summary import as_json
 from medgen.runs.context import Results, RunContext
+from medgen.system.files import plain
 
 from ...stages import Stage
 from ..config import AnomalyRunConfig
@@ -31,7 +31,7 @@ class MeasureLeverage(Stage[AnomalyRunConfig]):
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The threshold with and without the subject."""
         found = results[Leverage]
-        return {"leverage": {**as_json(found), "decides": found.decides}}
+        return {"leverage": {**plain(found), "decides": found.decides}}
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """What to do, where one subject decides about all findings."""

@@ -76,7 +76,7 @@ class AuditCopies(Stage[AugmentRunConfig]):
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Controls, checks and stamps, and why nothing was exported."""
-        return {"audit": {**results[Audit].summary(), "export_refused": results[Exported].refused}}
+        return {"audit": {**results[Audit].to_plain(), "export_refused": results[Exported].refused}}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The audit, with the scans that are most like a patient's."""

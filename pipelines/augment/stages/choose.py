@@ -46,7 +46,7 @@ class Choose(Stage[AugmentRunConfig]):
             facts=label_facts(studied, prepared.labels),
         )
         plan = choose(config, outline, self.estimates)
-        write_json(run.folder.out / "plan.json", plan.record())
+        write_json(run.folder.out / "plan.json", plan.to_plain())
         run.stage.set_tags({"medgen.generators": ", ".join(plan.routing.backends)})
         if run.progress:
             print("\n".join(plan.lines), file=sys.stderr)
@@ -58,4 +58,4 @@ class Choose(Stage[AugmentRunConfig]):
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The plan."""
-        return {"plan": results[Plan].record()}
+        return {"plan": results[Plan].to_plain()}

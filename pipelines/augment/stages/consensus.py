@@ -14,7 +14,8 @@ from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline, segmenter_estimate
-from medgen.synthesis.sources import Sources, guard_split
+from medgen.synthesis.lineage import guard_split
+from medgen.synthesis.sources import Sources
 from medgen.training.cost import Estimate
 
 from ...stages import Stage
@@ -44,7 +45,7 @@ class LabelUnlabelled(Stage[AugmentRunConfig]):
         """
         parts = results[CohortSplit]
         sources = results[PreparedCohort].sources(parts)
-        guard_split(sources, parts.held_out)
+        guard_split(sources.subjects, parts.held_out)
         with run.bars() as tick:
             consensus = label_unlabelled(
                 sources,
@@ -68,7 +69,7 @@ class LabelUnlabelled(Stage[AugmentRunConfig]):
                 "left_out": list(found.left_out),
                 "agreement": dict(found.agreement),
                 "bound": found.bound,
-                "bias": [{**item.plain(), "sentence": item.sentence(names[item.label])} for item in found.bias],
+                "bias": [{**item.to_plain(), "sentence": item.sentence(names[item.label])} for item in found.bias],
                 "sentence": consensus_sentence(found, names),
             }
         }

@@ -120,7 +120,7 @@ class MeasureFidelity(Stage[AugmentRunConfig]):
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Every comparison."""
         found = results.get(FidelityResults)
-        return {"fidelity": None if found is None else found.plain()}
+        return {"fidelity": None if found is None else found.to_plain()}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Every comparison."""

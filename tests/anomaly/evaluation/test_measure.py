@@ -6,10 +6,11 @@ import torch
 
 from medgen import io
 from medgen.anomaly.evaluation.measure import HEALTHY, EvaluationConfig, Measurement, scans_to_test
-from medgen.anomaly.evaluation.summary import as_json, summarise
+from medgen.anomaly.evaluation.summary import summarise
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError
 from medgen.preprocessing.dataset import Dataset
+from medgen.system.files import plain
 from medgen.volume import Grid, Volume
 
 SHAPE = (20, 20, 20)
@@ -166,9 +167,9 @@ def test_a_good_score_wins_and_a_useless_one_is_at_chance():
     # Masks of a few neighbouring voxels overlap by chance, so chance is only roughly 1 here.
     assert summary.controls["zero amplitude"].estimate < 3
     assert summary.controls["permuted masks"].estimate < 3
-    plain = as_json(summary)
-    assert plain["gain_raw"]["low"] == summary.gain_raw.low
-    assert plain["voxel"][0]["name"] == "fused"
+    told = plain(summary)
+    assert told["gain_raw"]["low"] == summary.gain_raw.low
+    assert told["voxel"][0]["name"] == "fused"
 
 
 def test_no_difference_is_reported_as_none():

@@ -46,7 +46,7 @@ def test_generators_are_chosen_when_none_are_given() -> None:
             assert part in text
         assert "value study: 6 segmenters" in text
         assert "in all: about" in text
-        record = made.record()
+        record = made.to_plain()
         assert record["automatic"] is True
         assert {"consensus", "deform", "filter", "sampling", "fidelity", "value"} == set(record["estimates"])
 

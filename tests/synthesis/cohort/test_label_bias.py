@@ -96,7 +96,7 @@ def test_nobody_judges_a_scan_that_it_has_learnt_from() -> None:
 
 def test_plain_data_keeps_the_finding() -> None:
     found = compare(cubes([30, 40, 30]), cubes([40, 50, 40]), list("abc"), 1, 0.05, seed=0)
-    assert LabelBias.from_plain(plain(found.plain())) == found
+    assert LabelBias.from_plain(plain(found.to_plain())) == found
 
 
 def test_the_sentence_follows_the_fields() -> None:

@@ -15,7 +15,6 @@ from medgen.synthesis.fidelity.comparison import (
     auditor_features,
     compare,
     describe,
-    plain_fidelity,
 )
 from medgen.synthesis.filtering.filter import FilterResult
 from medgen.synthesis.filtering.pool import Candidate
@@ -73,7 +72,7 @@ def test_scans_of_the_same_kind_pass(real: Described, segmenter: Segmenter) -> N
     volumes = (more.labels == 4).flatten(1).sum(1).double() * 8
     row = next(row for row in item.statistics if (row.label, row.statistic) == (4, "volume_mm3"))
     assert row.synthetic[0] == pytest.approx(float(volumes.mean()))
-    plain = plain_fidelity(item)
+    plain = item.to_plain()
     assert plain["measures"]["kid"]["met"] is True
     assert len(plain["statistics"]) == 24
 

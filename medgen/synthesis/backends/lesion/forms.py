@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgen.metrics.neighbourhood import TOUCHING, connected_parts
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 from medgen.transforms.foreground import foreground_box
-from medgen.transforms.neighbourhood import TOUCHING, connected_parts
 
 Shape = tuple[int, int, int]
 

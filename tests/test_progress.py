@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from medgen.progress import bars
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "show"), [(io.StringIO(), True), (Terminal(), False)])
+def test_nothing_is_drawn_where_no_one_looks(monkeypatch, stream, show) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bars(show) as move:
+        move("registering", 1, 2)
+        move("training", 1, 2, "loss 0.5")
+    assert stream.getvalue() == ""
+
+
+def test_a_bar_says_what_how_far_and_the_note(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bars(True) as move:
+        move("registering", 2, 2)
+        move("training", 1, 3)
+        move("training", 2, 3, "loss 0.5")
+        move("training", 3, 3)
+    said = stream.getvalue()
+    assert all(text in said for text in ("registering", "2/2", "training", "3/3", "loss 0.5"))
