@@ -54,8 +54,8 @@ def read_safetensors(load: Callable[[bytes], dict[str, T]], content: bytes, name
 
     Args:
         load: ``load`` of ``safetensors.numpy`` or ``safetensors.torch``.
-        content: Of the file.
-        name: Of the file, for the message.
+        content: The bytes of the file.
+        name: What the file is called in messages.
 
     Raises:
         ArtifactError: If it is no such file.

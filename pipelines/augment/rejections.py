@@ -18,8 +18,8 @@ def write_rejections(path: Path, pool: CandidatePool) -> None:
             "id": candidate.id,
             "backend": candidate.backend,
             "seed": candidate.seed,
-            "nearest": candidate.verdict.nearest,
-            "reasons": "; ".join(candidate.verdict.reasons.values()),
+            "nearest": candidate.filtered.nearest,
+            "reasons": "; ".join(candidate.filtered.reasons.values()),
         }
         for candidate in pool.rejected()
     ]

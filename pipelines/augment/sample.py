@@ -172,7 +172,7 @@ def _commonest(pool: CandidatePool) -> str:
     """The reason that refused most samples."""
     counts: dict[str, int] = {}
     for candidate in pool.candidates:
-        for reason in candidate.verdict.reasons:
+        for reason in candidate.filtered.reasons:
             counts[reason] = counts.get(reason, 0) + 1
     worst = max(counts, key=lambda reason: counts[reason])
     return f"{counts[worst]} failed the check {worst!r}"

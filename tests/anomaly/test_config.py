@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medgen.anomaly.config import AnomalyConfig
-from medgen.config import dump_yaml, parse_config, plain_yaml
+from medgen.config import parse_config, plain_yaml
 from medgen.errors import ConfigError
 
 SETTING = """
@@ -33,6 +34,7 @@ def smudge(inputs, state):
 
 USE = """
 import sys
+import yaml
 from medgen.anomaly import scores
 from medgen.anomaly.scores import settings
 own = sys.argv[1]
@@ -40,10 +42,10 @@ scores.__path__.append(own)
 settings.__path__.append(own + "/settings")
 
 from medgen.anomaly.config import AnomalyConfig
-from medgen.config import dump_yaml, parse_config, plain_yaml
+from medgen.config import parse_config, plain_yaml
 from medgen.errors import ConfigError
 config = parse_config(AnomalyConfig, {"smudge_width": 3, "fusion": {"channels": ["smudge"]}}, "test")
-assert parse_config(AnomalyConfig, plain_yaml(dump_yaml(config), "test"), "test") == config
+assert parse_config(AnomalyConfig, plain_yaml(yaml.safe_dump(config.model_dump(mode="json")), "test"), "test") == config
 for wrong, said in (({"smudge_widht": 3}, "did you mean 'smudge_width'"), ({"smudge_width": 0}, "greater than 0")):
     try:
         parse_config(AnomalyConfig, wrong, "test")
@@ -73,7 +75,10 @@ def test_scores_are_handed_their_settings_and_no_others() -> None:
     given = {"likelihood_samples": 3, "restoration_steps": 4, "corruptions": ["noise"], "folds": 2}
     config = parse_config(AnomalyConfig, given, "test")
     assert config.of_scores() == {"likelihood_samples": 3, "restoration_steps": 4, "corruptions": ("noise",)}
-    assert parse_config(AnomalyConfig, plain_yaml(dump_yaml(config), "test"), "test") == config
+    assert (
+        parse_config(AnomalyConfig, plain_yaml(yaml.safe_dump(config.model_dump(mode="json")), "test"), "test")
+        == config
+    )
 
 
 @pytest.mark.parametrize(

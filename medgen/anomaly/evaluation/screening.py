@@ -35,7 +35,7 @@ class Screening:
         """The gate of a run as plain data.
 
         Args:
-            gate: Of the detector; None without limits.
+            gate: The detector's gate with its limits; None if it has none.
             scans: Test scans before preprocessing, which can refuse a scan too.
 
         Returns:

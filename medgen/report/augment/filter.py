@@ -23,7 +23,7 @@ def filter_section(
     report.table(["backend", "accepted", "rejected", "acceptance"], rows)
     counts: dict[tuple[str, str], int] = {}
     for candidate in pool.rejected():
-        for reason in candidate.verdict.reasons:
+        for reason in candidate.filtered.reasons:
             key = (candidate.backend, _check(reason, label_names))
             counts[key] = counts.get(key, 0) + 1
     if counts:

@@ -53,7 +53,7 @@ def samples_section(
             continue
         rows = numpy_rng(seed, "report", backend.name).permutation(len(accepted))[:_SHOWN]
         chosen = [accepted[int(row)] for row in rows]
-        pairs = [beside(sources, grid, candidate, candidate.verdict.nearest) for candidate in chosen]
+        pairs = [beside(sources, grid, candidate, candidate.filtered.nearest) for candidate in chosen]
         figure = sample_pairs(
             [(a, b) for a, b, _, _ in pairs],
             labels=[(c, d) for _, _, c, d in pairs],
@@ -96,7 +96,7 @@ def beside(
 
 def _names(filters: Filter, candidate: Candidate) -> tuple[str, str]:
     parents = () if candidate.synthetic is None else candidate.synthetic.parents
-    nearest = candidate.verdict.nearest
+    nearest = candidate.filtered.nearest
     image = torch.zeros(0) if candidate.synthetic is None else torch.from_numpy(candidate.synthetic.image)
     likeness = float(filters.gallery.correlations(image)[filters.sources.ids.index(nearest)])
     left = f"{candidate.id}" + (f", from {parents[0]}" if parents else "")

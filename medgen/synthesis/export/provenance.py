@@ -77,7 +77,7 @@ def provenance(
         ],
         "learnt_from": {"cases": len(sources.ids), "sha256": learnt_from(sources)["sha256"]},
         "facts": dict(synthetic.facts),
-        "filter": {"scores": dict(candidate.verdict.scores), "nearest_real": candidate.verdict.nearest},
+        "filter": {"scores": dict(candidate.filtered.scores), "nearest_real": candidate.filtered.nearest},
         "audit": {
             "valid": audit.valid,
             "likeness": result.likeness[candidate.id],

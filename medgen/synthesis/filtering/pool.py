@@ -24,14 +24,14 @@ class Candidate:
     Attributes:
         id: ``syn-0001`` and on for accepted scans, ``rejected-<backend>-0001`` and on for others.
         synthetic: The scan; None if sampling itself failed.
-        verdict: The filter's.
+        filtered: What the filter found.
         backend: What made it.
         seed: Its seed.
     """
 
     id: str
     synthetic: Synthetic | None
-    verdict: FilterResult
+    filtered: FilterResult
     backend: str
     seed: int
 
@@ -52,11 +52,11 @@ class CandidatePool:
 
     def accepted(self, backend: str | None = None) -> tuple[Candidate, ...]:
         """Accepted candidates, of one backend or of all."""
-        return tuple(c for c in self.candidates if c.verdict.accepted and backend in (None, c.backend))
+        return tuple(c for c in self.candidates if c.filtered.accepted and backend in (None, c.backend))
 
     def rejected(self, backend: str | None = None) -> tuple[Candidate, ...]:
         """Rejected candidates, of one backend or of all."""
-        return tuple(c for c in self.candidates if not c.verdict.accepted and backend in (None, c.backend))
+        return tuple(c for c in self.candidates if not c.filtered.accepted and backend in (None, c.backend))
 
     def training_set(self, backend: str | None = None) -> SyntheticSet | None:
         """Accepted scans as tensors; None if there are none."""
@@ -116,8 +116,8 @@ def sample_pool(
                 break
             own = derive(seed, "sample", backend.name, number)
             candidate = _candidate(backend, own, filters, f"rejected-{backend.name}-{number + 1:04d}", total + 1)
-            accepted += candidate.verdict.accepted
-            total += candidate.verdict.accepted
+            accepted += candidate.filtered.accepted
+            total += candidate.filtered.accepted
             candidates.append(candidate)
             if tick is not None:
                 tick(total, wanted)
@@ -130,12 +130,12 @@ def _candidate(backend: Backend, seed: int, filters: Filter, rejected: str, numb
     synthetic = None
     try:
         synthetic = backend.sample(seed)
-        verdict = filters.check(synthetic, derived=backend.derived)
+        filtered = filters.check(synthetic, derived=backend.derived)
     except AuditError:
         # A leak is no property of one scan: the run must stop.
         raise
     except (MedgenError, ValueError, RuntimeError) as error:
         # Fails closed: what cannot be made or judged is not used.
-        verdict = FilterResult.unusable(f"could not be checked: {error.__class__.__name__}: {error}")
-    name = f"syn-{number:04d}" if verdict.accepted else rejected
-    return Candidate(name, synthetic, verdict, backend.name, seed)
+        filtered = FilterResult.unusable(f"could not be checked: {error.__class__.__name__}: {error}")
+    name = f"syn-{number:04d}" if filtered.accepted else rejected
+    return Candidate(name, synthetic, filtered, backend.name, seed)

@@ -262,7 +262,7 @@ def _copied(
     """Copies among everything the backend made, also those that the filter has taken out already."""
     name = "copies among all sampled scans"
     sampled = pool.of(backend.name)
-    copied = sum(item.id in flagged or bool({"copy", "identity"} & set(item.verdict.reasons)) for item in sampled)
+    copied = sum(item.id in flagged or bool({"copy", "identity"} & set(item.filtered.reasons)) for item in sampled)
     interval = binomial_interval(copied, len(sampled))
     suspicious = interval.low > config.false_alarms
     words = f"{copied} of {len(sampled)} sampled scans count as copies and were taken out"

@@ -137,5 +137,5 @@ class Audit:
 
 
 def _rejected(candidate: Candidate, reason: str) -> Candidate:
-    verdict = replace(candidate.verdict, accepted=False, reasons={**candidate.verdict.reasons, "memorised": reason})
-    return replace(candidate, id=f"rejected-{candidate.backend}-{candidate.id}", verdict=verdict)
+    filtered = replace(candidate.filtered, accepted=False, reasons={**candidate.filtered.reasons, "memorised": reason})
+    return replace(candidate, id=f"rejected-{candidate.backend}-{candidate.id}", filtered=filtered)

@@ -188,7 +188,7 @@ def test_sampling_stops_when_attempts_are_used_up(filters: Filter) -> None:
     assert [candidate.id for candidate in pool.accepted()] == [f"syn-{n + 1:04d}" for n in range(len(pool.accepted()))]
     failed = [c for c in pool.rejected("broken") if c.synthetic is None]
     assert failed
-    assert all("no such scan" in c.verdict.reasons["usable"] for c in failed)
+    assert all("no such scan" in c.filtered.reasons["usable"] for c in failed)
     assert ticks[-1][1] == 4
     nothing = sample_pool([_Broken()], {"broken": 0}, filters, seed=0)
     assert nothing.training_set() is None

@@ -171,7 +171,7 @@ def test_a_generator_that_memorises_is_caught(
     assert audit.stamp("made") != SHARE
     cleaned = audit.clean(pool)
     assert not cleaned.accepted()
-    assert "memorised" in cleaned.rejected()[0].verdict.reasons
+    assert "memorised" in cleaned.rejected()[0].filtered.reasons
     for candidates in (pool, cleaned):
         with pytest.raises(ExportRefused, match="every accepted scan counts as a copy"):
             export(candidates, tmp_path / "out", audit, backend, sources)
@@ -179,7 +179,7 @@ def test_a_generator_that_memorises_is_caught(
     # Copies that the filter took out already still count against the generator.
     rejected = CandidatePool(
         tuple(
-            replace(item, verdict=replace(item.verdict, accepted=False, reasons={"copy": "r"}))
+            replace(item, filtered=replace(item.filtered, accepted=False, reasons={"copy": "r"}))
             for item in pool.candidates
         )
     )
