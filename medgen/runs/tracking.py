@@ -8,13 +8,11 @@ A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (h
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -25,6 +23,7 @@ from medgen.runs.journal import LOCK, NAME, Journal, Run, entries, locked, open_
 from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
 from medgen.runs.plain_text import printable, scrub
 from medgen.system import files
+from medgen.system.signals import terminable_until_closing
 
 __all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]
 
@@ -75,7 +74,7 @@ def start(
     if is_sqlite(uri) and not database(uri).exists():
         print(f"medgen: {place(out)}", file=sys.stderr)
     journal = Journal(out)
-    with ExitStack() as lock, _terminable() as closing:
+    with ExitStack() as lock, terminable_until_closing() as closing:
         held = lock.enter_context(locked(out / LOCK, wait=False))
         _end_killed(journal)
         # The lock is the sender's: one that waits for a slow answer may still be at work when the run is over, and who
@@ -171,40 +170,6 @@ def _facts(seed: int, manifest_digest: str | None, config: Mapping[str, Any]) ->
         "medgen.dirty": "unknown" if source.dirty is None else str(source.dirty).lower(),
         **{f"version.{name}": version for name, version in environment.versions().items() if name != "medgen"},
     }
-
-
-@contextmanager
-def _terminable() -> Iterator[threading.Event]:
-    """Turn SIGTERM into ``SystemExit(143)`` inside the block, so that ``with`` blocks end and the run is KILLED.
-
-    A handler that is there already runs first. Once the yielded event is set, further signals wait for the end.
-    """
-    closing = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield closing
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    late = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if closing.is_set():
-            late.set()
-            return
-        if callable(before):
-            before(number, frame)
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, handle)
-    try:
-        yield closing
-    finally:
-        # None: installed by C code, which Python cannot put back.
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-        if late.is_set():
-            if callable(before):
-                signal.raise_signal(signal.SIGTERM)
-            raise SystemExit(128 + signal.SIGTERM)
 
 
 class _Sender:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from medgen.errors import TrainingError
+from medgen.system import signals
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -126,9 +126,7 @@ def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | No
 
 def _serve(connection: Connection) -> None:
     """The life of a process: the function and tasks come in, (result, None) or (None, error) goes out."""
-    # Signals often reach the whole group; the parent decides.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     function = pickle.loads(connection.recv_bytes())
     while True:

@@ -122,3 +122,43 @@ def deferred() -> Iterator[Request]:
         # None: installed by C code, which Python cannot put back.
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def terminable_until_closing() -> Iterator[threading.Event]:
+    """Turn SIGTERM into ``SystemExit(143)`` inside the block, so that ``with`` blocks end and the run is KILLED.
+
+    A handler that is there already runs first. Once the yielded event is set, further signals wait for the end.
+    """
+    closing = threading.Event()
+    if not _main_thread():
+        yield closing
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    late = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if closing.is_set():
+            late.set()
+            return
+        if callable(before):
+            before(number, frame)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield closing
+    finally:
+        # None: installed by C code, which Python cannot put back.
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+        if late.is_set():
+            if callable(before):
+                signal.raise_signal(signal.SIGTERM)
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def ignore() -> None:
+    """Leave SIGTERM and SIGINT to the parent: signals often reach a whole group, and the parent decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

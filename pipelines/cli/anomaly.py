@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .groups import Device, Overwrite, Quiet, ReadOptions, RunOptions, command
-from .options import Runnable, carry_out, finish, group
+from .carry_out import Runnable, carry_out, finish, group
+from .options import Device, Overwrite, Quiet, ReadOptions, RunOptions, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 RUN = Runnable(

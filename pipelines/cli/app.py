@@ -23,9 +23,9 @@ from .audit import audit_app
 from .augment import augment_app
 from .bench import bench_app
 from .card import card_app
+from .carry_out import HELP, Runnable, carry_out, echo_json, finish
 from .data import data_app
-from .groups import AsJson, Device, Overwrite, Quiet, RunOptions, command
-from .options import HELP, Runnable, carry_out, echo_json, finish
+from .options import AsJson, Device, Overwrite, Quiet, RunOptions, command
 
 _RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
 TRAIN = Runnable(

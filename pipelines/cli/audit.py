@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .groups import AsJson, Device, command
-from .options import bar, echo_json, group
+from .carry_out import bar, echo_json, group
+from .options import AsJson, Device, command
 
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 

@@ -9,8 +9,8 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .groups import Device, Quiet, RunOptions, Seed, command
-from .options import Runnable, bar, carry_out, finish, group, listed
+from .carry_out import Runnable, bar, carry_out, finish, group, listed
+from .options import Device, Quiet, RunOptions, Seed, command
 
 augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
 RUN = Runnable(

@@ -9,8 +9,8 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .groups import Device, Quiet, Resume, Seed, Workers, command
-from .options import finish, group, listed
+from .carry_out import finish, group, listed
+from .options import Device, Quiet, Resume, Seed, Workers, command
 
 bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
 

@@ -9,8 +9,8 @@ import typer
 
 from medgen.errors import ConfigError
 
-from .groups import FindWithMasks, command
-from .options import bar, group
+from .carry_out import bar, group
+from .options import FindWithMasks, command
 
 if TYPE_CHECKING:
     from medgen.data.card_facts import Facts

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .groups import CohortOptions, ImageOptions, Workers, command
-from .options import bar, finish, group, listed, plan
+from .carry_out import bar, finish, group, listed, plan
+from .options import CohortOptions, ImageOptions, Workers, command
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 

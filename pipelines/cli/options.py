@@ -1,134 +1,179 @@
-"""What the commands share besides options: loading of configurations, progress, printed results."""
+"""Options that commands share, said once: a command takes a group of them as one parameter."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from medgen.errors import ConfigError
-
-from .groups import RunOptions
-
 if TYPE_CHECKING:
-    from medgen.runs.folder import RunSummary
+    from medgen.data.layouts.detect import CohortConfig
 
-HELP = {"help_option_names": ["-h", "--help"]}
-
-
-def group(name: str, text: str, example: str) -> typer.Typer:
-    """A group of commands with its example."""
-    return typer.Typer(
-        name=name, help=text, no_args_is_help=True, context_settings=HELP, rich_markup_mode=None, epilog=example
-    )
-
-
-def finish(summary: RunSummary) -> NoReturn:
-    """Print the lines of a run and exit with its code."""
-    from medgen.faults import visible
-
-    for line in summary.lines:
-        # A summary line may be a table of several lines; names with escape sequences are shown, not obeyed.
-        typer.echo("\n".join(map(visible, line.split("\n"))))
-    raise typer.Exit(summary.exit_code)
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, max=256, help="Threads that read and prepare scans.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the same folder first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
 
 
-def plan(lines: Iterable[str]) -> NoReturn:
-    """Print the lines of a plan and exit."""
-    for line in lines:
-        typer.echo(line)
-    raise typer.Exit
+def command(app: typer.Typer, name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command.
+
+    A parameter whose type is a dataclass becomes one argument or option for each of its fields, so that commands share
+    groups of them.
+
+    Args:
+        app: The group of commands, or the program.
+        name: What people type.
+        example: A whole command line, shown below the help.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        groups = {key: kind for key, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
+        own = inspect.signature(function).parameters.values()
+        parameters = [item.replace(annotation=hints[item.name]) for item in own if item.name not in groups]
+        # A command's own options come first in its help.
+        parameters += [item for kind in groups.values() for item in _parameters(kind)]
+        parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            given = {
+                key: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+                for key, kind in groups.items()
+            }
+            function(**values, **given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, epilog=f"Example: {example}")(run)
+        return function
+
+    return register
+
+
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    """The fields of a group as parameters of a function."""
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for field in fields(group):
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        kind, hint = inspect.Parameter.KEYWORD_ONLY, hints[field.name]
+        found.append(inspect.Parameter(field.name, kind, default=default, annotation=hint))
+    return found
 
 
 @dataclass(frozen=True)
-class Runnable:
-    """A pipeline as its command knows it: nothing is imported before the arguments were looked at.
+class RunOptions:
+    """What every command that runs a configuration takes."""
 
-    Attributes:
-        configs: Folder of its shipped configurations.
-        config: Its configuration, ``module:name`` below ``pipelines``.
-        refuse: What refuses a run before a scan is read.
-        plan: What gives the lines of ``--dry-run``.
-        run: What runs it.
-        slow: Whether its configuration takes seconds to import, so that data which is not there is refused before.
-    """
-
-    configs: str
-    config: str
-    refuse: str
-    plan: str
-    run: str
-    slow: bool = False
-
-
-def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
-    """Read the configuration with its overrides and flags, refuse what cannot be, then plan or run, and exit.
-
-    Raises:
-        MedgenError: If configuration, data or run are at fault.
-    """
-    from medgen.config import apply_overrides, parse_config, read_yaml
-
-    path = find_config(pipeline.configs, options.config)
-    flags = {"device": options.device, "seed": options.seed, "workers": options.workers}
-    settings = [*(options.overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    values = apply_overrides(read_yaml(path), settings)
-    named = any(item.partition("=")[0].strip() == "data" for item in settings)
-    if pipeline.slow and named and isinstance(data := values["data"], str):
-        from ..preflight import check_data
-
-        check_data(Path(data))
-    config = parse_config(_find(pipeline.config), values, str(path))
-    how = {"resume": options.resume, "overwrite": options.overwrite}
-    _find(pipeline.refuse)(config, **how)
-    if options.dry_run:
-        plan(_find(pipeline.plan)(config, **how))
-    finish(_find(pipeline.run)(config, **how, progress=not options.quiet))
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one such as 'simulated'.")
+    ]
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file, such as out=D."),
+    ] = None
+    device: Device = None
+    seed: Seed = None
+    workers: Workers = None
+    resume: Resume = False
+    overwrite: Overwrite = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with a memory and time estimate, then stop.")
+    ] = False
+    quiet: Quiet = False
 
 
-def _find(name: str) -> Any:
-    module, _, member = name.partition(":")
-    return getattr(import_module(f"..{module}", __package__), member)
+@dataclass(frozen=True)
+class FindOptions:
+    """How the images of a cohort are found."""
+
+    layout: Annotated[str, typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom.")] = "auto"
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", help="Glob of the image files, such as '*/*_t1.nii'; once per channel."),
+    ] = None
+    leave_out: Annotated[
+        list[str] | None, typer.Option("--leave-out", help="Glob of files that are no scans, such as '*_brain.nii.gz'.")
+    ] = None
+    subjects: Annotated[
+        str | None,
+        typer.Option("--subjects", help="List of subjects beside the data, or a pattern: '{subject}_V*'."),
+    ] = None
+
+    def cohort(self) -> CohortConfig:
+        """These options as a configuration.
+
+        Raises:
+            ConfigError: If one of them is wrong.
+        """
+        from medgen.config import parse_config, plain_yaml
+        from medgen.data.layouts.detect import CohortConfig
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given |= {"leave_out": self.leave_out or (), "roots": tuple(given.pop("root", None) or ())}
+        # One glob is a pattern; several are channels.
+        given["images"] = self.images[0] if self.images and len(self.images) == 1 else self.images or None
+        labels = given.pop("labels", None)
+        given["labels"] = {} if labels is None else plain_yaml(labels, "--labels") or {}
+        return parse_config(CohortConfig, given, source="command line")
 
 
-def find_config(group: str, name: str) -> Path:
-    """The file named on the command line, else the shipped configuration of that name in the pipeline's group."""
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        return path
-    from importlib.resources import files
+@dataclass(frozen=True)
+class FindWithMasks(FindOptions):
+    """How the images and the masks of a cohort are found."""
 
-    folder = Path(str(files("medgen.configs"))) / group
-    shipped = folder / f"{name}.yaml"
-    if not shipped.is_file():
-        known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
-        raise ConfigError(f"{name}: no such configuration file, and none of that name is shipped (shipped: {known})")
-    return shipped
+    masks: Annotated[
+        str | None,
+        typer.Option("--masks", help="Mask of an image, such as '{id}_labels.nii.gz' or '*/*_seg.nii'."),
+    ] = None
 
 
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for commands without ``--quiet``: shown to people, not to files and pipes."""
-    from medgen.progress import bars
+@dataclass(frozen=True)
+class ReadOptions:
+    """How scans are read, those of a cohort and single ones."""
 
-    with bars(sys.stderr.isatty()) as tick:
-        yield lambda done, total: tick(what, done, total)
+    fill: Annotated[
+        float | None,
+        typer.Option("--fill", help="Value for voxels that are NaN or infinite; without it they are refused."),
+    ] = None
+    unscaled: Annotated[
+        bool, typer.Option("--unscaled", help="Values are as stored where a NIfTI header's scale is 0 or NaN.")
+    ] = False
+    slices: Annotated[
+        int | None, typer.Option("--slices", min=1, help="How many slices every DICOM series should have.")
+    ] = None
 
 
-def listed(text: str) -> list[str]:
-    """The parts of a comma-separated option."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+@dataclass(frozen=True)
+class ImageOptions(ReadOptions, FindOptions):
+    """How the images of a cohort are found and read."""
+
+    labels: Annotated[str | None, typer.Option("--labels", help="Names of label numbers, such as '{1: lesion}'.")] = (
+        None
+    )
+    root: Annotated[
+        list[Path] | None, typer.Option("--root", help="Further folder that links inside the cohort may lead to.")
+    ] = None
 
 
-def echo_json(data: object) -> None:
-    """Print plain data as JSON."""
-    from medgen.system.files import plain
+@dataclass(frozen=True)
+class CohortOptions(ImageOptions, FindWithMasks):
+    """How the images and the masks of a cohort are found and read."""
 
-    typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))
+    resample_masks: Annotated[
+        bool, typer.Option("--resample-masks", help="Bring masks on another grid to that of their image.")
+    ] = False
+    empty_masks: Annotated[
+        bool,
+        typer.Option("--empty-masks", help="A mask without a labelled voxel says that there is nothing."),
+    ] = False
