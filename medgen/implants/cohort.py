@@ -265,8 +265,10 @@ def _implanted(case: Case, scan: Volume, plan: _Plan, copy: int, folder: Path, s
             break
     else:
         raise DataError(
-            f"{case.images[0]}: implant {plan.kind!r} of contrast {plan.contrast:g} changes nothing at "
-            f"any of {_PLACES} places; use a higher contrast"
+            f"{case.images[0]}: implant {plan.kind!r} of radius {plan.radius_mm:.1f} mm and contrast "
+            f"{plan.contrast:.2f} changes nothing at any of {_PLACES} places, voxels being "
+            f"{' x '.join(f'{step:g}' for step in scan.grid.spacing)} mm; use scans with finer voxels, or choose other "
+            "kinds (--kinds)"
         )
     attributes = {
         "kind": plan.kind,

@@ -47,6 +47,7 @@ _HEADER_LIMIT = 16 << 20
 class TrainedModel:
     """One model, or the ensemble of a cross-fit, with all that is needed to use it on a new scan.
 
+    >>> import tempfile
     >>> recipe = Preprocess(shape=(8, 8, 8), spacing=(2, 2, 2))
     >>> vae = build({"family": "vae", "shape": (8, 8, 8), "widths": (16,), "latent": 4}, seed=0)
     >>> trained = TrainedModel([vae], recipe, meta={"cohort": "mine"})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import ConfigError
@@ -53,18 +54,21 @@ def models_for(name):
     raise AssertionError(f"no model family offers what the score {name!r} needs")
 
 
+# As configured, but for what takes long.
+SETTINGS = {**AnomalyConfig().of_scores(), "likelihood_samples": 2, "restoration_steps": 3}
+
+
 @functools.cache
 def fitted(name):
     entry = registered()[name]
-    training = Inputs.of(healthy(), *models_for(name), likelihood_samples=2, restoration_steps=3)
+    training = Inputs.of(healthy(), *models_for(name), **SETTINGS)
     names = [name] if entry.shares is None else [entry.shares, name]
     return entry, entry.state({each: registered()[each].fit(training) for each in names})
 
 
 def inputs(dataset, name, rows=None):
     rows = list(range(len(dataset))) if rows is None else rows
-    settings = {"likelihood_samples": 2, "restoration_steps": 3}
-    return Inputs(dataset.images[rows], dataset.foregrounds[rows], models_for(name), settings)
+    return Inputs(dataset.images[rows], dataset.foregrounds[rows], models_for(name), SETTINGS)
 
 
 NAMES = sorted(registered())

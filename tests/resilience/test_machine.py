@@ -271,6 +271,8 @@ def test_sigterm_keeps_a_checkpoint_and_marks_the_run_killed(cohort, tmp_path):
     assert {entry["run"] for entry in found if entry["kind"] == "start"} == {
         entry["run"] for entry in found if entry["kind"] == "end"
     }
-    assert {entry["status"] for entry in found if entry["kind"] == "end"} == {"KILLED"}
+    names = {entry["run"]: entry["name"] for entry in found if entry["kind"] == "start"}
+    ended = {names[entry["run"]]: entry["status"] for entry in found if entry["kind"] == "end"}
+    assert ended == {"train": "KILLED", "prepare": "FINISHED", "training": "KILLED"}
     assert not list(out.rglob(f"{TEMPORARY}*"))
     assert not (out / "model").exists()

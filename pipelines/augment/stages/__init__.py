@@ -39,7 +39,7 @@ _JUDGE = (AuditCopies(), MeasureFidelity(), StudyOfGenerators(GENERATE), Export(
 
 
 def estimates(config: AugmentRunConfig, outline: Outline) -> Mapping[str, Estimate]:
-    """What the stages after the choice of generators cost, trainings for smaller numbers of subjects included.
+    """What the stages of a run with these generators cost, trainings for smaller numbers of subjects included.
 
     Args:
         config: With the generators chosen.
@@ -49,8 +49,8 @@ def estimates(config: AugmentRunConfig, outline: Outline) -> Mapping[str, Estima
     found = GENERATE.estimates(config, known)
     if times > 1:
         found = {name: _repeated(item, times) for name, item in found.items()}
-    for stage in _JUDGE:
-        if stage.wanted(config):
+    for stage in AUGMENT.wanted(config):
+        if stage not in GENERATE.stages:
             found |= stage.estimate(config, known, found)
     return found
 
