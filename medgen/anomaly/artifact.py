@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.config import AnomalyConfig
+from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration, FoldMember
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
 from medgen.anomaly.scores.base import State
-from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.catalogue import get, registered
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
 from medgen.models.artifact import TrainedModel
@@ -93,6 +93,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         kept = [get(str(name)).name for name in artifact.meta["scores"]]
         support = artifact.arrays["support"].astype(bool)
         scores = _below(artifact.arrays, "calibration/scores")
+        # safetensors gives arrays in no order; tables have the columns of the run.
+        order = [name for name in (*HEAT_SCORES, *registered("scan")) if name in scores]
+        scores = {name: scores[name] for name in (*order, *sorted({*scores} - {*order}))}
         calibration = Calibration(
             folds=artifact.arrays["calibration/folds"],
             scores=scores,

@@ -196,6 +196,12 @@ def test_a_saved_detector_scores_the_same(detector, tmp_path):
     np.testing.assert_array_equal(before.heatmap.data, after.heatmap.data)
     assert before.findings == after.findings
     assert before.p_values == after.p_values
+    # The columns of calibration.csv, whatever order the file gives its arrays in.
+    assert [list(row) for row in again.calibration.rows()] == [list(row) for row in detector.calibration.rows()]
+    artifact = to_artifact(detector)
+    backwards = dict(reversed(artifact.arrays.items()))
+    turned = from_artifact(TrainedModel(artifact.models, RECIPE, None, backwards, artifact.meta))
+    assert list(turned.calibration.scores) == list(detector.calibration.scores)
 
 
 def test_an_artifact_of_another_kind_or_without_a_part_is_refused(detector):
