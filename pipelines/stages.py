@@ -68,7 +68,7 @@ class Stage(ABC, Generic[C_contra]):
         return ()
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """Entries of ``metrics.json``."""
+        """Entries of ``metrics.json``; asked for also where the stage was left out (:meth:`Results.get`)."""
         return {}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
@@ -143,7 +143,8 @@ class Pipeline(Generic[P]):
         done = list(self.wanted(config))
         with run.child("report"):
             metrics: dict[str, Any] = {}
-            for stage in done:
+            # Those of a stage that was left out as well: their keys are there, with nothing in them.
+            for stage in self.stages:
                 metrics |= stage.metrics(results)
             folder.write_metrics(metrics)
             for stage in done:
