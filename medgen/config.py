@@ -136,7 +136,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         if not separator or not key.strip():
             raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
         try:
-            value = text if _PATTERN.match(text) else plain_yaml(text, "value")
+            # YAML takes what follows " #" for a comment: on a command line it is a part of the value.
+            literal = _PATTERN.match(text) or (" #" in text and text.lstrip()[:1] not in "\"'[{")
+            value = text if literal else plain_yaml(text, "value")
         except ConfigError:
             raise ConfigError(f"override {item[:200]!r}: the value is not valid YAML") from None
         *parents, last = key.strip().split(".")

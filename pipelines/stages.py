@@ -151,6 +151,7 @@ class Pipeline(Generic[P]):
                 stage.report(report, results, run)
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
+            there = [item for item in there if item.name != folder.report.name]
             report.section("Files", "What this run has left in its folder.")
             report.links([(item.name, item.holds) for item in there])
             report.write(folder.report)

@@ -64,6 +64,11 @@ def test_overrides_do_not_change_their_input():
     assert data == {"a": {"b": 1}}
 
 
+def test_a_value_is_whole_whatever_yaml_takes_for_a_comment():
+    assert apply_overrides({}, ["data=my scans # 2", "x=a#b"]) == {"data": "my scans # 2", "x": "a#b"}
+    assert apply_overrides({}, ["x='a # b'", "y=[1, 2] # two"]) == {"x": "a # b", "y": [1, 2]}
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [

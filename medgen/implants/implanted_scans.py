@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.errors import DataError
 from medgen.implants.catalogue import check_kinds, registered
 from medgen.implants.cohort import first_usable, lesion_masks, read_shape, readable_masks
 from medgen.implants.scan import implant
@@ -176,7 +177,10 @@ def scans_to_test(
             shape = None
             if needs.shape:
                 shape = read_shape(first_usable(rng.permutation(len(shapes)).tolist(), shapes, usable))
-            changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng, shape=shape)
+            try:
+                changed, truth = implant_all(image, mask, kind, radius, contrast, spacing, other, rng, shape=shape)
+            except DataError as error:
+                raise DataError(f"{case}: {error}") from None
             name = f"{case}-implant{copy + 1}-{kind}"
             yield TestScan(name, case, subject, kind, radius, contrast, changed, foreground, truth, own)
 

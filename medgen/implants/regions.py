@@ -13,7 +13,7 @@ from scipy import ndimage
 from medgen.errors import DataError
 
 # Least share of a shape that lies in the foreground where it is placed.
-_INSIDE = 0.8
+INSIDE = 0.8
 _TRIES = 400
 
 
@@ -175,7 +175,7 @@ def place(
         high = np.minimum(stop, foreground.shape)
         box = _box(low, high)
         inner = _box(low - start, high - start)
-        if np.count_nonzero(support[inner] & foreground[box]) >= _INSIDE * total:
+        if np.count_nonzero(support[inner] & foreground[box]) >= INSIDE * total:
             weight = shape.weight[inner] * foreground[box]
             return Region(box, weight, shape.rho[inner], centre.astype(np.float64), radius_mm, spacing)
     raise DataError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medgen.data.cases import Manifest, kfold_subjects, split_subjects
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
+from medgen.implants.regions import INSIDE
 from medgen.preprocessing.automatic import fit_preprocess
+from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 
@@ -82,3 +85,24 @@ def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:
             f"implants of up to {2 * settings[wrong[0]].radius_mm[1]:g} mm across do not fit a grid of {side:.3g} mm; "
             "set " + " ".join(f"{name}={fitting}" for name in wrong)
         )
+
+
+def check_room(config: AnomalyRunConfig, prepared: PreparedParts, recipe: Preprocess) -> None:
+    """Refuse scans that show too little of a patient for the implants, before anything is trained to find them.
+
+    Raises:
+        DataError: Naming the scan, what it shows, and the setting.
+    """
+    voxel = math.prod(recipe.spacing) / 1000
+    own = {"test": ("evaluation.radius_mm", config.evaluation.radius_mm)}
+    if config.anomaly.validation.enabled:
+        own["development"] = ("anomaly.validation.radius_mm", config.anomaly.validation.radius_mm)
+    for part, (key, (_, largest)) in own.items():
+        data, needed = prepared.data[part], INSIDE * 4 / 3 * math.pi * (largest / 10) ** 3
+        for case, foreground in zip(data.ids, data.foregrounds, strict=True):
+            shown = float(foreground.sum()) * voxel
+            if shown < needed:
+                raise DataError(
+                    f"{case}: shows {shown:.3g} ml of a patient; expected at least {needed:.3g} ml, room for an "
+                    f"implant of {largest:g} mm radius; leave the scan out, or set a smaller {key}"
+                )

@@ -41,7 +41,7 @@ def plan(config: AugmentRunConfig, *, resume: bool = False, overwrite: bool = Fa
             outline = replace(outline, labels=labels, facts=label_facts(studied, labels))
     lines = [
         f"cohort: {len(parts.labelled.subjects)} labelled subjects, {len(parts.unlabelled)} unlabelled scans, "
-        f"{len(parts.test.subjects)} test subjects",
+        f"{len(parts.validation.subjects)} validation subjects, {len(parts.test.subjects)} test subjects",
         f"grid: {' x '.join(map(str, preprocess.shape))} voxels of {preprocess.spacing} mm, align: {preprocess.align}",
         describe_memory((channels + 1) * len(manifest) * math.prod(preprocess.shape)),
         *choose(config, outline, estimates).lines,

@@ -76,7 +76,8 @@ class RunOptions:
     """What every command that runs a configuration takes."""
 
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one such as 'simulated'.")
+        str,
+        typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one; an unknown name lists them."),
     ]
     overrides: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ from medgen.runs.context import Output, Results, RunContext
 
 from ... import patient_names
 from ...stages import FAILED, MANIFEST, Stage
-from ..cohort import AnomalyCohort
+from ..cohort import AnomalyCohort, check_room
 from ..config import AnomalyRunConfig
 from .calibrate import Calibrated
 
@@ -30,7 +30,7 @@ class Prepare(Stage[AnomalyRunConfig]):
 
         Raises:
             CalibrationError: If too few development scans could be prepared for the false-positive rate.
-            DataError: If no scan of a part could be prepared.
+            DataError: If no scan of a part could be prepared, or one shows too little of a patient for an implant.
         """
         cohort, folder = results[AnomalyCohort], run.folder
         patient_names.write_manifest(results[Manifest], folder.out / "manifest.csv")
@@ -48,6 +48,7 @@ class Prepare(Stage[AnomalyRunConfig]):
         counts = {name: len(data) for name, data in prepared.data.items()}
         run.stage.log_metrics({**counts, "failures": len(prepared.failures)})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
+        check_room(config, prepared, cohort.recipe)
         config.anomaly.check_subjects(len(set(prepared.data["development"].subjects)))
         return [prepared]
 

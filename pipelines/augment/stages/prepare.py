@@ -63,3 +63,8 @@ class Prepare(Stage[LabelledRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The cohort."""
         cohort_section(report, results[Manifest], results[CohortSplit], results[PreparedCohort])
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """How many scans are missing."""
+        failures, where = results[PreparedCohort].failures, run.folder.out / FAILED.name
+        return [f"{len(failures)} scan(s) could not be prepared, see {where}"] if failures else []

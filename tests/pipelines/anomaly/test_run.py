@@ -527,3 +527,22 @@ def test_scoring_with_a_damaged_model_is_refused(finished, cohort, tmp_path, mon
     )
     assert code == 2
     assert "altered" in error
+
+
+def test_a_scan_without_room_for_an_implant_is_named_before_anything_is_trained(monkeypatch, capsys, cohort, tmp_path):
+    small = tmp_path / "small"
+    shutil.copytree(cohort, small, ignore=shutil.ignore_patterns("manifest.*"))
+    path = sorted((small / "images").iterdir())[0]
+    image = io.read(path)
+    data = np.zeros_like(image.data)
+    middle = tuple(size // 2 for size in data.shape[1:])
+    data[(0, *(slice(m - 1, m + 1) for m in middle))] = image.data.max() * (1 + np.arange(8).reshape(2, 2, 2) / 10)
+    io.write(image.with_data(data), path)
+    out = tmp_path / "run"
+    code, _, said = medgen(monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={small}", f"out={out}", "-q")
+    assert code == 2
+    last = said.strip().splitlines()[-1]
+    assert path.name.removesuffix(".nii.gz") in last
+    assert "ml of a patient; expected at least" in last
+    assert "radius_mm" in last
+    assert not (out / "checkpoints" / "fold-0").exists()
