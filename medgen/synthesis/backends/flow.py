@@ -7,6 +7,7 @@ shape, its intensities and all its detail are drawn anew.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -89,7 +90,8 @@ class FlowBackend(Backend):
         moved = Deform.estimate(config.labels, outline, device)
         painted = config_estimate(cls.name, cls.families, config, outline, device)
         passes = 2 * int(config.model.get("sampling_steps", Flow.Settings.model_fields["sampling_steps"].default)) - 1
-        return moved + Estimate(painted.seconds, painted.bytes, painted.lines, passes * painted.sample_seconds)
+        lines = tuple(f"flow, labels by {line}" for line in moved.lines)
+        return replace(moved, lines=lines) + replace(painted, sample_seconds=passes * painted.sample_seconds)
 
     @classmethod
     def fit(cls, sources: Sources, config: FlowConfig, context: FitContext) -> FlowBackend:
