@@ -69,3 +69,26 @@ def bench_calibration(
     from ..bench import calibration as pipeline
 
     finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))
+
+
+@command(bench_app, "painting", "medgen bench painting bench --data ../shared/data/hippocampus --seeds 0")
+def bench_painting(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of tables and pictures.")] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="A cohort whose scans have masks.")] = Path("data"),
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, training and samples.")] = "0",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the configuration train/flow; may be repeated.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Paint label maps of subjects that the painter has not seen, and compare with their scans: painting.md, .json."""
+    from ..preflight import check_data
+
+    check_data(data)
+    numbers = listed(seeds)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    from ..bench import painting as pipeline
+
+    chosen = [int(number) for number in numbers]
+    finish(pipeline.run(out, data=data, seeds=chosen, overrides=settings or (), progress=not quiet))
