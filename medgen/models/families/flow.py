@@ -49,7 +49,7 @@ class FlowSettings(ModelConfig):
     family: Literal["flow"] = "flow"
     n_labels: int = Field(ge=1, le=255)
     widths: Widths = (32, 64, 96)
-    blocks: int = Field(default=1, ge=1, le=8)
+    blocks: int = Field(default=2, ge=1, le=8)
     coarse: int = Field(default=4, ge=2, le=16)
     style: int = Field(default=24, ge=1, le=512)
     sampling_steps: int = Field(default=8, ge=1, le=1000)
