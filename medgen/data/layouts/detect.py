@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -307,7 +308,10 @@ def _bad_ids(cases: Iterable[Case], path: Path) -> list[Fault]:
             action = f"rename the case, for example {safe_id(case.id)}"
             faults.append(Fault(str(path), f"case id {case.id!r}", expected, action))
         elif other := seen.get(case.id.lower()):
-            one, two = apart(other.images[0], case.images[0])
+            one, two = map(str, apart(other.images[0], case.images[0]))
+            if one != two and unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", two):
+                # The same letters, stored as one sign and as two: printed as they are nobody could tell them apart.
+                one, two = ascii(one)[1:-1], ascii(two)[1:-1]
             files_of = f" ({one} and {two})" if one != two else ""
             faults.append(Fault(str(path), f"case id {case.id!r} twice{files_of}", "unique ids", "rename one of them"))
         seen.setdefault(case.id.lower(), case)

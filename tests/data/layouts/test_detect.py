@@ -279,3 +279,13 @@ def test_dicom_beside_other_images_is_never_half_read_without_a_word(tmp_path, s
     assert left.reason.startswith("DICOM, not read")
     (other,) = load_cohort(flat, CohortConfig(layout="dicom")).intake.left_out
     assert other.files == ("a.nii.gz", "b.nii.gz")
+
+
+def test_names_that_are_stored_in_two_ways_are_told_apart(tmp_path):
+    # On some disks ü is one sign, on others u and two dots: the same to every eye.
+    for name in ("M\u00fcller_01", "Mu\u0308ller_01"):
+        io.write(Volume(np.ones((1, 4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4))), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(FaultyDataError) as refused:
+        load_cohort(tmp_path)
+    for name in ("M\\xfcller_01.nii.gz", "Mu\\u0308ller_01.nii.gz"):
+        assert name in str(refused.value)
