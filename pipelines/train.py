@@ -15,8 +15,10 @@ from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
-from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
-from medgen.preprocessing.recipe import Template, build_template
+from medgen.preprocessing.dataset import Dataset, Failure
+from medgen.preprocessing.parts import prepare_parts
+from medgen.preprocessing.recipe import Template
+from medgen.progress import bars
 from medgen.report.cohort import taken_table
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
@@ -37,6 +39,10 @@ from .stages import FAILED, MANIFEST, Pipeline, Stage, cohort_to_plan, plan_line
 from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
+
+
+# All scans are prepared as one part: training and validation are subsets of them.
+_ALL = "all"
 
 
 class Parts(dict[str, Manifest]):
@@ -257,12 +263,11 @@ def _split(manifest: Manifest, config: TrainRunConfig) -> Parts:
 def _prepare(
     manifest: Manifest, parts: Parts, config: TrainRunConfig, register: Register = register_affine
 ) -> PreparedScans:
-    template = None
-    if config.preprocess.align == "affine":
-        scans = [case.read_image() for case in parts["train"]]
-        template = build_template(scans, config.preprocess, workers=config.workers, register=register)
-    dataset, failures = prepare_dataset(manifest, config.preprocess, template, config.workers, register=register)
-    return PreparedScans(template, dataset, tuple(failures), config.preprocess.canonical())
+    with bars(False) as tick:
+        made = prepare_parts(
+            {_ALL: manifest}, parts["train"], config.preprocess, workers=config.workers, register=register, tick=tick
+        )
+    return PreparedScans(made.template, made.data[_ALL], made.failures, config.preprocess.canonical())
 
 
 def _fit(

@@ -102,6 +102,16 @@ class Stored:
         """Digest over arrays and data; equal for equal content."""
         return str(self._record(arrays_to_bytes(self.arrays))["sha256"])
 
+    def check_parts(self, folder: Path, digests: Mapping[str, str]) -> None:
+        """Refuse models beside the arrays that are not those the record was written with, by their SHA-256 by name.
+
+        Raises:
+            ArtifactError: Naming the first of another training.
+        """
+        for name, digest in digests.items():
+            if digest != self.meta["parts"][name]:
+                raise ArtifactError(f"{folder / name}: is of another training than the rest; restore it from a copy")
+
     def save(self, folder: Path) -> None:
         """Write the two files; the record last, so that a record always has its arrays."""
         content = arrays_to_bytes(self.arrays)

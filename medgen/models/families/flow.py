@@ -42,7 +42,7 @@ class FlowSettings(ModelConfig):
         blocks: Residual blocks per level, on the way down and on the way up.
         coarse: Voxels along an axis that become one in the coarse image.
         style: Principal components of the coarse images, at most a third of the training scans.
-        sampling_steps: Steps of the solver from noise to a scan; a step is one pass through the network.
+        sampling_steps: Steps of the solver from noise to a scan: two passes through the network each, the last one pass.
         background: Weight of voxels outside the foreground in the loss, relative to those inside.
     """
 
@@ -57,18 +57,18 @@ class FlowSettings(ModelConfig):
 
 
 class Flow(ScanModel):
-    """x = u(s) + σ r, with the coarse image u of a style s | labels ~ N(A l + b, C), and r by a flow from noise.
+    """x = u(s) + W⁻¹ r, with the coarse image u of a style s | labels ~ N(A l + b, C), and r by a flow from noise.
 
     *Coarse.* The style is the vector of principal component scores of the scan, averaged over blocks of ``coarse``³
     voxels; u interpolates its reconstruction. Given labels it follows by ridge regression on the label volumes of the
     same blocks, with the Gaussian of what that leaves (probabilistic principal components; Tipping and Bishop 1999).
 
-    *Detail.* What the coarse image leaves, r = (x − u) / σ with one σ per channel, is learnt by conditional flow
-    matching (Lipman et al., "Flow matching for generative modeling", ICLR 2023) along straight lines (rectified flow,
-    Liu et al. 2023): r_t = (1 − t) ε + t r, and v(r_t, t | labels, u, field of view) regresses r − ε. The network
-    predicts what the best linear guess of r − ε from r_t leaves, so that its target has variance 1 at every time
-    (Karras et al. 2022, for straight lines). Training sees u as sampling does, reconstructed from the style, so that
-    all that the style does not hold, edges included, is made by the flow.
+    *Detail.* What the coarse image leaves, as Haar wavelet bands that are each brought to variance 1, r = W (x − u), is
+    learnt by conditional flow matching (Lipman et al., "Flow matching for generative modeling", ICLR 2023) along
+    straight lines (rectified flow, Liu et al. 2023): r_t = (1 − t) ε + t r, and v(r_t, t | labels, u, field of view)
+    regresses r − ε. The network predicts what the best linear guess of r − ε from r_t leaves, so that its target has
+    variance 1 at every time (Karras et al. 2022, for straight lines). Training sees u as sampling does, reconstructed
+    from the style, so that all that the style does not hold, edges included, is made by the flow.
 
     The field of view is a condition and is applied again to what is made: the box of a scan is no anatomy.
     """

@@ -68,7 +68,6 @@ class FlowBackend(Backend):
         "model": {"widths": (16, 32), "style": 2, "sampling_steps": 2},
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
     }
-    turn: ClassVar[int] = 25
 
     def __init__(
         self, labels: Deform, image: TrainedModel, stored: Stored, history: Sequence[Mapping[str, float]] = ()
@@ -141,9 +140,7 @@ class FlowBackend(Backend):
         """
         stored = load_stored(folder)
         labels, image = Deform.load(folder / LABELS, device), TrainedModel.load(folder / IMAGE)
-        for name, digest in ((LABELS, labels.sha256), (IMAGE, image.sha256)):
-            if digest != stored.meta["parts"][name]:
-                raise ArtifactError(f"{folder / name}: is of another training than the rest; restore it from a copy")
+        stored.check_parts(folder, {LABELS: labels.sha256, IMAGE: image.sha256})
         return cls(labels, image, stored)._on(device_of(device))
 
     def save(self, folder: Path) -> None:

@@ -200,9 +200,7 @@ class SpadeBackend(Backend):
         """
         stored = load_stored(folder)
         mask, image = TrainedModel.load(folder / MASK), TrainedModel.load(folder / IMAGE)
-        for name, part in ((MASK, mask), (IMAGE, image)):
-            if part.sha256 != stored.meta["parts"][name]:
-                raise ArtifactError(f"{folder / name}: is of another training than the rest; restore it from a copy")
+        stored.check_parts(folder, {MASK: mask.sha256, IMAGE: image.sha256})
         return cls(mask, image, stored)._on(device_of(device))
 
     def save(self, folder: Path) -> None:
