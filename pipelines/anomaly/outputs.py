@@ -24,7 +24,7 @@ SCAN_OUTPUTS = (
     Output("difference/", "these scans minus their pseudo-healthy versions"),
     Output("scans.csv", "scores and p-values of every scan", tracked=True),
     Output("findings.csv", "place, size, peak and p-value of every finding", tracked=True),
-    Output("findings.json", "the same by scan, with the voxel indices"),
+    Output("findings.json", "the same findings, by scan"),
 )
 CALIBRATION = Output(
     "calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"

@@ -42,7 +42,7 @@ class FlowSettings(ModelConfig):
         blocks: Residual blocks per level, on the way down and on the way up.
         coarse: Voxels along an axis that become one in the coarse image.
         style: Principal components of the coarse images, at most a third of the training scans.
-        sampling_steps: Steps of the solver from noise to a scan: two passes through the network each, the last one pass.
+        sampling_steps: Steps of the solver from noise to a scan: two passes through the network each, but the last.
         background: Weight of voxels outside the foreground in the loss, relative to those inside.
     """
 
