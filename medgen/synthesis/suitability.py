@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from medgen.synthesis.estimates import Outline
@@ -63,8 +63,25 @@ def all_cared_for(outline: Outline, cared_for: Collection[int]) -> bool:
     return bool(cared_for) and all(item.label in cared_for for item in outline.facts)
 
 
-def for_new_anatomies(outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
-    """What a network that draws whole scans says: it needs many scans and a GPU; None if no label is left to it."""
+def together(answers: Sequence[Suitability | None]) -> Suitability | None:
+    """What the halves of a pair say as one: taken where both take it, with both reasons; a refusal goes first.
+
+    >>> together([Suitability(True, "many scans"), Suitability(True, "a GPU", cares_for=(3,))])
+    Suitability(take=True, why='many scans; a GPU', cares_for=(3,))
+    >>> together([Suitability(True, "many scans"), Suitability(False, "no GPU")]).why
+    'no GPU'
+    """
+    said = [answer for answer in answers if answer is not None]
+    if len(said) < len(answers):
+        return None
+    if refusals := [answer for answer in said if not answer.take]:
+        return refusals[0]
+    why = "; ".join(dict.fromkeys(answer.why for answer in said if answer.why))
+    return Suitability(True, why, tuple(dict.fromkeys(label for answer in said for label in answer.cares_for)))
+
+
+def enough_scans(outline: Outline, cared_for: Collection[int]) -> Suitability | None:
+    """What a network that draws anatomies says: it needs many scans; None if no label is left to it."""
     if all_cared_for(outline, cared_for):
         return None
     labelled, everyone = outline.labelled, outline.labelled + outline.unlabelled
@@ -72,10 +89,20 @@ def for_new_anatomies(outline: Outline, machine: Hardware, cared_for: Collection
     if labelled < _LABELLED and (labelled < _HELPED or everyone < _HELPED_IN_ALL):
         needed = f"it needs about {_LABELLED} labelled ones, or {_HELPED} among {_HELPED_IN_ALL}"
         return Suitability(False, f"{scans}; {needed}")
+    return Suitability(True, f"{scans} are enough to draw new anatomies")
+
+
+def needs_gpu(machine: Hardware) -> Suitability:
+    """What an adversarial network says."""
     if machine.gpu is None:
         return Suitability(
             False,
             "no GPU; the few hundred steps that a CPU affords give scans that the filter refuses "
             "(docs/benchmarks/augment.md)",
         )
-    return Suitability(True, f"{scans} are enough to draw new anatomies")
+    return Suitability(True, "")
+
+
+def for_new_anatomies(outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+    """What a network that draws whole scans says: it needs many scans and a GPU; None if no label is left to it."""
+    return together([enough_scans(outline, cared_for), needs_gpu(machine)])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
+from medgen.errors import ConfigError
 from medgen.runs.folder import RunConfig
 from medgen.synthesis.backend import BackendConfig
-from medgen.synthesis.backends import available, backend_class
+from medgen.synthesis.backends import available, backend_class, every_name
 from medgen.synthesis.cohort.consensus import ConsensusConfig
 from medgen.synthesis.fidelity.comparison import FidelityConfig
 from medgen.synthesis.filtering.filter import FilterConfig
+from medgen.synthesis.pair import halves_of
 from medgen.synthesis.privacy.memorisation import AuditConfig
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.config import ValueConfig
@@ -26,11 +28,33 @@ NOT_STATED = "not stated"
 class Generators(Config):
     """Which backends are trained, and how: one key per backend with its settings; null or absent leaves it out.
 
+    A key is the name of a backend, or ``labels+painter`` for a pair.
+
     Attributes:
         auto: Let :mod:`medgen.synthesis.planning.router` choose; settings given here are used for those it chooses.
     """
 
     auto: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_pairs(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if "+" in str(name) and name not in cls.model_fields:
+                try:
+                    backend_class(str(name))
+                except ConfigError as error:
+                    raise ValueError(str(error).removeprefix("generators: ")) from None
+        return given
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        seen: dict[tuple[str, str], str] = {}
+        for name in self.names:
+            halves = halves_of(name)
+            if halves is not None and seen.setdefault(halves, name) != name:
+                raise ValueError(f"{seen[halves]} and {name} are the same pair; keep one of them")
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,14 +74,14 @@ class Generators(Config):
         return settings
 
 
-# One field per backend that exists, so that a misspelt key is refused with a hint like any other.
+# One field per name that exists, so that a misspelt key is refused with a hint like any other.
 if TYPE_CHECKING:
     GeneratorsConfig = Generators
 else:
     GeneratorsConfig = create_model(
         "GeneratorsConfig",
         __base__=Generators,
-        **{name: (backend_class(name).Config | None, None) for name in available()},
+        **{name: (backend_class(name).Config | None, None) for name in every_name()},
     )
 
 
@@ -172,5 +196,6 @@ class AugmentRunConfig(LabelledRunConfig):
             ValueError: Naming the arm.
         """
         if not self.generators.names:
-            raise ValueError(f"generators: expected auto, or settings for at least one of {', '.join(available())}")
+            known = ", ".join(available())
+            raise ValueError(f"generators: expected auto, or settings for {known} or a pair such as deform+flow")
         self.check_sources(self.generators.names, "generator")

@@ -12,7 +12,7 @@ from medgen.report.augment.audit import printed_audit
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive
 from medgen.synthesis.backend import Backend
-from medgen.synthesis.backends import available, load_backend
+from medgen.synthesis.backends import every_name, load_backend
 from medgen.synthesis.export.cohort import export_pool
 from medgen.synthesis.export.layouts import Layout, check_layout
 from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
@@ -109,7 +109,7 @@ def run(
 def _backends(model: Path, folder: Path, device: str) -> list[Backend]:
     if model != folder:
         return [load_backend(model, device)]
-    found = [load_backend(folder / name, device) for name in available() if (folder / name).is_dir()]
+    found = [load_backend(folder / name, device) for name in every_name() if (folder / name).is_dir()]
     if not found:
         raise ArtifactError(f"{model}: holds no generator; expected the model folder of an augment run")
     return found

@@ -1,7 +1,8 @@
-"""Ways of making labelled scans: one file each, found by file name, imported only when asked for.
+"""Ways of making labelled scans: pairs of a label source and a painter, and one file for each that is no such pair.
 
-To add a backend, put ``<name>.py`` here with one final :class:`~medgen.synthesis.backend.Backend` whose ``name`` is the
-file's name and whose ``Config`` holds its settings. Configurations then take it under ``generators.<name>``.
+To add a backend that makes image and labels at once, put ``<name>.py`` here with one final
+:class:`~medgen.synthesis.backend.Backend` whose ``name`` is the file's name and whose ``Config`` holds its settings.
+Configurations then take it under ``generators.<name>``, as they take pairs (:mod:`medgen.synthesis.pair`) by theirs.
 """
 
 from __future__ import annotations
@@ -13,26 +14,34 @@ from typing import Any
 
 from medgen.errors import ArtifactError, ConfigError
 from medgen.synthesis.backend import Backend
+from medgen.synthesis.pair import SHORT, halves_of, pair_class, pairs, stored_pair
 from medgen.system import members
 
-__all__ = ["available", "backend_class", "load_backend"]
+__all__ = ["available", "backend_class", "every_name", "load_backend"]
 
 _FOLDER = sys.modules[__name__]
 
 
 def available() -> list[str]:
-    """Names of all backends."""
-    return members.names(_FOLDER)
+    """Names of all backends that have one of their own; pairs go by ``labels+painter`` too."""
+    return sorted({*members.names(_FOLDER), *SHORT})
+
+
+def every_name() -> list[str]:
+    """Every name that a backend may be asked for by: its own, and the full one of every pair."""
+    return [*available(), *pairs()]
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The class of a backend; only its module is imported.
+    """The class of a backend; only the modules it is made of are imported.
 
     Raises:
         ConfigError: If there is no such backend, the message lists the known ones; or if its file holds none.
     """
+    if halves_of(name) is not None:
+        return pair_class(name)
     if name not in available():
-        raise ConfigError(f"generators: expected one of {', '.join(available())}, found {name!r}")
+        raise ConfigError(f"generators: expected one of {', '.join(available())} or labels+painter, found {name!r}")
 
     def wanted(item: Any) -> bool:
         return inspect.isclass(item) and issubclass(item, Backend) and getattr(item, "name", "") == name
@@ -54,7 +63,12 @@ def load_backend(folder: str | Path, device: str = "auto") -> Backend:
         ArtifactError: If the folder holds no generator, or one that is incomplete or altered.
     """
     folder = Path(folder)
-    for name in available():
+    if pair := stored_pair(folder):
+        try:
+            return pair_class(pair).load(folder, device)
+        except ConfigError as error:
+            raise ArtifactError(f"{folder}: {error}") from None
+    for name in members.names(_FOLDER):
         kind = backend_class(name)
         if kind.recognises(folder):
             return kind.load(folder, device)

@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from medgen.errors import ArtifactError
 from medgen.models.artifact import MANIFEST, TrainedModel
-from medgen.models.base import ModelConfig
-from medgen.models.catalogue import build, parse_settings
 from medgen.models.families.joint import Joint
-from medgen.seeds import derive, torch_rng
+from medgen.seeds import torch_rng
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs
 from medgen.synthesis.estimates import Outline
+from medgen.synthesis.networks import build_network, train_network
+from medgen.synthesis.recipe import MILD, completed_by
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, for_new_anatomies
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
-from medgen.training.trainer import TrainingConfig, device_of, fit
-from medgen.transforms.augmentation import AugmentConfig
+from medgen.training.trainer import TrainingConfig, device_of
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.
 _RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
-# Gentle: what the model sees is what it will make.
-_MILD = AugmentConfig(rotate_degrees=8, scale=(0.92, 1.09), stretch=0.05, elastic=1.0, intensity=0.0)
-_TRAINING: dict[str, Any] = {"lr_discriminator": 0.3, "augment": _MILD}
+_TRAINING: dict[str, Any] = {"lr_discriminator": 0.3, "augment": MILD}
 
 
 class JointConfig(BackendConfig):
@@ -45,15 +42,9 @@ class JointConfig(BackendConfig):
     """
 
     model: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = TrainingConfig(**_TRAINING)
+    training: Annotated[TrainingConfig, completed_by(_TRAINING)] = TrainingConfig(**_TRAINING)
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     alarms: AlarmConfig = AlarmConfig()
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _recipe(cls, given: Any) -> Any:
-        # Naming the steps must not take the rest of the recipe away.
-        return {**_TRAINING, **given} if isinstance(given, Mapping) else given
 
 
 @final
@@ -96,20 +87,9 @@ class JointBackend(Backend):
             TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         train = balanced_pairs(sources, config.labelled_share)
-        settings = joint_settings(config, train.channels, train.shape, len(sources.labels))
-        model = build(settings, seed=derive(context.seed, "joint", "weights"))
-        result = fit(
-            model,
-            train,
-            config.training,
-            seed=derive(context.seed, "joint"),
-            device=context.device,
-            out=context.out,
-            resume=context.resume,
-            log=Watch(config.training.steps, context.log, config.alarms),
-            title="joint",
-            progress=context.progress,
-        )
+        model = build_network(Joint.family, {**_RECIPE, **config.model}, sources, context, cls.name)
+        watch = Watch(config.training.steps, context.log, config.alarms)
+        result = train_network(model, train, config.training, context, cls.name, log=watch)
         raised = alarms(result.history, config.training.steps, config.alarms)
         meta = {
             "kind": "synthesis",
@@ -166,13 +146,3 @@ class JointBackend(Backend):
     def _on(self, device: torch.device) -> JointBackend:
         self._model.to(device).eval()
         return self
-
-
-def joint_settings(config: JointConfig, channels: int, shape: tuple[int, int, int], labels: int) -> ModelConfig:
-    """The model's settings for scans of a shape.
-
-    Raises:
-        ConfigError: If a model setting is unknown or wrong.
-    """
-    known = {"family": Joint.family, "in_channels": channels, "shape": shape, "n_labels": labels}
-    return parse_settings({**_RECIPE, **config.model, **known})

@@ -1,0 +1,127 @@
+"""Labels that a VAE draws (family ``maskvae``).
+
+After Skandarani et al., "Generative adversarial networks in cardiology" (2020). It learns from labelled scans and from
+unlabelled ones with consensus labels. A drawn anatomy is decoded from a perturbed code of the training anatomies,
+chosen so that rare volumes and positions are covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, final
+
+import torch
+from pydantic import Field
+
+from medgen.config import Config
+from medgen.models.artifact import TrainedModel
+from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
+from medgen.models.families.maskvae import MaskVae
+from medgen.models.latent import aggregated_posterior
+from medgen.models.stored_arrays import Stored
+from medgen.preprocessing.dataset import Dataset
+from medgen.seeds import torch_rng
+from medgen.synthesis.backend import FitContext
+from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
+from medgen.synthesis.estimates import Outline
+from medgen.synthesis.label_source import Anatomy, LabelSource
+from medgen.synthesis.networks import build_network, kept_network, train_network
+from medgen.synthesis.recipe import MILD, completed_by
+from medgen.synthesis.sources import Sources
+from medgen.synthesis.suitability import Hardware, Suitability, enough_scans
+from medgen.training.trainer import TrainingConfig
+
+MASK = "mask"
+# Its random draws are named as they were when this was a part of the backend ``spade``.
+_STREAM = ("spade", MASK)
+_TRAINING: dict[str, Any] = {"steps": 300, "augment": MILD}
+
+
+class ShapeConfig(Config):
+    """Settings of drawn labels.
+
+    Attributes:
+        mask: Settings of the family ``maskvae``; ``shape`` and ``n_labels`` are filled in.
+        mask_training: How it is trained.
+        labelled_share: Share of labelled scans among those drawn for training, where there are consensus labels too.
+        steering: How far rare volumes and positions are favoured: 0 draws anatomies as often as they occur, 1 covers
+            the range as evenly as the scans allow, see :func:`medgen.models.code_pool.coverage_weights`.
+        mask_spread: How far a sample's anatomy is from a training anatomy: 0 is one, 1 a draw from the Gaussian of all.
+    """
+
+    mask: dict[str, Any] = Field(default_factory=dict)
+    mask_training: Annotated[TrainingConfig, completed_by(_TRAINING)] = TrainingConfig(**_TRAINING)
+    labelled_share: float = Field(default=0.4, ge=0, lt=1)
+    steering: float = Field(default=0.5, ge=0, le=1)
+    mask_spread: float = Field(default=0.6, ge=0, le=1)
+
+
+@final
+class ShapeLabels(LabelSource):
+    """A mask VAE, with the codes that anatomies start from."""
+
+    name: ClassVar[str] = "shape"
+    derived: ClassVar[bool] = False
+    Config: ClassVar[type[Config]] = ShapeConfig
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
+        "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
+    }
+    families: ClassVar[Mapping[str, str]] = {MASK: MaskVae.family}
+    turn: ClassVar[int] = 30
+
+    def __init__(
+        self,
+        stored: Stored,
+        networks: Mapping[str, TrainedModel] | None = None,
+        history: Sequence[Mapping[str, float]] = (),
+        device: str = "auto",
+    ) -> None:
+        super().__init__(stored, networks, history, device)
+        self._drawing = self.network(MASK, MaskVae)
+        self._shapes = CodePool.from_arrays(stored.arrays, MASK, float(stored.meta["mask_spread"]))
+        self._numbers = torch.tensor([0, *stored.meta["labels"]], dtype=torch.uint8)
+
+    @classmethod
+    def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
+        """For many scans."""
+        return enough_scans(outline, cared_for)
+
+    @classmethod
+    def fit(cls, sources: Sources, config: ShapeConfig, context: FitContext) -> ShapeLabels:
+        """Train the mask VAE.
+
+        Raises:
+            ConfigError: If a model setting is wrong.
+            TrainingError: As :func:`medgen.training.trainer.fit`.
+        """
+        drawing = build_network(MaskVae.family, config.mask, sources, context, *_STREAM)
+        if not isinstance(drawing, MaskVae):
+            raise TypeError("the family 'maskvae' is of another class")
+        train = balanced_pairs(sources, config.labelled_share)
+        result = train_network(drawing, train, config.mask_training, context, *_STREAM)
+        trained = {MASK: kept_network(result, sources, context)}
+        pool = _shapes(drawing, numbered(sources.pairs, sources.labels), len(sources.labels), config)
+        meta = {
+            "labels": list(sources.labels),
+            "learnt_from": list(sources.pairs.ids),
+            "mask_spread": config.mask_spread,
+            "mask_dice": result.history[-1].get("dice"),
+        }
+        return cls(cls.record(pool.to_arrays(MASK), meta, trained), trained, result.history, context.device)
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> Anatomy:
+        """Labels decoded from a perturbed code of the training anatomies."""
+        code = self._shapes.draw(torch_rng(seed, *_STREAM))
+        labels = self._drawing.labels_of(code.to(self.device))
+        return Anatomy(labels=self._numbers[labels[0, 0].cpu()].numpy(), facts={"labels": "drawn"})
+
+
+def _shapes(model: MaskVae, pairs: Dataset, labels: int, config: ShapeConfig) -> CodePool:
+    means, logvars = model.codes(pairs)
+    mean, factor = aggregated_posterior(means, logvars)
+    if pairs.labels is None:
+        raise TypeError("pairs carry labels")
+    described = shape_descriptors(pairs.labels, range(1, labels + 1))
+    return CodePool(means, mean, factor, coverage_weights(described, config.steering), config.mask_spread)
