@@ -19,6 +19,8 @@ LISTS = (
     "medgen/models/families",
     "medgen/segmentation/ordinary/arms",
     "medgen/synthesis/backends",
+    "medgen/synthesis/label_sources",
+    "medgen/synthesis/painters",
 )
 
 

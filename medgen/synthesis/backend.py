@@ -61,20 +61,23 @@ class Backend(ABC):
     >>> import torch
     >>> from medgen.preprocessing.dataset import Dataset
     >>> from medgen.preprocessing.recipe import Preprocess
-    >>> from medgen.synthesis.backends.deform import Deform, DeformConfig
+    >>> from medgen.synthesis.backends import backend_class
     >>> labels = torch.zeros(3, 1, 12, 12, 12, dtype=torch.uint8)
     >>> for scan, end in enumerate((8, 9, 10)):
     ...     labels[scan, 0, 3:end, 3:9, 3:9] = 1
     >>> cohort = Dataset(("a", "b", "c"), ("ann", "bob", "cem"), labels.float(), labels > 0, labels)
-    >>> config = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 3}})
+    >>> deform = backend_class("deform")
+    >>> config = deform.Config.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 3}})
     >>> context = FitContext(Preprocess(shape=(12, 12, 12), spacing=(2, 2, 2)), seed=0, device="cpu")
-    >>> new = Deform.fit(Sources(cohort, None, labels=(1,)), config, context).sample(seed=7)
+    >>> new = deform.fit(Sources(cohort, None, labels=(1,)), config, context).sample(seed=7)
     >>> new.image.shape, new.labels.shape, set(new.parents) <= set(cohort.ids)
     ((1, 12, 12, 12), (12, 12, 12), True)
 
     Attributes:
         name: Name in configurations and provenance records.
-        derived: Whether each sample is a transformed patient scan, which cannot be anonymous.
+        derived: Whether each sample is a transformed patient scan, or shows a patient's anatomy: it cannot be
+            anonymous.
+        derivation: What its samples are where that is so, in the words of the audit.
         Config: Class of its settings.
         families: Model family of each group of network settings, for networks that the training loop trains; a group
             that is not there has the backend's own name as its family.
@@ -85,6 +88,7 @@ class Backend(ABC):
 
     name: ClassVar[str]
     derived: ClassVar[bool]
+    derivation: ClassVar[str] = "its scans are transformed patient scans"
     Config: ClassVar[type[BackendConfig]]
     families: ClassVar[Mapping[str, str]] = {}
     tiny: ClassVar[Mapping[str, Any]] = {}

@@ -39,9 +39,27 @@ SHORT: Mapping[str, tuple[str, str]] = {
     "spade": ("shape", "spade"),
 }
 
+_PAINTED = "its scans show patients' anatomies under new appearances"
+
 
 class PairConfig(BackendConfig):
     """Settings of a pair: ``labels`` are those of its label source, ``painter`` those of its painter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_halves(cls, given: Any) -> Any:
+        for key in given if isinstance(given, Mapping) else ():
+            if takers := cls._halves_with(key):
+                raise ValueError(
+                    f"{key} is a setting of one half: write {' or '.join(f'{half}.{key}' for half in takers)}"
+                )
+        return given
+
+    @classmethod
+    def _halves_with(cls, key: str) -> list[str]:
+        """The halves that have a setting, which is no half itself."""
+        kinds = {half: cls.model_fields[half].annotation for half in (LABELS, PAINTER)}
+        return [half for half, kind in kinds.items() if kind and key not in kinds and key in kind.model_fields]
 
 
 class ShortPairConfig(PairConfig):
@@ -49,22 +67,18 @@ class ShortPairConfig(PairConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _sorted(cls, given: Any) -> Any:
+    def _in_halves(cls, given: Any) -> Any:
         """Every setting goes to each half that has it."""
         if not isinstance(given, Mapping):
             return given
-        halves = {half: cls.model_fields[half].annotation for half in (LABELS, PAINTER)}
-        sorted_: dict[str, Any] = {half: given[half] for half in halves if half in given}
+        halved = {key: value for key, value in given.items() if not cls._halves_with(key)}
         for key, value in given.items():
-            takers = [half for half, kind in halves.items() if kind is not None and key in kind.model_fields]
-            if key in halves or not takers:
-                sorted_[key] = value
-            for half in () if key in halves else takers:
-                own = sorted_.setdefault(half, {})
+            for half in cls._halves_with(key):
+                own = halved.get(half, {})
                 if not isinstance(own, Mapping) or key in own:
-                    raise ValueError(f"{key} is given twice, with and without {half}.; give it once")
-                sorted_[half] = {**own, key: value}
-        return sorted_
+                    raise ValueError(f"{key} is given twice, alone and in {half}; give it once")
+                halved[half] = {**own, key: value}
+        return halved
 
 
 class Pair(Backend):
@@ -148,8 +162,12 @@ class Pair(Backend):
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
-        """Records of the painter's training, or of the label source's where the painter trains nothing."""
-        return self._painting.history or self._labels.history
+        """Records of the painter's training, and of the label source's with keys that begin with ``labels/``."""
+        own = [
+            {name if name == "step" else f"{LABELS}/{name}": value for name, value in entry.items()}
+            for entry in self._labels.history
+        ]
+        return [*self._painting.history, *own]
 
     @property
     def alarms(self) -> Sequence[Alarm]:
@@ -253,6 +271,7 @@ def _made(name: str, source: type[LabelSource], painter: type[Painter]) -> type[
             "source": source,
             "painter": painter,
             "derived": source.derived,
+            "derivation": Backend.derivation if painter.needs_image else _PAINTED,
             "Config": create_model(f"{title}Config", __base__=base, __module__=__name__, **fields),
             "tiny": {LABELS: source.tiny, PAINTER: painter.tiny},
             "families": {**source.families, **painter.families},

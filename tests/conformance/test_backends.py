@@ -16,24 +16,29 @@ from medgen.metrics.segmentation import dice
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backend import FitContext
-from medgen.synthesis.backends import available, backend_class
-from medgen.synthesis.backends.deform import Deform, DeformConfig, _components, chances, choose_pairs, warp_labels
+from medgen.synthesis.backends import backend_class, every_name
 from medgen.synthesis.backends.joint import JointBackend, JointConfig
-from medgen.synthesis.backends.spade import SpadeBackend, SpadeConfig
 from medgen.synthesis.cohort.label_facts import label_facts
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.lineage import guard, guard_split
+from medgen.synthesis.pair import SHORT, halves_of
 from medgen.synthesis.sources import Sources
-from medgen.transforms.fields import expand, exponentiate, jacobian_minimum
+from medgen.synthesis.variation import chances, choose_pairs, components_of
+from medgen.transforms.fields import expand, exponentiate, jacobian_minimum, warp_labels
 from medgen.transforms.velocity_registration import RegistrationConfig, bending, local_correlation, register
 from tests.builders.labelled_scans import blobs
 
+DEFORM, SPADE = backend_class("deform"), backend_class("spade")
 REGISTRATION = RegistrationConfig(spacing=6, iterations=25, window=5)
 # What the scans of these tests need beyond the settings for tests: which of their labels are lesions.
 FURTHER = {"lesion": {"lesion_labels": [4]}}
 
 
-@pytest.fixture(scope="module", params=available())
+# A pair with a name of its own is the same backend under its full one.
+NAMES = [name for name in every_name() if name in SHORT or halves_of(name) not in SHORT.values()]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
     kind = backend_class(request.param)
     settings = kind.Config.model_validate({**kind.tiny, **FURTHER.get(request.param, {})})
@@ -57,7 +62,7 @@ def test_equal_seeds_give_equal_scans(backend: Backend, sources: Sources) -> Non
     assert backend.derived or not first.parents
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_backend_estimates_itself(name: str, sources: Sources) -> None:
     kind = backend_class(name)
     found = label_facts(sources.labelled, sources.labels)
@@ -94,7 +99,7 @@ def test_altered_backends_are_refused(backend: Backend, tmp_path: Path) -> None:
 
 
 def test_deformed_scans_keep_image_and_labels_together(sources: Sources, context: FitContext) -> None:
-    backend = Deform.fit(sources, DeformConfig(pairs=18, registration=REGISTRATION), context)
+    backend = DEFORM.fit(sources, DEFORM.Config.model_validate({"pairs": 18, "registration": REGISTRATION}), context)
     for seed in range(6):
         scan = backend.sample(seed)
         bright = (scan.image[0] > 0.6).astype(np.uint8) * 4
@@ -137,10 +142,10 @@ def test_local_correlation_ignores_gain_and_offset(sources: Sources) -> None:
 
 def test_components_reproduce_the_covariance() -> None:
     data = torch.randn(30, 4, dtype=torch.float32) @ torch.randn(4, 12)
-    components = _components(data, 1.0)
+    components = components_of(data, 1.0)
     expected = torch.from_numpy(np.cov(data.numpy(), rowvar=False)).float()
     assert torch.allclose(components.T @ components, expected, atol=1e-3)
-    assert len(_components(data, 0.5)) < len(components)
+    assert len(components_of(data, 0.5)) < len(components)
 
 
 def test_pairs_cross_subjects_and_spread_evenly(sources: Sources) -> None:
@@ -219,8 +224,8 @@ def test_gans_learn_from_consensus_labels_and_several_channels(
     if name == "spade":
         # Alarms that every short training raises, to see that they are kept.
         touchy = {"patience": 1, "warmup": 0.0, "diversity": 0.99, "accuracy": 0.51}
-        made = SpadeBackend.fit(both, SpadeConfig.model_validate({**SpadeBackend.tiny, "alarms": touchy}), told)
-        assert "mask/loss" in logged
+        made = SPADE.fit(both, SPADE.Config.model_validate({**SPADE.tiny, "alarms": touchy}), told)
+        assert "labels/loss" in logged
         assert "generator/consistency" in logged
         assert made.alarms
         assert {f"alarm/{alarm.name}" for alarm in made.alarms} <= set(logged)
@@ -235,23 +240,27 @@ def test_gans_learn_from_consensus_labels_and_several_channels(
 
 
 def test_parts_of_different_trainings_are_refused(context: FitContext, sources: Sources, tmp_path: Path) -> None:
-    one = SpadeBackend.fit(sources, SpadeConfig.model_validate(SpadeBackend.tiny), context)
-    other = SpadeBackend.fit(sources, SpadeConfig.model_validate(SpadeBackend.tiny), replace(context, seed=1))
+    one = SPADE.fit(sources, SPADE.Config.model_validate(SPADE.tiny), context)
+    other = SPADE.fit(sources, SPADE.Config.model_validate(SPADE.tiny), replace(context, seed=1))
     one.save(tmp_path / "one")
     other.save(tmp_path / "other")
     assert one.sha256 != other.sha256
-    shutil.rmtree(tmp_path / "one" / "image")
-    shutil.copytree(tmp_path / "other" / "image", tmp_path / "one" / "image")
-    with pytest.raises(ArtifactError, match="another training"):
-        load_backend(tmp_path / "one", "cpu")
+    # The painter of the other training, then its network alone.
+    for inside in ("painter", "painter/image"):
+        mixed = tmp_path / inside.replace("/", "-")
+        shutil.copytree(tmp_path / "one", mixed)
+        shutil.rmtree(mixed / inside)
+        shutil.copytree(tmp_path / "other" / inside, mixed / inside)
+        with pytest.raises(ArtifactError, match=rf"{inside}: is of another training"):
+            load_backend(mixed, "cpu")
 
 
 def test_thick_slices_have_control_points_as_near_in_space(sources: Sources, context: FitContext) -> None:
     thick = replace(context, preprocess=context.preprocess.model_copy(update={"spacing": (1.0, 1.0, 3.0)}))
-    quick = DeformConfig(pairs=6, registration=REGISTRATION.model_copy(update={"iterations": 2}))
-    backend = Deform.fit(sources, quick, thick)
+    quick = DEFORM.Config.model_validate({"pairs": 6, "registration": {**REGISTRATION.model_dump(), "iterations": 2}})
+    backend: Any = DEFORM.fit(sources, quick, thick)
     # 16 x 20 x 12 voxels, a point every 6 along the fine axes and every 2 along the coarse one, and the borders.
-    assert backend._arrays["ways"].shape[2:] == (6, 7, 9)
+    assert backend._labels._arrays["ways"].shape[2:] == (6, 7, 9)
     made = backend.sample(0)
     assert made.image.shape[1:] == made.labels.shape == sources.labelled.shape
 

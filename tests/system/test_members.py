@@ -74,6 +74,7 @@ assert "dae" in available() and "real" in arms() and "deform" in backends()
 def loaded(folder):
     return [name for name in sys.modules if name.startswith(f"medgen.{folder}.")]
 assert not loaded("models.families") + loaded("segmentation.ordinary.arms") + loaded("synthesis.backends")
+assert not loaded("synthesis.label_sources") + loaded("synthesis.painters")
 family_class("dae")
 assert "medgen.models.families.vaegan" not in sys.modules
 """

@@ -26,6 +26,6 @@ def training_section(report: Report, reasons: Sequence[str], backends: Sequence[
         )
     for backend in backends:
         if not backend.history:
-            report.text(f"**{backend.name}** is fitted by registration, not step by step.")
+            report.text(f"**{backend.name}** trains nothing step by step.")
         for alarm in backend.alarms:
             report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")

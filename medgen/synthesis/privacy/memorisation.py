@@ -209,7 +209,8 @@ def _backend(
     if kept and reference is not None and reference.gallery is not None and len(set(filters.gallery.subjects)) > 1:
         checks += _memberships([torch.from_numpy(image) for image in kept], filters, reference, config, seed)
     faces = len(filters.sources.faces)
-    stamp, reason = stamp_of(backend.derived, checks, len(flagged), bool(kept), valid, faces)
+    derivation = backend.derivation if backend.derived else ""
+    stamp, reason = stamp_of(derivation, checks, len(flagged), bool(kept), valid, faces)
     return BackendAudit(
         backend.name,
         backend.sha256,
@@ -225,12 +226,12 @@ def _backend(
 
 
 def stamp_of(
-    derived: bool, checks: Sequence[Check], flagged: int, kept: bool, valid: bool, faces: int
+    derivation: str, checks: Sequence[Check], flagged: int, kept: bool, valid: bool, faces: int
 ) -> tuple[str, str]:
     """What may be done with the scans of a backend, and why.
 
     Args:
-        derived: Whether they are transformed patient scans.
+        derivation: How they come from patients' scans, in words; empty if they are drawn from a model.
         checks: The numbers about them.
         flagged: How many count as copies.
         kept: Whether any other scan is left.
@@ -241,8 +242,8 @@ def stamp_of(
         ``share``, ``internal use only`` or ``not audited``, and the reason.
     """
     shown = [f"{faces} of the scans it learnt from {_FACE}"] if faces else []
-    if derived:
-        return INTERNAL, "; ".join(["its scans are transformed patient scans, which cannot be anonymous", *shown])
+    if derivation:
+        return INTERNAL, "; ".join([f"{derivation}, which cannot be anonymous", *shown])
     if not valid:
         return NOT_AUDITED, "the controls of the audit failed, so it says nothing"
     if not kept or not checks:

@@ -60,7 +60,7 @@ class BackendAudit:
     Attributes:
         backend: Its name.
         generator_sha256: Digest of the generator that was audited.
-        derived: Whether its scans are transformed patient scans.
+        derived: Whether its scans are transformed patient scans, or new images of patients' anatomies.
         scans: Number of accepted scans that were audited, flagged ones included.
         checks: The numbers; empty if there was no scan or no held-out scan to compare with.
         flagged: Id of each accepted scan that counts as a copy → the reason.

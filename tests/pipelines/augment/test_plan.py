@@ -38,8 +38,8 @@ def test_generators_are_chosen_when_none_are_given() -> None:
         made = planned(settings, COHORT)
         assert made.routing.backends == ("deform",)
         assert made.config.generators.names == ("deform",)
-        pairs = made.config.generators.deform.pairs
-        assert pairs == (7 if "deform" in str(given) else type(made.config.generators.deform)().pairs)
+        pairs = made.config.generators.deform.labels.pairs
+        assert pairs == (7 if "deform" in str(given) else type(made.config.generators.deform)().labels.pairs)
         text = "\n".join(made.lines)
         # Two that label, and two that judge what they would label in each of three folds.
         for part in ("generators (chosen): deform", "12 labelled and 5 unlabelled", "consensus: 8 segmenters", "MiB"):

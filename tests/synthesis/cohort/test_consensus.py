@@ -13,11 +13,10 @@ from medgen.metrics.segmentation import mean_dice
 from medgen.segmentation.ensemble import in_one_piece, one_piece_labels
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.backend import FitContext
-from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.synthesis.backends import backend_class
 from medgen.synthesis.cohort.consensus import Consensus, ConsensusConfig, label_unlabelled
 from medgen.synthesis.sources import Sources
 from medgen.transforms.augmentation import AugmentConfig
-from medgen.transforms.velocity_registration import RegistrationConfig
 from tests.builders.labelled_scans import blobs
 
 CONFIG = ConsensusConfig(
@@ -162,15 +161,16 @@ def test_nothing_to_label(sources: Sources) -> None:
 def test_deformed_scans_come_from_unlabelled_anatomies_too(
     sources: Sources, found: Consensus, context: FitContext, tmp_path: Path
 ) -> None:
-    config = DeformConfig(pairs=4, registration=RegistrationConfig(spacing=6, iterations=5, window=5))
+    kind = backend_class("deform")
+    config = kind.Config.model_validate({"pairs": 4, "registration": {"spacing": 6, "iterations": 5, "window": 5}})
     both = replace(sources, consensus=found.scans, members=found.members)
-    backend = Deform.fit(both, config, context)
+    backend = kind.fit(both, config, context)
     samples = [backend.sample(seed) for seed in range(24)]
     parents = {sample.parents[0] for sample in samples}
     assert parents & set(sources.labelled.ids)
     assert parents & {f"u-{row}" for row in range(4)}
     backend.save(tmp_path / "deform")
-    loaded = Deform.load(tmp_path / "deform", "cpu")
+    loaded = kind.load(tmp_path / "deform", "cpu")
     assert found.members is not None
     for seed, sample in enumerate(samples[:8]):
         inferred = sample.parents[0].startswith("u-")
@@ -179,5 +179,5 @@ def test_deformed_scans_come_from_unlabelled_anatomies_too(
         if inferred:
             asked = found.members.vote(torch.from_numpy(sample.image)[None])[0][0, 0].numpy()
             assert np.array_equal(sample.labels, asked)
-    alone = {Deform.fit(sources, config, context).sample(seed).parents[0] for seed in range(10)}
+    alone = {kind.fit(sources, config, context).sample(seed).parents[0] for seed in range(10)}
     assert alone <= set(sources.labelled.ids)

@@ -24,7 +24,7 @@ from medgen.synthesis import (
     SyntheticDataset,
     match_intensities,
 )
-from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.synthesis.backends import backend_class
 from medgen.system import files
 from tests.builders.labelled_scans import keep_filter, quick_filter
 
@@ -204,8 +204,9 @@ def test_intensities_take_the_scale_of_the_other_scan() -> None:
 
 
 def test_live_samples_are_the_generators_own(run: Path, sources: Sources, context: FitContext) -> None:
-    settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
-    backend = Deform.fit(sources, settings, context)
+    deform = backend_class("deform")
+    settings = deform.Config.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
+    backend = deform.fit(sources, settings, context)
     backend.save(run / "model" / "deform")
     live = LiveDataset(run / "model" / "deform", seed=5, filtered=False)
     first, again, other = live[0], LiveDataset(run / "model" / "deform", seed=5, filtered=False)[0], live[1]
@@ -231,8 +232,9 @@ def test_live_samples_are_the_generators_own(run: Path, sources: Sources, contex
 
 
 def test_live_samples_pass_the_filter_of_their_run(run: Path, sources: Sources, context: FitContext) -> None:
-    settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
-    backend = Deform.fit(sources, settings, context)
+    deform = backend_class("deform")
+    settings = deform.Config.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
+    backend = deform.fit(sources, settings, context)
     backend.save(run / "model" / "deform")
     with pytest.raises(ArtifactError, match="no filter/"):
         LiveDataset(run / "model" / "deform", seed=5)[0]

@@ -14,7 +14,7 @@ import torch
 from medgen import synthesis
 from medgen.errors import AuditError, DataError
 from medgen.synthesis import FitContext, Sources, SyntheticDataset
-from medgen.synthesis.backends.deform import Deform, DeformConfig
+from medgen.synthesis.backends import backend_class
 from medgen.system import files
 from medgen.transforms.foreground import foreground_mask
 from tests.builders.labelled_scans import keep_filter, quick_filter
@@ -149,8 +149,9 @@ def test_the_documented_examples_run(
 ) -> None:
     import monai
 
-    settings = DeformConfig.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
-    Deform.fit(sources, settings, context).save(folder / "runs" / "augment" / "model" / "deform")
+    deform = backend_class("deform")
+    settings = deform.Config.model_validate({"pairs": 6, "registration": {"spacing": 6, "iterations": 2, "window": 5}})
+    deform.fit(sources, settings, context).save(folder / "runs" / "augment" / "model" / "deform")
     keep_filter(quick_filter(sources), context, folder / "runs" / "augment" / "model" / "filter")
     monkeypatch.chdir(folder)
     network = torch.nn.Conv3d(1, 31, 3, padding=1)
