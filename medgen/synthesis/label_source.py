@@ -22,7 +22,8 @@ class Anatomy:
     Attributes:
         labels: Label numbers, (i, j, k) uint8.
         parents: Ids of the training cases whose anatomy it is; empty if it was drawn from a model only.
-        view: Where the parent's scan shows anything, (i, j, k) bool; None where there is no parent.
+        view: Where a scan of it shows anything, (i, j, k) bool: the parent's, or a guess where there is no parent; None
+            where nothing is known of it.
         inferred: Whether the labels were inferred for the parent by consensus, not drawn by a person.
         image: The parent's image, taken to where the labels are, (c, i, j, k) float32; None where none is.
         facts: Plain data for the provenance record.

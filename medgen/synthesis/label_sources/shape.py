@@ -24,6 +24,7 @@ from medgen.seeds import torch_rng
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.estimates import Outline
+from medgen.synthesis.field_of_view import FieldOfView
 from medgen.synthesis.label_source import Anatomy, LabelSource
 from medgen.synthesis.networks import build_network, kept_network, train_network
 from medgen.synthesis.recipe import MILD, completed_by
@@ -58,7 +59,7 @@ class ShapeConfig(Config):
 
 @final
 class ShapeLabels(LabelSource):
-    """A mask VAE, with the codes that anatomies start from."""
+    """A mask VAE, with the codes that anatomies start from, and the fields of view that go with them."""
 
     name: ClassVar[str] = "shape"
     derived: ClassVar[bool] = False
@@ -80,6 +81,7 @@ class ShapeLabels(LabelSource):
         super().__init__(stored, networks, history, device)
         self._drawing = self.network(MASK, MaskVae)
         self._shapes = CodePool.from_arrays(stored.arrays, MASK, float(stored.meta["mask_spread"]))
+        self._views = FieldOfView.from_arrays(stored.arrays)
         self._numbers = torch.tensor([0, *stored.meta["labels"]], dtype=torch.uint8)
 
     @classmethod
@@ -108,14 +110,15 @@ class ShapeLabels(LabelSource):
             "mask_spread": config.mask_spread,
             "mask_dice": result.history[-1].get("dice"),
         }
-        return cls(cls.record(pool.to_arrays(MASK), meta, trained), trained, result.history, context.device)
+        arrays = {**pool.to_arrays(MASK), **FieldOfView.fit(pool.codes, sources.pairs.foregrounds).to_arrays()}
+        return cls(cls.record(arrays, meta, trained), trained, result.history, context.device)
 
     @torch.no_grad()
     def draw(self, seed: int) -> Anatomy:
         """Labels decoded from a perturbed code of the training anatomies."""
         code = self._shapes.draw(torch_rng(seed, *_STREAM))
-        labels = self._drawing.labels_of(code.to(self.device))
-        return Anatomy(labels=self._numbers[labels[0, 0].cpu()].numpy(), facts={"labels": "drawn"})
+        labels = self._numbers[self._drawing.labels_of(code.to(self.device))[0, 0].cpu()].numpy()
+        return Anatomy(labels=labels, view=self._views.of(code, labels), facts={"labels": "drawn"})
 
 
 def _shapes(model: MaskVae, pairs: Dataset, labels: int, config: ShapeConfig) -> CodePool:

@@ -137,13 +137,16 @@ class SpadePainter(Painter):
 
     @torch.no_grad()
     def paint(self, anatomy: Anatomy, seed: int) -> Painted:
-        """An image in a perturbed style of a training scan."""
+        """An image in a perturbed style of a training scan, 0 outside of the parent's field of view if there is one."""
         painting, meta = self._painting, self.stored.meta
         style = self._styles.draw(torch_rng(seed, self.name, IMAGE))
         labels = indices(anatomy.labels, meta["labels"]).to(self.device)
         noise = painting.draw_noise(1, torch_rng(seed, self.name, "noise"))
         image = painting.paint(labels, style.to(self.device), noise)[0].clamp(0, meta["highest_intensity"])
         image = torch.where(image < meta["air_below"], 0.0, image)
+        # A parent's field of view is known. What it is likely to be the network has learnt itself, with its air.
+        if anatomy.parents and anatomy.view is not None:
+            image = image * torch.from_numpy(anatomy.view).to(self.device)
         return Painted(image.cpu().numpy().astype(np.float32), anatomy.labels)
 
 
