@@ -112,9 +112,11 @@ class Part(ABC):
             ArtifactError: If a file is missing, altered, or not the one that belongs to the others.
         """
         stored = load_stored(folder)
-        digests = stored.meta.get("parts")
-        if stored.kind != cls.kind() or not isinstance(digests, Mapping):
+        if stored.kind != cls.kind():
             raise ArtifactError(f"{folder}: expected a record of {cls.kind()!r}, found one of {stored.kind!r}")
+        digests = stored.meta.get("parts")
+        if not isinstance(digests, Mapping) or not all(Path(name).name == name for name in digests):
+            raise ArtifactError(f"{folder}: its record does not name its networks; restore it from a copy")
         networks = {name: TrainedModel.load(folder / name) for name in sorted(digests)}
         stored.check_parts(folder, {name: trained.sha256 for name, trained in networks.items()})
         return cls(stored, networks, device=device)

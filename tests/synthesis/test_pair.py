@@ -219,6 +219,11 @@ def test_a_pair_that_is_there_no_more_is_named(sources: Sources, context: FitCon
     Stored("pair", {}, {**made._stored.meta, "name": "real+water"}).save(tmp_path / "pair")
     with pytest.raises(ArtifactError, match=r"pair: .*found 'real\+water'"):
         load_backend(tmp_path / "pair")
+    labels = made._labels.stored
+    for parts in (None, {"../elsewhere": "0"}):
+        Stored("labels real", labels.arrays, {**labels.meta, "parts": parts}).save(tmp_path / "labels")
+        with pytest.raises(ArtifactError, match="does not name its networks"):
+            made.source.load(tmp_path / "labels")
     Stored("pair", {}, {**made._stored.meta, "name": "deform+flow"}).save(tmp_path / "pair")
     with pytest.raises(ArtifactError, match="expected a record of 'labels deform', found one of 'labels real'"):
         load_backend(tmp_path / "pair")
