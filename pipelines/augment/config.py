@@ -196,6 +196,6 @@ class AugmentRunConfig(LabelledRunConfig):
             ValueError: Naming the arm.
         """
         if not self.generators.names:
-            known = ", ".join(available())
-            raise ValueError(f"generators: expected auto, or settings for {known} or a pair such as deform+flow")
+            known = ", ".join([*available(), "or a pair such as deform+flow"])
+            raise ValueError(f"generators: expected auto, or settings for at least one of {known}")
         self.check_sources(self.generators.names, "generator")
