@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from medgen.models import losses
 from medgen.models.base import GenerativeModel, ModelConfig, Widths
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
+from medgen.models.stages import Phase
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -96,7 +98,7 @@ class LatentModel(GenerativeModel, ABC):
         self.register_buffer("latent_mean", torch.zeros(code))
         self.register_buffer("latent_factor", torch.eye(code))
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> Mapping[str, Phase | Sequence[nn.Parameter]]:
         """One phase with everything."""
         return {"all": list(self.parameters())}
 

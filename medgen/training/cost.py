@@ -106,7 +106,8 @@ def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, 
 
     def step() -> float:
         kept = 0.0
-        for phase, parameters in model.phases().items():
+        for phase, own in model.stages()[0].phases.items():
+            parameters = list(own.parameters)
             counter = KeptForBackward(parameters)
             with precision.autocast(), torch.autograd.graph.saved_tensors_hooks(counter, unchanged):
                 loss = model.loss(phase, data)["loss"]

@@ -95,6 +95,14 @@ def answers(model, data):
     return said
 
 
+def prepared_phases(model, data):
+    """Every phase by its name, in order, with what the model prepares for its stage done."""
+    for place, stage in enumerate(model.stages()):
+        if place:
+            model.eval().begin_stage(stage.name, data)
+        yield from stage.phases.items()
+
+
 def test_every_family_offers_something(model):
     assert isinstance(model, GenerativeModel | DrawsLabels) or answers(model.eval(), dataset())
 
@@ -105,22 +113,21 @@ def test_settings_travel_as_plain_data(model):
     assert again.family == type(model).family
 
 
-def test_phases_hold_every_parameter_once(model):
-    phases = model.phases()
-    inside = [id(parameter) for group in phases.values() for parameter in group]
-    assert len(inside) == len(set(inside))
-    assert set(inside) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert all(phases.values())
+def test_stages_hold_every_parameter(model):
+    trained = {id(p) for stage in model.stages() for phase in stage.phases.values() for p in phase.parameters}
+    assert trained == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert len({stage.name for stage in model.stages()}) == len(model.stages())
 
 
 def test_every_phase_moves_its_parameters_and_no_others(model):
     data = dataset()
     model.initialize(data)
     batch = data.batch([0, 1], progress=0.9)
-    for phase, own in model.phases().items():
-        model.zero_grad(set_to_none=True)
+    for name, phase in prepared_phases(model, data):
+        own = list(phase.parameters)
+        model.train().zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        terms = model.loss(phase, batch)
+        terms = model.loss(name, batch)
         assert all(value.ndim == 0 and torch.isfinite(value) for value in terms.values())
         terms["loss"].backward(inputs=own)
         moved = {id(parameter) for parameter in model.parameters() if parameter.grad is not None}
@@ -132,11 +139,12 @@ def test_every_phase_moves_its_parameters_and_no_others(model):
 def test_validation_leaves_the_model_as_it_was(model):
     data = dataset()
     model.initialize(data)
-    model.eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        model.loss(next(iter(model.phases())), data.batch([0, 1], progress=1.0))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for name, _ in prepared_phases(model, data):
+        model.eval()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        with torch.no_grad():
+            model.loss(name, data.batch([0, 1], progress=1.0))
+        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
 def test_training_lowers_what_validation_looks_at(model):
@@ -292,7 +300,7 @@ def test_losses_in_bfloat16_are_float32_and_near(model):
     data = dataset()
     model.initialize(data)
     batch = data.batch([0, 1], progress=0.5)
-    for phase in model.phases():
+    for phase, _ in prepared_phases(model, data):
         torch.manual_seed(0)
         exact = model.loss(phase, batch)["loss"]
         torch.manual_seed(0)
@@ -382,6 +390,6 @@ def test_a_new_file_and_a_yaml_are_a_family(scratch):
     (again,) = TrainedModel.load(scratch / "run" / "model").models
     assert again.sample(2, gen()).shape == (2, 1, 12, 14, 12)
     for check, family in itertools.product(
-        (test_phases_hold_every_parameter_once, test_settings_travel_as_plain_data), ("scratch",)
+        (test_stages_hold_every_parameter, test_settings_travel_as_plain_data), ("scratch",)
     ):
         check(build({"family": family, "shape": SHAPE}))
