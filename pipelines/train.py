@@ -157,6 +157,7 @@ class Train(Stage[TrainRunConfig]):
                 "cases": list(cases),
                 "manifest_sha256": manifest.digest(),
                 "steps": fitted.steps,
+                "facts": [fact.record() for fact in fitted.model.facts()],
             },
         )
         model.save(run.folder.model)
@@ -168,17 +169,21 @@ class Train(Stage[TrainRunConfig]):
         return (Output("model/", "the trained model with its recipe, as data", tracked=True),)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """The last losses."""
+        """What the model says about itself, and the last losses."""
         fitted = results[Trained].fitted
         last = {f"last.{name}": value for name, value in fitted.history[-1].items()}
-        return {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256, **last}
+        facts = {fact.name: fact.value for fact in fitted.model.facts()}
+        made = {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256}
+        return {**made, "facts": facts, **last}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """Losses and samples."""
+        """What the model says about itself, losses and samples."""
         fitted = results[Trained].fitted
         model = fitted.model
         report.section("Training")
         report.facts({"steps": fitted.steps, "seconds": round(fitted.seconds), "parameters": model.parameter_count})
+        if facts := model.facts():
+            report.text("\n".join(f"- {fact.text}" for fact in facts))
         curves = training_curves({model.family: fitted.history})
         report.figure(curves, "Losses over the optimiser steps.", "Training curves")
         if isinstance(model, GenerativeModel):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medgen.models.facts import Fact
 from medgen.models.latent import Decoded, LatentModel, LatentSettings, mixed_codes, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
@@ -54,6 +55,10 @@ class AdversarialModel(LatentModel):
     def shared_buffers(self) -> Sequence[Tensor]:
         """The state of the adaptive augmentation."""
         return () if self.adaptive is None else tuple(self.adaptive.buffers())
+
+    def facts(self) -> Sequence[Fact]:
+        """How far adaptive augmentation went, where there is any."""
+        return super().facts() if self.adaptive is None else (*super().facts(), self.adaptive.fact())
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """β-ELBO + adversarial loss + feature matching for the generator; its own + lazy R1 for the discriminator."""

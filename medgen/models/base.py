@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
 
 from medgen.config import Config
+from medgen.models.facts import Fact, Likelihood
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ class ScanModel(nn.Module, ABC):
     def finalize(self, dataset: Dataset) -> None:
         """Called once after training with the training cases, in evaluation mode; must be deterministic."""
 
+    def facts(self) -> Sequence[Fact]:
+        """What a trained model says about itself in ``metrics.json``, the report and the artifact, in order.
+
+        By default the kind of its likelihood, where it has one; families add to it.
+        """
+        return (self.likelihood().fact(),) if isinstance(self, HasLikelihood) else ()
+
 
 class GenerativeModel(ScanModel, ABC):
     """A model that makes new scans."""
@@ -143,7 +151,11 @@ class Reconstructs(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A model with a scan-level likelihood; its docstring says whether exact, a bound or a surrogate."""
+    """A model with a scan-level likelihood."""
+
+    def likelihood(self) -> Likelihood:
+        """Whether it is exact, a bound or a surrogate, of what, and in which unit reports give it."""
+        ...
 
     def log_likelihood(
         self, x: Tensor, mask: Tensor | None = None, samples: int = 64, generator: Generator | None = None

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import GenerativeModel, ModelConfig, Widths
+from medgen.models.facts import Likelihood
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
 from medgen.models.stages import Phase
@@ -157,6 +158,10 @@ class LatentModel(GenerativeModel, ABC):
         """
         decoded = self.decode(self.encode(x)[0])
         return losses.gaussian_nll(x, decoded.mean, decoded.logvar)
+
+    def likelihood(self) -> Likelihood:
+        """A bound, see :meth:`log_likelihood`."""
+        return Likelihood("bound", "the importance-weighted lower bound on log p(x) of the decoder without noise")
 
     @torch.no_grad()
     def log_likelihood(

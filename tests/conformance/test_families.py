@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,8 +197,8 @@ def test_what_it_offers_has_the_promised_shapes(model):
         half = torch.zeros(len(x), 1, *SHAPE)
         half[:, :, : SHAPE[0] // 2] = 1
         assert not torch.equal(likelihood, model.log_likelihood(x, half, samples=3, generator=gen()))
-        words = type(model).log_likelihood.__doc__
-        assert any(word in words for word in ("exact", "bound", "surrogate"))
+        assert model.likelihood().kind in ("exact", "bound", "surrogate")
+        assert model.likelihood().fact() in model.facts()
     for name, values in answers(model, dataset()).items():
         if name != "code":
             channels = 1 if name in ("discriminator_distance", "anomaly_logits") else x.shape[1]
@@ -270,6 +272,17 @@ def test_it_comes_back_from_disk_unchanged(model, tmp_path):
         torch.testing.assert_close(after[name], values, atol=1e-4, rtol=1e-4)
     if isinstance(model, GenerativeModel):
         torch.testing.assert_close(again.sample(2, gen()), model.sample(2, gen()), atol=1e-5, rtol=1e-4)
+
+
+def test_its_facts_are_plain_sentences_with_their_values(model):
+    fit(model, dataset(), TRAINING, seed=0, device="cpu")
+    facts = model.facts()
+    assert len({fact.name for fact in facts}) == len(facts)
+    for fact in facts:
+        assert fact.text.endswith(".")
+        changed = replace(fact, value="elsewhere" if isinstance(fact.value, str) else fact.value + 1)
+        assert changed.text != fact.text
+        assert json.loads(json.dumps(fact.record())) == fact.record()
 
 
 @pytest.mark.parametrize("shape", [(17, 24, 16), (16, 9, 11)])

@@ -1,5 +1,6 @@
 """``medgen train`` end to end on tiny configurations."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -41,6 +42,10 @@ def test_a_run_leaves_what_every_run_leaves(cohort, tmp_path):
     assert "last.validation" in metrics
     assert model.models[0].settings.n_labels == 3
     assert len(model.meta["cases"]) == 3
+    (fact,) = model.meta["facts"]
+    assert metrics["facts"] == {"likelihood": "bound"} == {fact["name"]: fact["value"]}
+    assert fact["unit"] == "nats per voxel"
+    assert fact["sentence"] in html.unescape((tmp_path / "run" / "report.html").read_text())
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert undeclared(tmp_path / "run", PIPELINE) == []
 

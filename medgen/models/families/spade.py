@@ -14,6 +14,7 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import ScanModel, Widths
+from medgen.models.facts import Fact
 from medgen.models.latent import mixed_codes, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
@@ -222,6 +223,10 @@ class Spade(ScanModel):
     def shared_buffers(self) -> Sequence[Tensor]:
         """The state of the adaptive augmentation."""
         return () if self.adaptive is None else tuple(self.adaptive.buffers())
+
+    def facts(self) -> Sequence[Fact]:
+        """How far adaptive augmentation went, where there is any."""
+        return super().facts() if self.adaptive is None else (*super().facts(), self.adaptive.fact())
 
     def encode_style(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the style code of images (b, c, i, j, k), (b, style) each."""
