@@ -26,7 +26,15 @@ from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, torch_rng
-from medgen.training.cost import Estimate, check_memory, describe_memory, describe_training, training_cost
+from medgen.training.cost import (
+    Estimate,
+    check_memory,
+    describe_memory,
+    describe_sampling,
+    describe_training,
+    sampling_seconds,
+    training_cost,
+)
 from medgen.training.trainer import FitResult, Log, fit, rank_of
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
@@ -131,14 +139,20 @@ class Train(Stage[TrainRunConfig]):
     def estimate(
         self, config: TrainRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """Time and memory, measured on a few steps."""
+        """Time and memory, measured on a few steps, and the time of a sample where the model makes any."""
         manifest = known[Manifest]
         first, labels = next(iter(manifest)), max(manifest.labels, default=0)
         mask = None if labels else first.read_mask()
         labels = labels if mask is None else int(mask.data.max())
         settings = _settings(config, len(first.read_image().data), labels)
-        cost = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
-        return {self.name: Estimate(cost.seconds, cost.bytes, (describe_training(settings.family, cost),))}
+        labels = getattr(settings, "n_labels", 0)
+        cost = training_cost(settings, config.training, config.device, labels)
+        each = sampling_seconds(settings, config.device, labels)
+        lines = [
+            describe_training(settings.family, cost),
+            *([describe_sampling(settings.family, each)] if each else []),
+        ]
+        return {self.name: Estimate(cost.seconds, cost.bytes, tuple(lines), each)}
 
     def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

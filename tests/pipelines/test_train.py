@@ -67,6 +67,8 @@ def test_bad_files_are_all_named_before_anything_is_written(cohort, tmp_path):
 def test_shipped_configurations_are_valid(path, cohort, tmp_path):
     lines = plan(load(f"train/{path}", cohort, tmp_path / "run", "preprocess.shape=[16,16,16]"))
     assert any("parameters" in line for line in lines)
+    makes = path not in ("context.yaml", "dae.yaml")
+    assert any("a sample takes about" in line for line in lines) == makes
     assert not (tmp_path / "run").exists()
 
 

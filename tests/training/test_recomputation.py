@@ -8,7 +8,7 @@ import torch
 from medgen.models.catalogue import available, build, family_class
 from medgen.models.networks.blocks import Recomputed, ResBlock
 from medgen.preprocessing.dataset import Dataset
-from medgen.training.cost import KeptForBackward, unchanged
+from medgen.training.counting import KeptForBackward, unchanged
 from medgen.training.recomputation import set_recomputation
 from medgen.training.trainer import TrainingConfig, fit
 
