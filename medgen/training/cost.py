@@ -18,6 +18,23 @@ from medgen.training.recomputation import recomputes
 from medgen.training.stand_in import random_batch, sampler, smaller, stand_in, stand_in_model, step_work
 from medgen.training.trainer import TrainingConfig, device_of
 
+__all__ = [
+    "FLOAT_BYTES",
+    "WEIGHT_COPIES",
+    "WORKSPACE",
+    "Cost",
+    "Estimate",
+    "check_memory",
+    "describe_memory",
+    "describe_sampling",
+    "describe_training",
+    "minutes",
+    "parameters_of",
+    "sampling_seconds",
+    "stand_in",
+    "training_cost",
+]
+
 _MIB, _GIB = 1 << 20, 1 << 30
 # Bytes per voxel of a batch that no family comes near.
 _PER_VOXEL = 8192

@@ -32,8 +32,7 @@ from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthet
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, all_cared_for
-from medgen.training.cost import Estimate, minutes
-from medgen.training.stand_in import stand_in
+from medgen.training.cost import Estimate, minutes, stand_in
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import (
     control_shape,

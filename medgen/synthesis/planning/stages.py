@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from medgen.synthesis.estimates import FLOAT_BYTES, Outline, segmenter_estimate
-from medgen.training.cost import Estimate, minutes
-from medgen.training.stand_in import stand_in
+from medgen.training.cost import Estimate, minutes, stand_in
 
 if TYPE_CHECKING:
     from medgen.synthesis.filtering.filter import FilterConfig
