@@ -26,7 +26,15 @@ from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, torch_rng
-from medgen.training.cost import Estimate, check_memory, describe_memory, describe_training, training_cost
+from medgen.training.cost import (
+    Estimate,
+    check_memory,
+    describe_memory,
+    describe_sampling,
+    describe_training,
+    sampling_seconds,
+    training_cost,
+)
 from medgen.training.trainer import FitResult, Log, fit, rank_of
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
@@ -131,14 +139,20 @@ class Train(Stage[TrainRunConfig]):
     def estimate(
         self, config: TrainRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """Time and memory, measured on a few steps."""
+        """Time and memory, measured on a few steps, and the time of a sample where the model makes any."""
         manifest = known[Manifest]
         first, labels = next(iter(manifest)), max(manifest.labels, default=0)
         mask = None if labels else first.read_mask()
         labels = labels if mask is None else int(mask.data.max())
         settings = _settings(config, len(first.read_image().data), labels)
-        cost = training_cost(settings, config.training, config.device, getattr(settings, "n_labels", 0))
-        return {self.name: Estimate(cost.seconds, cost.bytes, (describe_training(settings.family, cost),))}
+        labels = getattr(settings, "n_labels", 0)
+        cost = training_cost(settings, config.training, config.device, labels)
+        each = sampling_seconds(settings, config.device, labels)
+        lines = [
+            describe_training(settings.family, cost),
+            *([describe_sampling(settings.family, each)] if each else []),
+        ]
+        return {self.name: Estimate(cost.seconds, cost.bytes, tuple(lines), each)}
 
     def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
@@ -157,6 +171,7 @@ class Train(Stage[TrainRunConfig]):
                 "cases": list(cases),
                 "manifest_sha256": manifest.digest(),
                 "steps": fitted.steps,
+                "facts": [fact.record() for fact in fitted.model.facts()],
             },
         )
         model.save(run.folder.model)
@@ -168,17 +183,21 @@ class Train(Stage[TrainRunConfig]):
         return (Output("model/", "the trained model with its recipe, as data", tracked=True),)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """The last losses."""
+        """What the model says about itself, and the last losses."""
         fitted = results[Trained].fitted
         last = {f"last.{name}": value for name, value in fitted.history[-1].items()}
-        return {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256, **last}
+        facts = {fact.name: fact.value for fact in fitted.model.facts()}
+        made = {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256}
+        return {**made, "facts": facts, **last}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """Losses and samples."""
+        """What the model says about itself, losses and samples."""
         fitted = results[Trained].fitted
         model = fitted.model
         report.section("Training")
         report.facts({"steps": fitted.steps, "seconds": round(fitted.seconds), "parameters": model.parameter_count})
+        if facts := model.facts():
+            report.text("\n".join(f"- {fact.text}" for fact in facts))
         curves = training_curves({model.family: fitted.history})
         report.figure(curves, "Losses over the optimiser steps.", "Training curves")
         if isinstance(model, GenerativeModel):

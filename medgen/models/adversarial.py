@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from medgen.models.facts import Fact
 from medgen.models.latent import Decoded, LatentModel, LatentSettings, mixed_codes, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
+from medgen.models.stages import Phase, Role
 from medgen.preprocessing.dataset import Batch
 
 
@@ -37,10 +39,13 @@ class AdversarialModel(LatentModel):
             else None
         )
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> dict[str, Phase]:
         """``generator`` (encoder and decoder), then ``discriminator``."""
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
-        return {"generator": generator, "discriminator": list(self.discriminator.parameters())}
+        return {
+            "generator": Phase(generator),
+            "discriminator": Phase(list(self.discriminator.parameters()), Role.DISCRIMINATOR),
+        }
 
     @property
     def game(self) -> Game:
@@ -50,6 +55,10 @@ class AdversarialModel(LatentModel):
     def shared_buffers(self) -> Sequence[Tensor]:
         """The state of the adaptive augmentation."""
         return () if self.adaptive is None else tuple(self.adaptive.buffers())
+
+    def facts(self) -> Sequence[Fact]:
+        """How far adaptive augmentation went, where there is any."""
+        return super().facts() if self.adaptive is None else (*super().facts(), self.adaptive.fact())
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """β-ELBO + adversarial loss + feature matching for the generator; its own + lazy R1 for the discriminator."""

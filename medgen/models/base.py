@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
 
 from medgen.config import Config
+from medgen.models.facts import Fact, Likelihood
+from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -70,12 +72,24 @@ class ScanModel(nn.Module, ABC):
         """Number of weights that training can change."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @abstractmethod
-    def phases(self) -> Mapping[str, list[nn.Parameter]]:
-        """The parameters each phase of a training step updates, in order; every parameter in exactly one phase.
+    def phases(self) -> Mapping[str, Phase | Sequence[nn.Parameter]]:
+        """What each step of a training with one stage updates, in order; every parameter in exactly one phase.
 
-        A phase named ``"discriminator"`` is left out of the exponential moving average.
+        Parameters alone stand for a :class:`~medgen.models.stages.Phase` of them without anything special. A model
+        with several stages gives :meth:`stages` instead.
         """
+        raise NotImplementedError(f"{type(self).__name__} gives neither phases() nor stages()")
+
+    def stages(self) -> Sequence[Stage]:
+        """The parts of a training, one after the other; by default one with all :meth:`phases`.
+
+        Each parameter is in some stage. A stage ends with its share of the steps, or early by its own ``patience``;
+        the averaged, or best, weights of its parts are then the model's own, before the next one begins.
+        """
+        phases = {
+            name: given if isinstance(given, Phase) else Phase(list(given)) for name, given in self.phases().items()
+        }
+        return (Stage("training", phases),)
 
     @abstractmethod
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
@@ -89,11 +103,33 @@ class ScanModel(nn.Module, ABC):
         """Buffers that training adapts to the scans at hand, so that processes have to average them; mostly none."""
         return ()
 
+    def averaged_buffers(self) -> Sequence[Tensor]:
+        """Floating-point buffers that belong to the weights, such as a code book that training moves by itself.
+
+        They are averaged over the steps as the weights are; all other buffers stay as the last step leaves them. They
+        are changed in place, and mostly there are none.
+        """
+        return ()
+
     def initialize(self, dataset: Dataset) -> None:
         """Called once before the first step with the training cases; must be deterministic."""
 
+    def begin_stage(self, name: str, dataset: Dataset) -> None:
+        """Called once before each stage but the first, in evaluation mode, with the weights that the last one leaves.
+
+        For what the stage needs of finished parts, such as the spread of their codes. What it finds is kept in buffers,
+        which the checkpoint has; must be deterministic.
+        """
+
     def finalize(self, dataset: Dataset) -> None:
         """Called once after training with the training cases, in evaluation mode; must be deterministic."""
+
+    def facts(self) -> Sequence[Fact]:
+        """What a trained model says about itself in ``metrics.json``, the report and the artifact, in order.
+
+        By default the kind of its likelihood, where it has one; families add to it.
+        """
+        return (self.likelihood().fact(),) if isinstance(self, HasLikelihood) else ()
 
 
 class GenerativeModel(ScanModel, ABC):
@@ -115,7 +151,11 @@ class Reconstructs(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A model with a scan-level likelihood; its docstring says whether exact, a bound or a surrogate."""
+    """A model with a scan-level likelihood."""
+
+    def likelihood(self) -> Likelihood:
+        """Whether it is exact, a bound or a surrogate, of what, and in which unit reports give it."""
+        ...
 
     def log_likelihood(
         self, x: Tensor, mask: Tensor | None = None, samples: int = 64, generator: Generator | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import GenerativeModel, ModelConfig, Widths
+from medgen.models.facts import Likelihood
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
+from medgen.models.stages import Phase
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -96,7 +99,7 @@ class LatentModel(GenerativeModel, ABC):
         self.register_buffer("latent_mean", torch.zeros(code))
         self.register_buffer("latent_factor", torch.eye(code))
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> Mapping[str, Phase | Sequence[nn.Parameter]]:
         """One phase with everything."""
         return {"all": list(self.parameters())}
 
@@ -155,6 +158,10 @@ class LatentModel(GenerativeModel, ABC):
         """
         decoded = self.decode(self.encode(x)[0])
         return losses.gaussian_nll(x, decoded.mean, decoded.logvar)
+
+    def likelihood(self) -> Likelihood:
+        """A bound, see :meth:`log_likelihood`."""
+        return Likelihood("bound", "the importance-weighted lower bound on log p(x) of the decoder without noise")
 
     @torch.no_grad()
     def log_likelihood(

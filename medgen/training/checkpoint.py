@@ -20,7 +20,7 @@ from medgen.system.files import atomic_path, open_regular
 from medgen.training.precision import Precision
 
 CHECKPOINT = Path("checkpoint") / "state.pt"
-_VERSION = 2
+_VERSION = 3
 # The pickled part names tensors and holds numbers; the tensors' bytes are separate members.
 _PICKLE_LIMIT = 64 << 20
 

@@ -16,28 +16,34 @@ class TrainingConfig(Config):
     """How a model is trained.
 
     Attributes:
-        steps: Optimiser steps (of every phase).
-        batch_size: Cases per step and process.
+        steps: Optimiser steps of all stages together.
+        batch_size: Cases per batch and process.
+        accumulate: Batches per step and process, whose gradients are averaged before the optimiser uses them: the
+            gradient of one batch so many times as large, where the loss is a mean over scans, in the memory of one.
         lr: Highest learning rate; it rises linearly over ``warmup`` of the steps and then follows a cosine to 0.
-        lr_discriminator: Factor on ``lr`` in a phase named ``discriminator`` (two time-scales, Heusel et al. 2017).
-        warmup: Share of the steps.
+        lr_discriminator: Factor on ``lr`` for discriminators (two time-scales, Heusel et al. 2017).
+        warmup: Share of the steps of a stage.
         betas: Decay of the optimiser's (AdamW's) running means of the gradient and of its square.
         weight_decay: Weight decay of AdamW.
         clip: Largest gradient norm per phase; 0 is off.
         ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
-            as min(ema, (1 + t) / (10 + t)).
+            as min(ema, (1 + t) / (10 + t)) in each stage.
         precision: ``auto`` is bfloat16 autocast where the device computes it natively, see
             :mod:`medgen.training.precision`.
+        checkpoint_activations: Whether residual blocks compute their insides again in the backward pass instead of
+            keeping them (Chen et al. 2016): the same gradients in less memory and more time. ``auto`` does so where a
+            batch has more than four million voxels (two scans of 128³).
         compile: Compile the networks; pays on long GPU runs only (40 s and more to start).
         log_every: Steps between two records of the loss.
         validate_every: Steps between two looks at the validation cases; 0 is never.
-        patience: Looks without improvement after which training stops, with the best weights; 0 is off.
+        patience: Looks without improvement after which a stage stops, with the best weights; 0 is off.
         checkpoint_every: Steps between two checkpoints.
         augment: Random augmentation of every batch; none if absent.
     """
 
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=4, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     lr_discriminator: float = Field(default=1.0, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
@@ -46,6 +52,7 @@ class TrainingConfig(Config):
     clip: float = Field(default=1.0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: PrecisionName = "auto"
+    checkpoint_activations: Literal["auto"] | bool = "auto"
     compile: bool = False
     log_every: int = Field(default=10, ge=1)
     validate_every: int = Field(default=0, ge=0)

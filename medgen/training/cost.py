@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from medgen.errors import ResourceError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
-from medgen.preprocessing.dataset import Batch
+from medgen.models.stages import stage_steps
 from medgen.system.memory import available_memory
+from medgen.training.counting import Operations, extrapolated, timed
 from medgen.training.precision import precision_of
+from medgen.training.recomputation import recomputes
+from medgen.training.stand_in import random_batch, sampler, smaller, stand_in, stand_in_model, step_work
 from medgen.training.trainer import TrainingConfig, device_of
+
+__all__ = [
+    "FLOAT_BYTES",
+    "WEIGHT_COPIES",
+    "WORKSPACE",
+    "Cost",
+    "Estimate",
+    "check_memory",
+    "describe_memory",
+    "describe_sampling",
+    "describe_training",
+    "minutes",
+    "parameters_of",
+    "sampling_seconds",
+    "stand_in",
+    "training_cost",
+]
 
 _MIB, _GIB = 1 << 20, 1 << 30
 # Bytes per voxel of a batch that no family comes near.
 _PER_VOXEL = 8192
-# Voxels of a stand-in: large enough that the time per voxel is that of the real thing, small enough for any machine.
-_STAND_IN = 48**3
+# Voxels of the stand-in that a sample is made in: a flow passes through it many times.
+_SAMPLED = 32**3
 FLOAT_BYTES = 4
 # Weights, gradients, two moments of Adam, moving average.
 WEIGHT_COPIES = 5
@@ -79,11 +96,13 @@ class Estimate:
 
 
 def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, n_labels: int = 0) -> Cost:
-    """Cost of a training: two full steps on random data, the second one timed.
+    """Cost of a training: a step of every phase and stage on random data, done twice, the second one timed.
 
-    Large volumes and batches are not tried out: a stand-in of at most 48³ voxels and two scans is measured, and what it
-    takes is scaled by the number of voxels, which convolutional networks follow. Memory is counted, not observed: what
-    the backward pass keeps, with room for work space, and the copies of the weights.
+    Large volumes and batches are not tried out: a stand-in of at most 48³ voxels and two scans is timed. What it does
+    is counted in it and in a smaller one, part by part, which tells the convolutions, whose work grows with the number
+    of voxels, from attention, whose work grows with its square (:func:`medgen.training.counting.extrapolated`). Memory
+    is counted in the same way, not observed: what the backward pass keeps, with room for work space, and the copies of
+    the weights.
 
     Args:
         settings: The model as the run would build it.
@@ -93,36 +112,56 @@ def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, 
     """
     where = device_of(device)
     precision = precision_of(training.precision, where)
-    small = settings.model_copy(update={"shape": stand_in(settings.shape)})
-    batch = min(training.batch_size, 2)
-    model = build(small, seed=0).train()
-    precision.place(model)
-    shape = (batch, small.in_channels, *small.shape)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(shape, generator=generator)
-    foreground = torch.ones((batch, 1, *small.shape))
-    labels = torch.randint(0, n_labels + 1, foreground.shape, generator=generator) if n_labels else None
-    data = Batch(image, foreground, labels, progress=0.5).to(where)
-
-    def step() -> float:
-        kept = 0.0
-        for phase, parameters in model.phases().items():
-            counter = KeptForBackward(parameters)
-            with precision.autocast(), torch.autograd.graph.saved_tensors_hooks(counter, unchanged):
-                loss = model.loss(phase, data)["loss"]
-            torch.autograd.backward(loss, inputs=parameters)
-            kept = max(kept, counter.total)
-        return kept
-
-    seconds, kept = timed_step(step, where)
-    ratio = training.batch_size * math.prod(settings.shape) / (batch * math.prod(small.shape))
+    large, batch = stand_in(settings.shape), min(training.batch_size, 2)
+    small = smaller(large)
+    chosen = training.model_copy(update={"checkpoint_activations": recomputes(training, settings.shape)})
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        model = stand_in_model(settings, large, precision)
+        measured = step_work(model, chosen, batch, n_labels, where, precision)
+        counted = measured
+        if large != tuple(settings.shape):
+            counted = step_work(stand_in_model(settings, small, precision), chosen, batch, n_labels, where, precision)
+    ratio, factor = math.prod(large) / math.prod(small), math.prod(settings.shape) / math.prod(large)
+    wider = training.batch_size / batch
+    seconds, activations, steps = 0.0, 0.0, stage_steps(model.stages(), max(training.steps, len(measured)))
+    for own, few, number in zip(measured, counted, steps, strict=True):
+        for work, less in zip(own, few, strict=True):
+            slower = extrapolated(less.operations, work.operations, ratio, factor) / max(sum(work.operations), 1.0)
+            seconds += work.seconds * max(slower, factor) * wider * training.accumulate * number / work.every
+            kept = extrapolated(less.kept, work.kept, ratio, factor) + work.inside * factor
+            activations = max(activations, kept * wider)
     parameters = parameters_of(settings, model)
     return Cost(
         parameters=parameters,
-        seconds=seconds * ratio * training.steps,
-        bytes=WEIGHT_COPIES * FLOAT_BYTES * parameters + WORKSPACE * kept * ratio,
-        step_seconds=seconds * ratio,
+        seconds=seconds,
+        bytes=WEIGHT_COPIES * FLOAT_BYTES * parameters + WORKSPACE * activations,
+        step_seconds=seconds / sum(steps),
     )
+
+
+def sampling_seconds(settings: ModelConfig, device: str, n_labels: int = 0) -> float:
+    """Duration of making one scan, in seconds, timed in a stand-in; 0 for families that make none.
+
+    Families that paint label maps are timed with one, those that draw label maps with drawing one. The work is
+    extrapolated as in :func:`training_cost`.
+    """
+    where = device_of(device)
+    precision = precision_of("32", where)
+    large = stand_in(settings.shape, _SAMPLED)
+    small, seconds, counts = smaller(large), 0.0, list[list[float]]()
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
+        for shape in (small, large):
+            model = stand_in_model(settings, shape, precision).eval()
+            make = sampler(model, random_batch(model.settings, 1, n_labels).to(where))
+            if make is None:
+                return 0.0
+            with Operations() as counted:
+                seconds = timed(make, where)
+            counts.append(counted.parts)
+    ratio, factor = math.prod(large) / math.prod(small), math.prod(settings.shape) / math.prod(large)
+    less, more = counts
+    work = extrapolated(less, more, ratio, factor) / max(sum(more), 1.0)
+    return seconds * max(work, factor)
 
 
 def check_memory(settings: ModelConfig, training: TrainingConfig, device: str, cases: int, n_labels: int = 0) -> None:
@@ -162,20 +201,6 @@ def check_memory(settings: ModelConfig, training: TrainingConfig, device: str, c
         )
 
 
-def stand_in(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The shape itself if it is small, else one of about the same proportions and at most 48³ voxels.
-
-    >>> stand_in((40, 56, 40)), stand_in((256, 256, 128))
-    ((40, 56, 40), (56, 56, 24))
-    """
-    i, j, k = (int(n) for n in shape)
-    factor = (_STAND_IN / (i * j * k)) ** (1 / 3)
-    if factor >= 1:
-        return i, j, k
-    small = [min(n, max(16, 8 * int(n * factor / 8))) for n in (i, j, k)]
-    return small[0], small[1], small[2]
-
-
 def parameters_of(settings: ModelConfig, like: ScanModel | None = None) -> int:
     """Number of parameters of a model, without memory for them.
 
@@ -200,6 +225,15 @@ def describe_training(name: str, cost: Cost, trainings: int = 1) -> str:
     )
 
 
+def describe_sampling(name: str, seconds: float) -> str:
+    """One line of a plan: how long one sample takes.
+
+    >>> describe_sampling("vae", 0.0312), describe_sampling("flow", 300.0)
+    ('vae: a sample takes about 0.03 s', 'flow: a sample takes about 5 min')
+    """
+    return f"{name}: a sample takes about {f'{seconds:.2f} s' if seconds < 1 else minutes(seconds)}"
+
+
 def describe_memory(values: int) -> str:
     """Line for a cohort of ``values`` float32 numbers kept in memory, beside what this machine has free."""
     free = 1024 * available_memory()
@@ -213,39 +247,3 @@ def minutes(seconds: float) -> str:
     ('13 s', '10 min')
     """
     return f"{math.ceil(seconds)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-class KeptForBackward:
-    """Counts what autograd keeps for the backward pass, every memory block once, parameters not at all."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        self.total = 0.0
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """Count a tensor that autograd is about to keep, and hand it on."""
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.seen:
-            self.seen.add(storage.data_ptr())
-            self.total += storage.nbytes()
-        return tensor
-
-
-def unchanged(tensor: Tensor) -> Tensor:
-    """A kept tensor as the backward pass gets it back."""
-    return tensor
-
-
-def timed_step(step: Callable[[], float], device: torch.device) -> tuple[float, float]:
-    """Seconds of the second of two steps, and what they return; random streams are left as they were."""
-    seconds = kept = 0.0
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(0)
-        for _ in range(2):
-            start = time.perf_counter()
-            kept = step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - start
-    return seconds, kept

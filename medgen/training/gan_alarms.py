@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from pydantic import Field
 
 from medgen.config import Config
+from medgen.models.stages import Role
 from medgen.progress import Log
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ OVERPOWERED = "discriminator_wins"
 SATURATED = "augmentation_saturated"
 
 Record = Mapping[str, float]
+# Phases that discriminators train in: called by their role, unless a caller knows better.
+_DISCRIMINATORS: Collection[str] = (Role.DISCRIMINATOR.value,)
 
 
 class AlarmConfig(Config):
@@ -65,7 +68,12 @@ class Alarm:
     message: str
 
 
-def alarms(history: Sequence[Record], steps: int, config: AlarmConfig | None = None) -> tuple[Alarm, ...]:
+def alarms(
+    history: Sequence[Record],
+    steps: int,
+    config: AlarmConfig | None = None,
+    discriminators: Collection[str] = _DISCRIMINATORS,
+) -> tuple[Alarm, ...]:
     """The alarms that a history gives cause for, each once, in the order in which they would have been raised.
 
     Args:
@@ -74,13 +82,17 @@ def alarms(history: Sequence[Record], steps: int, config: AlarmConfig | None = N
             What is not logged raises no alarm.
         steps: Steps of the whole training.
         config: Limits; the defaults if absent.
+        discriminators: Names of the phases that discriminators train in (:func:`medgen.models.stages.discriminators`);
+            the numbers of all others are the generator's.
     """
     config = config or AlarmConfig()
+    trained = [_of(record, discriminators, theirs=False) for record in history]
+    against = [_of(record, discriminators, theirs=True) for record in history]
     checks = {
-        COLLAPSE: _collapse(history, config),
-        DIVERGENCE: _divergence(history, config),
-        OVERPOWERED: _overpowered(history, config),
-        SATURATED: _saturated(history, config),
+        COLLAPSE: _collapse(trained, config),
+        DIVERGENCE: _divergence(trained, [_finite(record) for record in history], config),
+        OVERPOWERED: _overpowered(against, config),
+        SATURATED: _saturated(against, config),
     }
     raised = []
     for name, (bad, text) in checks.items():
@@ -102,6 +114,7 @@ class Watch:
         steps: Steps of the whole training.
         log: Where numbers go, and ``alarm/<name>`` = 1 at the step of an alarm; None is nowhere.
         config: Limits.
+        discriminators: Names of the phases that discriminators train in.
         seen: Records so far.
         raised: Names of the alarms so far.
     """
@@ -109,6 +122,7 @@ class Watch:
     steps: int
     log: Log | None = None
     config: AlarmConfig = field(default_factory=AlarmConfig)
+    discriminators: Collection[str] = _DISCRIMINATORS
     seen: list[dict[str, float]] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)
 
@@ -117,7 +131,7 @@ class Watch:
         self.seen.append({"step": step, **numbers})
         if self.log is not None:
             self.log(numbers, step)
-        for alarm in alarms(self.seen, self.steps, self.config):
+        for alarm in alarms(self.seen, self.steps, self.config, self.discriminators):
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)
                 logger.warning("step %d: %s", alarm.step, alarm.message)
@@ -126,22 +140,22 @@ class Watch:
 
 
 def _collapse(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
-    bad = [record.get("generator/diversity", 1.0) < config.diversity for record in history]
+    bad = [record.get("diversity", 1.0) < config.diversity for record in history]
     return bad, (
         f"mode collapse: samples of a batch differed by less than {config.diversity:g} of what real scans differ by; "
         "lower training.lr or the adversarial weight, or raise r1"
     )
 
 
-def _divergence(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
+def _divergence(history: Sequence[Record], finite: Sequence[bool], config: AlarmConfig) -> tuple[list[bool], str]:
     lowest, norms, bad = math.inf, list[float](), list[bool]()
-    for record in history:
-        error, norm = record.get("generator/monitor", 0.0), record.get("generator/gradient", 0.0)
+    for record, sound in zip(history, finite, strict=True):
+        error, norm = record.get("monitor", 0.0), record.get("gradient", 0.0)
         # Errors may be negative (likelihoods); a factor says nothing then.
         risen = 0 < config.rise * lowest < error
         burst = len(norms) >= config.patience and norm > config.gradient * median(norms)
-        bad.append(risen or burst or not _finite(record))
-        lowest = min(lowest, error) if "generator/monitor" in record else lowest
+        bad.append(risen or burst or not sound)
+        lowest = min(lowest, error) if "monitor" in record else lowest
         norms.append(norm)
     return bad, (
         f"divergence: numbers were not finite, the reconstruction error rose above {config.rise:g} times its lowest "
@@ -152,8 +166,7 @@ def _divergence(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bo
 def _overpowered(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
     # With adaptive augmentation a good discriminator is made worse first; only where that is used up has it won.
     bad = [
-        record.get("discriminator/accuracy", 0.0) > config.accuracy
-        and record.get("discriminator/augmented", 1.0) >= config.augmented
+        record.get("accuracy", 0.0) > config.accuracy and record.get("augmented", 1.0) >= config.augmented
         for record in history
     ]
     return bad, (
@@ -163,11 +176,17 @@ def _overpowered(history: Sequence[Record], config: AlarmConfig) -> tuple[list[b
 
 
 def _saturated(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool], str]:
-    bad = [record.get("discriminator/augmented", 0.0) >= config.augmented for record in history]
+    bad = [record.get("augmented", 0.0) >= config.augmented for record in history]
     return bad, (
         "adaptive augmentation is saturated: the discriminator knows the training scans by heart in spite of it; "
         "samples may be distorted as augmented scans are; use more scans or a smaller discriminator"
     )
+
+
+def _of(record: Record, discriminators: Collection[str], *, theirs: bool) -> Record:
+    """The numbers of the discriminators' phases, or of the others, without what stands before their names."""
+    parts = {name: name.split("/") for name in record if "/" in name}
+    return {path[-1]: record[name] for name, path in parts.items() if (path[-2] in discriminators) == theirs}
 
 
 def _finite(record: Record) -> bool:

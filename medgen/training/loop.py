@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,59 +18,24 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
+from medgen.models.stages import Phase, Role, Stage
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.progress import Log
-from medgen.seeds import derive, numpy_rng, torch_rng
+from medgen.seeds import derive, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.signals import Request, Terminated
+from medgen.training.batches import augmented, batch_indices, content_digest, resident
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
 from medgen.training.finite_watch import FiniteWatch, all_finite, listed
 from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
-from medgen.transforms.augmentation import AugmentConfig, augment
+from medgen.training.schedule import learning_rate, phase_rate, stage_configs
 
 logger = logging.getLogger(__name__)
 
 # What a checkpoint holds beside tensors.
-_SCALARS = ("step", "seconds", "stale", "stopped", "best_value", "history")
-
-
-def batch_indices(n: int, size: int, step: int, seed: int) -> list[int]:
-    """Cases of a step: ``size`` places in an endless row of permutations of ``n``, one permutation per epoch.
-
-    >>> sorted(batch_indices(4, 2, 0, seed=0) + batch_indices(4, 2, 1, seed=0))
-    [0, 1, 2, 3]
-    """
-    orders: dict[int, list[int]] = {}
-    places = range(step * size, (step + 1) * size)
-    for epoch in {place // n for place in places}:
-        orders[epoch] = numpy_rng(seed, "order", epoch).permutation(n).tolist()
-    return [orders[place // n][place % n] for place in places]
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017), for a step counted from 0."""
-    warmup = max(1, round(config.warmup * config.steps))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
-
-
-def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """All maps of a batch moved through one grid, then the image's intensities changed."""
-    masks = {"foreground": batch.foreground.long()}
-    if batch.labels is not None:
-        masks["labels"] = batch.labels
-    if batch.confidence is not None:
-        masks["confidence"] = (batch.confidence * 255).round().long()
-    image, moved = augment(batch.image, torch.cat(list(masks.values()), dim=1), config, generator)
-    if moved is None:
-        raise TrainingError("augmentation returned no masks")
-    found = dict(zip(masks, moved.split(1, dim=1), strict=True))
-    confidence = None if batch.confidence is None else found["confidence"].float() / 255
-    foreground = found["foreground"].float()
-    return replace(batch, image=image, foreground=foreground, labels=found.get("labels"), confidence=confidence)
+_SCALARS = ("step", "start", "seconds", "stale", "stopped", "best_value", "history")
 
 
 @dataclass
@@ -88,6 +52,9 @@ class Loop:
     out: Path | None
     log: Log | None
     step: int = 0
+    # The step at which the present stage began, and its number.
+    start: int = 0
+    place: int = 0
     seconds: float = 0.0
     stale: int = 0
     stopped: bool = False
@@ -96,17 +63,49 @@ class Loop:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        config = self.config
-        self.phases = self.model.phases()
-        options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
-        self.optimisers = {
-            name: torch.optim.AdamW(parameters, **options, fused=True) for name, parameters in self.phases.items()
-        }
-        averaged = {id(p) for name, group in self.phases.items() if name != "discriminator" for p in group}
-        self.live = [p for p in self.model.parameters() if id(p) in averaged] if config.ema else []
+        self.stages = tuple(self.model.stages())
+        self.configs = stage_configs(self.stages, self.config)
         self.average: list[Tensor] = []
-        self.data = _resident(self.train, self.ranks.device)
+        self.data = resident(self.train, self.ranks.device)
         self.watch = FiniteWatch("training.lr")
+        self._enter(0)
+
+    def _enter(self, place: int) -> None:
+        """Make a stage the present one, with optimisers that have not made a step."""
+        self.place = place
+        self.optimisers = {name: self._optimiser(phase) for name, phase in self.phases.items()}
+        trained = {id(p) for phase in self.phases.values() if phase.role is Role.MODEL for p in phase.parameters}
+        weights = [parameter for parameter in self.model.parameters() if id(parameter) in trained]
+        self.live: list[Tensor] = [*weights, *self.model.averaged_buffers()] if self.config.ema else []
+
+    def _optimiser(self, phase: Phase) -> torch.optim.AdamW:
+        config = self.settings
+        options: dict[str, Any] = {
+            "lr": config.lr,
+            "betas": phase.betas or config.betas,
+            "weight_decay": config.weight_decay,
+        }
+        return torch.optim.AdamW(phase.parameters, **options, fused=True)
+
+    @property
+    def stage(self) -> Stage:
+        """The present stage."""
+        return self.stages[self.place]
+
+    @property
+    def phases(self) -> Mapping[str, Phase]:
+        """What its steps consist of."""
+        return self.stage.phases
+
+    @property
+    def settings(self) -> TrainingConfig:
+        """The settings of the present stage."""
+        return self.configs[self.place]
+
+    @property
+    def done(self) -> int:
+        """Steps of the present stage that are done."""
+        return self.step - self.start
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,15 +126,23 @@ class Loop:
         return conditions(self.precision, self.ranks.count)
 
     def run(self, stop: Request, advance: Callable[[int, dict[str, float]], None]) -> None:
-        """Steps up to the end, an early stop, or a request to stop."""
-        config = self.config
+        """Stages up to the last one's end, or a request to stop; the model's weights are then the averaged, or best."""
+        self._run_stage(stop, advance)
+        while self.place + 1 < len(self.stages):
+            self._next_stage()
+            self._run_stage(stop, advance)
+        self._adopt_average()
+
+    def _run_stage(self, stop: Request, advance: Callable[[int, dict[str, float]], None]) -> None:
+        """Steps up to the stage's end, an early stop, or a request to stop."""
+        config = self.settings
         start, before = time.perf_counter(), self.seconds
         self.model.train()
-        while self.step < config.steps and not self.stopped:
+        while self.done < config.steps and not self.stopped:
             self._one_step()
-            last = self.step == config.steps
-            advance(self.step, self._flush() if last or self.step % config.log_every == 0 else {})
-            if config.validate_every and (last or self.step % config.validate_every == 0):
+            last = self.done == config.steps
+            advance(self.step, self._flush() if last or self.done % config.log_every == 0 else {})
+            if config.validate_every and (last or self.done % config.validate_every == 0):
                 self._flush()
                 self._validate()
             self.seconds = before + time.perf_counter() - start
@@ -147,38 +154,84 @@ class Loop:
                 logger.warning("terminated after step %d%s", self.step, "" if self.out is None else ", checkpoint kept")
                 raise Terminated(stop.number or signal.SIGTERM)
 
+    def _next_stage(self) -> None:
+        """Keep what the stage has led to, let the model prepare the next one, and begin it.
+
+        Nothing is written: a training that is resumed at this point does it again, from the last step's checkpoint.
+        """
+        self._adopt_average()
+        following = self.stages[self.place + 1]
+        self.model.eval()
+        torch.manual_seed(derive(self.seed, "stage", following.name))
+        self.model.begin_stage(following.name, self.train)
+        self.ranks.share_weights(self.model)
+        self._enter(self.place + 1)
+        self.start, self.stale, self.stopped, self.best, self.best_value = self.step, 0, False, {}, math.inf
+        self.average = [tensor.detach().clone() for tensor in self.live]
+        logger.info("stage %s begins after step %d", following.name, self.step)
+
     def _one_step(self) -> None:
-        config, ranks = self.config, self.ranks
-        size = config.batch_size * ranks.count
-        everyone = batch_indices(len(self.train), size, self.step, self.seed)
-        mine = everyone[ranks.rank :: ranks.count]
-        place = (self.step * size // len(self.train), self.step, ranks.rank)
-        batch = self.data.batch(mine, self.step / config.steps).to(ranks.device)
-        if config.augment is not None:
-            batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
+        config, ranks = self.settings, self.ranks
+        mine = self._cases(self.step)[ranks.rank :: ranks.count]
+        batches = self._batches(mine)
         numbers: dict[str, Tensor] = {}
-        for phase, parameters in self.phases.items():
-            torch.manual_seed(derive(self.seed, "phase", phase, *place))
-            with ranks.autocast():
-                terms = self.model.loss(phase, batch)
-            # Only this phase's gradients: the others' parameters stay untouched without being frozen.
-            terms["loss"].backward(inputs=parameters)
-            average_gradients(ranks, parameters)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf, foreach=True)
-            optimiser = self.optimisers[phase]
-            factor = config.lr_discriminator if phase == "discriminator" else 1.0
+        for name, phase in self.phases.items():
+            if self.done % phase.every:
+                continue
+            said = [self._backward(name, batch, place) for place, batch in batches.items()]
+            terms = said[0] if len(said) == 1 else _means(said)
+            average_gradients(ranks, phase.parameters)
+            norm = torch.nn.utils.clip_grad_norm_(phase.parameters, config.clip or math.inf, foreach=True)
+            optimiser = self.optimisers[name]
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, self.step) * factor
+                group["lr"] = phase_rate(config, phase, self.done)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            prefix = f"{phase}/" if len(self.phases) > 1 else ""
-            numbers |= {prefix + name: value.detach() for name, value in {**terms, "gradient": norm}.items()}
+            numbers |= {self._prefix(name) + key: value for key, value in {**terms, "gradient": norm}.items()}
         ranks.average_buffers(self.model.shared_buffers())
         if self.live:
-            decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            get_ema_multi_avg_fn(decay)(self.average, [p.detach() for p in self.live], self.step)
+            decay = min(config.ema, (1 + self.done) / (10 + self.done))
+            get_ema_multi_avg_fn(decay)(self.average, [tensor.detach() for tensor in self.live], self.step)
         self.step += 1
         self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
+
+    def _backward(self, name: str, batch: Batch, place: tuple[int, ...]) -> dict[str, Tensor]:
+        """Add one batch's share of the gradient of a phase; the terms of its loss."""
+        torch.manual_seed(derive(self.seed, "phase", name, *place))
+        with self.ranks.autocast():
+            terms = self.model.loss(name, batch)
+        loss = terms["loss"] if self.config.accumulate == 1 else terms["loss"] / self.config.accumulate
+        # Only this phase's gradients: the others' parameters stay untouched without being frozen.
+        loss.backward(inputs=list(self.phases[name].parameters))
+        return {key: value.detach() for key, value in terms.items()}
+
+    def _batches(self, mine: Sequence[int]) -> dict[tuple[int, ...], Batch]:
+        """The batches of a step, whose gradients are averaged, augmented each by itself, by what their draws follow."""
+        config, size = self.settings, self.config.batch_size
+        epoch = self.step * self._cases_per_step // len(self.train)
+        batches = {}
+        for number, first in enumerate(range(0, len(mine), size)):
+            # The first one draws as the only batch of a step does.
+            place = (epoch, self.step, self.ranks.rank, *([number] if number else []))
+            batch = self.data.batch(mine[first : first + size], self.done / config.steps).to(self.ranks.device)
+            if config.augment is not None:
+                batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
+            batches[place] = batch
+        return batches
+
+    @property
+    def _cases_per_step(self) -> int:
+        return self.config.batch_size * self.config.accumulate * self.ranks.count
+
+    def _cases(self, step: int) -> list[int]:
+        """The cases of a step, of all processes."""
+        return batch_indices(len(self.train), self._cases_per_step, step, self.seed)
+
+    def _prefix(self, phase: str = "") -> str:
+        """What stands before logged numbers: the stage and the phase, each where there are several."""
+        parts = [self.stage.name] if len(self.stages) > 1 else []
+        parts += [phase] if phase and len(self.phases) > 1 else []
+        return "".join(f"{part}/" for part in parts)
 
     def _flush(self) -> dict[str, float]:
         """Bring the numbers of the last steps to the CPU, all at once, refuse what is not finite, and log the means."""
@@ -186,17 +239,14 @@ class Loop:
         if not values:
             return {}
         record = {name: sum(series) / len(series) for name, series in values.items()}
-        self._record({**record, "lr": learning_rate(self.config, self.step - 1)})
+        self._record({**record, self._prefix() + "lr": learning_rate(self.settings, self.done - 1)})
         return record
 
     def _sound(self) -> None:
         """Refuse weights, averages and buffers that are not finite, so that none is ever kept."""
         state = [*self.model.state_dict().values(), *self.average]
         if not all_finite(state):
-            rows = batch_indices(
-                len(self.train), self.config.batch_size * self.ranks.count, max(self.step - 1, 0), self.seed
-            )
-            names = listed([self.train.ids[row] for row in rows])
+            names = listed([self.train.ids[row] for row in self._cases(max(self.step - 1, 0))])
             raise TrainingError(
                 f"the weights are not finite after step {self.step} with the cases {names}; nothing was "
                 "kept of them; lower training.lr, or set training.clip"
@@ -214,7 +264,7 @@ class Loop:
     def _validate(self) -> None:
         if self.validation is None:
             return
-        first, size = next(iter(self.phases)), self.config.batch_size
+        first, size, monitor = next(iter(self.phases)), self.config.batch_size, self.stage.monitor
         self._swap()
         self.model.eval()
         total = 0.0
@@ -224,7 +274,7 @@ class Loop:
             torch.manual_seed(derive(self.seed, "validation", start))
             with self.ranks.autocast():
                 terms = self.model.loss(first, self.validation.batch(rows, 1.0).to(self.ranks.device))
-            loss = terms.get("monitor", terms["loss"]).item()
+            loss = (terms.get("monitor", terms["loss"]) if monitor is None else terms[monitor]).item()
             if not math.isfinite(loss):
                 names = listed([self.validation.ids[row] for row in rows])
                 raise TrainingError(
@@ -235,25 +285,25 @@ class Loop:
         value = self.ranks.agree(total / len(self.validation))
         if value < self.best_value:
             self.best_value, self.stale = value, 0
-            if self.config.patience:
+            if self.settings.patience:
                 self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         else:
             self.stale += 1
         self._swap()
         self.model.train()
-        self._record({"validation": value})
-        self.stopped = 0 < self.config.patience <= self.stale
+        self._record({self._prefix() + "validation": value})
+        self.stopped = 0 < self.settings.patience <= self.stale
 
     def _swap(self) -> None:
         """Exchange live and averaged weights."""
-        for parameter, average in zip(self.live, self.average, strict=True):
-            parameter.data, average.data = average.data, parameter.data
+        for tensor, average in zip(self.live, self.average, strict=True):
+            tensor.data, average.data = average.data, tensor.data
 
-    def adopt_average(self) -> None:
+    def _adopt_average(self) -> None:
         """Make the averaged, or with early stopping the best, weights the model's own."""
         with torch.no_grad():
-            for parameter, average in zip(self.live, self.average, strict=True):
-                parameter.copy_(average)
+            for tensor, average in zip(self.live, self.average, strict=True):
+                tensor.copy_(average)
         if self.best:
             self.model.load_state_dict(self.best)
 
@@ -271,6 +321,7 @@ class Loop:
             {
                 "fingerprint": self.fingerprint,
                 "conditions": self.conditions,
+                "stage": self.stage.name,
                 "model": self.model.state_dict(),
                 "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
                 "average": self.average,
@@ -283,7 +334,7 @@ class Loop:
         """Prepare the first step: the model's own start, the same weights everywhere, averages equal to them."""
         self.model.initialize(self.train)
         self.ranks.share_weights(self.model)
-        self.average = [p.detach().clone() for p in self.live]
+        self.average = [tensor.detach().clone() for tensor in self.live]
 
     def load(self) -> bool:
         """Go on from the checkpoint; False if there is none."""
@@ -293,6 +344,7 @@ class Loop:
         if state is None:
             return False
         try:
+            self._enter([stage.name for stage in self.stages].index(state["stage"]))
             self.model.load_state_dict(state["model"])
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][name])
@@ -309,28 +361,7 @@ class Loop:
         return True
 
 
-def content_digest(data: Dataset) -> str:
-    """SHA-256 of ids and of every voxel, so that a scan that was changed under the same name is noticed."""
-    digest = hashlib.sha256(sha256_json([data.ids, data.subjects]).encode())
-    for tensor in (data.images, data.foregrounds, data.labels, data.confidence):
-        if tensor is not None:
-            array = tensor.detach().cpu().contiguous().numpy()
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.data)
-    return digest.hexdigest()
-
-
-def _resident(data: Dataset, device: torch.device) -> Dataset:
-    """The data set in GPU memory if it takes at most a quarter of what is free, else where it is."""
-    if device.type != "cuda":
-        return data
-    size = sum(t.numel() * t.element_size() for t in (data.images, data.foregrounds))
-    if size * 4 > torch.cuda.mem_get_info(device)[0]:
-        return data
-    return replace(
-        data,
-        images=data.images.to(device),
-        foregrounds=data.foregrounds.to(device),
-        labels=None if data.labels is None else data.labels.to(device),
-        confidence=None if data.confidence is None else data.confidence.to(device),
-    )
+def _means(said: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every term over the batches that have it."""
+    names = dict.fromkeys(name for terms in said for name in terms)
+    return {name: torch.stack([terms[name].float() for terms in said if name in terms]).mean() for name in names}

@@ -1,4 +1,4 @@
-"""The one training loop: phases, precision, averaging of weights, validation, checkpoints, ranks.
+"""The one training loop: stages, phases, precision, averaging of weights, validation, checkpoints, ranks.
 
 Models say what to minimise (:meth:`~medgen.models.base.ScanModel.loss`); everything else happens here. Every
 random stream is derived from the seed, the epoch and the step, so a resumed run repeats an uninterrupted one bit for
@@ -25,6 +25,7 @@ from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
 from medgen.training.precision import precision_of
 from medgen.training.ranks import connect, rank_of
+from medgen.training.recomputation import set_recomputation
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 
@@ -36,7 +37,7 @@ class FitResult:
     Attributes:
         model: The model given, with averaged (or best) weights, in evaluation mode.
         history: Records in order, each with ``step`` and numbers such as ``loss`` or ``validation``.
-        steps: Steps done; fewer than configured after an early stop.
+        steps: Steps done, of all stages; fewer than configured after an early stop.
         seconds: Time spent in the loop, over all resumed parts.
     """
 
@@ -102,8 +103,8 @@ def fit(
         The trained model and the history.
 
     Raises:
-        TrainingError: If there are no cases, the shapes do not fit the model, a loss is not finite (the message
-            names the step and the cases), or the checkpoint belongs to another run.
+        TrainingError: If there are no cases or fewer steps than stages, the shapes do not fit the model, a loss is not
+            finite (the message names the step and the cases), or the checkpoint belongs to another run.
         Terminated: After SIGTERM, with exit code 143, or Ctrl-C, with 130.
         ConfigError: If device or precision are not to be had.
     """
@@ -111,6 +112,7 @@ def fit(
     precision = precision_of(config.precision, device_of(device))
     ranks = connect(precision)
     precision.place(model)
+    set_recomputation(model, config)
     if config.compile:
         for network in model.children():
             network.compile()
@@ -121,7 +123,6 @@ def fit(
             loop.begin()
         with deferred() as stop, _bar(title, config.steps, loop.step, show=progress and ranks.first) as advance:
             loop.run(stop, advance)
-        loop.adopt_average()
         model.eval()
         torch.manual_seed(derive(seed, "finalize"))
         model.finalize(train)
@@ -131,6 +132,8 @@ def fit(
 def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
     if not len(train):
         raise TrainingError("there are no training cases")
+    if (stages := len(model.stages())) > config.steps:
+        raise TrainingError(f"training.steps: the {stages} stages of {model.family} need {stages} steps at least")
     if config.validate_every and validation is None:
         raise TrainingError("training.validate_every is set but there are no validation cases; set it to 0")
     if config.patience and not config.validate_every:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +97,14 @@ def answers(model, data):
     return said
 
 
+def prepared_phases(model, data):
+    """Every phase by its name, in order, with what the model prepares for its stage done."""
+    for place, stage in enumerate(model.stages()):
+        if place:
+            model.eval().begin_stage(stage.name, data)
+        yield from stage.phases.items()
+
+
 def test_every_family_offers_something(model):
     assert isinstance(model, GenerativeModel | DrawsLabels) or answers(model.eval(), dataset())
 
@@ -105,22 +115,21 @@ def test_settings_travel_as_plain_data(model):
     assert again.family == type(model).family
 
 
-def test_phases_hold_every_parameter_once(model):
-    phases = model.phases()
-    inside = [id(parameter) for group in phases.values() for parameter in group]
-    assert len(inside) == len(set(inside))
-    assert set(inside) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert all(phases.values())
+def test_stages_hold_every_parameter(model):
+    trained = {id(p) for stage in model.stages() for phase in stage.phases.values() for p in phase.parameters}
+    assert trained == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert len({stage.name for stage in model.stages()}) == len(model.stages())
 
 
 def test_every_phase_moves_its_parameters_and_no_others(model):
     data = dataset()
     model.initialize(data)
     batch = data.batch([0, 1], progress=0.9)
-    for phase, own in model.phases().items():
-        model.zero_grad(set_to_none=True)
+    for name, phase in prepared_phases(model, data):
+        own = list(phase.parameters)
+        model.train().zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        terms = model.loss(phase, batch)
+        terms = model.loss(name, batch)
         assert all(value.ndim == 0 and torch.isfinite(value) for value in terms.values())
         terms["loss"].backward(inputs=own)
         moved = {id(parameter) for parameter in model.parameters() if parameter.grad is not None}
@@ -132,11 +141,12 @@ def test_every_phase_moves_its_parameters_and_no_others(model):
 def test_validation_leaves_the_model_as_it_was(model):
     data = dataset()
     model.initialize(data)
-    model.eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        model.loss(next(iter(model.phases())), data.batch([0, 1], progress=1.0))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for name, _ in prepared_phases(model, data):
+        model.eval()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        with torch.no_grad():
+            model.loss(name, data.batch([0, 1], progress=1.0))
+        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
 def test_training_lowers_what_validation_looks_at(model):
@@ -187,8 +197,8 @@ def test_what_it_offers_has_the_promised_shapes(model):
         half = torch.zeros(len(x), 1, *SHAPE)
         half[:, :, : SHAPE[0] // 2] = 1
         assert not torch.equal(likelihood, model.log_likelihood(x, half, samples=3, generator=gen()))
-        words = type(model).log_likelihood.__doc__
-        assert any(word in words for word in ("exact", "bound", "surrogate"))
+        assert model.likelihood().kind in ("exact", "bound", "surrogate")
+        assert model.likelihood().fact() in model.facts()
     for name, values in answers(model, dataset()).items():
         if name != "code":
             channels = 1 if name in ("discriminator_distance", "anomaly_logits") else x.shape[1]
@@ -264,6 +274,17 @@ def test_it_comes_back_from_disk_unchanged(model, tmp_path):
         torch.testing.assert_close(again.sample(2, gen()), model.sample(2, gen()), atol=1e-5, rtol=1e-4)
 
 
+def test_its_facts_are_plain_sentences_with_their_values(model):
+    fit(model, dataset(), TRAINING, seed=0, device="cpu")
+    facts = model.facts()
+    assert len({fact.name for fact in facts}) == len(facts)
+    for fact in facts:
+        assert fact.text.endswith(".")
+        changed = replace(fact, value="elsewhere" if isinstance(fact.value, str) else fact.value + 1)
+        assert changed.text != fact.text
+        assert json.loads(json.dumps(fact.record())) == fact.record()
+
+
 @pytest.mark.parametrize("shape", [(17, 24, 16), (16, 9, 11)])
 def test_shapes_need_not_be_even(model, shape):
     family = type(model).family
@@ -292,7 +313,7 @@ def test_losses_in_bfloat16_are_float32_and_near(model):
     data = dataset()
     model.initialize(data)
     batch = data.batch([0, 1], progress=0.5)
-    for phase in model.phases():
+    for phase, _ in prepared_phases(model, data):
         torch.manual_seed(0)
         exact = model.loss(phase, batch)["loss"]
         torch.manual_seed(0)
@@ -382,6 +403,6 @@ def test_a_new_file_and_a_yaml_are_a_family(scratch):
     (again,) = TrainedModel.load(scratch / "run" / "model").models
     assert again.sample(2, gen()).shape == (2, 1, 12, 14, 12)
     for check, family in itertools.product(
-        (test_phases_hold_every_parameter_once, test_settings_travel_as_plain_data), ("scratch",)
+        (test_stages_hold_every_parameter, test_settings_travel_as_plain_data), ("scratch",)
     ):
         check(build({"family": family, "shape": SHAPE}))

@@ -132,3 +132,26 @@ def test_finalize_fits_the_aggregated_posterior(vae):
 def test_finalize_works_with_one_case(vae):
     vae.finalize(dataset(1))
     assert torch.isfinite(vae.sample(2, torch.Generator().manual_seed(0))).all()
+
+
+def test_the_likelihood_of_a_linear_decoder_is_that_of_probabilistic_pca():
+    """log N(x; m, W Wᵀ + σ² I) (Tipping and Bishop 1999, equation 3); with the exact posterior any draw gives it."""
+    model, data = small(components=4), dataset(10)
+    model.initialize(data)
+    with torch.no_grad():
+        model.linear.spread.fill_(0.3)
+        decoded = model.decode(torch.zeros(1, 4))
+        variance = float(decoded.logvar.exp().mean())
+        mean = decoded.mean.flatten()
+        weights = torch.stack([(model.decode(code[None]).mean.flatten() - mean) for code in torch.eye(4)])
+        x = scans(3, seed=5)
+        exact = torch.distributions.LowRankMultivariateNormal(
+            mean.double(), weights.double().T, torch.full_like(mean, variance).double()
+        ).log_prob(x.flatten(1).double())
+        # Columns of W are orthogonal, so the posterior has no covariance between dimensions.
+        precision = 1 + weights.square().sum(1) / variance
+        posterior = (x.flatten(1) - mean) @ weights.T / variance / precision
+        model.encode = lambda images: (posterior[: len(images)], -precision.log().expand(len(images), -1))
+        for samples in (1, 16):
+            found = model.log_likelihood(x, samples=samples, generator=torch.Generator().manual_seed(samples))
+            torch.testing.assert_close(found.double(), exact, atol=0.1, rtol=0)

@@ -27,9 +27,9 @@ from medgen.seeds import torch_rng
 from medgen.segmentation.recipe import Consistency, Extra, LabelledBatch, LabelledSet, Recipe
 from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.system.files import TEMPORARY
+from medgen.training.batches import batch_indices
 from medgen.training.checkpoint import CHECKPOINT
 from medgen.training.finite_watch import FiniteWatch
-from medgen.training.loop import batch_indices
 from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 16, 16)

@@ -81,3 +81,14 @@ def test_the_watch_logs_an_alarm_once_and_passes_everything_on() -> None:
     raised = [(numbers, step) for numbers, step in logged if "alarm/mode_collapse" in numbers]
     assert raised == [({"alarm/mode_collapse": 1.0}, 220)]
     assert len(logged) == len(history) + 1
+
+
+def test_other_names_of_phases_and_a_stage_before_them_tell_the_same() -> None:
+    names_of = {"generator": "adversary/painter", "discriminator": "adversary/critic"}
+    for bad in (changed("generator/diversity", 200, 0.05), changed("discriminator/augmented", 250, 0.8)):
+        renamed = [
+            {"/".join([names_of.get(part, part) for part in name.split("/")]): value for name, value in record.items()}
+            for record in bad
+        ]
+        assert alarms(renamed, STEPS, discriminators={"critic"}) == alarms(bad, STEPS)
+        assert alarms(bad, STEPS)

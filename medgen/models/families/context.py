@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medgen.models import losses
 from medgen.models.base import ModelConfig, ScanModel, Widths
+from medgen.models.facts import Fact
 from medgen.models.networks.unet import UNet
 
 if TYPE_CHECKING:
@@ -80,6 +81,14 @@ class Context(ScanModel):
         with torch.no_grad():
             rmse = losses.weighted_mean((mean - batch.image).square(), weight).sqrt()
         return {"loss": nll, "rmse": rmse}
+
+    def facts(self) -> Sequence[Fact]:
+        """How many passes a map takes."""
+        passes = self.settings.shifts * self.settings.every**3
+        return (
+            *super().facts(),
+            Fact("passes", passes, "passes", "A map of all voxels takes {value} passes through the network."),
+        )
 
     def predict(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (b, c, i, j, k) of scans whose voxels with ``hidden`` = 1, (b, 1, i, j, k), are unseen.

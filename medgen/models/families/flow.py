@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import ModelConfig, ScanModel, Widths
+from medgen.models.facts import Fact
 from medgen.models.networks import blocks
 from medgen.models.networks.blocks import full_precision
 from medgen.models.networks.haar import haar, inverse_haar
@@ -205,6 +207,26 @@ class Flow(ScanModel):
                 second = self._velocity(at + first / steps, then, coarse, labels, inside)
                 at = at + (first + second) / (2 * steps)
         return (coarse + self.colour(at)) * inside
+
+    def facts(self) -> Sequence[Fact]:
+        """How many components the training scans allowed, how rough what they leave is, and what a scan takes."""
+        used = int((self.basis.flatten(1).square().sum(1) > 0).sum())
+        left = float(self.bands.square().mean().sqrt())
+        passes = 2 * self.settings.sampling_steps - 1
+        return (
+            *super().facts(),
+            Fact(
+                "style_components", used, "components", "The coarse image of a scan has {value} principal components."
+            ),
+            Fact(
+                "detail",
+                left,
+                "model intensities",
+                "What the coarse images leave of the training scans, and the flow has to make, has a root mean square "
+                "of {value:.3f} in model intensities.",
+            ),
+            Fact("passes", passes, "passes", "Painting a scan takes {value} passes through the network."),
+        )
 
     @torch.no_grad()
     def initialize(self, dataset: Dataset) -> None:

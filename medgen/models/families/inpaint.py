@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from medgen.models import losses
@@ -14,6 +14,7 @@ from medgen.models.base import ModelConfig, ScanModel, Widths
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import PatchDiscriminator
 from medgen.models.networks.unet import UNet
+from medgen.models.stages import Phase, Role
 from medgen.preprocessing.dataset import Batch
 from medgen.transforms.fields import smooth_noise
 
@@ -94,11 +95,11 @@ class Inpaint(ScanModel):
         # Scan, magnified difference to the filling, hole, labels.
         self.discriminator = PatchDiscriminator(2 * c + 1 + n, settings.discriminator_widths)
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> dict[str, Phase]:
         """``generator``, then ``discriminator``."""
         return {
-            "generator": list(self.generator.parameters()),
-            "discriminator": list(self.discriminator.parameters()),
+            "generator": Phase(list(self.generator.parameters())),
+            "discriminator": Phase(list(self.discriminator.parameters()), Role.DISCRIMINATOR),
         }
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:

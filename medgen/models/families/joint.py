@@ -12,6 +12,7 @@ from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.adversarial import AdversarialModel, AdversarialSettings
 from medgen.models.latent import Decoded
+from medgen.models.stages import Phase
 from medgen.preprocessing.dataset import Batch
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ class Joint(AdversarialModel):
         super().__init__(settings, extra=settings.n_labels)
         self.label_logvar = nn.Parameter(torch.full((settings.n_labels,), -2.0))
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> dict[str, Phase]:
         """As :class:`AdversarialModel`, with the label variances on the generator's side."""
         phases = super().phases()
-        return {**phases, "generator": [*phases["generator"], self.label_logvar]}
+        return {**phases, "generator": Phase([*phases["generator"].parameters, self.label_logvar])}
 
     def likelihood_terms(self, batch: Batch, mean: Tensor, logvar: Tensor, decoded: Decoded) -> dict[str, Tensor]:
         """The image's β-ELBO plus the label maps' negative log-likelihood, in nats per voxel."""

@@ -14,9 +14,11 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import ScanModel, Widths
+from medgen.models.facts import Fact
 from medgen.models.latent import mixed_codes, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
+from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -87,7 +89,7 @@ class Modulation(nn.Module):
         return normal * (1 + self.gain(seen)) + self.bias(seen)
 
 
-class SpadeBlock(nn.Module):
+class SpadeBlock(blocks.Recomputed):
     """x + W · SiLU(conv₃(SPADE(x, m)) + g · noise): the house's residual block with SPADE for its norm."""
 
     def __init__(self, channels: int, maps: int, hidden: int) -> None:
@@ -101,6 +103,9 @@ class SpadeBlock(nn.Module):
 
     def forward(self, x: Tensor, maps: Tensor, noise: Tensor | None) -> Tensor:
         """(b, channels, i, j, k) to the same shape; ``noise`` is (b, 1, i, j, k) or None for none."""
+        return self.kept_or_again(self._inside, x, maps, noise)
+
+    def _inside(self, x: Tensor, maps: Tensor, noise: Tensor | None) -> Tensor:
         y = self.conv(self.norm(x, maps))
         if noise is not None:
             y = y + self.gain.view(-1, 1, 1, 1) * noise
@@ -207,14 +212,21 @@ class Spade(ScanModel):
         """
         self._consistency = consistency
 
-    def phases(self) -> dict[str, list[nn.Parameter]]:
+    def phases(self) -> dict[str, Phase]:
         """``generator`` (style encoder and decoder), then ``discriminator``."""
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
-        return {"generator": generator, "discriminator": list(self.discriminator.parameters())}
+        return {
+            "generator": Phase(generator),
+            "discriminator": Phase(list(self.discriminator.parameters()), Role.DISCRIMINATOR),
+        }
 
     def shared_buffers(self) -> Sequence[Tensor]:
         """The state of the adaptive augmentation."""
         return () if self.adaptive is None else tuple(self.adaptive.buffers())
+
+    def facts(self) -> Sequence[Fact]:
+        """How far adaptive augmentation went, where there is any."""
+        return super().facts() if self.adaptive is None else (*super().facts(), self.adaptive.fact())
 
     def encode_style(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the style code of images (b, c, i, j, k), (b, style) each."""

@@ -7,12 +7,13 @@ autoencoders convolve at full resolution (15 times slower at equal quality), and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -115,7 +116,27 @@ class Pointwise(nn.Linear):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class ResBlock(nn.Module):
+class Recomputed(nn.Module):
+    """A block that can compute its insides again in the backward pass instead of keeping them.
+
+    Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016). Gradients are the
+    same, as long as the insides draw no random numbers.
+
+    Attributes:
+        recompute: Whether it does so in training; the training sets it.
+    """
+
+    recompute: bool = False
+
+    def kept_or_again(self, inside: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """``inside(*inputs)``, whose intermediate results are kept for the backward pass or made there again."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return inside(*inputs)
+        made: Tensor = checkpoint(inside, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return made
+
+
+class ResBlock(Recomputed):
     """x + W₁ · SiLU(conv₃(norm(x)) + g · noise): one 3³ convolution, starting as the identity.
 
     ``g`` is a learned gain per channel for one noise map (Karras et al. 2019): texture that the code does not carry.
@@ -132,6 +153,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """(b, c, i, j, k) to the same shape; ``noise`` is (b, 1, i, j, k) or None for none."""
+        return self.kept_or_again(self._inside, x, noise)
+
+    def _inside(self, x: Tensor, noise: Tensor | None) -> Tensor:
         y = self.conv(self.norm(x))
         if self.gain is not None and noise is not None:
             y = y + self.gain.view(-1, 1, 1, 1) * noise

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from medgen.models import losses
 from medgen.models.base import ModelConfig, Widths
+from medgen.models.facts import Fact
 from medgen.models.networks import blocks
 from medgen.transforms.augmentation import AugmentConfig, augment
 
@@ -146,6 +147,11 @@ class AdaptiveAugmentation(nn.Module):
         tones = {"intensity": p, "brightness": (0.8, 1.25), "contrast": (0.8, 1.25), "noise": 0.1}
         image, _ = augment(image, None, _UNCHANGED.model_copy(update=tones), generator)
         return torch.cat([image, rest], dim=1)
+
+    def fact(self) -> Fact:
+        """How likely augmentation is at the end."""
+        said = "At the end the discriminator saw augmented scans with a probability of {value:.2f}."
+        return Fact("augmented", float(self.probability), "", said)
 
     @torch.no_grad()
     def adapt(self, logits: Sequence[Tensor]) -> None:

@@ -49,7 +49,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], title:
 
     Args:
         histories: Stage → entries with a ``step`` and numbers; quantities may be missing in some. ``val_loss`` (also
-            ``validation_loss``, ``val/loss``) belongs to ``loss``; ``validation`` alone does too.
+            ``validation_loss``, ``val/loss``) belongs to ``loss``; ``validation`` alone does too. That of a stage, as
+            in ``stage/validation``, belongs to ``stage/loss``.
         title: One line above.
     """
     series = {stage: _series(entries) for stage, entries in histories.items()}
@@ -206,6 +207,9 @@ def _series(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, NDArray
 def _split(key: str) -> tuple[str, str]:
     if key in {"val", "valid", "validation"}:
         return "loss", "validation"
+    if key.endswith("/validation"):
+        # Of a stage.
+        return f"{key.rpartition('/')[0]}/loss", "validation"
     for prefix in _VALIDATION:
         if key.startswith(prefix):
             return key.removeprefix(prefix), "validation"

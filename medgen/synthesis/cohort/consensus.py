@@ -40,7 +40,7 @@ from medgen.synthesis.cohort.label_bias import LabelBias, measure_bias
 from medgen.synthesis.sources import Sources
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.processes import run_in_processes, torch_threads
-from medgen.training.loop import content_digest
+from medgen.training.batches import content_digest
 from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig
 

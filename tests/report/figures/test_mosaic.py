@@ -131,6 +131,10 @@ def test_curves_pair_training_with_validation():
     assert [axes.get_title() for axes in drawn] == ["loss", "kl"]
     assert {line.get_label() for line in drawn[0].lines} >= {"training", "validation"}
     assert png(figure)
+    staged = [{"step": n, "codes/loss": 1 / n, "codes/validation": 2 / n} for n in range(1, 9)]
+    (panel, _) = training_curves({"model": staged}).axes
+    assert panel.get_title() == "codes/loss"
+    assert len(panel.lines) == 2
     assert png(training_curves({}))
     assert png(training_curves({"a": [{"loss": float("nan")}, {"loss": float("inf")}]}))
 
