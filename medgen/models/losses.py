@@ -33,6 +33,13 @@ def kl_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 
 
+def kl_gaussians(mean: Tensor, logvar: Tensor, other_mean: Tensor, other_logvar: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(m, s²)) in nats per element: ½ ((μ − m)²/s² + σ²/s² − 1 − log σ²/s²); shapes broadcast."""
+    mean, logvar, other_mean, other_logvar = (part.float() for part in (mean, logvar, other_mean, other_logvar))
+    ratio = logvar - other_logvar
+    return 0.5 * ((mean - other_mean).square() * torch.exp(-other_logvar) + ratio.exp() - 1 - ratio)
+
+
 def free_bits(kl: Tensor, nats: float) -> Tensor:
     """KL of (b, d) summed over d, each dimension's batch mean at least ``nats`` (Kingma et al. 2016, section 4)."""
     return kl.mean(0).clamp_min(nats).sum()

@@ -92,3 +92,41 @@ def bench_painting(
 
     chosen = [int(number) for number in numbers]
     finish(pipeline.run(out, data=data, seeds=chosen, overrides=settings or (), progress=not quiet))
+
+
+@command(
+    bench_app, "reconstruction", "medgen bench reconstruction bench --data ../shared/data/hippocampus --families vae"
+)
+def bench_reconstruction(
+    out: Annotated[
+        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
+    ] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="A cohort.")] = Path("data"),
+    families: Annotated[str, typer.Option("--families", help="Families that reconstruct.")] = "vae",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, weights and training.")] = "0,1,2",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of every family's train/FAMILY; may be repeated.")
+    ] = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train families, rebuild scans of subjects they have not seen, beside PCA: reconstruction.md, .json."""
+    from ..preflight import check_data
+
+    check_data(data)
+    numbers = listed(seeds)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    from ..bench import reconstruction as pipeline
+
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            families=listed(families),
+            seeds=[int(number) for number in numbers],
+            overrides=settings or (),
+            device=device,
+            progress=not quiet,
+        )
+    )

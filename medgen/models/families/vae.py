@@ -1,25 +1,223 @@
-"""Variational autoencoder with a predicted variance for every voxel."""
+"""Hierarchical variational autoencoder: a code of the whole scan, grids of codes below it, a Gaussian per voxel."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from medgen.models.latent import LatentModel, LatentSettings
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from medgen.models import losses
+from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
+from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
+from medgen.models.networks import blocks
+from medgen.models.networks.code_grid import CodeGrid, Codes
+
+if TYPE_CHECKING:
+    from medgen.preprocessing.dataset import Batch, Dataset
+
+logger = logging.getLogger(__name__)
+
+# Draws of codes decoded at a time, and nats per scan below which a level of codes says nothing.
+_CHUNK, _COLLAPSED = 8, 1.0
 
 
-class VaeSettings(LatentSettings):
-    """Settings of :class:`Vae`."""
+class VaeSettings(HierarchicalSettings):
+    """Settings of :class:`Vae`.
+
+    Attributes:
+        beta: Weight of the KL divergence; 1 is the evidence lower bound.
+        free_bits: Nats that cost nothing, for every number of every code.
+        warmup: Share of the training during which ``beta`` rises from 0.
+        typical: Standard deviations of the prior that the grids of a reconstruction keep within; 0 is no limit. What is
+            unlike healthy scans is then rebuilt as what is most like it.
+    """
 
     family: Literal["vae"] = "vae"
+    beta: float = Field(default=1.0, ge=0)
+    free_bits: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=0.3, ge=0, le=1)
+    typical: float = Field(default=2.0, ge=0)
+
+    def ramp(self, progress: float) -> float:
+        """Factor in [0, 1] that rises linearly over the warm-up."""
+        return min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
 
 
-class Vae(LatentModel):
-    """3D residual VAE (Kingma and Welling 2014) with heteroscedastic Gaussian likelihood (AE-U, Mao et al. 2020).
+class Vae(HierarchicalModel):
+    """3D VAE (Kingma and Welling 2014) of a hierarchy of codes, with a predicted variance for every voxel.
 
-    Offers reconstruction, likelihood per scan (a bound) and per voxel (a surrogate), a code, and samples, which
-    are decoder means and therefore smooth; :class:`~medgen.models.families.vaegan.VaeGan` makes sharp ones.
+    Offers reconstruction, likelihood per scan (a bound) and per voxel (a surrogate), the top code, and samples, which
+    are decoder means and therefore smooth.
     """
 
     family: ClassVar[str] = "vae"
     Settings: ClassVar[type[VaeSettings]] = VaeSettings
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 8, "components": 2, "narrow": 4}
+    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}
+    settings: VaeSettings
+
+    def __init__(self, settings: VaeSettings) -> None:
+        super().__init__(settings)
+        # The aggregated posterior that samples are drawn from, and nats per scan of every level, after training.
+        self.latent_mean: Tensor
+        self.latent_factor: Tensor
+        self.level_nats: Tensor
+        self.register_buffer("latent_mean", torch.zeros(settings.latent))
+        self.register_buffer("latent_factor", torch.eye(settings.latent))
+        self.register_buffer("level_nats", torch.zeros(1 + len(settings.codes)))
+
+    def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
+        """(Weighted NLL + β · KL) / weighted number of voxels, in nats per voxel, and its parts.
+
+        Logged: ``nll``, the KL of every level in nats per scan (``kl_level0`` is the top code), ``rmse`` in the
+        foreground.
+        """
+        settings, x = self.settings, batch.image
+        features = self.features(x)
+        mean, logvar = self.top_posterior(x, features)
+        decoded, grids = self.infer(x, reparametrise(mean, logvar), features, reparametrise)
+        weight = batch.foreground + settings.background * (1 - batch.foreground)
+        nll = losses.weighted_mean(losses.gaussian_nll(x, decoded.mean, decoded.logvar), weight)
+        nats = [losses.kl_standard_normal(mean, logvar), *(grid.kl().flatten(1) for grid in grids)]
+        cost = torch.stack([losses.free_bits(kl, settings.free_bits) for kl in nats]).sum()
+        voxels = (weight.sum() * settings.in_channels / len(weight)).clamp_min(1)
+        with torch.no_grad():
+            rmse = losses.weighted_mean((decoded.mean - x).square(), batch.foreground).sqrt()
+        levels = {f"kl_level{number}": kl.sum(1).mean().detach() for number, kl in enumerate(nats)}
+        penalty = settings.beta * settings.ramp(batch.progress) * cost
+        return {"loss": nll + penalty / voxels, "nll": nll.detach(), "rmse": rmse, **levels}
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Decoder mean at the posterior means, (b, c, i, j, k); grids keep within ``typical`` of their prior.
+
+        Deterministic.
+        """
+        return self._at_means(x, self.settings.typical)[0].mean
+
+    @torch.no_grad()
+    def voxel_nll(self, x: Tensor) -> Tensor:
+        """The negative evidence lower bound where it arises, in nats per voxel, (b, c, i, j, k); a surrogate.
+
+        −log N(x; μ, exp s) at the posterior means, plus the KL of the grids, spread over the voxels of each position
+        (and over channels): what a code explains well is unlikely all the same if the code is.
+        """
+        decoded, grids = self._at_means(x)
+        nll = losses.gaussian_nll(x, decoded.mean, decoded.logvar)
+        return nll + self.voxel_kl(grids) / self.settings.in_channels
+
+    def _at_means(self, x: Tensor, typical: float = 0.0) -> tuple[Decoded, list[Codes]]:
+        """The prediction of scans by the posterior means, and the grids."""
+        features = self.features(x)
+        return self.infer(x, self.top_posterior(x, features)[0], features, means, typical)
+
+    def voxel_kl(self, grids: list[Codes]) -> Tensor:
+        """KL of the grids in nats per voxel, (b, 1, i, j, k): each position's, interpolated over its voxels."""
+        maps = []
+        for (side, _), grid in zip(self.settings.codes, grids, strict=True):
+            share = grid.kl().sum(1, keepdim=True) / side**3
+            maps.append(functional.interpolate(share, scale_factor=side, mode="trilinear", align_corners=False))
+        return blocks.crop_to(torch.stack(maps).sum(0), self.settings.shape)
+
+    @torch.no_grad()
+    def log_likelihood(
+        self, x: Tensor, mask: Tensor | None = None, samples: int = 64, generator: Generator | None = None
+    ) -> Tensor:
+        """Lower bound on log p(x) in nats per scan, (b,): the importance-weighted bound with ``samples`` draws.
+
+        With ``mask`` (b, 1, i, j, k) only the voxels inside count as observed; codes are still inferred from the whole
+        scan, which keeps it a bound (:func:`medgen.models.losses.iwae_bound`).
+        """
+        log_p_x, log_ratio, _ = self._importance(x, mask, samples, generator)
+        return losses.iwae_bound(log_p_x, log_ratio, torch.zeros_like(log_ratio))
+
+    @torch.no_grad()
+    def elbo(
+        self, x: Tensor, mask: Tensor | None = None, samples: int = 8, generator: Generator | None = None
+    ) -> Tensor:
+        """Evidence lower bound on log p(x) in nats per scan, (b,), each KL in closed form given the codes above it."""
+        log_p_x, _, kl = self._importance(x, mask, samples, generator)
+        return (log_p_x - kl).mean(0)
+
+    def _importance(
+        self, x: Tensor, mask: Tensor | None, samples: int, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log p(x | z), log p(z) − log q(z | x) and KL, (samples, b) each, for draws of all codes."""
+
+        def draw(mean: Tensor, logvar: Tensor) -> Tensor:
+            return mean + torch.exp(0.5 * logvar) * randn_beside(tuple(mean.shape), generator, mean)
+
+        weight = torch.ones_like(x) if mask is None else mask.float().expand_as(x)
+        columns = []
+        # One scan at a time, and few draws, so that memory stays at a few volumes.
+        for scan, counted in zip(x.split(1), weight.split(1), strict=True):
+            seen: list[Tensor] = self.features(scan)
+            mean, logvar = self.top_posterior(scan, seen)
+            rows: list[Tensor] = []
+            for several in torch.arange(samples).split(_CHUNK):
+                own, wide = mean.expand(len(several), -1), logvar.expand(len(several), -1)
+                z = draw(own, wide)
+                decoded, grids = self.infer(scan, z, seen, draw)
+                zero = torch.zeros_like(z)
+                codes = [Codes(z, own, wide, zero, zero), *grids]
+                nll = (losses.gaussian_nll(scan, decoded.mean, decoded.logvar) * counted).flatten(1).sum(1)
+                ratio = torch.stack([level.log_ratio() for level in codes]).sum(0)
+                kl = torch.stack([level.kl().flatten(1).sum(1) for level in codes]).sum(0)
+                rows.append(torch.stack([-nll, ratio, kl]))
+            columns.append(torch.cat(rows, dim=1))
+        log_p_x, ratio, kl = torch.stack(columns, dim=2)
+        return log_p_x, ratio, kl
+
+    @torch.no_grad()
+    def finalize(self, dataset: Dataset) -> None:
+        """Fit the top code's :func:`~medgen.models.latent.aggregated_posterior`, and measure what each level holds."""
+        device = self.latent_mean.device
+        tops, nats = [], torch.zeros_like(self.level_nats)
+        squares = [torch.zeros_like(level.variance) for level in self.decoder.grids()]
+        for number in range(len(dataset)):
+            x = dataset.batch([number]).to(device).image
+            mean, logvar = self.encode(x)
+            tops.append((mean, logvar))
+            _, grids = self._at_means(x)
+            expected: list[Tensor] = []
+
+            def guess(
+                place: int, level: CodeGrid, state: Tensor, made: Tensor, kept: list[Tensor] = expected
+            ) -> Tensor:
+                kept.append(level.draw(state))
+                return kept[-1]
+
+            self._descend(mean, guess)
+            nats[0] += losses.kl_standard_normal(mean, logvar).sum()
+            for place, (grid, other) in enumerate(zip(grids, expected, strict=True)):
+                nats[1 + place] += grid.kl().sum()
+                squares[place] += ((grid.mean - other).square() + grid.logvar.exp()).mean((0, 2, 3, 4))
+        mean, factor = aggregated_posterior(torch.cat([top[0] for top in tops]), torch.cat([top[1] for top in tops]))
+        self.latent_mean.copy_(mean)
+        self.latent_factor.copy_(factor)
+        self.level_nats.copy_(nats / len(dataset))
+        for level, square in zip(self.decoder.grids(), squares, strict=True):
+            level.variance.copy_(square / len(dataset))
+        for number, value in enumerate(self.level_nats.tolist()):
+            if value < _COLLAPSED:
+                logger.warning(
+                    "level %d of the codes holds %.2f nats per scan: it has collapsed, and says nothing; lower "
+                    "model.beta or raise model.free_bits",
+                    number,
+                    value,
+                )
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Images (n, c, i, j, k): decoder means, top codes from the aggregated posterior, grids from their priors."""
+        draws = randn_beside((n, len(self.latent_mean)), generator, self.latent_mean)
+        z = self.latent_mean + draws @ self.latent_factor.T
+
+        def drawn(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
+            shape = (len(state), level.codes, *state.shape[2:])
+            return level.draw(state, randn_beside(shape, generator, self.latent_mean))
+
+        return torch.cat([self._descend(part, drawn).mean for part in z.split(_CHUNK)])
