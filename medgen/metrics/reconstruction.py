@@ -15,7 +15,7 @@ def psnr(x: NDArray[Any], y: NDArray[Any], mask: NDArray[np.bool_], data_range: 
     Model intensities have a range of 1: the 1st and 99th percentile of a scan's foreground are 0 and 1.
 
     >>> x = np.zeros((1, 4, 4, 4))
-    >>> psnr(x, x + 0.1, np.ones((4, 4, 4), dtype=bool))
+    >>> round(psnr(x, x + 0.1, np.ones((4, 4, 4), dtype=bool)), 6)
     20.0
 
     Args:
@@ -30,7 +30,7 @@ def psnr(x: NDArray[Any], y: NDArray[Any], mask: NDArray[np.bool_], data_range: 
     error = float(np.square(x[:, mask].astype(np.float64) - y[:, mask]).mean()) if mask.any() else math.nan
     if math.isnan(error):
         return math.nan
-    return round(10 * math.log10(data_range**2 / error), 10) if error else math.inf
+    return 10 * math.log10(data_range**2 / error) if error else math.inf
 
 
 def ssim(x: NDArray[Any], y: NDArray[Any], mask: NDArray[np.bool_], data_range: float = 1.0) -> float:

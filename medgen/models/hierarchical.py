@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LOGVAR_RANGE = (-7.8, 3.0)
 # Limits of the top code's log-variance, and its value before the first step.
 _TOP_RANGE, _START_LOGVAR = (-12.0, 6.0), -4.0
+# Share of the mean variance of the grids that every voxel has at least.
+_FLOOR = 0.1
 
 # Makes the codes of a grid: number, level, state of the decoder, and what is made so far, all on the padded grid.
 Chooser = Callable[[int, CodeGrid, Tensor, Tensor], Tensor]
@@ -101,6 +103,10 @@ class HierarchicalModel(GenerativeModel, ABC):
             self.top.bias.zero_()
             self.top.bias[settings.latent :] = _START_LOGVAR
 
+        # Variance per voxel that the grids hold: what of a scan its top code does not say.
+        self.grid_variance: Tensor
+        self.register_buffer("grid_variance", torch.zeros(c, *settings.shape))
+
     def phases(self) -> dict[str, list[nn.Parameter]]:
         """One phase with everything."""
         return {"all": list(self.parameters())}
@@ -117,19 +123,10 @@ class HierarchicalModel(GenerativeModel, ABC):
     def decode(self, z: Tensor) -> Decoded:
         """p(x | z₀) for top codes (b, d), with the grids at their prior means; deterministic.
 
-        To the voxels' variance that of the grids is added, carried through the linear part of the decoder.
+        To the voxels' variance that is added by which training scans differed from this (:meth:`measure_grids`).
         """
-        variances: list[Tensor] = []
-
-        def expected(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
-            code = level.draw(state)
-            ones = torch.ones_like(code) * level.variance[:, None, None, None]
-            variances.append(self._block(number).spread(ones))
-            return code
-
-        decoded = self._descend(z, expected)
-        added = blocks.crop_to(torch.stack(variances).sum(0), self.settings.shape)
-        return Decoded(decoded.mean, torch.logaddexp(decoded.logvar, added.clamp_min(1e-9).log()))
+        decoded = self._descend(z, lambda number, level, state, made: level.draw(state))
+        return Decoded(decoded.mean, torch.logaddexp(decoded.logvar, self.grid_variance.clamp_min(1e-9).log()))
 
     def infer(
         self, x: Tensor, z: Tensor, features: list[Tensor], draw: Draw, typical: float = 0.0
@@ -190,6 +187,28 @@ class HierarchicalModel(GenerativeModel, ABC):
         # Half of the mean variance everywhere, so that few scans which happen to agree are no certainty.
         logvar = (variance + 0.5 * variance.mean() + 1e-6).log()
         self.linear.spread.copy_(torch.logit(((logvar - low) / (high - low)).clamp(0.02, 0.98)))
+
+    @torch.no_grad()
+    def measure_grids(self, dataset: Dataset) -> None:
+        """Measure by how much training scans differ from what their top codes say, beyond the predicted variance.
+
+        Mean square per voxel of the foreground over degrees of freedom, plus a tenth of its mean, so that few scans
+        which happen to agree are no certainty.
+        """
+        self.grid_variance.zero_()
+        squares, predicted = torch.zeros_like(self.grid_variance), torch.zeros_like(self.grid_variance)
+        count = torch.zeros_like(self.grid_variance[:1])
+        for number in range(len(dataset)):
+            batch = dataset.batch([number]).to(count.device)
+            decoded, seen = self.decode(self.encode(batch.image)[0]), batch.foreground[0]
+            squares += seen * (batch.image - decoded.mean)[0].square()
+            predicted += seen * decoded.logvar[0].exp()
+            count += seen
+        freedom = len(dataset) / max(1, len(dataset) - 1 - min(self.settings.latent, len(dataset) // 2))
+        known = count.clamp_min(1)
+        usual = freedom * squares.sum() / (count.sum() * len(squares)).clamp_min(1)
+        left = torch.where(count > 0, freedom * squares / known, usual)
+        self.grid_variance.copy_((left - predicted / known).clamp_min(0) + _FLOOR * usual)
 
     @property
     def _factor(self) -> int:

@@ -54,7 +54,7 @@ def dataset(n=12):
 
 
 def models(n=2):
-    settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "narrow": 2}
+    settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "codes": ((2, 2),)}
     return [[build(settings, seed=number).eval()] for number in range(n)]
 
 

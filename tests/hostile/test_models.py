@@ -34,7 +34,7 @@ from medgen.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpo
 from tests.builders.guard import MIB, Canary, refusal
 
 SHAPE = (8, 10, 8)
-SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "narrow": 2}
+SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "codes": [[2, 2]]}
 WEIGHTS = "weights-0.safetensors"
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from medgen.system.files import sha256_json
 from medgen.volume import Grid, Volume
 
 SHAPE = (8, 10, 8)
-SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "narrow": 2}
+SETTINGS = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "codes": [[2, 2]]}
 
 
 def trained(models=2):

@@ -12,7 +12,7 @@ SHAPE = (10, 13, 9)
 
 @pytest.fixture
 def vae():
-    model = build({"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4}, seed=0).eval()
+    model = build({"family": "cevae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4}, seed=0).eval()
     with torch.no_grad():
         # Far enough from the start that the decoder depends on the code.
         model.decoder.head.weight.mul_(10)
@@ -78,7 +78,7 @@ def test_likelihood_of_a_scan_does_not_depend_on_its_batch(vae):
 
 
 def small(**changes):
-    settings = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4, **changes}
+    settings = {"family": "cevae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4, **changes}
     model = build(settings, seed=0).eval()
     with torch.no_grad():
         # The linear part alone.

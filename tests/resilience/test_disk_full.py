@@ -68,7 +68,7 @@ def picture(version: int) -> bytes:
 
 
 def artifact(path: Path, version: int) -> None:
-    model = build({"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "narrow": 2}, seed=version)
+    model = build({"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "codes": [[2, 2]]}, seed=version)
     TrainedModel([model], Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))).save(path)
 
 

@@ -21,7 +21,7 @@ from medgen.training.precision import precision_of
 from medgen.training.stand_in import smaller, stand_in, stand_in_model, step_work
 from medgen.training.trainer import TrainingConfig
 
-TINY = {"family": "vae", "widths": (16, 32), "latent": 8, "narrow": 4}
+TINY = {"family": "cevae", "widths": (16, 32), "latent": 8, "narrow": 4}
 
 
 def settings(shape=(16, 24, 16), **changes):

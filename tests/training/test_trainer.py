@@ -156,7 +156,7 @@ def test_averaged_weights_lag_behind_and_the_discriminator_is_not_averaged():
 
 
 def test_training_learns():
-    vae = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 2}
+    vae = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 4, "codes": [[2, 2]]}
     result = run(TrainingConfig(steps=40, batch_size=4, precision="32", lr=3e-3, log_every=10), vae)
     losses = [record["loss"] for record in result.history]
     assert losses[-1] < losses[0] - 0.05

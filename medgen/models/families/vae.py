@@ -100,7 +100,18 @@ class Vae(HierarchicalModel):
 
     @torch.no_grad()
     def voxel_nll(self, x: Tensor) -> Tensor:
-        """The negative evidence lower bound where it arises, in nats per voxel, (b, c, i, j, k); a surrogate.
+        """How unlikely every voxel is, in nats, (b, c, i, j, k): a surrogate, the mean of two for −log p(x).
+
+        One is −log p(x | z₀) at the posterior mean, by the anatomy at large; the other :meth:`voxel_bound`, by what is
+        around. A lesion that grids could rebuild is unlike the first, and a texture that fits in is unlike the second.
+        """
+        features = self.features(x)
+        decoded = self.decode(self.top_posterior(x, features)[0])
+        return 0.5 * (losses.gaussian_nll(x, decoded.mean, decoded.logvar) + self.voxel_bound(x))
+
+    @torch.no_grad()
+    def voxel_bound(self, x: Tensor) -> Tensor:
+        """The negative evidence lower bound where it arises, in nats per voxel, (b, c, i, j, k).
 
         −log N(x; μ, exp s) at the posterior means, plus the KL of the grids, spread over the voxels of each position
         (and over channels): what a code explains well is unlikely all the same if the code is.
@@ -174,33 +185,20 @@ class Vae(HierarchicalModel):
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:
         """Fit the top code's :func:`~medgen.models.latent.aggregated_posterior`, and measure what each level holds."""
-        device = self.latent_mean.device
         tops, nats = [], torch.zeros_like(self.level_nats)
-        squares = [torch.zeros_like(level.variance) for level in self.decoder.grids()]
         for number in range(len(dataset)):
-            x = dataset.batch([number]).to(device).image
-            mean, logvar = self.encode(x)
+            x = dataset.batch([number]).to(self.latent_mean.device).image
+            features = self.features(x)
+            mean, logvar = self.top_posterior(x, features)
             tops.append((mean, logvar))
-            _, grids = self._at_means(x)
-            expected: list[Tensor] = []
-
-            def guess(
-                place: int, level: CodeGrid, state: Tensor, made: Tensor, kept: list[Tensor] = expected
-            ) -> Tensor:
-                kept.append(level.draw(state))
-                return kept[-1]
-
-            self._descend(mean, guess)
-            nats[0] += losses.kl_standard_normal(mean, logvar).sum()
-            for place, (grid, other) in enumerate(zip(grids, expected, strict=True)):
-                nats[1 + place] += grid.kl().sum()
-                squares[place] += ((grid.mean - other).square() + grid.logvar.exp()).mean((0, 2, 3, 4))
+            grids = self.infer(x, mean, features, means)[1]
+            levels = [losses.kl_standard_normal(mean, logvar), *(grid.kl() for grid in grids)]
+            nats += torch.stack([kl.sum() for kl in levels])
         mean, factor = aggregated_posterior(torch.cat([top[0] for top in tops]), torch.cat([top[1] for top in tops]))
         self.latent_mean.copy_(mean)
         self.latent_factor.copy_(factor)
         self.level_nats.copy_(nats / len(dataset))
-        for level, square in zip(self.decoder.grids(), squares, strict=True):
-            level.variance.copy_(square / len(dataset))
+        self.measure_grids(dataset)
         for number, value in enumerate(self.level_nats.tolist()):
             if value < _COLLAPSED:
                 logger.warning(

@@ -53,16 +53,9 @@ class BlockCodes(nn.Module):
             return torch.einsum("bpijk,np->bnijk", self.blocks(rest.float()), self.weights)
 
     def forward(self, z: Tensor) -> Tensor:
-        """What codes (b, codes, i, j, k) stand for, (b, c, side · i, side · j, side · k)."""
-        return self._voxels(z, self.basis)
-
-    def spread(self, variance: Tensor) -> Tensor:
-        """Variance of :meth:`forward` at every voxel for codes of such independent variances; same shapes."""
-        return self._voxels(variance, self.basis.square())
-
-    def _voxels(self, z: Tensor, basis: Tensor) -> Tensor:
+        """What codes (b, codes, i, j, k) stand for, (b, c, side · i, side · j, side · k), in float32."""
         with full_precision(z.device):
-            x = torch.einsum("bnijk,np->bpijk", z.float(), basis)
+            x = torch.einsum("bnijk,np->bpijk", z.float(), self.basis)
             for _ in range(self.halvings):
                 x = depth_to_space(x)
         return x

@@ -66,9 +66,6 @@ class CodeGrid(nn.Module):
         # Of every pass: weights of the neighbours, and log-variance of what they leave.
         self.neighbours = nn.Parameter(torch.zeros(len(ORDER), codes, codes, 3, 3, 3))
         self.left = nn.Parameter(torch.zeros(len(ORDER), codes))
-        # Variance of the codes about what is expected where no code is known.
-        self.variance: Tensor
-        self.register_buffer("variance", torch.ones(codes))
         for parameter in (*self.expect.parameters(), *self.change.parameters()):
             nn.init.zeros_(parameter)
 

@@ -48,7 +48,7 @@ def cohort():
 @pytest.fixture(scope="module")
 def fitted():
     data = cohort()
-    settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "narrow": 2}
+    settings = {"family": "vae", "shape": SHAPE, "widths": (16,), "latent": 4, "codes": ((2, 2),)}
     models = [[build(settings, seed=number).eval()] for number in range(2)]
     held = [[i for i, s in zip(data.ids, data.subjects, strict=True) if int(s[1:]) % 2 == fold] for fold in range(2)]
     return AnomalyDetector.fit(data, held, models, CONFIG, RECIPE, voxel_scores=()), data

@@ -1,7 +1,8 @@
 """Likelihood and latent scores where the answer is known: a linear-Gaussian model, SciPy and scikit-learn.
 
-The model is the family ``vae`` with its networks silenced, which leaves the linear part x | z ~ N(μ + B z, σ² I),
-z ~ N(0, I), and so log p(x) = log N(x; μ, B Bᵀ + σ² I). The columns of B are orthogonal: the posterior is diagonal.
+The model is the family ``cevae`` (one code of the whole scan) with its networks silenced, which leaves the linear part
+x | z ~ N(μ + B z, σ² I), z ~ N(0, I), and so log p(x) = log N(x; μ, B Bᵀ + σ² I). The columns of B are
+orthogonal: the posterior is diagonal.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class LinearGaussian:
         self.mean = rng.normal(0.7, 0.1, VOXELS)
         self.basis = np.linalg.qr(rng.normal(size=(VOXELS, 3)))[0] * LENGTHS
         self.posterior_variance = SIGMA**2 / (SIGMA**2 + LENGTHS**2)
-        settings = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 3, "components": 3, "narrow": 4}
+        settings = {"family": "cevae", "shape": SHAPE, "widths": [16], "latent": 3, "components": 3, "narrow": 4}
         self.model = build(settings, seed=0).eval()
         low, high = LOGVAR_RANGE
         level = (2 * math.log(SIGMA) - low) / (high - low)

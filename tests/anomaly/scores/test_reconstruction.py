@@ -52,7 +52,7 @@ def scans(n=2, seed=0):
     return image, foreground
 
 
-def vae(family="vae", **changes):
+def vae(family="cevae", **changes):
     settings = {"family": family, "shape": SHAPE, "widths": [16], "latent": 4, "narrow": 4, "components": 0, **changes}
     model = build(settings, seed=0).eval()
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_the_kl_gradient_has_its_closed_form_and_the_score_is_the_product():
 
 def test_the_kl_gradient_takes_a_cevae_wherever_it_stands():
     image, foreground = scans(1)
-    one, other = vae(), vae("cevae", latent=6)
+    one, other = vae("vaegan", discriminator_widths=[16, 16]), vae(latent=6)
     alone = get("kl_gradient")(Inputs(image, foreground, (other,)), {})
     np.testing.assert_array_equal(get("kl_gradient")(Inputs(image, foreground, (one, other)), {}), alone)
     assert not np.array_equal(get("kl_gradient")(Inputs(image, foreground, (one,)), {}), alone)
