@@ -78,5 +78,6 @@ def kept_network(result: FitResult, sources: Sources, context: FitContext) -> Tr
         "labels": list(sources.labels),
         "learnt_from": list(sources.pairs.ids),
         "steps": result.steps,
+        "bf16": result.bf16,
     }
     return TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)

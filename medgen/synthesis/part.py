@@ -18,6 +18,7 @@ from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.suitability import Hardware, Suitability
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
+from medgen.training.precision import Precision, bf16_works
 from medgen.training.trainer import device_of
 
 M = TypeVar("M", bound=ScanModel)
@@ -126,6 +127,16 @@ class Part(ABC):
         for name, trained in self._networks.items():
             trained.save(folder / name)
         self.stored.save(folder)
+
+    def precision(self, name: str) -> Precision:
+        """That in which a network was trained, where this machine computes it soundly; float32 otherwise.
+
+        Sampling takes most of its time in forward passes, which bfloat16 makes several times faster where training chose
+        it.
+        """
+        trained = self._networks.get(name)
+        wanted = trained is not None and trained.meta.get("bf16") is True
+        return Precision(self.device, bf16=wanted and bf16_works(str(self.device)))
 
     def network(self, name: str, kind: type[M]) -> M:
         """A trained network.

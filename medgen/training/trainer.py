@@ -39,12 +39,14 @@ class FitResult:
         history: Records in order, each with ``step`` and numbers such as ``loss`` or ``validation``.
         steps: Steps done, of all stages; fewer than configured after an early stop.
         seconds: Time spent in the loop, over all resumed parts.
+        bf16: Whether forward passes ran in bfloat16.
     """
 
     model: ScanModel
     history: list[dict[str, float]]
     steps: int
     seconds: float
+    bf16: bool = False
 
 
 def device_of(name: str) -> torch.device:
@@ -126,7 +128,7 @@ def fit(
         model.eval()
         torch.manual_seed(derive(seed, "finalize"))
         model.finalize(train)
-    return FitResult(model, loop.history, loop.step, loop.seconds)
+    return FitResult(model, loop.history, loop.step, loop.seconds, precision.bf16)
 
 
 def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Label maps decoded at a time where no gradient is kept.
 _CHUNK = 8
+# Drawn anatomies that the balance of labels is fitted on, rounds of it, and the most that a round changes a logit.
+_DRAWS, _ROUNDS, _STEP = 16, 8, 1.0
 
 
 class MaskVaeSettings(ModelConfig):
@@ -67,6 +69,11 @@ class MaskVae(ScanModel):
     The logits are those of a statistical shape model, principal components of truncated signed distances (Cootes et
     al. 1995; Leventon et al. 2000), plus what the networks add. Voxels count as much as their label can be trusted.
     Samples come from the aggregated posterior.
+
+    The most probable label of every voxel is not a probable label map: what is thin and varies in place is most
+    probable nowhere. The logits of drawn anatomies are therefore balanced, by one number for each label, so that labels
+    have the mean volumes of the training scans (Saerens et al., "Adjusting the outputs of a classifier to new a priori
+    probabilities", Neural Computation 2002, with volumes as the priors).
     """
 
     family: ClassVar[str] = "maskvae"
@@ -95,6 +102,9 @@ class MaskVae(ScanModel):
         self.latent_factor: Tensor
         self.register_buffer("latent_mean", torch.zeros(code))
         self.register_buffer("latent_factor", torch.eye(code))
+        # Added to the logits of drawn anatomies, one number for each class.
+        self.balance: Tensor
+        self.register_buffer("balance", torch.zeros(classes))
 
     def phases(self) -> dict[str, list[nn.Parameter]]:
         """One phase with everything."""
@@ -138,10 +148,11 @@ class MaskVae(ScanModel):
 
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:
-        """Fit the Gaussian that samples are drawn from to the aggregated posterior."""
+        """Fit the Gaussian that samples are drawn from to the aggregated posterior, and balance the labels."""
         mean, factor = aggregated_posterior(*self.codes(dataset))
         self.latent_mean.copy_(mean)
         self.latent_factor.copy_(factor)
+        self._fit_balance(dataset)
 
     @torch.no_grad()
     def codes(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -152,14 +163,37 @@ class MaskVae(ScanModel):
 
     @torch.no_grad()
     def labels_of(self, z: Tensor) -> Tensor:
-        """The most probable label map of codes (b, d), (b, 1, i, j, k) int64."""
-        return torch.cat([self.decode_labels(part).argmax(1, keepdim=True) for part in z.split(_CHUNK)])
+        """The label maps of codes (b, d), (b, 1, i, j, k) int64: the largest balanced logit at every voxel."""
+        balance = self.balance[:, None, None, None]
+        return torch.cat([(self.decode_labels(part) + balance).argmax(1, keepdim=True) for part in z.split(_CHUNK)])
 
     @torch.no_grad()
     def sample_labels(self, n: int, generator: Generator | None = None) -> Tensor:
         """Label maps (n, 1, i, j, k) int64 of codes drawn from the aggregated posterior."""
+        return self.labels_of(self._draw(n, generator))
+
+    def _draw(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Codes (n, d) of the aggregated posterior."""
         draws = randn_beside((n, len(self.latent_mean)), generator, self.latent_mean)
-        return self.labels_of(self.latent_mean + draws @ self.latent_factor.T)
+        return self.latent_mean + draws @ self.latent_factor.T
+
+    def _fit_balance(self, dataset: Dataset) -> None:
+        """Find what brings the mean volumes of drawn labels to those of the training labels, round by round."""
+        classes = self.settings.n_labels + 1
+        counts = [self._volumes(self._labels(dataset.batch([n]))) for n in range(len(dataset))]
+        wanted = torch.stack(counts).mean(0).to(self.balance.device)
+        self.balance.zero_()
+        codes = self._draw(_DRAWS, Generator().manual_seed(0))
+        for _ in range(_ROUNDS):
+            found = self._volumes(self.labels_of(codes)) / len(codes)
+            # A label that no training scan has stays as it is; one that is drawn nowhere moves by a whole step.
+            change = (wanted.clamp_min(0.5) / found.clamp_min(0.5)).log().clamp(-_STEP, _STEP)
+            self.balance += torch.where(wanted > 0, change, torch.zeros(classes, device=change.device))
+            self.balance -= self.balance[0].clone()
+
+    def _volumes(self, labels: Tensor) -> Tensor:
+        """Voxels of every class in label maps, (n_labels + 1,) float32."""
+        return torch.bincount(labels.flatten(), minlength=self.settings.n_labels + 1).float()
 
     def _shape(self, labels: Tensor) -> Tensor:
         """Signed distances of every class, background too, (b, n_labels + 1, i, j, k)."""

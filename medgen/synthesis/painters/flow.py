@@ -101,5 +101,6 @@ class FlowPainter(Painter):
         style = painting.draw_style(labels, torch_rng(seed, self.name, "style"))
         noise = painting.draw_noise(1, torch_rng(seed, self.name, "noise"))
         view = None if anatomy.view is None else torch.from_numpy(anatomy.view)[None, None].to(self.device)
-        image = painting.paint(labels, style, noise, view)[0].clamp(0, meta["highest_intensity"])
+        with self.precision(IMAGE).autocast():
+            image = painting.paint(labels, style, noise, view)[0].float().clamp(0, meta["highest_intensity"])
         return Painted(image.cpu().numpy(), anatomy.labels)

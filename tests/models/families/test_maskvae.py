@@ -45,6 +45,33 @@ def test_samples_lie_in_the_range_of_the_cohort():
         assert 0.3 < volume.std() / real.std() < 3
 
 
+def test_a_thin_label_keeps_its_volume_in_drawn_anatomies():
+    # A shell of one voxel around balls of many sizes and places, which the most probable labels get wrong.
+    grid = torch.stack(torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij"))
+    generator = torch.Generator().manual_seed(3)
+    labels = []
+    for _ in range(24):
+        centre = 7.5 + 1.5 * torch.randn(3, generator=generator)
+        radius = 4.5 + 0.7 * torch.randn((), generator=generator)
+        distance = (grid - centre[:, None, None, None]).norm(dim=0)
+        labels.append((distance < radius).int() + ((distance >= radius) & (distance < radius + 1)).int() * 2)
+    labels = torch.stack(labels).to(torch.uint8)[:, None]
+    names = tuple(f"c{k}" for k in range(24))
+    data = Dataset(names, names, torch.zeros(24, 1, *SHAPE), torch.ones(24, 1, *SHAPE, dtype=torch.bool), labels)
+    model = build({**TINY, "n_labels": 2, "components": 2, "latent": 2}, seed=0)
+    fit(model, data, TrainingConfig(steps=20, batch_size=4, precision="32"), seed=0, device="cpu")
+
+    def volumes():
+        drawn = model.sample_labels(60, torch.Generator().manual_seed(5))
+        return [float((drawn == label).sum() / 60 / ((labels == label).sum() / 24)) for label in (1, 2)]
+
+    ball, shell = volumes()
+    assert 0.9 < ball < 1.1
+    assert 0.85 < shell < 1.15
+    model.balance.zero_()
+    assert abs(volumes()[1] - 1) > 0.2
+
+
 def test_voxels_of_no_confidence_do_not_count():
     data = balls()
     model = build({**TINY, "n_labels": 2}, seed=0)
