@@ -131,8 +131,7 @@ class Part(ABC):
     def precision(self, name: str) -> Precision:
         """That in which a network was trained, where this machine computes it soundly; float32 otherwise.
 
-        Sampling takes most of its time in forward passes, which bfloat16 makes several times faster where training chose
-        it.
+        Sampling spends most of its time in forward passes, which are several times faster in bfloat16.
         """
         trained = self._networks.get(name)
         wanted = trained is not None and trained.meta.get("bf16") is True
