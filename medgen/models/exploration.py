@@ -7,6 +7,7 @@ out-of-distribution samples", 2018, use the distance; the comparison is that of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from medgen.data.cases import Manifest
 from medgen.errors import DataError
-from medgen.models.base import Interpolates, ScanCode
+from medgen.models.base import Drawn, Interpolates, ScanCode
 from medgen.preprocessing.dataset import Dataset
 
 Array = NDArray[np.float64]
@@ -26,6 +28,8 @@ Array = NDArray[np.float64]
 FAR, _FOLDS, _FEWEST = 0.05, 10, 3
 # Shuffles behind the p-value of a covariate.
 _SHUFFLES = 999
+# Voxels beyond which looks are compared on a coarser grid.
+_VOXELS = 64**3
 # What tables write where a value is missing.
 _MISSING = {"", "n/a", "na", "nan", "none", "null"}
 
@@ -116,6 +120,13 @@ class Manifold:
         """The p-value up to which a place is called far: 0.05, or the smallest that so few scans allow."""
         return max(FAR, 1 / (len(self.distances) + 1))
 
+    @property
+    def reach(self) -> float:
+        """The distance beyond which places are called far."""
+        ordered = np.sort(self.distances)
+        allowed = math.floor(self.limit * (len(ordered) + 1) + 1e-9) - 1
+        return float(ordered[-1 - allowed])
+
     def is_far(self, distance: float) -> bool:
         """Whether a place lies farther out than all but a few of the training scans."""
         return self.p_value(distance) <= self.limit + 1e-12
@@ -135,18 +146,46 @@ def _distance(codes: Array, mean: Array, whitening: Array) -> Array:
     return np.asarray(np.linalg.norm((codes - mean) @ whitening.T, axis=1))
 
 
-def principal_directions(codes: Array, count: int) -> tuple[Array, Array]:
-    """Directions in which codes (n, d) vary most, each one standard deviation long, (count, d), and their shares.
+def looks(drawn: Drawn, inside: Tensor, n_labels: int = 0) -> Array:
+    """What is drawn as one row of numbers to compare looks by: intensities, or labels one by one; coarse where large.
 
-    There are at most n − 1 and at most d. The sign is such that the largest entry is positive.
+    Args:
+        drawn: One scan.
+        inside: The voxels that count, (i, j, k) bool: at the rim of the field of view scans differ most, and it is no
+            anatomy.
+        n_labels: Labels besides the background; needed where there is no image.
     """
-    centred = codes - codes.mean(0)
-    _, values, basis = np.linalg.svd(centred, full_matrices=False)
-    count = min(count, len(codes) - 1, codes.shape[1])
-    largest = np.take_along_axis(basis, np.abs(basis).argmax(1)[:, None], axis=1)
-    directions = np.sign(largest) * basis * values[:, None] / max(1, len(codes) - 1) ** 0.5
-    shares = values**2 / max(float((values**2).sum()), 1e-300)
-    return directions[:count], shares[:count]
+    seen = drawn.image
+    if seen is None:
+        if drawn.labels is None or n_labels < 1:
+            raise ValueError("expected an image, or labels and their number")
+        seen = torch.cat([(drawn.labels == number).float() for number in range(1, n_labels + 1)], dim=1)
+    step = max(1, math.ceil((seen[0, 0].numel() / _VOXELS) ** (1 / 3)))
+    counted = seen.float() * inside.to(seen.device)
+    return np.asarray(functional.avg_pool3d(counted, step, ceil_mode=True).flatten().double().cpu().numpy())
+
+
+def principal_directions(codes: Array, drawn: Array, count: int) -> tuple[Array, Array]:
+    """Directions of the code along which what is drawn varies most, (count, d), and their shares of that variance.
+
+    Codes themselves say little of it: those of a variational autoencoder vary by about 1 along every direction,
+    whether that moves an organ or a voxel. So the principal components are those of what the model draws, and a
+    direction is the change of the code that goes with one standard deviation of a component's score, by least squares.
+
+    Args:
+        codes: (n, d).
+        drawn: What is drawn at each of them, (n, m).
+        count: Number of directions; there are at most n - 1, and at most d. The sign is such that the largest entry is
+            positive.
+    """
+    n, d = codes.shape
+    centred = drawn - drawn.mean(0)
+    # By the Gram matrix: there are more voxels than scans.
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    order = np.argsort(values)[::-1][: min(count, n - 1, d)]
+    directions = vectors[:, order].T @ (codes - codes.mean(0)) / (n - 1) ** 0.5
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], axis=1)
+    return np.sign(largest) * directions, values[order] / max(float(values.clip(0).sum()), 1e-300)
 
 
 @dataclass(frozen=True, eq=False)

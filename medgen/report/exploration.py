@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from medgen.models.exploration import FAR, Covariate, Manifold, Regression
 from medgen.report.html import Report
 
@@ -92,8 +94,8 @@ def interpolation_words(first: str, second: str) -> str:
 def principal_words(share: float, start: str, reach: float) -> str:
     """Where a traversal goes."""
     return (
-        f"{100 * share:.0f} % of the variance of the training scans' codes lies along this direction. Steps in "
-        f"standard deviations, up to {reach:g} either way from {start}, the rest of whose code stays as it is."
+        f"{100 * share:.0f} % of the variance of what the model draws at the training scans' codes. Steps in standard "
+        f"deviations, up to {reach:g} either way from {start}; what its code leaves open stays as it is."
     )
 
 
@@ -136,9 +138,11 @@ def exploration_sections(
         "How to read the pictures",
         "- Radiological convention: the patient's right is on the image's left. One grey scale and the same three "
         "slices for all steps of a walk.\n"
-        f"- Orange: {far_meaning(manifold)}. Distances are Mahalanobis distances in standard deviations; p is the "
-        f"share of the {len(manifold.distances)} training scans, each left out of what it is compared with, that lie as "
-        "far, the place itself counted.",
+        f"- Orange: {far_meaning(manifold)}, which is a Mahalanobis distance above {manifold.reach:.2f} standard "
+        f"deviations. Half of the {len(manifold.distances)} training scans, each left out of what it is compared with, "
+        f"lie at up to {np.median(manifold.distances):.2f}: a step along one direction may go far in that direction "
+        "before the whole code is unusual.\n"
+        "- p: the share of training scans that lie as far, the place itself counted.",
     )
     for walk in walks:
         report.section(walk.title, walk.about)

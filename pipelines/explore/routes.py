@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from medgen.errors import DataError
 from medgen.models.base import ScanCode
-from medgen.models.exploration import between, moved, principal_directions, regress
+from medgen.models.exploration import between, looks, moved, principal_directions, regress
 from medgen.report.exploration import covariate_words, interpolation_words, principal_words
 from medgen.seeds import derive
 from medgen.training.trainer import device_of
@@ -20,6 +22,10 @@ from .locate import Located
 
 # Pictures of the animation from one step of the film strip to the next; percentiles of a covariate that are walked.
 FINER, _RANGE = 3, (5, 95)
+# Most training scans whose looks principal directions are found from.
+_DRAWN = 100
+# Share of them that has to show a voxel for it to count.
+_SHOWN = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,42 +53,55 @@ def routes(config: ExploreConfig, found: Located, seed: int) -> Iterator[Route]:
     Raises:
         DataError: If a case cannot be used, or a column says too little.
     """
-    yield _interpolation(config, found)
-    if config.components or found.columns:
-        start = _start(config, found)
-        yield from _principal(config, found, start)
-        yield from _covariates(config, found, start, seed)
+    start = _start(config, found)
+    place = _place(config, found, start)
+    directions, shares = _directions(config, found, place)
+    yield _interpolation(config, found, directions[0])
+    wanted = zip(directions[: config.components], shares.tolist(), strict=False)
+    for number, (direction, share) in enumerate(wanted, start=1):
+        stops = (
+            (sd, _deviations(sd), moved(place, sd * direction))
+            for sd in _positions(config, -config.reach, config.reach)
+        )
+        about, facts = principal_words(share, start, config.reach), {"share": share, "start": start}
+        yield Route(f"principal-{number}", f"Principal direction {number}", about, stops, facts)
+    yield from _covariates(config, found, start, seed)
 
 
-def _interpolation(config: ExploreConfig, found: Located) -> Route:
-    if config.between:
-        first, second = config.between
-    else:
-        codes = found.codes[found.training]
-        along = codes @ principal_directions(codes, 1)[0][0]
-        ids = np.array(found.dataset.ids)[found.training]
-        first, second = str(ids[along.argmin()]), str(ids[along.argmax()])
+def _directions(
+    config: ExploreConfig, found: Located, place: ScanCode
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Principal directions, by what the model draws with the codes of training scans in place of one scan's."""
+    codes = found.codes[found.training]
+    chosen = codes[np.unique(np.linspace(0, len(codes) - 1, _DRAWN).round().astype(int))]
+    n_labels = getattr(found.model.settings, "n_labels", 0)
+    own = place.code[0].double().cpu().numpy()
+    shown = found.dataset.foregrounds[torch.from_numpy(found.training)]
+    inside = shown.float().mean(0)[0] >= _SHOWN
+    drawn = np.stack([looks(found.model.draw_at(moved(place, code - own)), inside, n_labels) for code in chosen])
+    return principal_directions(chosen, drawn, max(1, config.components))
+
+
+def _interpolation(config: ExploreConfig, found: Located, direction: NDArray[np.float64]) -> Route:
+    """From one case to another; by default between the ends of the first principal direction."""
+    first, second = config.between or _ends(found, direction)
     ends = _place(config, found, first), _place(config, found, second)
     captions = {0.0: first, 1.0: second}
     stops = ((t, captions.get(t, f"{100 * t:.0f} %"), between(*ends, t)) for t in _positions(config, 0, 1))
     return Route("interpolation", f"Between {first} and {second}", interpolation_words(first, second), stops)
 
 
-def _principal(config: ExploreConfig, found: Located, start: str) -> Iterator[Route]:
-    directions, shares = principal_directions(found.codes[found.training], config.components)
-    place = _place(config, found, start)
-    for number, (direction, share) in enumerate(zip(directions, shares.tolist(), strict=True), start=1):
-        stops = (
-            (sd, f"{sd:+.1f} sd".replace("-", "\N{MINUS SIGN}"), moved(place, sd * direction))
-            for sd in _positions(config, -config.reach, config.reach)
-        )
-        about = principal_words(share, start, config.reach)
-        yield Route(
-            f"principal-{number}", f"Principal direction {number}", about, stops, {"share": share, "start": start}
-        )
+def _ends(found: Located, direction: NDArray[np.float64]) -> tuple[str, str]:
+    """The training scans of different subjects whose codes lie farthest apart along a direction."""
+    rows = np.flatnonzero(found.training)
+    along = rows[np.argsort(found.codes[rows] @ direction)]
+    last = along[-1]
+    first = next(row for row in along if found.dataset.subjects[row] != found.dataset.subjects[last])
+    return found.dataset.ids[first], found.dataset.ids[last]
 
 
 def _covariates(config: ExploreConfig, found: Located, start: str, seed: int) -> Iterator[Route]:
+    """Along every column, from its 5th to its 95th percentile among the training scans."""
     place = _place(config, found, start)
     for number, column in enumerate(found.columns, start=1):
         rows = [row for row in np.flatnonzero(found.training) if found.dataset.ids[row] in column.values]
@@ -102,6 +121,11 @@ def _covariates(config: ExploreConfig, found: Located, start: str, seed: int) ->
         )
         facts = {"column": column.name, "explained": fitted.explained, "p": fitted.p, "start": start}
         yield Route(f"covariate-{number}", f"Along {column.name}", covariate_words(column, fitted, start), stops, facts)
+
+
+def _deviations(sd: float) -> str:
+    """Standard deviations as captions write them."""
+    return "0" if abs(sd) < 0.05 else f"{sd:+.1f} sd".replace("-", "\N{MINUS SIGN}")
 
 
 def _positions(config: ExploreConfig, low: float, high: float) -> list[float]:
