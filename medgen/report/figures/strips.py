@@ -33,6 +33,8 @@ _FAR = "#ff8c42"
 # Inches of captions and margins; of the animated picture its height, dots per inch, and milliseconds per frame.
 _CAPTION, _MARGIN, _LEGEND = 0.22, 0.1, 0.36
 _TALL, _DPI, _PACE = 2.2, 72, 120
+# How the 256 colours of a GIF are chosen: others drop the few orange pixels of a mark among many greys.
+_RARE = Image.Quantize.MAXCOVERAGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +122,12 @@ def animation(frames: Sequence[Frame]) -> bytes:
             _MARGIN / width, 1 - (_CAPTION / 2 + 0.04) / height, frame.caption, color=colour, fontsize=9, va="center"
         )
         if frame.far:
-            _frame(figure, (0.006, 0.006), 0.988, 0.988)
+            _frame(figure, (0.006, 0.006), 0.988, 0.988, 3.0)
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        pictures.append(Image.fromarray(np.ascontiguousarray(pixels)).quantize(256, dither=Image.Dither.NONE))
+        pictures.append(Image.fromarray(np.ascontiguousarray(pixels)).quantize(256, _RARE, dither=Image.Dither.NONE))
     there_and_back = [*pictures, *pictures[-2:0:-1]]
     buffer = io.BytesIO()
     there_and_back[0].save(
@@ -141,9 +143,10 @@ def _scene(frames: Sequence[Frame]) -> tuple[list[_Layers], dict[str, Grid]]:
     if len(known) != len(frames) or not frames:
         raise ValueError("expected at least one step, each with an image or labels")
     grid = known[0].grid
-    images = [frame.image for frame in frames if frame.image is not None]
-    windows = [_window(image, 0) for image in images] or [(0.0, 1.0)]
-    window = min(low for low, _ in windows), max(high for _, high in windows)
+    images = [frame.image.data[:1] for frame in frames if frame.image is not None]
+    # Of all steps together: the one with the widest range must not make the others grey.
+    together = np.concatenate(images, axis=1) if images else np.zeros((1, 2, 2, 2), np.float32)
+    window = _window(Volume(together, Grid(together.shape[1:], np.eye(4))), 0)
     black = Volume(np.zeros((1, *grid.shape), np.float32), grid)
     layers = [_Layers(frame.image or black, window, labels=frame.labels) for frame in frames]
     point = _middle(frames, grid)
@@ -175,9 +178,6 @@ def _ruler_of(sizes: Sequence[tuple[float, float]]) -> int:
     return max((mm for mm in (1, 2, 5, 10, 20, 50, 100) if mm <= 0.3 * widest), default=1)
 
 
-def _frame(figure: Figure, corner: tuple[float, float], width: float, height: float) -> None:
-    figure.add_artist(
-        Rectangle(
-            corner, width, height, transform=figure.transFigure, fill=False, edgecolor=_FAR, linewidth=1.5, zorder=10
-        )
-    )
+def _frame(figure: Figure, corner: tuple[float, float], width: float, height: float, line: float = 1.5) -> None:
+    style: dict[str, Any] = {"fill": False, "edgecolor": _FAR, "linewidth": line, "zorder": 10}
+    figure.add_artist(Rectangle(corner, width, height, transform=figure.transFigure, **style))
