@@ -11,6 +11,7 @@ from medgen.pipelines import train
 from medgen.pipelines.anomaly import score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
+from medgen.pipelines.explore import run as explore
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +44,7 @@ def outputs() -> str:
         "augment run": AUGMENT,
         "augment value": VALUE,
         "train": train.PIPELINE,
+        "explore": explore.PIPELINE,
     }
     for name, stages in runs.items():
         tables += [f"### medgen {name}", "", "| file | what it holds | in MLflow |", "|---|---|---|"]

@@ -88,7 +88,7 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 
 
 # Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
-SCORING, EVALUATION = "model_sha256", "predictions"
+SCORING, EVALUATION, EXPLORATION = "model_sha256", "predictions", "along"
 
 
 def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from medgen.config import Config
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
+from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
+from medgen.runs.outputs import sha256_of
 from medgen.training.cost import Estimate
 
 from .preflight import preflight
@@ -169,6 +172,13 @@ MANIFEST = (
 )
 FIGURES = Output("figures/", "the pictures of the report as PNG files")
 FAILED = Output(FAILURES, "every case that could not be processed, at which stage and why")
+
+
+def source_of(model: Path, artifact: TrainedModel) -> dict[str, Any]:
+    """What is known of the model that a run uses: its hash, its weights, the run and the cases it was made from."""
+    weights = {f"model/{path.name}": sha256_of(path) for path in sorted(model.glob("*.safetensors"))}
+    facts = {key: artifact.meta.get(key) for key in ("run_id", "config_sha256", "manifest_sha256", "seed", "inputs")}
+    return {"sha256": artifact.sha256, "weights": weights, "cases": artifact.meta.get("cases"), **facts}
 
 
 def cohort_to_plan(config: RunConfig, *, resume: bool, overwrite: bool) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
@@ -245,4 +245,43 @@ class Denoises(Protocol):
 
     def denoise(self, x: Tensor) -> Tensor:
         """The scan without it, (b, c, i, j, k), in model intensities; deterministic."""
+        ...
+
+
+class ScanCode(NamedTuple):
+    """All that a model draws a scan from.
+
+    Attributes:
+        code: The code that distances and directions are measured in, (b, d) float32.
+        noise: What the code leaves open, standard normal under the model; (b, ...) each.
+        maps: Further conditions that can be averaged, such as distance maps of labels; (b, ...) each.
+    """
+
+    code: Tensor
+    noise: tuple[Tensor, ...] = ()
+    maps: tuple[Tensor, ...] = ()
+
+
+class Drawn(NamedTuple):
+    """What a model draws from codes: an image, labels, or both.
+
+    Attributes:
+        image: Model intensities, (b, c, i, j, k) float32.
+        labels: Label numbers with 0 as background, (b, 1, i, j, k) int64.
+    """
+
+    image: Tensor | None
+    labels: Tensor | None = None
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """A model that can draw what lies between real scans; both methods are deterministic and without gradients."""
+
+    def locate(self, batch: Batch) -> ScanCode:
+        """The codes of real scans, from which :meth:`draw_at` draws their reconstructions."""
+        ...
+
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """What the model draws from codes; without ``noise`` what it expects where the code leaves it open."""
         ...

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medgen.models.base import GenerativeModel, ModelConfig, Widths
+from medgen.models.base import Drawn, GenerativeModel, ModelConfig, ScanCode, Widths
 from medgen.models.networks import blocks
 from medgen.models.networks.block_codes import BlockCodes
 from medgen.models.networks.code_grid import CodeGrid, Codes
@@ -157,6 +157,31 @@ class HierarchicalModel(GenerativeModel, ABC):
             return code
 
         return self._descend(z, inferred), grids
+
+    @torch.no_grad()
+    def standardised(self, z: Tensor, grids: list[Tensor]) -> ScanCode:
+        """Top codes (b, d) and grids as a place that scans can be drawn at.
+
+        Grids are kept as standard deviations from what their prior expects given all above and before, so that they
+        still make sense below another top code.
+        """
+        noise: list[Tensor] = []
+
+        def given(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
+            mean, logvar = level.prior(state, grids[number])
+            noise.append((grids[number] - mean) * torch.exp(-0.5 * logvar))
+            return grids[number]
+
+        self._descend(z, given)
+        return ScanCode(z, tuple(noise))
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """The decoder's means; without noise the grids are those expected."""
+        noise = place.noise or (None,) * len(self.settings.codes)
+        return Drawn(
+            self._descend(place.code, lambda number, level, state, made: level.draw(state, noise[number])).mean
+        )
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the encoder sees in scans (b, c, i, j, k) and in what principal components leave, fine to coarse."""

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from medgen.models import losses
-from medgen.models.base import GenerativeModel, ModelConfig, Widths
+from medgen.models.base import Drawn, GenerativeModel, ModelConfig, ScanCode, Widths
 from medgen.models.facts import Likelihood
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
@@ -149,6 +149,16 @@ class LatentModel(GenerativeModel, ABC):
     def reconstruct(self, x: Tensor) -> Tensor:
         """Decoder mean at the posterior mean, (b, c, i, j, k): deterministic."""
         return self.decode(self.encode(x)[0]).mean
+
+    @torch.no_grad()
+    def locate(self, batch: Batch) -> ScanCode:
+        """The posterior means of scans."""
+        return ScanCode(self.encode(batch.image)[0])
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """The decoder's means."""
+        return Drawn(self.decode(place.code).mean)
 
     @torch.no_grad()
     def voxel_nll(self, x: Tensor) -> Tensor:

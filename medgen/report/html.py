@@ -117,6 +117,17 @@ class Report:
         source = "data:image/png;base64," + base64.b64encode(data).decode()
         self._add("figure", source=source, caption=_inline(caption), alt=alt or caption)
 
+    def animation(self, picture: bytes, caption: str = "", alt: str = "") -> None:
+        """A moving picture, embedded: the bytes of a GIF; otherwise as :meth:`figure`.
+
+        Raises:
+            DataError: If it is not a GIF.
+        """
+        if not picture.startswith((b"GIF89a", b"GIF87a")):
+            raise DataError("expected the bytes of a GIF picture")
+        source = "data:image/gif;base64," + base64.b64encode(picture).decode()
+        self._add("figure", source=source, caption=_inline(caption), alt=alt or caption)
+
     def verdict(self, text: str, kind: Kind = "neutral") -> None:
         """The conclusion in words, in a box; ``kind`` sets its colour and its symbol."""
         if kind not in ("good", "neutral", "bad"):

@@ -30,7 +30,7 @@ from medgen.training.trainer import device_of
 
 from .. import patient_names
 from ..preflight import SCORING, check_new, check_scans
-from ..stages import FAILED, Pipeline, Stage
+from ..stages import FAILED, Pipeline, Stage, source_of
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, unique_names, write_calibration
 
 
@@ -164,7 +164,7 @@ class ScoreScans(Stage[ScoreConfig]):
         outside: list[tuple[str, str]] = []
         named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
-        write_inputs(folder.out, read, _source(config.model, artifact))
+        write_inputs(folder.out, read, source_of(config.model, artifact))
         scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
             for done, (name, path) in enumerate(named.items(), start=1):
@@ -221,13 +221,6 @@ class ScoreScans(Stage[ScoreConfig]):
 
 
 PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
-
-
-def _source(model: Path, artifact: TrainedModel) -> dict[str, Any]:
-    """What is known of the model that scores: its hash, its weights, the run and the cases that it was made from."""
-    weights = {f"model/{path.name}": sha256_of(path) for path in sorted(model.glob("*.safetensors"))}
-    facts = {key: artifact.meta.get(key) for key in ("run_id", "config_sha256", "manifest_sha256", "seed", "inputs")}
-    return {"sha256": artifact.sha256, "weights": weights, "cases": artifact.meta.get("cases"), **facts}
 
 
 def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:

@@ -25,7 +25,7 @@ from .bench import bench_app
 from .card import card_app
 from .carry_out import HELP, Runnable, carry_out, echo_json, finish
 from .data import data_app
-from .options import AsJson, Device, Overwrite, Quiet, RunOptions, command
+from .options import AsJson, CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
 
 _RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
 TRAIN = Runnable(
@@ -104,6 +104,60 @@ def train(options: RunOptions) -> None:
     carry_out(TRAIN, options)
 
 
+@command(app, "explore", "medgen explore runs/vae/model --data cohort --out explored --along age")
+def explore(
+    model: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The model/ folder of a run.")],
+    data: Annotated[Path, typer.Option("--data", help="The cohort that the model was trained on.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for film strips, animations, numbers and the report.")],
+    reading: CohortOptions,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--between", metavar="CASE CASE", help="Scans to interpolate between; default: far apart."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="CASE", help="Scan that is changed; default: the most typical.")
+    ] = None,
+    along: Annotated[
+        list[str] | None,
+        typer.Option("--along", metavar="COLUMN", help="Column of the cohort's table to follow, such as age."),
+    ] = None,
+    components: Annotated[int, typer.Option("--components", min=0, max=20, help="Principal directions to follow.")] = 3,
+    reach: Annotated[float, typer.Option("--reach", help="Standard deviations along them, either way.")] = 2.5,
+    steps: Annotated[int, typer.Option("--steps", min=3, max=15, help="Pictures in a film strip.")] = 7,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Walk through a model's codes: between scans, along principal directions and along columns such as age."""
+    from ..preflight import EXPLORATION, check_data, check_model, check_new
+
+    check_model(model)
+    check_data(data)
+    check_new(out, (model, data), overwrite=overwrite, mark=EXPLORATION)
+    cohort = reading.cohort()
+    from ..explore import run as pipeline
+
+    finish(
+        pipeline.run(
+            model,
+            data=data,
+            out=out,
+            cohort=cohort,
+            between=between,
+            at=at,
+            along=tuple(along or ()),
+            components=components,
+            reach=reach,
+            steps=steps,
+            device=device or "auto",
+            workers=2 if workers is None else workers,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
+    )
+
+
 def main() -> None:
     """Entry point: user errors become one line and exit 2; everything else is a bug and says how to report it."""
     # Threads that wait for each other by spinning slow a training tenfold when another program uses the cores too.
@@ -167,7 +221,11 @@ def _known(error: Exception) -> str | None:
 def _advised(message: str) -> str:
     """Advice as the command at hand takes it: commands about cohorts and scans have options, runs have settings."""
     words = [word for word in sys.argv[1:] if not word.startswith("-")][:2]
-    return as_options(message) if words[:1] in (["data"], ["card"]) or words == ["anomaly", "score"] else message
+    return (
+        as_options(message)
+        if words[:1] in (["data"], ["card"], ["explore"]) or words == ["anomaly", "score"]
+        else message
+    )
 
 
 def _fail(message: str, error: BaseException, code: int = 2) -> int:

@@ -19,6 +19,7 @@ from medgen.pipelines import train
 from medgen.pipelines.anomaly import score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, GENERATE, VALUE
+from medgen.pipelines.explore import run as explore
 from medgen.pipelines.stages import EVERY_RUN, Pipeline, Stage
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, start_run
@@ -34,6 +35,7 @@ LISTS = {
     "generate": GENERATE,
     "value": VALUE,
     "train": train.PIPELINE,
+    "explore": explore.PIPELINE,
 }
 STAGES = {f"{name}-{stage.name}": stage for name, stages in LISTS.items() for stage in stages.stages}
 

@@ -137,3 +137,13 @@ def test_files_are_linked_beside_the_report_and_escaped():
     assert '<a href="maps/a%20b%3Ci%3E.csv"><code>maps/a b&lt;i&gt;.csv</code></a>' in page
     assert "what <code>medgen score</code> takes, 1 &lt; 2" in page
     assert '<a href="model/">' in page
+
+
+def test_an_animation_is_embedded_and_has_to_be_a_gif():
+    report = Report("x")
+    report.animation(b"GIF89a...", "a **walk**", "words")
+    page = report.html()
+    assert '<img src="data:image/gif;base64,R0lGODlhLi4u" alt="words">' in page
+    assert "a <strong>walk</strong>" in page
+    with pytest.raises(DataError, match="GIF"):
+        report.animation(b"\x89PNG")

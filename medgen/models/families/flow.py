@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models import losses
-from medgen.models.base import ModelConfig, ScanModel, Widths
+from medgen.models.base import Drawn, ModelConfig, ScanCode, ScanModel, Widths
 from medgen.models.facts import Fact
 from medgen.models.networks import blocks
 from medgen.models.networks.blocks import full_precision
@@ -33,6 +33,8 @@ _ROUNDS = 5
 _CONTRAST = 4.0
 # Ridge of the regression of styles on labels, in units of the number of scans over that of predictors.
 _RIDGE = 1.0
+# Voxels at which the distances between which label maps are interpolated are cut off.
+_TRUNCATION = 8
 
 
 class FlowSettings(ModelConfig):
@@ -207,6 +209,22 @@ class Flow(ScanModel):
                 second = self._velocity(at + first / steps, then, coarse, labels, inside)
                 at = at + (first + second) / (2 * steps)
         return (coarse + self.colour(at)) * inside
+
+    @torch.no_grad()
+    def locate(self, batch: Batch) -> ScanCode:
+        """Styles of scans; their label maps as signed distances, and their fields of view."""
+        if batch.labels is None:
+            raise TrainingError("the flow family paints label maps, and these scans have no masks")
+        style = self.encode_style(batch.image, batch.foreground)[0]
+        distance = losses.signed_distance(batch.labels, self.settings.n_labels, _TRUNCATION)
+        return ScanCode(style, maps=(distance, batch.foreground))
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """Label maps between the given ones, painted from the flow's middle."""
+        distance, view = place.maps
+        labels = losses.labels_from_distance(distance)[:, None]
+        return Drawn(self.paint(labels, place.code, view=(view > 0.5).float()), labels)
 
     def facts(self) -> Sequence[Fact]:
         """How many components the training scans allowed, how rough what they leave is, and what a scan takes."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.adversarial import AdversarialModel, AdversarialSettings
+from medgen.models.base import Drawn, ScanCode
 from medgen.models.latent import Decoded
 from medgen.models.stages import Phase
 from medgen.preprocessing.dataset import Batch
@@ -98,6 +99,12 @@ class Joint(AdversarialModel):
         """Images (n, c, i, j, k) and their labels (n, i, j, k) int64: background where all distances are negative."""
         decoded = self.sample_decoded(n, generator)
         return decoded.mean, losses.labels_from_distance(decoded.extra)
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """The decoder's means, and the labels of its distance maps."""
+        decoded = self.decode(place.code)
+        return Drawn(decoded.mean, losses.labels_from_distance(decoded.extra)[:, None])
 
     def _distance(self, batch: Batch) -> Tensor:
         if batch.labels is None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models import losses
-from medgen.models.base import ModelConfig, ScanModel, Widths
+from medgen.models.base import Drawn, ModelConfig, ScanCode, ScanModel, Widths
 from medgen.models.latent import aggregated_posterior, posterior, randn_beside, reparametrise, start_narrow
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
@@ -166,6 +166,16 @@ class MaskVae(ScanModel):
         """The label maps of codes (b, d), (b, 1, i, j, k) int64: the largest balanced logit at every voxel."""
         balance = self.balance[:, None, None, None]
         return torch.cat([(self.decode_labels(part) + balance).argmax(1, keepdim=True) for part in z.split(_CHUNK)])
+
+    @torch.no_grad()
+    def locate(self, batch: Batch) -> ScanCode:
+        """The posterior means of label maps."""
+        return ScanCode(self.encode_labels(self._labels(batch))[0])
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """The most probable label maps."""
+        return Drawn(None, self.labels_of(place.code))
 
     @torch.no_grad()
     def sample_labels(self, n: int, generator: Generator | None = None) -> Tensor:

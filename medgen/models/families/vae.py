@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from medgen.models import losses
+from medgen.models.base import ScanCode
 from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
@@ -97,6 +98,12 @@ class Vae(HierarchicalModel):
         Deterministic.
         """
         return self._at_means(x, self.settings.typical)[0].mean
+
+    @torch.no_grad()
+    def locate(self, batch: Batch) -> ScanCode:
+        """The codes of scans by their posterior means, those that :meth:`reconstruct` decodes."""
+        z = self.encode(batch.image)[0]
+        return self.standardised(z, [grid.code for grid in self._at_means(batch.image, self.settings.typical)[1]])
 
     @torch.no_grad()
     def voxel_nll(self, x: Tensor) -> Tensor:

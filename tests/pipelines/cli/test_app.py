@@ -69,6 +69,7 @@ def test_help_imports_nothing_heavy():
         (["train", "vae", "data=absent", "model.family=diffusion"], ["diffusion", "vae"]),
         (["anomaly", "score", "absent.nii.gz", "--model", "absent", "--out", "x"], ["absent"]),
         (["anomaly", "evaluate", "absent", "masks"], ["absent", "no such folder"]),
+        (["explore", "absent", "--data", "cohort", "--out", "x"], ["absent", "no such folder"]),
         (["audit", "verify", "absent-run"], ["absent-run"]),
         (["card", "lint", "absent.md"], ["absent.md"]),
     ],

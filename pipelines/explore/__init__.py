@@ -1,0 +1,1 @@
+"""Exploration of a trained model: walks through its codes, drawn and measured."""
