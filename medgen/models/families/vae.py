@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import ScanCode
+from medgen.models.facts import Fact, Likelihood
 from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
@@ -139,6 +140,23 @@ class Vae(HierarchicalModel):
             share = grid.kl().sum(1, keepdim=True) / side**3
             maps.append(functional.interpolate(share, scale_factor=side, mode="trilinear", align_corners=False))
         return blocks.crop_to(torch.stack(maps).sum(0), self.settings.shape)
+
+    def facts(self) -> tuple[Fact, ...]:
+        """What every level of codes holds of the training scans, beside the kind of the likelihood."""
+        levels = ["top code", *(f"grid of codes at every {side} voxels" for side, _ in self.settings.codes)]
+        return (
+            *super().facts(),
+            *(
+                Fact(
+                    f"nats_level{n}", nats, "nats per scan", f"The {name} holds {{value:.1f}} nats of a training scan."
+                )
+                for n, (name, nats) in enumerate(zip(levels, self.level_nats.tolist(), strict=True))
+            ),
+        )
+
+    def likelihood(self) -> Likelihood:
+        """A bound, see :meth:`log_likelihood`."""
+        return Likelihood("bound", "the importance-weighted lower bound on log p(x)")
 
     @torch.no_grad()
     def log_likelihood(

@@ -186,6 +186,10 @@ def test_a_level_that_holds_nothing_is_said_to_have_collapsed(caplog):
     with caplog.at_level(logging.WARNING):
         model.finalize(data)
     assert any("level 1 of the codes holds 0.00 nats" in message for message in caplog.messages)
+    said = {fact.name: fact for fact in model.facts()}
+    assert said["nats_level0"].value == pytest.approx(float(model.level_nats[0]))
+    assert said["nats_level1"].text.endswith("holds 0.0 nats of a training scan.")
+    assert said["likelihood"].value == "bound"
 
 
 def test_no_weights_grow_with_the_scan():
