@@ -14,6 +14,8 @@ from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
 
+from .sources import inits
+
 
 def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
     """Refuse a run whose inputs are not there, or whose ``out`` cannot be used.
@@ -29,7 +31,10 @@ def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = Fals
     for key, path in config.inputs().items():
         if not exists(path):
             raise DataError(f"{path}: no such file or folder; {key} names it; check the path")
-    check_out(config.out, (config.data, *config.inputs().values()), overwrite=overwrite)
+    sources = [init.artifact for _, init, _ in inits(config)]
+    for path in sources:
+        check_model(path)
+    check_out(config.out, (config.data, *config.inputs().values(), *sources), overwrite=overwrite)
     if resume and (config.out / CONFIG_FILE).is_file() and not (config.out / REMOVING).exists():
         check_unchanged(config.out, config)
     elif not overwrite and foreign_entries(config.out) and not (config.out / REMOVING).exists():

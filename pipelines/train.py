@@ -23,6 +23,7 @@ from medgen.report.cohort import taken_table
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
+from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, torch_rng
@@ -35,7 +36,9 @@ from medgen.training.cost import (
     sampling_seconds,
     training_cost,
 )
+from medgen.training.source import Lineage, recorded
 from medgen.training.trainer import FitResult, Log, fit, rank_of
+from medgen.training.transfer import lineage_of, sentences
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
 from medgen.volume import Grid, Volume
@@ -43,6 +46,7 @@ from medgen.volume import Grid, Volume
 from . import patient_names
 from .labelled import check_labelled
 from .preflight import preflight
+from .sources import check_sources
 from .stages import FAILED, MANIFEST, Pipeline, Stage, cohort_to_plan, plan_lines
 from .train_settings import TrainRunConfig
 
@@ -169,13 +173,15 @@ class Train(Stage[TrainRunConfig]):
                 "kind": "generative",
                 "seed": config.seed,
                 "cases": list(cases),
+                **recorded(lineage_of(Lineage.of_cases(manifest, cases), fitted.start)),
+                "init": _start(fitted),
                 "manifest_sha256": manifest.digest(),
                 "steps": fitted.steps,
                 "facts": [fact.record() for fact in fitted.model.facts()],
             },
         )
         model.save(run.folder.model)
-        run.track.set_tags({"medgen.model.sha256": model.sha256})
+        run.track.set_tags({"medgen.model.sha256": model.sha256, **source_tags(_start(fitted))})
         return [Trained(fitted, cases, model.sha256)]
 
     def outputs(self) -> tuple[Output, ...]:
@@ -188,7 +194,7 @@ class Train(Stage[TrainRunConfig]):
         last = {f"last.{name}": value for name, value in fitted.history[-1].items()}
         facts = {fact.name: fact.value for fact in fitted.model.facts()}
         made = {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256}
-        return {**made, "facts": facts, **last}
+        return {**made, "facts": facts, "init": _start(fitted), **last}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """What the model says about itself, losses and samples."""
@@ -196,6 +202,7 @@ class Train(Stage[TrainRunConfig]):
         model = fitted.model
         report.section("Training")
         report.facts({"steps": fitted.steps, "seconds": round(fitted.seconds), "parameters": model.parameter_count})
+        start_section(report, _start(fitted))
         if facts := model.facts():
             report.text("\n".join(f"- {fact.text}" for fact in facts))
         curves = training_curves({model.family: fitted.history})
@@ -212,7 +219,11 @@ class Train(Stage[TrainRunConfig]):
         """How long it took."""
         fitted, cases = results[Trained].fitted, results[Trained].cases
         took = f"in {fitted.seconds:.0f} s"
-        return [f"trained {fitted.model.family} for {fitted.steps} steps on {len(cases)} cases {took}"]
+        begun = _start(fitted)
+        return [
+            f"trained {fitted.model.family} for {fitted.steps} steps on {len(cases)} cases {took}",
+            *([] if begun is None else [*sentences(begun), *begun["mismatches"]]),
+        ]
 
 
 PIPELINE = Pipeline[TrainRunConfig]([Prepare(), Train()], given=(Manifest,))
@@ -240,6 +251,7 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
         return RunSummary(config.out, 0, ())
     patient_names.warn(manifest.named_by_folders)
     manifest = check_scans(manifest, config.workers)
+    check_sources(config, manifest, _held_out(config, manifest), config.workers)
     patient_names.announce(manifest)
     with start_run("train", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest])
@@ -258,6 +270,7 @@ def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = Fals
     """
     manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     check_labelled([config], manifest)
+    check_sources(config, manifest, _held_out(config, manifest), config.workers)
     channels, shape = len(next(iter(manifest)).read_image().data), config.preprocess.shape
     lines = [
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
@@ -266,6 +279,14 @@ def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = Fals
         *(line for item in PIPELINE.estimates(config, Results([manifest])).values() for line in item.lines),
     ]
     return plan_lines(config, manifest, lines)
+
+
+def _start(fitted: FitResult) -> dict[str, Any] | None:
+    return None if fitted.start is None else fitted.start.record(fitted.model)
+
+
+def _held_out(config: TrainRunConfig, manifest: Manifest) -> dict[str, Manifest]:
+    return {name: part for name, part in _split(manifest, config).items() if name != "train"}
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:

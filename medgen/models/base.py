@@ -111,6 +111,20 @@ class ScanModel(nn.Module, ABC):
         """
         return ()
 
+    def carried_buffers(self) -> Sequence[Tensor]:
+        """Buffers that a training which starts from this model takes with the weights, since these are fitted to them.
+
+        All others describe the scans at hand, and are measured anew (:mod:`medgen.training.transfer`).
+        """
+        return self.averaged_buffers()
+
+    def fitted(self, name: str, tensor: Tensor, source: ModelConfig) -> Tensor | None:
+        """A tensor of a model with these settings, made to fit this one's of that name; None where there is no way.
+
+        For tensors whose shape differs since the source has other channels or labels.
+        """
+        return None
+
     def initialize(self, dataset: Dataset) -> None:
         """Called once before the first step with the training cases; must be deterministic."""
 

@@ -189,6 +189,10 @@ class HierarchicalModel(GenerativeModel, ABC):
         found: list[Tensor] = self.encoder(blocks.pad_to_multiple(torch.cat([x - coarse, coarse], dim=1), self._factor))
         return found
 
+    def carried_buffers(self) -> list[Tensor]:
+        """The codes of blocks: priors and posteriors are about these codes, and blocks are alike in other scans."""
+        return list(self.block_codes.buffers())
+
     @torch.no_grad()
     def initialize(self, dataset: Dataset) -> None:
         """Start as probabilistic PCA of whole scans, and below as that of blocks of what is left."""

@@ -157,6 +157,11 @@ class Backend(ABC):
         """Records of training, each with ``step``; empty if nothing was trained step by step."""
 
     @property
+    def starts(self) -> Mapping[str, Mapping[str, Any]]:
+        """What networks started from, by their names, where those were trained models; kept with the generator."""
+        return {}
+
+    @property
     def alarms(self) -> Sequence[Alarm]:
         """What went wrong in training, such as mode collapse; kept with the generator."""
         return ()

@@ -13,7 +13,9 @@ from medgen.progress import Log
 from medgen.seeds import derive
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.sources import Sources
+from medgen.training.source import Lineage, recorded
 from medgen.training.trainer import FitResult, TrainingConfig, fit
+from medgen.training.transfer import lineage_of
 
 
 def build_network(
@@ -71,6 +73,18 @@ def train_network(
     )
 
 
+def start_facts(result: FitResult, sources: Sources) -> dict[str, Any]:
+    """What a trained network started from, and from whom it has learnt, as plain data."""
+    start = None if result.start is None else result.start.record(result.model)
+    return {"init": start, **recorded(lineage_of(sources_lineage(sources), result.start))}
+
+
+def sources_lineage(sources: Sources) -> Lineage:
+    """Everybody that generators may learn from, used by this one or not."""
+    files = {digest for case in sources.ids for digest in sources.hashes.get(case, {}).values()}
+    return Lineage(frozenset(sources.ids), sources.subjects, frozenset(files))
+
+
 def kept_network(result: FitResult, sources: Sources, context: FitContext) -> TrainedModel:
     """A trained network with the facts that are kept with its weights; it moves to the CPU."""
     meta = {
@@ -79,5 +93,6 @@ def kept_network(result: FitResult, sources: Sources, context: FitContext) -> Tr
         "learnt_from": list(sources.pairs.ids),
         "steps": result.steps,
         "bf16": result.bf16,
+        **start_facts(result, sources),
     }
     return TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)

@@ -170,6 +170,11 @@ class Pair(Backend):
         return [*self._painting.history, *own]
 
     @property
+    def starts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those of both halves."""
+        return {**self._labels.starts, **self._painting.starts}
+
+    @property
     def alarms(self) -> Sequence[Alarm]:
         """What went wrong in the trainings; kept with the weights."""
         return (*self._labels.alarms, *self._painting.alarms)

@@ -64,6 +64,8 @@ class Part(ABC):
         self.stored, self._networks = stored, dict(networks or {})
         self.device, self.history = device_of(device), tuple(history)
         self.sha256 = stored.sha256
+        begun = {name: trained.meta.get("init") for name, trained in self._networks.items()}
+        self.starts = {f"{self.name} ({name})": record for name, record in begun.items() if record is not None}
         self.alarms = tuple(Alarm(**entry) for entry in stored.meta.get("alarms", ()))
         # Artifacts stay on the CPU until their hashes are known; networks in use may be elsewhere.
         for trained in self._networks.values():

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medgen.config import Config
 from medgen.transforms.augmentation_config import AugmentConfig
 
 PrecisionName = Literal["auto", "32", "bf16"]
+
+
+class InitConfig(Config):
+    """What a training starts from in place of random weights: a model that was trained before.
+
+    A path alone stands for ``artifact``. How tensors are matched is said in :mod:`medgen.training.transfer`.
+
+    Attributes:
+        artifact: Folder of a trained model with a model of the same family.
+        statistics: Whether buffers that describe scans, such as a mean scan, are measured on the scans at hand
+            (``own``), or taken as far as they fit (``source``): for scans of the same anatomy on the same grid.
+        leave: Patterns of tensor names that are not taken, such as ``decoder.*``.
+        frozen: Patterns of names of taken weights that stay as they are.
+        slow: Patterns of names of taken weights, each with a factor on their learning rate.
+        other_people: The source learnt from other people than are held out here, though names may be the same, or
+            though it does not say from whom. A file that it learnt from is refused all the same.
+    """
+
+    artifact: Path
+    statistics: Literal["own", "source"] = "own"
+    leave: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    slow: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    other_people: bool = False
 
 
 class TrainingConfig(Config):
@@ -39,6 +65,7 @@ class TrainingConfig(Config):
         patience: Looks without improvement after which a stage stops, with the best weights; 0 is off.
         checkpoint_every: Steps between two checkpoints.
         augment: Random augmentation of every batch; none if absent.
+        init: A trained model to start from, see :class:`InitConfig`; none if absent.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -59,3 +86,11 @@ class TrainingConfig(Config):
     patience: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     augment: AugmentConfig | None = None
+    init: InitConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and isinstance(given.get("init"), str | Path):
+            return {**given, "init": {"artifact": given["init"]}}
+        return given

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.errors import TrainingError
@@ -31,6 +31,7 @@ from medgen.training.finite_watch import FiniteWatch, all_finite, listed
 from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.training.schedule import learning_rate, phase_rate, stage_configs
+from medgen.training.transfer import Start, trained_groups
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Loop:
     precision: Precision
     out: Path | None
     log: Log | None
+    source: Start | None = None
     step: int = 0
     # The step at which the present stage began, and its number.
     start: int = 0
@@ -68,24 +70,30 @@ class Loop:
         self.average: list[Tensor] = []
         self.data = resident(self.train, self.ranks.device)
         self.watch = FiniteWatch("training.lr")
+        self.factors = {} if self.source is None else self.source.factors_of(self.model)
         self._enter(0)
 
     def _enter(self, place: int) -> None:
         """Make a stage the present one, with optimisers that have not made a step."""
         self.place = place
-        self.optimisers = {name: self._optimiser(phase) for name, phase in self.phases.items()}
-        trained = {id(p) for phase in self.phases.values() if phase.role is Role.MODEL for p in phase.parameters}
+        groups = {name: trained_groups(phase, self.factors) for name, phase in self.phases.items()}
+        self.moving = {name: [own for parameters, _ in parts for own in parameters] for name, parts in groups.items()}
+        self.optimisers = {name: self._optimiser(phase, groups[name]) for name, phase in self.phases.items()}
+        trained = {
+            id(own) for name, phase in self.phases.items() if phase.role is Role.MODEL for own in self.moving[name]
+        }
         weights = [parameter for parameter in self.model.parameters() if id(parameter) in trained]
         self.live: list[Tensor] = [*weights, *self.model.averaged_buffers()] if self.config.ema else []
 
-    def _optimiser(self, phase: Phase) -> torch.optim.AdamW:
+    def _optimiser(self, phase: Phase, groups: Sequence[tuple[list[nn.Parameter], float]]) -> torch.optim.AdamW:
         config = self.settings
         options: dict[str, Any] = {
             "lr": config.lr,
             "betas": phase.betas or config.betas,
             "weight_decay": config.weight_decay,
         }
-        return torch.optim.AdamW(phase.parameters, **options, fused=True)
+        parts = [{"params": parameters, "factor": factor} for parameters, factor in groups]
+        return torch.optim.AdamW(parts, **options, fused=True)
 
     @property
     def stage(self) -> Stage:
@@ -109,10 +117,12 @@ class Loop:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that determines the course of this training: settings, seed, and every voxel it sees."""
+        """Hash of all that determines the course of this training: settings, seed, source, and every voxel it sees."""
         return sha256_json(
             {
-                "training": self.config.model_dump(mode="json"),
+                # A source counts by its content, wherever it lies.
+                "training": self.config.model_dump(mode="json", exclude={"init"}),
+                **({} if self.source is None else {"init": self.source.fingerprint()}),
                 "model": self.model.settings.model_dump(mode="json"),
                 "seed": self.seed,
                 "train": content_digest(self.train),
@@ -180,11 +190,11 @@ class Loop:
                 continue
             said = [self._backward(name, batch, place) for place, batch in batches.items()]
             terms = said[0] if len(said) == 1 else _means(said)
-            average_gradients(ranks, phase.parameters)
-            norm = torch.nn.utils.clip_grad_norm_(phase.parameters, config.clip or math.inf, foreach=True)
+            average_gradients(ranks, self.moving[name])
+            norm = torch.nn.utils.clip_grad_norm_(self.moving[name], config.clip or math.inf, foreach=True)
             optimiser = self.optimisers[name]
             for group in optimiser.param_groups:
-                group["lr"] = phase_rate(config, phase, self.done)
+                group["lr"] = phase_rate(config, phase, self.done) * group["factor"]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             numbers |= {self._prefix(name) + key: value for key, value in {**terms, "gradient": norm}.items()}
@@ -202,7 +212,7 @@ class Loop:
             terms = self.model.loss(name, batch)
         loss = terms["loss"] if self.config.accumulate == 1 else terms["loss"] / self.config.accumulate
         # Only this phase's gradients: the others' parameters stay untouched without being frozen.
-        loss.backward(inputs=list(self.phases[name].parameters))
+        loss.backward(inputs=self.moving[name])
         return {key: value.detach() for key, value in terms.items()}
 
     def _batches(self, mine: Sequence[int]) -> dict[tuple[int, ...], Batch]:
@@ -333,6 +343,8 @@ class Loop:
     def begin(self) -> None:
         """Prepare the first step: the model's own start, the same weights everywhere, averages equal to them."""
         self.model.initialize(self.train)
+        if self.source is not None:
+            self.source.apply(self.model)
         self.ranks.share_weights(self.model)
         self.average = [tensor.detach().clone() for tensor in self.live]
 

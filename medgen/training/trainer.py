@@ -26,6 +26,7 @@ from medgen.training.loop import Loop
 from medgen.training.precision import precision_of
 from medgen.training.ranks import connect, rank_of
 from medgen.training.recomputation import set_recomputation
+from medgen.training.transfer import Start
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 
@@ -40,6 +41,7 @@ class FitResult:
         steps: Steps done, of all stages; fewer than configured after an early stop.
         seconds: Time spent in the loop, over all resumed parts.
         bf16: Whether forward passes ran in bfloat16.
+        start: What it started from, where that was a trained model.
     """
 
     model: ScanModel
@@ -47,6 +49,7 @@ class FitResult:
     steps: int
     seconds: float
     bf16: bool = False
+    start: Start | None = None
 
 
 def device_of(name: str) -> torch.device:
@@ -108,9 +111,12 @@ def fit(
         TrainingError: If there are no cases or fewer steps than stages, the shapes do not fit the model, a loss is not
             finite (the message names the step and the cases), or the checkpoint belongs to another run.
         Terminated: After SIGTERM, with exit code 143, or Ctrl-C, with 130.
-        ConfigError: If device or precision are not to be had.
+        ConfigError: If device or precision are not to be had, or the source does not serve, see
+            :meth:`medgen.training.transfer.Start.of`.
+        ArtifactError: If the source cannot be read.
     """
     _check(model, train, validation, config)
+    start = None if config.init is None else Start.of(model, config.init)
     precision = precision_of(config.precision, device_of(device))
     ranks = connect(precision)
     precision.place(model)
@@ -120,7 +126,7 @@ def fit(
             network.compile()
     cuda = [precision.device] if precision.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        loop = Loop(model, train, validation, config, seed, ranks, precision, out, log)
+        loop = Loop(model, train, validation, config, seed, ranks, precision, out, log, start)
         if not (resume and loop.load()):
             loop.begin()
         with deferred() as stop, _bar(title, config.steps, loop.step, show=progress and ranks.first) as advance:
@@ -128,7 +134,7 @@ def fit(
         model.eval()
         torch.manual_seed(derive(seed, "finalize"))
         model.finalize(train)
-    return FitResult(model, loop.history, loop.step, loop.seconds, precision.bf16)
+    return FitResult(model, loop.history, loop.step, loop.seconds, precision.bf16, start)
 
 
 def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:

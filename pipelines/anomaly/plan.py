@@ -8,6 +8,7 @@ from medgen.runs.context import Results
 from medgen.training.cost import describe_memory
 
 from ..labelled import check_labelled
+from ..sources import check_sources
 from ..stages import cohort_to_plan, plan_lines
 from .cohort import divide, split
 from .config import AnomalyRunConfig, refuse
@@ -23,7 +24,9 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
     refuse(config, resume=resume, overwrite=overwrite)
     manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     check_labelled(config.models.values(), manifest)
-    cohort = divide(config, split(config, manifest))
+    divided = split(config, manifest)
+    check_sources(config, manifest, divided, config.workers)
+    cohort = divide(config, divided)
     recipe, parts = cohort.recipe, cohort.parts
     channels = len(next(iter(manifest)).read_image().data)
     estimates = pipeline().estimates(config, Results([manifest, cohort]))

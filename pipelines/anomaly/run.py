@@ -21,6 +21,7 @@ from medgen.training.cost import check_memory
 
 from .. import patient_names
 from ..labelled import check_labelled
+from ..sources import check_sources
 from .cohort import AnomalyCohort, divide, split
 from .config import AnomalyRunConfig, refuse
 from .stages import pipeline
@@ -69,6 +70,8 @@ def _take_in(config: AnomalyRunConfig, progress: bool) -> tuple[Manifest, Anomal
     parts = split(config, manifest)
     with bars(progress) as tick:
         manifest = check_scans(manifest, config.workers, partial(tick, "checking scans"), masks=False)
+    # Each development scan is held out of a fold, and calibrates as one that no model has seen.
+    check_sources(config, manifest, parts, config.workers)
     cohort = divide(config, parts)
     _check_memory(config, cohort.recipe, manifest)
     patient_names.announce(manifest)

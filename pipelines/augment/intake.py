@@ -13,7 +13,7 @@ from medgen.seeds import derive
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 from medgen.synthesis.cohort.split import CohortSplit, divide
 
-from .config import LabelledRunConfig
+from .config import AugmentRunConfig, LabelledRunConfig
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
@@ -40,6 +40,18 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     if faults:
         raise FaultyDataError(faults)
     return Labelling.of(used, manifest.labels)
+
+
+def held_out(config: AugmentRunConfig, parts: CohortSplit) -> dict[str, Manifest]:
+    """Whom a model that generators start from must not know: those of validation and test.
+
+    Where the value study trains generators on fewer labelled subjects, others than these must not come in by the back
+    door: the labelled ones are then among them.
+    """
+    found = {"validation": parts.validation, "test": parts.test}
+    if config.value.enabled and config.value.subjects:
+        found["a study of fewer labelled subjects"] = parts.labelled
+    return found
 
 
 def split(config: LabelledRunConfig, manifest: Manifest) -> CohortSplit:

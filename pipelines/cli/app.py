@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -99,8 +101,17 @@ def demo(
 
 
 @command(app, "train", "medgen train vae data=cohort out=runs/vae")
-def train(options: RunOptions) -> None:
+def train(
+    options: RunOptions,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Trained model to start from: training.init.artifact.")
+    ] = None,
+) -> None:
     """Train one generative model and save it as an artifact."""
+    if source is not None:
+        # JSON is YAML: any path is one value.
+        chosen = f"training.init.artifact={json.dumps(str(source), ensure_ascii=False)}"
+        options = replace(options, overrides=[*(options.overrides or []), chosen])
     carry_out(TRAIN, options)
 
 

@@ -23,6 +23,8 @@ from medgen.models.networks.time_unet import TimeUNet
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
 
+# Weights of the layer that sees labels.
+_STEM = "network.stem.weight"
 # Log-variance of a style code: it is a projection, known to rounding.
 _CERTAIN = -12.0
 # Share of a block that has to be seen for its mean to count, and for its wavelets to.
@@ -109,6 +111,20 @@ class Flow(ScanModel):
     def phases(self) -> dict[str, list[nn.Parameter]]:
         """One phase with everything."""
         return {"all": list(self.parameters())}
+
+    def fitted(self, name: str, tensor: Tensor, source: ModelConfig) -> Tensor | None:
+        """Weights of the first layer for another number of labels: labels of one number take over, new ones start at 0.
+
+        Without weights a new label changes nothing at first. The numbers of a label are those of both label maps.
+        """
+        if name != _STEM or not isinstance(source, FlowSettings) or source.in_channels != self.settings.in_channels:
+            return None
+        # Wavelet bands of the scan and of the coarse image, then of the labels, then of the field of view.
+        first = 16 * source.in_channels
+        before, now = (first + 8 * own.n_labels for own in (source, self.settings))
+        kept = min(before, now)
+        new = tensor.new_zeros(len(tensor), now - kept, *tensor.shape[2:])
+        return torch.cat([tensor[:, :kept], new, tensor[:, before:]], dim=1)
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the velocity in units of what a linear guess leaves, weighted by the foreground."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from medgen.report.figures.curves import training_curves
 from medgen.report.html import Report
+from medgen.report.start import start_section
 from medgen.synthesis.backend import Backend
 
 
@@ -27,5 +28,7 @@ def training_section(report: Report, reasons: Sequence[str], backends: Sequence[
     for backend in backends:
         if not backend.history:
             report.text(f"**{backend.name}** trains nothing step by step.")
+        for name, record in backend.starts.items():
+            start_section(report, record, name)
         for alarm in backend.alarms:
             report.text(f"**ALARM in {backend.name}**, step {alarm.step}: {alarm.message}.")

@@ -18,7 +18,7 @@ from medgen.seeds import torch_rng
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.networks import build_network, train_network
+from medgen.synthesis.networks import build_network, start_facts, train_network
 from medgen.synthesis.recipe import MILD, completed_by
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, for_new_anatomies
@@ -97,6 +97,7 @@ class JointBackend(Backend):
             "learnt_from": list(sources.pairs.ids),
             "highest_intensity": float(train.images.max()),
             "steps": result.steps,
+            **start_facts(result, sources),
             "alarms": [asdict(alarm) for alarm in raised],
         }
         trained = TrainedModel([result.model.to("cpu")], context.preprocess, meta=meta)
@@ -125,6 +126,12 @@ class JointBackend(Backend):
     def history(self) -> Sequence[Mapping[str, float]]:
         """Records of training; empty after loading."""
         return self._history
+
+    @property
+    def starts(self) -> Mapping[str, Any]:
+        """As it says in the artifact."""
+        record = self._trained.meta.get("init")
+        return {} if record is None else {self.name: record}
 
     @property
     def alarms(self) -> Sequence[Alarm]:

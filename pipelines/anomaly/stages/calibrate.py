@@ -14,6 +14,7 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
+from medgen.training.source import recorded
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort
@@ -60,6 +61,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
         provenance = _provenance(config, results[Manifest], development, run.track.id)
         provenance |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
+        provenance |= {"init": dict(trained.starts), **recorded(trained.lineage)}
         artifact = to_artifact(detector, provenance)
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})

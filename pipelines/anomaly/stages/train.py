@@ -15,11 +15,14 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.anomaly.cohort import training_section
 from medgen.report.html import Report
+from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.training.cost import Estimate, describe_training, training_cost
+from medgen.training.source import LINEAGE, Lineage
 from medgen.training.trainer import device_of, fit
+from medgen.training.transfer import Start, lineage_of
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort
@@ -38,12 +41,16 @@ class FoldModels:
         histories: Losses of every training, by its name.
         held_out: Ids of the development scans that each fold's models have not seen.
         digest: SHA-256 of all that the models depend on.
+        starts: Of every kind of model that started from a trained one, the record of its start in the first fold.
+        lineage: From whom the models have learnt, those that they started from included; None where one does not say.
     """
 
     models: Sequence[Sequence[ScanModel]]
     histories: Histories
     held_out: Sequence[Sequence[str]]
     digest: str
+    starts: Mapping[str, Mapping[str, Any]]
+    lineage: Lineage | None
 
 
 class Train(Stage[AnomalyRunConfig]):
@@ -77,11 +84,13 @@ class Train(Stage[AnomalyRunConfig]):
         prepared = {*development.ids}
         held_out = [[case.id for case in fold if case.id in prepared] for fold in cohort.folds]
         digest = _digest(config, cohort.recipe, results[Manifest].digest(), held_out)
-        models, histories = _finished(config, digest, run.folder) if run.resume else ([], {})
-        if not models:
-            models, histories = _train(config, development, held_out, run)
-            write_json(run.folder.out / LOSSES, histories)
-        return [FoldModels(models, histories, held_out, digest)]
+        finished = _finished(config, digest, held_out, run.folder) if run.resume else None
+        if finished is not None:
+            return [finished]
+        trained = _train(config, results[Manifest], development, held_out, digest, run)
+        write_json(run.folder.out / LOSSES, trained.histories)
+        run.track.set_tags(source_tags(*trained.starts.values()))
+        return [trained]
 
     def outputs(self) -> tuple[Output, ...]:
         """The losses."""
@@ -89,43 +98,63 @@ class Train(Stage[AnomalyRunConfig]):
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The models of a fold."""
-        models = results[FoldModels].models[0]
-        return {"models": [{"family": model.family, "parameters": model.parameter_count} for model in models]}
+        trained = results[FoldModels]
+        models = [{"family": model.family, "parameters": model.parameter_count} for model in trained.models[0]]
+        return {"models": models, "init": trained.starts}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The models and their losses."""
         trained = results[FoldModels]
         training_section(report, trained.models[0], trained.histories)
+        for name, record in trained.starts.items():
+            start_section(report, record, name)
 
 
 def _digest(
     config: AnomalyRunConfig, recipe: Preprocess, manifest_digest: str, held_out: Sequence[Sequence[str]]
 ) -> str:
     """SHA-256 of all that the trained models depend on; what is fitted on top of them is left out."""
-    models = {name: own.model_dump(mode="json") for name, own in config.models.items()}
+    models = {name: own.model_dump(mode="json", exclude={"training": {"init"}}) for name, own in config.models.items()}
+    # A source counts by its content, wherever it lies.
+    inits = {name: own.training.init for name, own in config.models.items() if own.training.init is not None}
+    sources = {
+        name: Start.fingerprint_of(init, TrainedModel.load(init.artifact).sha256) for name, init in inits.items()
+    }
     what = {"models": models, "recipe": recipe.model_dump(mode="json"), "seed": config.seed}
+    what |= {"sources": sources} if sources else {}
     return sha256_json({**what, "manifest": manifest_digest, "held_out": [list(fold) for fold in held_out]})
 
 
-def _finished(config: AnomalyRunConfig, digest: str, folder: RunFolder) -> tuple[list[list[ScanModel]], Histories]:
-    """The models of the finished run in this folder, if they depend on the same; else none."""
+def _finished(
+    config: AnomalyRunConfig, digest: str, held_out: Sequence[Sequence[str]], folder: RunFolder
+) -> FoldModels | None:
+    """The models of the finished run in this folder, if they depend on the same; else None."""
     under_way = any(folder.checkpoints.glob("fold-*"))
     if under_way or not folder.model.is_dir() or not (folder.out / LOSSES).is_file():
-        return [], {}
+        return None
     artifact = TrainedModel.load(folder.model, device_of(config.device))
-    if artifact.meta.get("training_sha256") != digest:
-        return [], {}
+    if artifact.meta.get("training_sha256") != digest or not artifact.models:
+        return None
     each = len(config.models)
     models = [list(artifact.models[start : start + each]) for start in range(0, len(artifact.models), each)]
-    return models, read_json(folder.out / LOSSES)
+    histories: Histories = read_json(folder.out / LOSSES)
+    meta = artifact.meta
+    return FoldModels(models, histories, held_out, digest, meta.get("init") or {}, Lineage.of(meta.get(LINEAGE)))
 
 
 def _train(
-    config: AnomalyRunConfig, development: Dataset, held_out: Sequence[Sequence[str]], run: RunContext
-) -> tuple[list[list[ScanModel]], Histories]:
+    config: AnomalyRunConfig,
+    manifest: Manifest,
+    development: Dataset,
+    held_out: Sequence[Sequence[str]],
+    digest: str,
+    run: RunContext,
+) -> FoldModels:
     labels = 1 if development.labels is None else int(development.labels.max())
     models: list[list[ScanModel]] = [[] for _ in held_out]
     histories: Histories = {}
+    starts: dict[str, dict[str, Any]] = {}
+    lineage: Lineage | None = Lineage.of_cases(manifest, development.ids)
     for place, (kind, own) in enumerate(config.models.items()):
         settings = settings_for(own.model, development.shape, development.channels, labels)
         # The first model keeps the seeds and the folder it has when it is alone.
@@ -148,4 +177,8 @@ def _train(
                 )
             models[number].append(result.model)
             histories[name] = result.history
-    return models, histories
+            if result.start is not None:
+                starts.setdefault(kind, result.start.record(result.model))
+        # What one fold has started from all have.
+        lineage = lineage_of(lineage, result.start)
+    return FoldModels(models, histories, held_out, digest, starts, lineage)

@@ -8,6 +8,7 @@ from typing import Any
 
 from medgen.report.augment.training import training_section
 from medgen.report.html import Report
+from medgen.report.start import source_tags
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.backend import Backend, FitContext
 from medgen.synthesis.backends import backend_class
@@ -63,6 +64,7 @@ class Train(Stage[AugmentRunConfig]):
                 )
                 backend = kind.fit(results[Sources], generators.of(name), context)
                 child.stage.set_tags({"medgen.generator.sha256": backend.sha256})
+                child.stage.set_tags(source_tags(*backend.starts.values()))
                 child.stage.set_tags({f"medgen.alarm.{alarm.name}": alarm.message for alarm in backend.alarms})
             if not run.suffix:
                 backend.save(run.folder.model / name)

@@ -37,6 +37,7 @@ from medgen.training.trainer import device_of
 
 Labels = NDArray[np.uint8]
 _INPAINT, _SHAPES = "inpaint", "shapes"
+_TRAININGS = ("inpaint_training", "shapes_training")
 # Attempts before a sample is given up, or a drawn form is replaced by a real one.
 _HOSTS_TRIED = 12
 _TRIES = 40
@@ -118,10 +119,11 @@ class LesionBackend(Backend):
             TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         bank = build_bank(sources, config)
-        shapes, shape_history = train_shapes(bank, config, context)
+        shapes, shape_history = train_shapes(sources, bank, config, context)
         inpaint, history = train_inpainting(sources, bank, config, context)
         meta = {
-            "config": config.model_dump(mode="json"),
+            # Where sources lay is of no use elsewhere; what they were is kept with each network.
+            "config": config.model_dump(mode="json", exclude={name: {"init"} for name in _TRAININGS}),
             "learnt_from": list(sources.ids),
             "preprocess": context.preprocess.model_dump(mode="json"),
             "contains_patient_scans": True,
@@ -181,6 +183,13 @@ class LesionBackend(Backend):
     def history(self) -> Sequence[Mapping[str, float]]:
         """Records of both trainings, keys starting with ``shapes/`` or ``inpaint/``; empty after loading."""
         return self._history
+
+    @property
+    def starts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those of both networks."""
+        kept = {_SHAPES: self._shapes_artifact, _INPAINT: self._inpaint_artifact}
+        found = {name: None if trained is None else trained.meta.get("init") for name, trained in kept.items()}
+        return {f"{self.name} ({name})": record for name, record in found.items() if record is not None}
 
     def sample(self, seed: int) -> Synthetic:
         """A real scan with one or more new lesions.

@@ -20,6 +20,7 @@ from medgen.seeds import derive, numpy_rng
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.backends.lesion import forms as lesions
 from medgen.synthesis.backends.lesion.bank import Bank, Labels, LesionConfig
+from medgen.synthesis.networks import start_facts
 from medgen.synthesis.sources import Sources
 from medgen.training.trainer import TrainingConfig, fit
 
@@ -45,7 +46,9 @@ def inpaint_settings(config: LesionConfig, crop: lesions.Shape, channels: int, l
     return parse_settings({**config.inpaint, **known})
 
 
-def train_shapes(bank: Bank, config: LesionConfig, context: FitContext) -> tuple[TrainedModel | None, Records]:
+def train_shapes(
+    sources: Sources, bank: Bank, config: LesionConfig, context: FitContext
+) -> tuple[TrainedModel | None, Records]:
     """The VAE-GAN of forms over truncated signed distances; None where there are too few lesions for one.
 
     It learns from warped copies too: tens of forms are few, and a lesion has no left or right.
@@ -66,7 +69,7 @@ def train_shapes(bank: Bank, config: LesionConfig, context: FitContext) -> tuple
     near = (distance > -1).any(dim=1, keepdim=True)
     data = Dataset(tuple(names), tuple(names), distance, near)
     settings = shape_settings(config, bank.crop, len(bank.labels))
-    return _train("shapes", settings, data, config.shapes_training, context)
+    return _train("shapes", settings, data, config.shapes_training, sources, context)
 
 
 def train_inpainting(
@@ -91,12 +94,17 @@ def train_inpainting(
         labels=torch.cat([part.labels for part in parts if part.labels is not None]),
     )
     settings = inpaint_settings(config, bank.crop, data.channels, len(bank.labels))
-    trained, history = _train("inpaint", settings, data, config.inpaint_training, context)
+    trained, history = _train("inpaint", settings, data, config.inpaint_training, sources, context)
     return trained, history
 
 
 def _train(
-    name: str, settings: ModelConfig, data: Dataset, training: TrainingConfig, context: FitContext
+    name: str,
+    settings: ModelConfig,
+    data: Dataset,
+    training: TrainingConfig,
+    sources: Sources,
+    context: FitContext,
 ) -> tuple[TrainedModel, Records]:
     model = build(settings, seed=derive(context.seed, "lesion", name, "weights"))
 
@@ -118,6 +126,7 @@ def _train(
     )
     recipe = context.preprocess
     meta = {"kind": "synthesis", "part": name, "steps": result.steps, "crops": len(data)}
+    meta |= start_facts(result, sources)
     trained = TrainedModel([result.model.to("cpu")], recipe, meta=meta)
     return trained, [_prefixed(record, name) for record in result.history]
 
