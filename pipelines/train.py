@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,40 @@ class Trained:
     sha256: str
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingScans:
+    """What the model sees.
+
+    Attributes:
+        train: Scans to learn from.
+        validation: Scans to look at from time to time; None where there are none.
+        cases: The cases that they are, or are made from.
+        facts: Further plain data for the artifact: how they were made.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    cases: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Divide(Stage[TrainRunConfig]):
+    """The scans of each part as they are."""
+
+    name = "divide"
+    needs = (Parts, PreparedScans)
+    makes = (TrainingScans,)
+
+    def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        return [divided(results[PreparedScans].dataset, results[Parts])]
+
+
 class Train(Stage[TrainRunConfig]):
     """Trains the model and saves it with its recipe and template."""
 
     name = "training"
-    needs = (Manifest, Parts, PreparedScans)
+    needs = (Manifest, PreparedScans, TrainingScans)
     makes = (Trained,)
 
     def estimate(
@@ -160,11 +189,10 @@ class Train(Stage[TrainRunConfig]):
 
     def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
-        prepared, parts, manifest = results[PreparedScans], results[Parts], results[Manifest]
+        prepared, scans, manifest = results[PreparedScans], results[TrainingScans], results[Manifest]
         checkpoints, log = run.folder.checkpoints, run.stage.log_metrics
-        fitted = _fit(prepared.dataset, parts, config, checkpoints, resume=run.resume, log=log, progress=run.progress)
-        there = {*prepared.dataset.ids}
-        cases = tuple(case.id for case in parts["train"] if case.id in there)
+        fitted = _fit(scans, config, checkpoints, resume=run.resume, log=log, progress=run.progress)
+        cases = scans.cases
         model = TrainedModel(
             models=[fitted.model],
             preprocess=config.preprocess,
@@ -178,6 +206,7 @@ class Train(Stage[TrainRunConfig]):
                 "manifest_sha256": manifest.digest(),
                 "steps": fitted.steps,
                 "facts": [fact.record() for fact in fitted.model.facts()],
+                **scans.facts,
             },
         )
         model.save(run.folder.model)
@@ -226,13 +255,46 @@ class Train(Stage[TrainRunConfig]):
         ]
 
 
-PIPELINE = Pipeline[TrainRunConfig]([Prepare(), Train()], given=(Manifest,))
+PIPELINE = Pipeline[TrainRunConfig]([Prepare(), Divide(), Train()], given=(Manifest,))
 
 
 def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> RunSummary:
     """Read and prepare the cohort, train, save ``model/``, draw samples, report.
 
-    Under ``torchrun`` every process prepares the cohort and trains its share; the first alone writes.
+    Raises:
+        MedgenError: If configuration, data or training are at fault; see the message.
+    """
+    return carry_out(config, PIPELINE, "train", divided, resume=resume, overwrite=overwrite, progress=progress)
+
+
+def divided(dataset: Dataset, parts: Parts) -> TrainingScans:
+    """The prepared scans of each part."""
+    there = {*dataset.ids}
+    found = {name: [case.id for case in part if case.id in there] for name, part in parts.items()}
+    validation = dataset.subset(found["validation"]) if "validation" in found else None
+    return TrainingScans(dataset.subset(found["train"]), validation, tuple(found["train"]))
+
+
+def carry_out(
+    config: TrainRunConfig,
+    pipeline: Pipeline[Any],
+    name: str,
+    scans: Callable[[Dataset, Parts], TrainingScans],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> RunSummary:
+    """One training run. Under ``torchrun`` every process prepares the cohort and trains its share; the first writes.
+
+    Args:
+        config: What to run.
+        pipeline: Its stages.
+        name: What it is called in MLflow.
+        scans: What the stage between preparation and training makes, for processes other than the first.
+        resume: Go on with an interrupted run.
+        overwrite: Remove an earlier run first.
+        progress: Show progress bars.
 
     Raises:
         MedgenError: If configuration, data or training are at fault; see the message.
@@ -247,17 +309,17 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     if rank_of() > 0:
         parts = _split(manifest, config)
         dataset = _prepare(manifest, parts, config).dataset
-        _fit(dataset, parts, config, config.out / "checkpoints", resume=resume)
+        _fit(scans(dataset, parts), config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
     patient_names.warn(manifest.named_by_folders)
     manifest = check_scans(manifest, config.workers)
     check_sources(config, manifest, _held_out(config, manifest), config.workers)
     patient_names.announce(manifest)
-    with start_run("train", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
+    with start_run(name, config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest])
-        PIPELINE.run(config, results, context)
+        pipeline.run(config, results, context)
         report = Report(f"Training of {config.model['family']}", manifest.name, context.track.id)
-        lines = PIPELINE.finish(config, report, LIMITS, results, context, manifest.named_by_folders)
+        lines = pipeline.finish(config, report, LIMITS, results, context, manifest.named_by_folders)
     lines += [f"model:  {context.folder.model}", f"report: {context.folder.report}"]
     return RunSummary(config.out, 1 if results[PreparedScans].failures else 0, tuple(lines))
 
@@ -311,8 +373,7 @@ def _prepare(
 
 
 def _fit(
-    dataset: Dataset,
-    parts: Parts,
+    scans: TrainingScans,
     config: TrainRunConfig,
     checkpoints: Path,
     *,
@@ -320,21 +381,20 @@ def _fit(
     log: Log | None = None,
     progress: bool = False,
 ) -> FitResult:
-    prepared = set(dataset.ids)
-    subsets = {name: dataset.subset([case.id for case in part if case.id in prepared]) for name, part in parts.items()}
-    labels = 0 if dataset.labels is None else int(dataset.labels.max())
-    settings = _settings(config, dataset.channels, labels)
+    maps = [data.labels for data in (scans.train, scans.validation) if data is not None and data.labels is not None]
+    labels = max((int(own.max()) for own in maps), default=0)
+    settings = _settings(config, scans.train.channels, labels)
     if labels > getattr(settings, "n_labels", labels):
         raise ConfigError(f"model.n_labels: the masks hold labels up to {labels}; leave it out, or set it to {labels}")
     model = build(settings, seed=config.seed)
     return fit(
         model,
-        subsets["train"],
+        scans.train,
         config.training,
         seed=config.seed,
         device=config.device,
         out=checkpoints,
-        validation=subsets.get("validation"),
+        validation=scans.validation,
         resume=resume,
         log=log,
         title=model.family,

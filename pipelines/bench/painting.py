@@ -38,6 +38,7 @@ from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.augmentation import AugmentConfig
 from medgen.volume import Volume
 
+from ..sources import check_sources
 from ..train_settings import TrainRunConfig
 
 # Share of the subjects that are held out, and steps of the segmenter that judges.
@@ -204,6 +205,7 @@ def _data(config: TrainRunConfig, seed: int, progress: bool) -> tuple[Dataset, D
     if len(manifest.subjects) < 8:
         raise DataError(f"{config.data}: {len(manifest.subjects)} subjects with masks; expected at least 8")
     parts = split_subjects(manifest, {"training": 1 - _TEST, "held-out": _TEST}, derive(seed, "painting", "split"))
+    check_sources(config, manifest, {"the benchmark": parts["held-out"]}, config.workers)
     with bars(progress) as tick:
         prepared = prepare_parts(
             parts, parts["training"], config.preprocess, workers=config.workers, register=register_affine, tick=tick

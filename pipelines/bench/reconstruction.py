@@ -30,6 +30,7 @@ from medgen.system.files import read_json, sha256_json, write_json, write_text
 from medgen.training.trainer import fit
 from medgen.transforms.affine_registration import register_affine
 
+from ..sources import check_sources
 from ..train_settings import TrainRunConfig
 
 # Share of the subjects that is held out, numbers of principal components, draws behind a bound, scans at a time.
@@ -64,11 +65,11 @@ def run(
         ConfigError: If a family is unknown, or does not reconstruct.
         DataError: If the cohort has too few subjects.
     """
-    able = [name for name in available() if issubclass(family_class(name), Reconstructs) and _shipped(name).is_file()]
+    able = [name for name in available() if issubclass(family_class(name), Reconstructs) and shipped(name).is_file()]
     if wrong := [name for name in families if name not in able]:
         raise ConfigError(f"--families: expected some of {able}, found {wrong[0]!r}")
     own = [f"data={data}", f"out={out}", *([f"device={device}"] if device else []), *overrides]
-    configs = {name: load_config(TrainRunConfig, _shipped(name), own) for name in families}
+    configs = {name: load_config(TrainRunConfig, shipped(name), own) for name in families}
     cells: list[dict[str, Any]] = []
     for seed in dict.fromkeys(seeds):
         cells += _seed(configs, seed, out, progress)
@@ -112,7 +113,8 @@ def table(cells: Sequence[dict[str, Any]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shipped(family: str) -> Path:
+def shipped(family: str) -> Path:
+    """The shipped training configuration of a family; need not exist."""
     return Path(str(files("medgen.configs"))) / "train" / f"{family}.yaml"
 
 
@@ -125,7 +127,7 @@ def _seed(configs: dict[str, TrainRunConfig], seed: int, out: Path, progress: bo
 
         def parts(config: TrainRunConfig = config, key: str = key) -> tuple[Dataset, Dataset, tuple[int, ...]]:
             if key not in ready:
-                ready[key] = _data(config, seed, progress)
+                ready[key] = read_scans(config, seed, progress)
             return ready[key]
 
         def linear(count: int, parts: Callable[[], Any] = parts) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def _seed(configs: dict[str, TrainRunConfig], seed: int, out: Path, progress: bo
             start = time.process_time()
             model = LinearGaussian.fit(train, count)
             seconds = time.process_time() - start
-            return _measured(model, train, test, seconds, sum(b.numel() for b in model.linear.buffers()), seed)
+            return measured(model, train, test, seconds, sum(b.numel() for b in model.linear.buffers()), seed)
 
         def family(
             name: str = name, config: TrainRunConfig = config, parts: Callable[[], Any] = parts
@@ -150,19 +152,19 @@ def _seed(configs: dict[str, TrainRunConfig], seed: int, out: Path, progress: bo
                 title=f"{name}, seed {seed}",
                 progress=progress,
             ).model.eval()
-            return _measured(model, train, test, time.process_time() - start, model.parameter_count, seed)
+            return measured(model, train, test, time.process_time() - start, model.parameter_count, seed)
 
         common = {"seed": seed, "data": str(config.data), "preprocess": config.preprocess.model_dump(mode="json")}
         for count in _COMPONENTS:
             said = {"method": f"pca-{count}", **common}
             if not any(cell["key"] == sha256_json(said) for cell in cells):
-                cells.append(_kept(out, said, partial(linear, count)))
+                cells.append(kept(out, said, partial(linear, count)))
         said = {"method": name, **common, "model": config.model, "training": config.training.model_dump(mode="json")}
-        cells.append(_kept(out, said, family))
+        cells.append(kept(out, said, family))
     return cells
 
 
-def _kept(out: Path, said: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(out: Path, said: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A cell from its file where the settings are the same, else computed and written."""
     key = sha256_json(said)
     path = out / "cells" / f"{said['method']}-{said['seed']}-{key[:12]}.json"
@@ -175,7 +177,7 @@ def _kept(out: Path, said: dict[str, Any], compute: Callable[[], dict[str, Any]]
     return cell
 
 
-def _measured(model: Any, train: Dataset, test: Dataset, seconds: float, parameters: int, seed: int) -> dict[str, Any]:
+def measured(model: Any, train: Dataset, test: Dataset, seconds: float, parameters: int, seed: int) -> dict[str, Any]:
     """What a trained model reaches on the held-out scans: means over scans."""
     device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
     generator = torch_rng(seed, "reconstruction", "draws")
@@ -204,13 +206,28 @@ def _nats(model: Any, images: Tensor, masks: Tensor, generator: torch.Generator)
     return torch.full((len(images),), torch.nan)
 
 
-def _data(config: TrainRunConfig, seed: int, progress: bool) -> tuple[Dataset, Dataset, tuple[int, ...]]:
-    """Training and held-out scans, disjoint by subject, and the labels of the first."""
+def read_scans(
+    config: TrainRunConfig, seed: int, progress: bool, others: Sequence[TrainRunConfig] = ()
+) -> tuple[Dataset, Dataset, tuple[int, ...]]:
+    """Training and held-out scans, disjoint by subject, and the labels of the first.
+
+    Args:
+        config: The cohort and its preprocessing.
+        seed: Of the split.
+        progress: Show progress bars.
+        others: Configurations of further trainings on these scans, whose sources must not know a held-out one either.
+
+    Raises:
+        DataError: If the cohort has too few subjects.
+        AuditError: If a source has learnt from a held-out scan.
+    """
     manifest = load_cohort(config.data, config.cohort)
     if len(manifest.subjects) < 8:
         raise DataError(f"{config.data}: {len(manifest.subjects)} subjects; expected at least 8")
     shares = {"training": 1 - _TEST, "held-out": _TEST}
     parts = split_subjects(manifest, shares, derive(seed, "reconstruction", "split"))
+    for own in (config, *others):
+        check_sources(own, manifest, {"the benchmark": parts["held-out"]}, config.workers)
     with bars(progress) as tick:
         prepared = prepare_parts(
             parts, parts["training"], config.preprocess, workers=config.workers, register=register_affine, tick=tick

@@ -29,13 +29,27 @@ from .carry_out import HELP, Runnable, carry_out, echo_json, finish
 from .data import data_app
 from .options import AsJson, CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
 
-_RESUMABLE = (("train",), ("anomaly", "run"), ("augment", "run"), ("augment", "value"), ("bench", "anomaly"))
+_RESUMABLE = (
+    ("train",),
+    ("pretrain",),
+    ("anomaly", "run"),
+    ("augment", "run"),
+    ("augment", "value"),
+    ("bench", "anomaly"),
+)
 TRAIN = Runnable(
     configs="train",
     config="train_settings:TrainRunConfig",
     refuse="train_settings:refuse",
     plan="train:plan",
     run="train:run",
+)
+PRETRAIN = Runnable(
+    configs="train",
+    config="pretrain_settings:PretrainRunConfig",
+    refuse="pretrain_settings:refuse",
+    plan="pretrain:plan",
+    run="pretrain:run",
 )
 NOT_CLINICAL = "Research use only, not for clinical use."
 
@@ -167,6 +181,10 @@ def explore(
             progress=not quiet,
         )
     )
+@command(app, "pretrain", "medgen pretrain vae data=simulated out=runs/pretrain")
+def pretrain(options: RunOptions) -> None:
+    """Train a model on label maps under random contrasts; medgen train --from takes it."""
+    carry_out(PRETRAIN, options)
 
 
 def main() -> None:

@@ -130,3 +130,51 @@ def bench_reconstruction(
             progress=not quiet,
         )
     )
+
+
+@command(
+    bench_app,
+    "transfer",
+    "medgen bench transfer bench --data ../shared/data/hippocampus --from brains=runs/pretrain/model",
+)
+def bench_transfer(
+    out: Annotated[
+        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
+    ] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="A cohort.")] = Path("data"),
+    family: Annotated[str, typer.Option("--family", help="The family.")] = "vae",
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="NAME=ARTIFACT, or NAME={artifact: ..., statistics: source}; may be repeated."),
+    ] = None,
+    scans: Annotated[str, typer.Option("--scans", help="Numbers of training scans.")] = "5,10",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, scans, weights and training.")] = "0,1,2",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the family's train/FAMILY; may be repeated.")
+    ] = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a family on few scans, from random weights and from trained models: transfer.md, .json."""
+    from ..preflight import check_data
+
+    check_data(data)
+    numbers = {"--seeds": listed(seeds), "--scans": listed(scans)}
+    for option, values in numbers.items():
+        if not values or not all(number.isdecimal() for number in values):
+            raise ConfigError(f"{option}: expected whole numbers such as 5,10, found {','.join(values)!r}")
+    from ..bench import transfer as pipeline
+
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            family=family,
+            sources=pipeline.read_sources(sources or ()),
+            scans=[int(number) for number in numbers["--scans"]],
+            seeds=[int(number) for number in numbers["--seeds"]],
+            overrides=settings or (),
+            device=device,
+            progress=not quiet,
+        )
+    )

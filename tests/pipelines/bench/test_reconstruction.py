@@ -34,7 +34,7 @@ def test_cells_are_kept_and_the_table_holds_them(tmp_path: Path, monkeypatch: py
         f"| vae | mean | {own[0]['training']} + {own[0]['test']} | {(own[0]['psnr'] + own[1]['psnr']) / 2:.2f}" in text
     )
     # Not computed again: nothing is prepared or trained.
-    monkeypatch.setattr(reconstruction, "_data", None)
+    monkeypatch.setattr(reconstruction, "read_scans", None)
     assert reconstruction.run(tmp_path / "out", **ask).lines == summary.lines
     with pytest.raises(TypeError):
         reconstruction.run(tmp_path / "out", **{**ask, "seeds": [2]})
