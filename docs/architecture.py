@@ -7,7 +7,7 @@ import configparser
 import re
 from pathlib import Path
 
-from medgen.pipelines import train
+from medgen.pipelines import pretrain, train
 from medgen.pipelines.anomaly import score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
@@ -45,6 +45,7 @@ def outputs() -> str:
         "augment value": VALUE,
         "train": train.PIPELINE,
         "explore": explore.PIPELINE,
+        "pretrain": pretrain.PIPELINE,
     }
     for name, stages in runs.items():
         tables += [f"### medgen {name}", "", "| file | what it holds | in MLflow |", "|---|---|---|"]

@@ -20,7 +20,8 @@ from medgen.transforms.painting import paint
 from . import train
 from .pretrain_settings import PretrainRunConfig
 from .stages import Pipeline, Stage
-from .train import Parts, Prepare, PreparedScans, Train, TrainingScans
+from .train import Train
+from .train_scans import Parts, Prepare, PreparedScans, TrainingScans
 
 # Scans that are painted at a time.
 _CHUNK = 8

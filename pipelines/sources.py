@@ -42,12 +42,12 @@ def check_sources(config: BaseModel, manifest: Manifest, held_out: Mapping[str, 
     Raises:
         ArtifactError: If an artifact is missing or altered.
         ConfigError: If it holds no model of the family that is to be trained.
-        AuditError: As :func:`medgen.training.source.refuse_held_out`.
+        AuditError: As :func:`medgen.training.transfer.source.refuse_held_out`.
     """
     found = list(inits(config))
     if not found:
         return
-    from medgen.training.source import read_lineage, refuse_held_out
+    from medgen.training.transfer.source import read_lineage, refuse_held_out
 
     if not all(case.sha256 for case in manifest):
         manifest = manifest.with_hashes(workers)

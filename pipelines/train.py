@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medgen.data.cases import Manifest, split_subjects, write_splits
+from medgen.data.cases import Manifest
 from medgen.data.integrity import check_scans
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, settings_for
-from medgen.preprocessing.dataset import Dataset, Failure
-from medgen.preprocessing.parts import prepare_parts
-from medgen.preprocessing.recipe import Template
-from medgen.progress import bars
-from medgen.report.cohort import taken_table
+from medgen.preprocessing.dataset import Dataset
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
 from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
-from medgen.seeds import derive, torch_rng
+from medgen.seeds import torch_rng
 from medgen.training.cost import (
     Estimate,
     check_memory,
@@ -36,86 +32,20 @@ from medgen.training.cost import (
     sampling_seconds,
     training_cost,
 )
-from medgen.training.source import Lineage, recorded
 from medgen.training.trainer import FitResult, Log, fit, rank_of
-from medgen.training.transfer import lineage_of, sentences
-from medgen.transforms.affine_registration import register_affine
-from medgen.transforms.kept_registrations import Register
-from medgen.volume import Grid, Volume
+from medgen.training.transfer.source import Lineage, recorded
+from medgen.training.transfer.start import lineage_of, sentences
+from medgen.volume import Volume
 
 from . import patient_names
 from .labelled import check_labelled
 from .preflight import preflight
 from .sources import check_sources
-from .stages import FAILED, MANIFEST, Pipeline, Stage, cohort_to_plan, plan_lines
+from .stages import Pipeline, Stage, cohort_to_plan, plan_lines
+from .train_scans import Divide, Parts, Prepare, PreparedScans, TrainingScans, divided, prepare, split
 from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
-
-
-# All scans are prepared as one part: training and validation are subsets of them.
-_ALL = "all"
-
-
-class Parts(dict[str, Manifest]):
-    """Cases to train on and, where the configuration asks for it, cases to validate on."""
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedScans:
-    """The cohort on the model grid.
-
-    Attributes:
-        template: What scans were registered to; None where the recipe registers none.
-        dataset: All scans that could be prepared.
-        failures: The others.
-        grid: The model grid.
-    """
-
-    template: Template | None
-    dataset: Dataset
-    failures: tuple[Failure, ...]
-    grid: Grid
-
-
-class Prepare(Stage[TrainRunConfig]):
-    """Writes who is in which part, and brings every scan to the model grid."""
-
-    name = "prepare"
-    needs = (Manifest,)
-    makes = (Parts, PreparedScans)
-
-    def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
-        """See the class."""
-        manifest, folder = results[Manifest], run.folder
-        patient_names.write_manifest(manifest, folder.out / "manifest.csv")
-        parts = _split(manifest, config)
-        write_splits(folder.out / "splits.csv", parts)
-        prepared = _prepare(manifest, parts, config, folder.registrations)
-        folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
-        return [parts, prepared]
-
-    def outputs(self) -> tuple[Output, ...]:
-        """Who is in which part, and what could not be prepared."""
-        return (
-            *MANIFEST,
-            Output("splits.csv", "which part every scan is in", tracked=True),
-            FAILED,
-        )
-
-    def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """The cohort."""
-        report.section("Cohort")
-        rows = [(name, len(part), len(part.subjects)) for name, part in results[Parts].items()]
-        report.table(["part", "cases", "subjects"], rows)
-        taken_table(report, results[Manifest])
-        if failures := results[PreparedScans].failures:
-            report.table(["case", "reason"], [(failure.case, failure.message) for failure in failures], "Left out")
-
-    def lines(self, results: Results, run: RunContext) -> list[str]:
-        """How many cases are missing."""
-        failures, where = results[PreparedScans].failures, run.folder.out / FAILED.name
-        return [f"{len(failures)} case(s) could not be prepared, see {where}"] if failures else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,35 +61,6 @@ class Trained:
     fitted: FitResult
     cases: tuple[str, ...]
     sha256: str
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingScans:
-    """What the model sees.
-
-    Attributes:
-        train: Scans to learn from.
-        validation: Scans to look at from time to time; None where there are none.
-        cases: The cases that they are, or are made from.
-        facts: Further plain data for the artifact: how they were made.
-    """
-
-    train: Dataset
-    validation: Dataset | None
-    cases: tuple[str, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Divide(Stage[TrainRunConfig]):
-    """The scans of each part as they are."""
-
-    name = "divide"
-    needs = (Parts, PreparedScans)
-    makes = (TrainingScans,)
-
-    def run(self, config: TrainRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
-        """See the class."""
-        return [divided(results[PreparedScans].dataset, results[Parts])]
 
 
 class Train(Stage[TrainRunConfig]):
@@ -267,14 +168,6 @@ def run(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = False
     return carry_out(config, PIPELINE, "train", divided, resume=resume, overwrite=overwrite, progress=progress)
 
 
-def divided(dataset: Dataset, parts: Parts) -> TrainingScans:
-    """The prepared scans of each part."""
-    there = {*dataset.ids}
-    found = {name: [case.id for case in part if case.id in there] for name, part in parts.items()}
-    validation = dataset.subset(found["validation"]) if "validation" in found else None
-    return TrainingScans(dataset.subset(found["train"]), validation, tuple(found["train"]))
-
-
 def carry_out(
     config: TrainRunConfig,
     pipeline: Pipeline[Any],
@@ -307,8 +200,8 @@ def carry_out(
         settings = _settings(config, 1, max(manifest.labels, default=1))
         check_memory(settings, config.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
     if rank_of() > 0:
-        parts = _split(manifest, config)
-        dataset = _prepare(manifest, parts, config).dataset
+        parts = split(manifest, config)
+        dataset = prepare(manifest, parts, config).dataset
         _fit(scans(dataset, parts), config, config.out / "checkpoints", resume=resume)
         return RunSummary(config.out, 0, ())
     patient_names.warn(manifest.named_by_folders)
@@ -348,28 +241,11 @@ def _start(fitted: FitResult) -> dict[str, Any] | None:
 
 
 def _held_out(config: TrainRunConfig, manifest: Manifest) -> dict[str, Manifest]:
-    return {name: part for name, part in _split(manifest, config).items() if name != "train"}
+    return {name: part for name, part in split(manifest, config).items() if name != "train"}
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:
     return settings_for(config.model, config.preprocess.shape, channels, labels)
-
-
-def _split(manifest: Manifest, config: TrainRunConfig) -> Parts:
-    if not config.validation:
-        return Parts(train=manifest)
-    shares = {"train": 1 - config.validation, "validation": config.validation}
-    return Parts(split_subjects(manifest, shares, derive(config.seed, "split")))
-
-
-def _prepare(
-    manifest: Manifest, parts: Parts, config: TrainRunConfig, register: Register = register_affine
-) -> PreparedScans:
-    with bars(False) as tick:
-        made = prepare_parts(
-            {_ALL: manifest}, parts["train"], config.preprocess, workers=config.workers, register=register, tick=tick
-        )
-    return PreparedScans(made.template, made.data[_ALL], made.failures, config.preprocess.canonical())
 
 
 def _fit(

@@ -114,7 +114,7 @@ class ScanModel(nn.Module, ABC):
     def carried_buffers(self) -> Sequence[Tensor]:
         """Buffers that a training which starts from this model takes with the weights, since these are fitted to them.
 
-        All others describe the scans at hand, and are measured anew (:mod:`medgen.training.transfer`).
+        All others describe the scans at hand, and are measured anew (:mod:`medgen.training.transfer.start`).
         """
         return self.averaged_buffers()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medgen.report.html import Report
-from medgen.training.transfer import sentences
+from medgen.training.transfer.start import sentences
 
 
 def start_section(report: Report, record: Mapping[str, Any] | None, name: str = "") -> None:
@@ -14,7 +14,7 @@ def start_section(report: Report, record: Mapping[str, Any] | None, name: str = 
 
     Args:
         report: The report, in its section on training.
-        record: Of the start, see :meth:`medgen.training.transfer.Start.record`.
+        record: Of the start, see :meth:`medgen.training.transfer.start.Start.record`.
         name: Of the training, where there are several.
     """
     if record is None:

@@ -13,9 +13,9 @@ from medgen.progress import Log
 from medgen.seeds import derive
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.sources import Sources
-from medgen.training.source import Lineage, recorded
 from medgen.training.trainer import FitResult, TrainingConfig, fit
-from medgen.training.transfer import lineage_of
+from medgen.training.transfer.source import Lineage, recorded
+from medgen.training.transfer.start import lineage_of
 
 
 def build_network(

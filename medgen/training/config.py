@@ -17,7 +17,7 @@ PrecisionName = Literal["auto", "32", "bf16"]
 class InitConfig(Config):
     """What a training starts from in place of random weights: a model that was trained before.
 
-    A path alone stands for ``artifact``. How tensors are matched is said in :mod:`medgen.training.transfer`.
+    A path alone stands for ``artifact``. How tensors are matched is said in :mod:`medgen.training.transfer.start`.
 
     Attributes:
         artifact: Folder of a trained model with a model of the same family.

@@ -31,7 +31,7 @@ from medgen.training.finite_watch import FiniteWatch, all_finite, listed
 from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.training.schedule import learning_rate, phase_rate, stage_configs
-from medgen.training.transfer import Start, trained_groups
+from medgen.training.transfer.start import Start, trained_groups
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from medgen.training.loop import Loop
 from medgen.training.precision import precision_of
 from medgen.training.ranks import connect, rank_of
 from medgen.training.recomputation import set_recomputation
-from medgen.training.transfer import Start
+from medgen.training.transfer.start import Start
 
 __all__ = ["FitResult", "Log", "Terminated", "TrainingConfig", "device_of", "fit", "rank_of"]
 
@@ -112,7 +112,7 @@ def fit(
             finite (the message names the step and the cases), or the checkpoint belongs to another run.
         Terminated: After SIGTERM, with exit code 143, or Ctrl-C, with 130.
         ConfigError: If device or precision are not to be had, or the source does not serve, see
-            :meth:`medgen.training.transfer.Start.of`.
+            :meth:`medgen.training.transfer.start.Start.of`.
         ArtifactError: If the source cannot be read.
     """
     _check(model, train, validation, config)

@@ -169,8 +169,8 @@ def kept(out: Path, said: dict[str, Any], compute: Callable[[], dict[str, Any]])
     key = sha256_json(said)
     path = out / "cells" / f"{said['method']}-{said['seed']}-{key[:12]}.json"
     if path.is_file():
-        found: dict[str, Any] = read_json(path)
-        return found
+        # What is no number, such as nats of a family without a likelihood, has no other form in JSON.
+        return {name: float("nan") if value is None else value for name, value in read_json(path).items()}
     cell = {"method": said["method"], "seed": said["seed"], "key": key, **compute()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, cell)

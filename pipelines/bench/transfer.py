@@ -20,9 +20,9 @@ from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, numpy_rng
 from medgen.system.files import write_json, write_text
 from medgen.training.config import InitConfig, TrainingConfig
-from medgen.training.source import read_source
 from medgen.training.trainer import fit
-from medgen.training.transfer import Start
+from medgen.training.transfer.source import read_source
+from medgen.training.transfer.start import Start
 
 from ..train_settings import TrainRunConfig
 from .reconstruction import kept, measured, read_scans, shipped

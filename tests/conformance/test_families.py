@@ -28,8 +28,10 @@ from medgen.models.base import (
 from medgen.models.catalogue import available, build, family_class, parse_settings
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.training.config import InitConfig
 from medgen.training.precision import bf16_works
 from medgen.training.trainer import TrainingConfig, fit
+from medgen.training.transfer.start import Start
 
 SHAPE = (16, 24, 16)
 FAMILIES = available()
@@ -406,3 +408,22 @@ def test_a_new_file_and_a_yaml_are_a_family(scratch):
         (test_stages_hold_every_parameter, test_settings_travel_as_plain_data), ("scratch",)
     ):
         check(build({"family": family, "shape": SHAPE}))
+
+
+def test_a_training_takes_every_weight_of_a_model_with_the_same_settings(model, tmp_path):
+    recipe = Preprocess(shape=SHAPE, spacing=(2, 2, 2))
+    source = tiny(model.family)
+    with torch.no_grad():
+        for tensor in source.state_dict().values():
+            tensor.add_(1 if tensor.is_floating_point() else 0)
+    init = InitConfig(artifact=TrainedModel([source], recipe).save(tmp_path / "model"))
+    start = Start.of(model, init)
+    assert start.mismatches == ()
+    start.apply(model)
+    other, own = source.state_dict(), model.state_dict()
+    carried = {name for name, _ in model.named_parameters()} | {*start.tensors}
+    assert all(torch.equal(own[name], other[name]) for name in carried)
+    # Buffers that are measured are as they were.
+    before = tiny(model.family).state_dict()
+    assert all(torch.equal(own[name], before[name]) for name in {*own} - carried)
+    assert {id(tensor) for tensor in model.carried_buffers()} >= {id(tensor) for tensor in model.averaged_buffers()}

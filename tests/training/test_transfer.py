@@ -12,9 +12,9 @@ from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.training.config import InitConfig, TrainingConfig
-from medgen.training.source import Lineage, read_lineage, recorded, refuse_held_out
 from medgen.training.trainer import fit
-from medgen.training.transfer import Start, lineage_of, sentences
+from medgen.training.transfer.source import Lineage, read_lineage, recorded, refuse_held_out
+from medgen.training.transfer.start import Start, lineage_of, sentences
 
 SHAPE = (8, 12, 8)
 VAE = {"family": "vae", "shape": SHAPE, "widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}

@@ -14,7 +14,7 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
-from medgen.training.source import recorded
+from medgen.training.transfer.source import recorded
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort

@@ -20,9 +20,9 @@ from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.training.cost import Estimate, describe_training, training_cost
-from medgen.training.source import LINEAGE, Lineage
 from medgen.training.trainer import device_of, fit
-from medgen.training.transfer import Start, lineage_of
+from medgen.training.transfer.source import LINEAGE, Lineage
+from medgen.training.transfer.start import Start, lineage_of
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort

@@ -20,7 +20,7 @@ from medgen.errors import ConfigError
 from medgen.models.base import ScanModel
 from medgen.models.stages import Phase
 from medgen.training.config import InitConfig
-from medgen.training.source import Lineage, Source, read_source
+from medgen.training.transfer.source import Lineage, Source, read_source
 
 # Why a tensor starts as in any training, in the words of reports.
 _LEFT = "left out by init.leave, starts anew"
