@@ -140,3 +140,61 @@ def test_every_pipeline_that_trains_finds_its_sources(places):
         "shape+flow.labels.mask_training.init": "a",
         "shape+flow.painter.training.init": "b",
     }
+
+
+@pytest.fixture(scope="module")
+def many(places):
+    simulate(places / "many", n=14, seed=2, spacing=8.0)
+    return places / "many"
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["anomaly", "run", "tiny/anomaly.yaml", "training.init={source}"], "held out for development"),
+        (
+            ["augment", "run", "tiny/augment.yaml", 'generators={{"joint": {{"training": {{"init": "{source}"}}}}}}'],
+            "held out for test",
+        ),
+    ],
+    ids=["anomaly", "augment"],
+)
+def test_other_pipelines_refuse_a_source_that_knows_the_held_out(
+    monkeypatch, capsys, places, many, source, words, where
+):
+    """Names are enough: the source's cohort and this one both count from 1."""
+    group, run, config, setting = words
+    path = find_config("tiny", "anomaly").parent.parent / config
+    # Most of the 14 subjects are held out, and the source has learnt from three of these names.
+    share = "test=0.7" if group == "augment" else "test=0.3"
+    given = [f"data={many}", f"out={places / 'refused'}", setting.format(source=source), share, "workers=1"]
+    code, _, error = medgen(monkeypatch, capsys, group, run, path, *given, "--dry-run", "-q")
+    assert code == 2
+    assert "has learnt from subject sim-000" in last_line(error)
+    assert where in last_line(error)
+    assert not (places / "refused").exists()
+
+
+@pytest.mark.slow
+def test_an_anomaly_run_starts_every_fold_from_the_source_and_records_it(monkeypatch, capsys, places, many, source):
+    out = places / "anomaly"
+    given = [f"data={many}", f"out={out}", "training.steps=2", "detectability.enabled=false", "workers=1", "device=cpu"]
+    init = f'training.init={{"artifact": "{source}", "other_people": true}}'
+    code, _, error = medgen(monkeypatch, capsys, "anomaly", "run", find_config("tiny", "anomaly"), *given, init, "-q")
+    assert code == 0, error
+    digest = TrainedModel.load(source).sha256
+    meta = TrainedModel.load(out / "model").meta
+    (record,) = meta["init"].values()
+    assert record["sha256"] == digest
+    # The source has two grids of codes, and its principal components are others'.
+    assert record["mismatches"]
+    assert {*meta["cases"]} <= {*meta["lineage"]["cases"]}
+    assert len(meta["lineage"]["files"]) == len(meta["cases"]) + len(TrainedModel.load(source).meta["cases"])
+    assert f"from the vae of artifact {digest[:12]}" in html.unescape((out / "report.html").read_text())
+    assert json.loads((out / "metrics.json").read_text())["init"]["vae"]["sha256"] == digest
+    # Calibrated anew, the models are taken over with what they started from.
+    code, _, error = medgen(
+        monkeypatch, capsys, "anomaly", "run", find_config("tiny", "anomaly"), *given, init, "--resume", "-q"
+    )
+    assert code == 0, error
+    assert TrainedModel.load(out / "model").meta["init"] == meta["init"]
