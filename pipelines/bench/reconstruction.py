@@ -222,6 +222,9 @@ def read_scans(
         AuditError: If a source has learnt from a held-out scan.
     """
     manifest = load_cohort(config.data, config.cohort)
+    if "n_labels" in family_class(str(config.model["family"])).Settings.model_fields:
+        # A family of labels learns nothing from a scan without a mask.
+        manifest = manifest.subset([case.id for case in manifest if case.mask is not None])
     if len(manifest.subjects) < 8:
         raise DataError(f"{config.data}: {len(manifest.subjects)} subjects; expected at least 8")
     shares = {"training": 1 - _TEST, "held-out": _TEST}
