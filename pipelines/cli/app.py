@@ -181,6 +181,8 @@ def explore(
             progress=not quiet,
         )
     )
+
+
 @command(app, "pretrain", "medgen pretrain vae data=simulated out=runs/pretrain")
 def pretrain(options: RunOptions) -> None:
     """Train a model on label maps under random contrasts; medgen train --from takes it."""
