@@ -140,7 +140,7 @@ def test_early_stop_returns_the_best_weights():
         steps=40, batch_size=2, precision="32", lr=0.05, ema=0.0, validate_every=2, patience=3, clip=0.0, warmup=0.0
     )
     data, validation = dataset(2), dataset(3, "v")
-    vae = {key: value for key, value in MODEL.items() if key != "discriminator_widths"} | {"family": "vae"}
+    vae = {"family": "vae", "shape": SHAPE, "widths": [16], "latent": 2, "codes": [[2, 2]]}
     result = run(config, vae, data, validation=validation)
     looks = [record["validation"] for record in result.history if "validation" in record]
     assert result.steps < 40
