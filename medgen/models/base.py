@@ -188,6 +188,23 @@ class HasVoxelLikelihood(Protocol):
 
 
 @runtime_checkable
+class HasCodes(Protocol):
+    """A model that turns a scan into a grid of discrete codes and knows how likely these are."""
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Numbers of code vectors, (b, i', j', k') int64, for scans (b, c, i, j, k); deterministic."""
+        ...
+
+    def code_log_likelihood(self, codes: Tensor) -> Tensor:
+        """Exact log-probability in nats of grids of codes (b, i', j', k'), (b,): over all grids they sum to 1."""
+        ...
+
+    def code_surprise(self, x: Tensor) -> Tensor:
+        """−log p(code | codes before it) in nats per code, brought to the voxels, (b, 1, i, j, k)."""
+        ...
+
+
+@runtime_checkable
 class HasLatent(Protocol):
     """A model with a vector-valued Gaussian code."""
 

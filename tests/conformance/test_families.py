@@ -18,6 +18,7 @@ from medgen.models.base import (
     Discriminates,
     DrawsLabels,
     GenerativeModel,
+    HasCodes,
     HasDecoder,
     HasLatent,
     HasLikelihood,
@@ -26,6 +27,7 @@ from medgen.models.base import (
     Reconstructs,
 )
 from medgen.models.catalogue import available, build, family_class, parse_settings
+from medgen.models.wasserstein import WassersteinModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.training.config import InitConfig
@@ -42,6 +44,8 @@ def offering(kind):
     return [family for family in FAMILIES if issubclass(family_class(family), kind)]
 
 
+# Answers that are one map, whatever the number of channels.
+ONE_MAP = ("discriminator_distance", "anomaly_logits", "code_surprise")
 TRAINING = TrainingConfig(steps=4, batch_size=2, precision="32", log_every=1)
 
 
@@ -80,6 +84,8 @@ def answers(model, data):
         said["reconstruct"] = model.reconstruct(x)
     if isinstance(model, HasVoxelLikelihood):
         said["voxel_nll"] = model.voxel_nll(x)
+    if isinstance(model, HasCodes):
+        said["code_surprise"] = model.code_surprise(x)
     if isinstance(model, HasLatent):
         said["code"] = model.encode(x)[0].detach()
     if isinstance(model, HasDecoder):
@@ -154,12 +160,16 @@ def test_validation_leaves_the_model_as_it_was(model):
 def test_training_lowers_what_validation_looks_at(model):
     data = dataset()
     config = TrainingConfig(steps=30, batch_size=4, precision="32", lr=2e-3, log_every=5, ema=0.9, validate_every=5)
-    looks = [
-        r["validation"]
-        for r in fit(model, data, config, seed=0, device="cpu", validation=data).history
-        if "validation" in r
-    ]
-    assert looks[-1] < looks[0]
+    history = fit(model, data, config, seed=0, device="cpu", validation=data).history
+    looked = {name for record in history for name in record if name.rpartition("/")[2] == "validation"}
+    # One series for each stage: what they look at is not the same.
+    assert len(looked) == len(model.stages())
+    for name in looked:
+        looks = [record[name] for record in history if name in record]
+        # A game of two networks alone, begun at the principal components, may only not lead away from the scans:
+        # what it learns is in the tests of its family.
+        game = isinstance(model, WassersteinModel) and name in ("validation", "game/validation")
+        assert looks[-1] < (1.1 if game else 1) * looks[0], name
 
 
 def test_samples_have_the_shape_and_follow_the_generator(generative):
@@ -203,7 +213,7 @@ def test_what_it_offers_has_the_promised_shapes(model):
         assert model.likelihood().fact() in model.facts()
     for name, values in answers(model, dataset()).items():
         if name != "code":
-            channels = 1 if name in ("discriminator_distance", "anomaly_logits") else x.shape[1]
+            channels = 1 if name in ONE_MAP else x.shape[1]
             assert values.shape == (len(x), channels, *SHAPE), name
         assert values.dtype == torch.float32, name
     for name, values in answers(model, dataset()).items():
@@ -304,7 +314,7 @@ def test_several_channels(model):
     data = dataset(channels=2)
     trained = fit(tiny(type(model).family, in_channels=2), data, TRAINING, seed=0, device="cpu").model
     for name, values in answers(trained.eval(), data).items():
-        channels = 1 if name in ("discriminator_distance", "anomaly_logits") else 2
+        channels = 1 if name in ONE_MAP else 2
         assert name == "code" or values.shape == (4, channels, *SHAPE)
     if isinstance(trained, GenerativeModel):
         assert trained.sample(1, gen()).shape == (1, 2, *SHAPE)

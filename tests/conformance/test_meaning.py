@@ -16,6 +16,7 @@ import torch
 from medgen.models.base import (
     DrawsLabels,
     GenerativeModel,
+    HasCodes,
     HasDecoder,
     HasLikelihood,
     HasVoxelLikelihood,
@@ -134,6 +135,20 @@ def test_a_likelihood_is_what_the_integral_over_codes_says(family):
         # Never above, but for the noise of the draws, and near: half of log 2 pi alone is 0.9 nats for each voxel.
         assert (found < exact + 0.2).all(), (found, exact)
         assert ((exact - found) / math.prod(shape) < 0.1).all(), (found, exact)
+
+
+@pytest.mark.parametrize("family", offering(HasCodes))
+def test_probabilities_of_all_grids_of_codes_sum_to_one(family):
+    """A prior that sees what it has to predict is not exact, and no probability either."""
+    shape, config = (8, 8, 8), TrainingConfig(steps=60, batch_size=8, lr=3e-3, precision="32", ema=0.9)
+    start = build({"family": family, "shape": shape, **family_class(family).tiny, "codes": 2}, seed=0)
+    model = fit(start, balls(shape=shape), config, seed=0, device="cpu").model.eval()
+    codes = model.codes(balls(2, seed=3, shape=shape).images)
+    places = math.prod(codes.shape[1:])
+    every = torch.cartesian_prod(*[torch.arange(2)] * places).view(-1, *codes.shape[1:])
+    assert float(model.code_log_likelihood(every).exp().sum()) == pytest.approx(1, abs=1e-4)
+    # Codes of scans are likelier than those of a coin.
+    assert (model.code_log_likelihood(codes) > -places * math.log(2)).all()
 
 
 @pytest.mark.parametrize("family", offering(GenerativeModel))
