@@ -17,7 +17,14 @@ from medgen.models.base import Drawn, ScanCode, ScanModel, Widths
 from medgen.models.facts import Fact
 from medgen.models.latent import mixed_codes, reparametrise
 from medgen.models.networks import blocks
-from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
+from medgen.models.networks.discriminator import (
+    AdaptiveAugmentation,
+    Game,
+    GanSettings,
+    PatchDiscriminator,
+    diversity,
+    fine_detail,
+)
 from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
@@ -199,8 +206,7 @@ class Spade(ScanModel):
             self.encoder.vector.bias[settings.style :] += _START_LOGVAR
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros((channels, *settings.shape)))
-        # Standard deviation of fine detail per channel, the unit in which the discriminator sees images. With spectral
-        # norm its logits change no faster than what it sees: in model intensities it took blurred scans for sharp ones.
+        # The unit in which the discriminator sees images.
         self.detail: Tensor
         self.register_buffer("detail", torch.ones((channels, 1, 1, 1)))
         self._consistency: Consistency | None = None
@@ -268,11 +274,7 @@ class Spade(ScanModel):
     def initialize(self, dataset: Dataset) -> None:
         """Start from the mean scan, so that the networks learn only the differences."""
         self.mean.copy_(dataset.images.mean(0))
-        squares = [
-            (image - functional.avg_pool3d(image, 3, 1, 1)).square().mean(dim=(1, 2, 3), keepdim=True)
-            for image in dataset.images
-        ]
-        self.detail.copy_(torch.stack(squares).mean(0).sqrt().clamp_min(1e-3))
+        self.detail.copy_(fine_detail(dataset.images))
 
     @torch.no_grad()
     def style_codes(self, dataset: Dataset) -> tuple[Tensor, Tensor]:

@@ -217,9 +217,9 @@ class Game:
         if settings.r1 > 0 and torch.rand(()).item() * settings.r1_every < 1:
             # Half precision squares tiny gradients to zero.
             with blocks.full_precision(real.device):
-                # As augmented: the sampler has no second derivative.
+                # As augmented: the sampler has no second derivative. Nor has compiled code, hence ``forward``.
                 scans = maps[:b].detach().float().requires_grad_()
-                penalties = [losses.r1_penalty(scale, scans) for scale in self.discriminator(scans)[0]]
+                penalties = [losses.r1_penalty(scale, scans) for scale in self.discriminator.forward(scans)[0]]
                 # Per voxel, so that the weight does not depend on the shape.
                 penalty = torch.stack(penalties).mean() / scans[0].numel()
             total = total + settings.r1 * settings.r1_every * penalty
@@ -237,6 +237,18 @@ class Game:
             "accuracy": torch.stack(right).mean(),
         }
         return terms if self.adaptive is None else {**terms, "augmented": self.adaptive.probability.clone()}
+
+
+def fine_detail(images: Tensor) -> Tensor:
+    """Standard deviation of what a mean over 3³ voxels takes away, per channel of (n, c, i, j, k), (c, 1, 1, 1).
+
+    The unit in which discriminators see images: their logits change no faster than what they see, and in model
+    intensities they take blurred scans for sharp ones. At least 0.001.
+    """
+    squares = [
+        (image - functional.avg_pool3d(image, 3, 1, 1)).square().mean(dim=(1, 2, 3), keepdim=True) for image in images
+    ]
+    return torch.stack(squares).mean(0).sqrt().clamp_min(1e-3)
 
 
 def diversity(sample: Tensor, real: Tensor) -> Tensor:
