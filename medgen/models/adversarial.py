@@ -9,11 +9,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgen.models.facts import Fact
-from medgen.models.latent import Decoded, LatentModel, LatentSettings, mixed_codes, reparametrise
+from medgen.models.latent import Decoded, LatentModel, LatentSettings, reparametrise
 from medgen.models.networks import blocks
-from medgen.models.networks.discriminator import AdaptiveAugmentation, Game, GanSettings, PatchDiscriminator, diversity
+from medgen.models.networks.discriminator import (
+    AdaptiveAugmentation,
+    Game,
+    GanSettings,
+    PatchDiscriminator,
+    diversity,
+    fine_detail,
+)
+from medgen.models.networks.mixed_codes import MixedCodes
 from medgen.models.stages import Phase, Role
-from medgen.preprocessing.dataset import Batch
+from medgen.preprocessing.dataset import Batch, Dataset
 
 
 class AdversarialSettings(GanSettings, LatentSettings):
@@ -38,6 +46,16 @@ class AdversarialModel(LatentModel):
             if settings.ada_target
             else None
         )
+        self.mixed = MixedCodes(settings.latent)
+        # The unit in which the discriminator sees images.
+        self.detail: Tensor
+        self.register_buffer("detail", torch.ones((settings.in_channels, 1, 1, 1)))
+
+    @torch.no_grad()
+    def initialize(self, dataset: Dataset) -> None:
+        """Start as the autoencoder does, and measure the fine detail of the training scans."""
+        super().initialize(dataset)
+        self.detail.copy_(fine_detail(dataset.images))
 
     def phases(self) -> dict[str, Phase]:
         """``generator`` (encoder and decoder), then ``discriminator``."""
@@ -53,8 +71,8 @@ class AdversarialModel(LatentModel):
         return Game(self.discriminator, self.settings, self.adaptive)
 
     def shared_buffers(self) -> Sequence[Tensor]:
-        """The state of the adaptive augmentation."""
-        return () if self.adaptive is None else tuple(self.adaptive.buffers())
+        """The mean that adversarial codes are mixed about, and the state of the adaptive augmentation."""
+        return (*self.mixed.state(), *(() if self.adaptive is None else self.adaptive.buffers()))
 
     def facts(self) -> Sequence[Fact]:
         """How far adaptive augmentation went, where there is any."""
@@ -65,12 +83,12 @@ class AdversarialModel(LatentModel):
         return self._discriminator_loss(batch) if phase == "discriminator" else self._generator_loss(batch)
 
     def real_maps(self, batch: Batch) -> Tensor:
-        """What the discriminator sees of real scans, (b, channels, i, j, k)."""
-        return batch.image
+        """What the discriminator sees of real scans, (b, channels, i, j, k): images in units of their fine detail."""
+        return batch.image / self.detail
 
     def fake_maps(self, decoded: Decoded) -> Tensor:
         """What the discriminator sees of decoded ones, in the same form as :meth:`real_maps`."""
-        return decoded.mean
+        return decoded.mean / self.detail
 
     def likelihood_terms(self, batch: Batch, mean: Tensor, logvar: Tensor, decoded: Decoded) -> dict[str, Tensor]:
         """The part of the generator's loss that needs no discriminator; families with more maps add to it."""
@@ -82,7 +100,7 @@ class AdversarialModel(LatentModel):
 
     def seen_maps(self, x: Tensor) -> Tensor:
         """What the discriminator sees of scans (b, c, i, j, k) that come alone, in the form of :meth:`real_maps`."""
-        return x
+        return x / self.detail
 
     @torch.no_grad()
     def discriminator_distance(self, x: Tensor, other: Tensor) -> Tensor:
@@ -106,9 +124,11 @@ class AdversarialModel(LatentModel):
         b = len(batch.image)
         mean, logvar = self.encode(batch.image)
         z = reparametrise(mean, logvar)
+        if self.training and torch.is_grad_enabled():
+            self.mixed.learn(z.detach())
         # One decoder pass for both: reconstructions get no noise, samples do.
         noise = [torch.cat([torch.zeros_like(maps), maps]) for maps in self.draw_noise(b)]
-        both = self.decode(torch.cat([z, mixed_codes(z)]), noise)
+        both = self.decode(torch.cat([z, self.mixed(z)]), noise)
         reconstruction, sample = (Decoded(*(maps[part] for maps in both)) for part in (slice(b), slice(b, None)))
         terms = self.likelihood_terms(batch, mean, logvar, reconstruction)
         terms["monitor"] = terms["loss"].detach()
@@ -119,6 +139,6 @@ class AdversarialModel(LatentModel):
 
     def _discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            codes = mixed_codes(reparametrise(*self.encode(batch.image)))
+            codes = self.mixed(reparametrise(*self.encode(batch.image)))
             fake = self.fake_maps(self.decode(codes, self.draw_noise(len(codes))))
-        return self.game.discriminator_terms(self.real_maps(batch), fake)
+        return self.game.discriminator_terms(self.real_maps(batch), fake, batch.progress)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import Drawn, GenerativeModel, ModelConfig, ScanCode, Widths
@@ -312,15 +311,6 @@ def posterior(code: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:
     """A draw from N(mean, exp logvar) with gradients to both (Kingma and Welling 2014)."""
     return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-
-
-def mixed_codes(z: Tensor) -> Tensor:
-    """Random combinations of a batch's codes with unit-norm weights, (b, d), without gradients.
-
-    For codes that are centred they have the covariance of the aggregated posterior, without estimating it.
-    """
-    weights = functional.normalize(torch.randn(len(z), len(z), device=z.device), dim=1)
-    return weights @ z.detach()
 
 
 def randn_beside(shape: tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:

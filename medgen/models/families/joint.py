@@ -84,15 +84,15 @@ class Joint(AdversarialModel):
 
     def real_maps(self, batch: Batch) -> Tensor:
         """Image and distance maps of real scans."""
-        return torch.cat([batch.image, self._distance(batch)], dim=1)
+        return torch.cat([super().real_maps(batch), self._distance(batch)], dim=1)
 
     def fake_maps(self, decoded: Decoded) -> Tensor:
         """Image and distance maps of decoded ones."""
-        return torch.cat([decoded.mean, decoded.extra], dim=1)
+        return torch.cat([super().fake_maps(decoded), decoded.extra], dim=1)
 
     def seen_maps(self, x: Tensor) -> Tensor:
         """Scans with the distance maps that the model itself infers for them."""
-        return torch.cat([x, self.decode(self.encode(x)[0]).extra], dim=1)
+        return torch.cat([super().seen_maps(x), self.decode(self.encode(x)[0]).extra], dim=1)
 
     @torch.no_grad()
     def sample_labelled(self, n: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:

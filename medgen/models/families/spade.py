@@ -15,7 +15,7 @@ from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import Drawn, ScanCode, ScanModel, Widths
 from medgen.models.facts import Fact
-from medgen.models.latent import mixed_codes, reparametrise
+from medgen.models.latent import reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.discriminator import (
     AdaptiveAugmentation,
@@ -25,6 +25,7 @@ from medgen.models.networks.discriminator import (
     diversity,
     fine_detail,
 )
+from medgen.models.networks.mixed_codes import MixedCodes
 from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class SpadeDecoder(nn.Module):
         self.styles = nn.ModuleList(nn.Linear(settings.style, 2 * width) for width in down)
         ups = [blocks.Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
         self.norm = Modulation(widths[0], 8 * classes, hidden)
-        self.head = blocks.Conv3(widths[0], 8 * settings.in_channels)
+        # The image, and how strong the noise of each of its voxels is.
+        self.head = blocks.Conv3(widths[0], 8 * 2 * settings.in_channels)
         for up in ups:
             blocks.smooth_start(up)
         self.ups = nn.ModuleList(ups)
@@ -154,7 +156,7 @@ class SpadeDecoder(nn.Module):
         return [(1, i << level, j << level, k << level) for level in range(len(self.levels))]
 
     def forward(self, classes: Tensor, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
-        """(b, c, i, j, k) for one-hot maps (b, n_labels + 1, i, j, k) and codes (b, style)."""
+        """(b, 2c, i, j, k), images and strengths of noise, for one-hot maps (b, n_labels + 1, i, j, k) and codes."""
         pyramid = [blocks.channels_last(blocks.space_to_depth(classes))]
         for _ in range(len(self.levels) - 1):
             classes = functional.avg_pool3d(classes, 2)
@@ -209,6 +211,7 @@ class Spade(ScanModel):
         # The unit in which the discriminator sees images.
         self.detail: Tensor
         self.register_buffer("detail", torch.ones((channels, 1, 1, 1)))
+        self.mixed = MixedCodes(settings.style)
         self._consistency: Consistency | None = None
 
     def watch(self, consistency: Consistency | None) -> None:
@@ -229,8 +232,8 @@ class Spade(ScanModel):
         }
 
     def shared_buffers(self) -> Sequence[Tensor]:
-        """The state of the adaptive augmentation."""
-        return () if self.adaptive is None else tuple(self.adaptive.buffers())
+        """The mean that adversarial styles are mixed about, and the state of the adaptive augmentation."""
+        return (*self.mixed.state(), *(() if self.adaptive is None else self.adaptive.buffers()))
 
     def facts(self) -> Sequence[Fact]:
         """How far adaptive augmentation went, where there is any."""
@@ -245,12 +248,17 @@ class Spade(ScanModel):
     def paint(self, labels: Tensor, style: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Images (b, c, i, j, k) float32 for labels (b, 1, i, j, k) and style codes; deterministic without noise."""
         classes = blocks.pad_to_multiple(losses.one_hot(labels, self.settings.n_labels + 1), self.factor)
-        return blocks.crop_to(self.decoder(classes, style, noise), self.settings.shape).float() + self.mean
+        maps = self.decoder(classes, style, None if noise is None else noise[:-1])
+        image, strength = blocks.crop_to(maps, self.settings.shape).float().chunk(2, dim=1)
+        return image + self.mean if noise is None else image + strength * noise[-1] + self.mean
 
     def draw_noise(self, n: int, generator: Generator | None = None) -> list[Tensor]:
-        """Standard normal noise maps for ``n`` volumes, one (n, 1, i, j, k) per level."""
+        """Standard normal noise for ``n`` volumes: one map (n, 1, i, j, k) per level, then (n, c, i, j, k) of voxels.
+
+        The finest level has half the resolution, and its noise the grain of 2 voxels; that of voxels has none.
+        """
         device = self.mean.device if generator is None else generator.device
-        shapes = self.decoder.noise_shapes()
+        shapes = [*self.decoder.noise_shapes(), (self.settings.in_channels, *self.settings.shape)]
         return [torch.randn((n, *shape), generator=generator, device=device).to(self.mean.device) for shape in shapes]
 
     @torch.no_grad()
@@ -293,9 +301,11 @@ class Spade(ScanModel):
         trust = torch.ones_like(batch.foreground) if batch.confidence is None else batch.confidence
         mean, logvar = self.encode_style(batch.image)
         z = reparametrise(mean, logvar)
+        if self.training and torch.is_grad_enabled():
+            self.mixed.learn(z.detach())
         # One pass for both: reconstructions get no noise, samples do.
         noise = [torch.cat([torch.zeros_like(maps), maps]) for maps in self.draw_noise(b)]
-        both = self.paint(torch.cat([labels, labels]), torch.cat([z, mixed_codes(z)]), noise)
+        both = self.paint(torch.cat([labels, labels]), torch.cat([z, self.mixed(z)]), noise)
         reconstruction, sample = both[:b], both[b:]
         weight = trust * (batch.foreground + settings.background * (1 - batch.foreground))
         l1 = losses.weighted_mean((reconstruction - batch.image).abs(), weight)
@@ -313,9 +323,10 @@ class Spade(ScanModel):
 
     def _discriminator_loss(self, batch: Batch, labels: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            codes = mixed_codes(reparametrise(*self.encode_style(batch.image)))
+            codes = self.mixed(reparametrise(*self.encode_style(batch.image)))
             fake = self.paint(labels, codes, self.draw_noise(len(codes)))
-        return self._game.discriminator_terms(self._maps(batch.image, labels), self._maps(fake, labels))
+        real = self._maps(batch.image, labels)
+        return self._game.discriminator_terms(real, self._maps(fake, labels), batch.progress)
 
     def _maps(self, image: Tensor, labels: Tensor) -> Tensor:
         """What the discriminator sees: image, in units of its detail, and one-hot labels."""

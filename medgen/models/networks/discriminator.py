@@ -17,6 +17,7 @@ from medgen.models import losses
 from medgen.models.base import ModelConfig, Widths
 from medgen.models.facts import Fact
 from medgen.models.networks import blocks
+from medgen.seeds import derive
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 # Beyond this probability augmentations leak into what the generator makes (Karras et al. 2020, section 2.2).
@@ -47,7 +48,7 @@ class GanSettings(ModelConfig):
         adversarial: Weight of that loss on samples.
         feature_matching: Weight of the distance between discriminator features of scan and reconstruction.
         r1: Weight of the gradient penalty on real scans (mean square per voxel).
-        r1_every: The penalty is computed in one of so many steps, drawn at random, and weighted up by as much.
+        r1_every: The penalty is computed in one of so many steps, see :func:`chosen`, and weighted up by as much.
         ada_target: Mean sign of the discriminator's logits on real scans that adaptive augmentation aims at
             (Karras et al. 2020; 0.6 there); 0 is no augmentation of what the discriminator sees.
         ada_images: Real scans seen while the probability of augmentation moves by 1.
@@ -197,11 +198,16 @@ class Game:
         total = self.settings.adversarial * adversarial + self.settings.feature_matching * matching
         return {"loss": total, "adversarial": adversarial.detach(), "matching": matching.detach()}
 
-    def discriminator_terms(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def discriminator_terms(self, real: Tensor, fake: Tensor, progress: float) -> dict[str, Tensor]:
         """The discriminator's ``loss``, and how well it does; adapts the augmentation while training.
 
         Logged are the mean logits ``d_real`` and ``d_fake``, ``accuracy`` (share of logits on the right side of 0),
         ``augmented`` (the probability of augmentation) and now and then ``r1``.
+
+        Args:
+            real: Scans.
+            fake: Maps that should not pass for real.
+            progress: How much of the training is done; it decides whether this is a step with the penalty.
         """
         settings, b = self.settings, len(real)
         maps = torch.cat([real, fake])
@@ -213,8 +219,8 @@ class Game:
         loss = losses.hinge_discriminator if hinge else losses.nonsaturating_discriminator
         total = torch.stack([loss(*scale.split(b)) for scale in logits]).mean()
         terms = self._judgement([scale.detach().float() for scale in logits], b)
-        # Lazy regularisation (Karras et al. 2020) without a counter: the step's own random stream decides.
-        if settings.r1 > 0 and torch.rand(()).item() * settings.r1_every < 1:
+        # Lazy regularisation (Karras et al. 2020).
+        if settings.r1 > 0 and chosen(progress, settings.r1_every):
             # Half precision squares tiny gradients to zero.
             with blocks.full_precision(real.device):
                 # As augmented: the sampler has no second derivative. Nor has compiled code, hence ``forward``.
@@ -237,6 +243,18 @@ class Game:
             "accuracy": torch.stack(right).mean(),
         }
         return terms if self.adaptive is None else {**terms, "augmented": self.adaptive.probability.clone()}
+
+
+def chosen(progress: float, every: int) -> bool:
+    """Whether a step has a term that only one in ``every`` has: at random, and the same for all processes.
+
+    Drawn from the step's place in the training, not from a stream of which each process has its own: a process with
+    more to do than the others would be waited for.
+
+    >>> chosen(0.25, 1), sum(chosen(step / 1600, 16) for step in range(1600)) in range(70, 130)
+    (True, True)
+    """
+    return derive(0, "chosen", repr(float(progress))) % every == 0
 
 
 def fine_detail(images: Tensor) -> Tensor:

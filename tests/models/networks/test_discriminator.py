@@ -1,5 +1,7 @@
 """The second player against closed forms: losses, spectral norm, the rule and the moves of adaptive augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,7 +120,7 @@ def test_terms_are_those_of_the_losses(kind):
     g_loss = losses.hinge_generator if kind == "hinge" else losses.nonsaturating_generator
     with torch.no_grad():
         (a, wanted), (b, found), (c, _) = (network(x) for x in (real, fake, sample))
-        terms = game.discriminator_terms(real, fake)
+        terms = game.discriminator_terms(real, fake, progress=0.5)
         expected = sum(d_loss(one, two) for one, two in zip(a, b, strict=True)) / 2
         torch.testing.assert_close(terms["loss"], expected)
         right = [(one > 0).float().mean() for one in a] + [(two < 0).float().mean() for two in b]
@@ -168,3 +170,51 @@ def test_a_resumed_training_goes_on_with_the_augmentation(tmp_path):
     fit(again, data, config, seed=0, device="cpu", out=tmp_path, resume=True)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_all_processes_have_the_penalty_in_the_same_steps():
+    """Each has a random stream of its own: what decides is the step's place in the training."""
+    torch.manual_seed(0)
+    game = Game(PatchDiscriminator(1, (16,)), settings(r1_every=3))
+    found = []
+    for rank in range(3):
+        torch.manual_seed(rank)
+        found.append(["r1" in game.discriminator_terms(maps(c=1), maps(c=1), step / 30) for step in range(30)])
+    assert found[0] == found[1] == found[2]
+    assert 4 <= sum(found[0]) <= 16
+
+
+def test_the_penalty_goes_round_compiled_code():
+    """Which has no second derivative; compiled networks are called, so that ``forward`` is the plain one."""
+    calls = []
+
+    def compiled(x):
+        calls.append(x.requires_grad)
+        return network.forward(x)
+
+    torch.manual_seed(0)
+    network = PatchDiscriminator(1, (16,))
+    network._compiled_call_impl = compiled
+    terms = Game(network, settings(r1_every=1)).discriminator_terms(maps(c=1), maps(c=1), 0.5)
+    assert "r1" in terms
+    assert calls == [False]
+
+
+@pytest.mark.parametrize("family", ["vaegan", "joint", "spade"])
+def test_discriminators_see_images_in_units_of_their_detail(family):
+    """Scans that are ten times as bright look the same; label maps stay as they are."""
+    from medgen.models.catalogue import family_class
+    from tests.models.families.test_joint import blobs
+
+    data = blobs()
+    seen = []
+    for factor in (1.0, 10.0):
+        model = build({"family": family, "shape": SHAPE, **family_class(family).tiny}, seed=0)
+        scaled = replace(data, images=factor * data.images)
+        model.initialize(scaled)
+        batch = scaled.batch([0, 1])
+        seen.append(model._maps(batch.image, batch.labels) if family == "spade" else model.real_maps(batch))
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-3, rtol=1e-4)
+    image = seen[0][:, :1]
+    rest = image - functional.avg_pool3d(image, 3, 1, 1)
+    assert float(rest.std()) == pytest.approx(1, rel=0.3)
