@@ -27,7 +27,7 @@ from medgen.models.base import (
     Reconstructs,
 )
 from medgen.models.catalogue import available, build, family_class, parse_settings
-from medgen.models.wasserstein import WassersteinModel
+from medgen.models.families.wgan_gp import WassersteinModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.training.config import InitConfig

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from medgen.models import losses
+from medgen.models.families.wgan_gp import WassersteinModel, WassersteinSettings
 from medgen.models.networks import blocks
 from medgen.models.stages import Phase, Stage
-from medgen.models.wasserstein import WassersteinModel, WassersteinSettings
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch

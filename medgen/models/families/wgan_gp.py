@@ -1,16 +1,162 @@
-"""Wasserstein GAN with gradient penalty: the plain GAN of the field."""
+"""Wasserstein GAN with gradient penalty: the plain GAN of the field, begun at principal components."""
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from medgen.models.stages import Phase
-from medgen.models.wasserstein import WassersteinModel, WassersteinSettings
+from medgen.models.base import GenerativeModel, ModelConfig, Widths
+from medgen.models.latent import randn_beside
+from medgen.models.networks import blocks
+from medgen.models.networks.critic import Critic, gradient_penalty
+from medgen.models.networks.discriminator import diversity, fine_detail
+from medgen.models.networks.linear import LinearModel
+from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
-    from medgen.preprocessing.dataset import Batch
+    from medgen.preprocessing.dataset import Batch, Dataset
+
+# Scans made at a time where no gradient is kept.
+_CHUNK = 8
+# Voxels along an axis that the watched distance of samples to scans averages.
+_COARSE = 4
+# Learning rate of the generator beside the critic's.
+_SLOWER = 0.1
+
+
+class WassersteinSettings(ModelConfig):
+    """Settings of a GAN with a critic.
+
+    Attributes:
+        widths: Channels per level of the generator, multiples of 16; the first level is at half the resolution.
+        blocks: Residual blocks per level, of generator and critic.
+        latent: Length of the code.
+        components: Code dimensions that start as principal components of the training scans, at most ``latent``;
+            0 is none, and the plain GAN.
+        narrow: Channels of the coarsest level beside a vector.
+        critic_widths: Channels per level of the critic.
+        penalty: Weight of the gradient penalty (λ = 10 as published).
+        critic_steps: Steps of the critic for each of the generator (5 as published).
+        warmup: Share of the game in which the critic learns alone: one that knows nothing leads the generator away.
+        background: Weight of voxels outside the foreground in the principal components, relative to those inside.
+    """
+
+    widths: Widths = (32, 64, 128)
+    blocks: int = Field(default=1, ge=1, le=8)
+    latent: int = Field(default=64, ge=2, le=4096)
+    components: int = Field(default=12, ge=0)
+    narrow: int = Field(default=16, ge=1)
+    critic_widths: Widths = (32, 64, 96)
+    penalty: float = Field(default=10.0, gt=0)
+    critic_steps: int = Field(default=5, ge=1, le=100)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    background: float = Field(default=0.1, gt=0, le=1)
+
+
+class ScanGenerator(nn.Module):
+    """What a code and noise add to a linear model: coarse to fine, with noise at every level and at every voxel.
+
+    The finest level has half the resolution, and its 2 × 2 × 2 voxels are made together; the last noise has a value of
+    its own for every voxel and channel, as strong as the network says, so that texture need not repeat every 2 voxels.
+    """
+
+    def __init__(self, settings: WassersteinSettings) -> None:
+        super().__init__()
+        factor = 2 ** len(settings.widths)
+        self.shape, self.channels = settings.shape, settings.in_channels
+        coarse = [size // factor for size in blocks.padded_shape(settings.shape, factor)]
+        out = 2 * settings.in_channels
+        self.decoder = blocks.Decoder(settings.latent, settings.widths, settings.blocks, settings.narrow, coarse, out)
+
+    def noise_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes (1, i, j, k) of the noise of the levels, coarse to fine, and (c, i, j, k) of the voxels'."""
+        return [*self.decoder.noise_shapes(), (self.channels, *self.shape)]
+
+    def forward(self, z: Tensor, noise: list[Tensor] | None) -> Tensor:
+        """(b, c, i, j, k) for codes (b, latent), with noise maps of :meth:`noise_shapes` or none at all."""
+        levels = None if noise is None else noise[:-1]
+        maps = blocks.crop_to(self.decoder(z, levels), self.shape).float()
+        change, strength = maps.chunk(2, dim=1)
+        return change if noise is None else change + strength * noise[-1]
+
+
+class WassersteinModel(GenerativeModel, ABC):
+    """WGAN-GP (Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017) of scans. Abstract.
+
+    x = G(z, noise) + the linear model of the training scans, z ~ N(0, I). The critic sees scans in units of their fine
+    detail: its slope is bounded, so that in model intensities the coarse image would take all of it.
+    """
+
+    settings: WassersteinSettings
+
+    def __init__(self, settings: WassersteinSettings) -> None:
+        super().__init__(settings)
+        c = settings.in_channels
+        self.generator = ScanGenerator(settings)
+        self.critic = Critic(c, settings.critic_widths, settings.blocks, settings.narrow, settings.shape)
+        self.linear = LinearModel(min(settings.components, settings.latent), c, 0, settings.shape)
+        self.detail: Tensor
+        self.register_buffer("detail", torch.ones((c, 1, 1, 1)))
+
+    def game_phases(self) -> dict[str, Phase]:
+        """``generator``, in one of ``critic_steps`` steps and slower (Heusel et al. 2017), then ``critic``."""
+        every = self.settings.critic_steps
+        generator = Phase(list(self.generator.parameters()), every=every, factor=_SLOWER, betas=(0.0, 0.9))
+        return {
+            "generator": generator,
+            "critic": Phase(list(self.critic.parameters()), Role.DISCRIMINATOR, betas=(0.0, 0.9)),
+        }
+
+    def decode(self, z: Tensor, noise: list[Tensor] | None = None) -> Tensor:
+        """Scans (b, c, i, j, k) float32 for codes (b, latent); deterministic without noise."""
+        return self.generator(z, noise) + self.linear(z)[0]
+
+    def draw(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Scans (n, c, i, j, k) of codes and noise from N(0, I), with gradients to the generator."""
+        z = randn_beside((n, self.settings.latent), generator, self.detail)
+        shapes = self.generator.noise_shapes()
+        return self.decode(z, [randn_beside((n, *shape), generator, self.detail) for shape in shapes])
+
+    def game_loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
+        """−E D(G(z)) of the generator; E D(G(z)) − E D(x) + λ · penalty of the critic.
+
+        Logged: of the generator the distance ``monitor`` of its samples to the scans, which validation looks at, and
+        their ``diversity``; of the critic the estimated distance ``wasserstein``, in units of fine detail per voxel,
+        and the ``penalty``.
+        """
+        real = batch.image
+        if phase == "generator":
+            fake = self.draw(len(real))
+            monitor = energy_distance(fake.detach(), real)
+            # A loss of 0 moves nothing.
+            loss = -self.critic(fake / self.detail).mean() * float(batch.progress >= self.settings.warmup)
+            return {"loss": loss, "monitor": monitor, "diversity": diversity(fake, real)}
+        with torch.no_grad():
+            fake = self.draw(len(real)) / self.detail
+        real = real / self.detail
+        apart = self.critic(real).mean() - self.critic(fake).mean()
+        penalty = gradient_penalty(self.critic, real, fake, torch.rand(len(real), device=real.device))
+        loss = self.settings.penalty * penalty - apart
+        return {"loss": loss, "wasserstein": apart.detach(), "penalty": penalty.detach()}
+
+    @torch.no_grad()
+    def initialize(self, dataset: Dataset) -> None:
+        """Start as the principal components of the training scans, so that the game is about what they leave."""
+        foreground = dataset.foregrounds.float()
+        weight = foreground + self.settings.background * (1 - foreground)
+        self.linear.fit(dataset.images, weight, dataset.images[:, :0])
+        self.detail.copy_(fine_detail(dataset.images))
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Scans (n, c, i, j, k) of codes and noise from N(0, I)."""
+        sizes = [min(_CHUNK, n - first) for first in range(0, n, _CHUNK)]
+        return torch.cat([self.draw(size, generator) for size in sizes])
 
 
 class WganGpSettings(WassersteinSettings):
@@ -43,3 +189,16 @@ class WganGp(WassersteinModel):
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """See :meth:`WassersteinModel.game_loss`."""
         return self.game_loss(phase, batch)
+
+
+def energy_distance(sample: Tensor, real: Tensor) -> Tensor:
+    """2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖ of two batches (b, c, i, j, k) (Székely and Rizzo 2013), a scalar.
+
+    Of means over blocks of 4³ voxels, in root mean squares; pairs of a scan with itself count, so that it is never
+    negative. 0 for batches that are the same.
+    """
+    x, y = (functional.avg_pool3d(part.float(), _COARSE, ceil_mode=True).flatten(1) for part in (sample, real))
+    both = torch.cat([x, y])
+    distance = (both[:, None] - both[None]).square().mean(2).sqrt()
+    b = len(x)
+    return 2 * distance[:b, b:].mean() - distance[:b, :b].mean() - distance[b:, b:].mean()

@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 
 from medgen.models.catalogue import build
-from medgen.models.families.wgan_gp import WganGp
-from medgen.models.wasserstein import energy_distance
+from medgen.models.families.wgan_gp import WganGp, energy_distance
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.training.trainer import TrainingConfig, fit
 
