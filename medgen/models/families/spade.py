@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models import losses
-from medgen.models.base import Drawn, ScanCode, ScanModel, Widths
+from medgen.models.base import ScanModel, Widths
 from medgen.models.facts import Fact
 from medgen.models.latent import reparametrise
 from medgen.models.networks import blocks
@@ -143,8 +143,7 @@ class SpadeDecoder(nn.Module):
         self.styles = nn.ModuleList(nn.Linear(settings.style, 2 * width) for width in down)
         ups = [blocks.Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
         self.norm = Modulation(widths[0], 8 * classes, hidden)
-        # The image, and how strong the noise of each of its voxels is.
-        self.head = blocks.Conv3(widths[0], 8 * 2 * settings.in_channels)
+        self.head = blocks.Conv3(widths[0], 8 * settings.in_channels)
         for up in ups:
             blocks.smooth_start(up)
         self.ups = nn.ModuleList(ups)
@@ -156,7 +155,7 @@ class SpadeDecoder(nn.Module):
         return [(1, i << level, j << level, k << level) for level in range(len(self.levels))]
 
     def forward(self, classes: Tensor, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
-        """(b, 2c, i, j, k), images and strengths of noise, for one-hot maps (b, n_labels + 1, i, j, k) and codes."""
+        """(b, c, i, j, k) for one-hot maps (b, n_labels + 1, i, j, k) and codes (b, style)."""
         pyramid = [blocks.channels_last(blocks.space_to_depth(classes))]
         for _ in range(len(self.levels) - 1):
             classes = functional.avg_pool3d(classes, 2)
@@ -248,30 +247,13 @@ class Spade(ScanModel):
     def paint(self, labels: Tensor, style: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Images (b, c, i, j, k) float32 for labels (b, 1, i, j, k) and style codes; deterministic without noise."""
         classes = blocks.pad_to_multiple(losses.one_hot(labels, self.settings.n_labels + 1), self.factor)
-        maps = self.decoder(classes, style, None if noise is None else noise[:-1])
-        image, strength = blocks.crop_to(maps, self.settings.shape).float().chunk(2, dim=1)
-        return image + self.mean if noise is None else image + strength * noise[-1] + self.mean
+        return blocks.crop_to(self.decoder(classes, style, noise), self.settings.shape).float() + self.mean
 
     def draw_noise(self, n: int, generator: Generator | None = None) -> list[Tensor]:
-        """Standard normal noise for ``n`` volumes: one map (n, 1, i, j, k) per level, then (n, c, i, j, k) of voxels.
-
-        The finest level has half the resolution, and its noise the grain of 2 voxels; that of voxels has none.
-        """
+        """Standard normal noise maps for ``n`` volumes, one (n, 1, i, j, k) per level."""
         device = self.mean.device if generator is None else generator.device
-        shapes = [*self.decoder.noise_shapes(), (self.settings.in_channels, *self.settings.shape)]
+        shapes = self.decoder.noise_shapes()
         return [torch.randn((n, *shape), generator=generator, device=device).to(self.mean.device) for shape in shapes]
-
-    @torch.no_grad()
-    def locate(self, batch: Batch) -> ScanCode:
-        """Posterior means of the styles of scans; their label maps as signed distances."""
-        distance = losses.signed_distance(self._labels(batch), self.settings.n_labels, _TRUNCATION)
-        return ScanCode(self.encode_style(batch.image)[0], maps=(distance,))
-
-    @torch.no_grad()
-    def draw_at(self, place: ScanCode) -> Drawn:
-        """Label maps between the given ones, painted without noise."""
-        labels = losses.labels_from_distance(place.maps[0])[:, None]
-        return Drawn(self.paint(labels, place.code), labels)
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction, adversarial, feature and consistency terms, or those of the discriminator."""

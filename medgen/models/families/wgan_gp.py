@@ -62,7 +62,8 @@ class ScanGenerator(nn.Module):
     """What a code and noise add to a linear model: coarse to fine, with noise at every level and at every voxel.
 
     The finest level has half the resolution, and its 2 × 2 × 2 voxels are made together; the last noise has a value of
-    its own for every voxel and channel, as strong as the network says, so that texture need not repeat every 2 voxels.
+    its own for every voxel and channel, so that texture need not repeat every 2 voxels. The network says how strong it
+    is, up to a limit: grain without one outgrew the scans in a GAN of patches.
     """
 
     def __init__(self, settings: WassersteinSettings) -> None:
@@ -77,12 +78,18 @@ class ScanGenerator(nn.Module):
         """Shapes (1, i, j, k) of the noise of the levels, coarse to fine, and (c, i, j, k) of the voxels'."""
         return [*self.decoder.noise_shapes(), (self.channels, *self.shape)]
 
-    def forward(self, z: Tensor, noise: list[Tensor] | None) -> Tensor:
-        """(b, c, i, j, k) for codes (b, latent), with noise maps of :meth:`noise_shapes` or none at all."""
+    def forward(self, z: Tensor, noise: list[Tensor] | None, limit: Tensor) -> Tensor:
+        """(b, c, i, j, k) for codes (b, latent), with noise maps of :meth:`noise_shapes` or none at all.
+
+        Args:
+            z: Codes.
+            noise: Standard normal noise.
+            limit: Most standard deviation that the voxels' noise can have, per channel (c, 1, 1, 1).
+        """
         levels = None if noise is None else noise[:-1]
         maps = blocks.crop_to(self.decoder(z, levels), self.shape).float()
         change, strength = maps.chunk(2, dim=1)
-        return change if noise is None else change + strength * noise[-1]
+        return change if noise is None else change + limit * torch.tanh(strength) * noise[-1]
 
 
 class WassersteinModel(GenerativeModel, ABC):
@@ -114,7 +121,7 @@ class WassersteinModel(GenerativeModel, ABC):
 
     def decode(self, z: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Scans (b, c, i, j, k) float32 for codes (b, latent); deterministic without noise."""
-        return self.generator(z, noise) + self.linear(z)[0]
+        return self.generator(z, noise, self.detail) + self.linear(z)[0]
 
     def draw(self, n: int, generator: Generator | None = None) -> Tensor:
         """Scans (n, c, i, j, k) of codes and noise from N(0, I), with gradients to the generator."""

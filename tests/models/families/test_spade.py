@@ -124,17 +124,3 @@ def test_scans_without_labels_are_refused():
     model = build(TINY, seed=0)
     with pytest.raises(TrainingError, match="label maps"):
         model.loss("generator", Batch(torch.zeros(1, 1, *SHAPE), torch.ones(1, 1, *SHAPE)))
-
-
-@torch.no_grad()
-def test_every_voxel_has_noise_of_its_own():
-    """Noise of the finest level has the grain of 2 voxels."""
-    model, data = build(TINY, seed=0).eval(), scans(1)
-    noise = [torch.zeros_like(part) for part in model.draw_noise(1)]
-    style = torch.zeros(1, 4)
-    base = model.paint(data.labels.long(), style, noise)
-    torch.testing.assert_close(base, model.paint(data.labels.long(), style))
-    noise[-1][0, 0, 5, 6, 7] = 1
-    changed = (model.paint(data.labels.long(), style, noise) - base).abs() > 0
-    assert changed.sum() == 1
-    assert changed[0, 0, 5, 6, 7]
