@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models import losses
-from medgen.models.base import ScanModel, Widths
+from medgen.models.base import Drawn, ScanCode, ScanModel, Widths
 from medgen.models.facts import Fact
 from medgen.models.latent import reparametrise
 from medgen.models.networks import blocks
@@ -254,6 +254,18 @@ class Spade(ScanModel):
         device = self.mean.device if generator is None else generator.device
         shapes = self.decoder.noise_shapes()
         return [torch.randn((n, *shape), generator=generator, device=device).to(self.mean.device) for shape in shapes]
+
+    @torch.no_grad()
+    def locate(self, batch: Batch) -> ScanCode:
+        """Posterior means of the styles of scans; their label maps as signed distances."""
+        distance = losses.signed_distance(self._labels(batch), self.settings.n_labels, _TRUNCATION)
+        return ScanCode(self.encode_style(batch.image)[0], maps=(distance,))
+
+    @torch.no_grad()
+    def draw_at(self, place: ScanCode) -> Drawn:
+        """Label maps between the given ones, painted without noise."""
+        labels = losses.labels_from_distance(place.maps[0])[:, None]
+        return Drawn(self.paint(labels, place.code), labels)
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction, adversarial, feature and consistency terms, or those of the discriminator."""
