@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
+from medgen.models.precision import Precision
 from medgen.models.stages import Phase, Role, Stage
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.progress import Log
@@ -28,7 +29,6 @@ from medgen.training.batches import augmented, batch_indices, content_digest, re
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
 from medgen.training.finite_watch import FiniteWatch, all_finite, listed
-from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.training.schedule import learning_rate, phase_rate, stage_configs
 

@@ -10,6 +10,7 @@ from medgen.data.cases import Manifest
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
+from medgen.models.precision import calibrated_precision, precision_of
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
@@ -38,12 +39,14 @@ class FoldModels:
         histories: Losses of every training, by its name.
         held_out: Ids of the development scans that each fold's models have not seen.
         digest: SHA-256 of all that the models depend on.
+        bf16: Whether all were trained in bfloat16.
     """
 
     models: Sequence[Sequence[ScanModel]]
     histories: Histories
     held_out: Sequence[Sequence[str]]
     digest: str
+    bf16: bool
 
 
 class Train(Stage[AnomalyRunConfig]):
@@ -77,11 +80,13 @@ class Train(Stage[AnomalyRunConfig]):
         prepared = {*development.ids}
         held_out = [[case.id for case in fold if case.id in prepared] for fold in cohort.folds]
         digest = _digest(config, cohort.recipe, results[Manifest].digest(), held_out)
-        models, histories = _finished(config, digest, run.folder) if run.resume else ([], {})
+        models, histories, bf16 = _finished(config, digest, run.folder) if run.resume else ([], {}, False)
         if not models:
             models, histories = _train(config, development, held_out, run)
             write_json(run.folder.out / LOSSES, histories)
-        return [FoldModels(models, histories, held_out, digest)]
+            where = device_of(config.device)
+            bf16 = all(precision_of(own.training.precision, where).bf16 for own in config.models.values())
+        return [FoldModels(models, histories, held_out, digest, bf16)]
 
     def outputs(self) -> tuple[Output, ...]:
         """The losses."""
@@ -107,17 +112,20 @@ def _digest(
     return sha256_json({**what, "manifest": manifest_digest, "held_out": [list(fold) for fold in held_out]})
 
 
-def _finished(config: AnomalyRunConfig, digest: str, folder: RunFolder) -> tuple[list[list[ScanModel]], Histories]:
-    """The models of the finished run in this folder, if they depend on the same; else none."""
+def _finished(
+    config: AnomalyRunConfig, digest: str, folder: RunFolder
+) -> tuple[list[list[ScanModel]], Histories, bool]:
+    """The models of the finished run in this folder, if they depend on the same, and whether in bf16; else none."""
     under_way = any(folder.checkpoints.glob("fold-*"))
     if under_way or not folder.model.is_dir() or not (folder.out / LOSSES).is_file():
-        return [], {}
+        return [], {}, False
     artifact = TrainedModel.load(folder.model, device_of(config.device))
     if artifact.meta.get("training_sha256") != digest:
-        return [], {}
+        return [], {}, False
     each = len(config.models)
     models = [list(artifact.models[start : start + each]) for start in range(0, len(artifact.models), each)]
-    return models, read_json(folder.out / LOSSES)
+    bf16 = calibrated_precision(artifact.meta.get("precision", "32"), device_of(config.device)).bf16
+    return models, read_json(folder.out / LOSSES), bf16
 
 
 def _train(

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medgen.errors import ConfigError
-from medgen.training.config import PrecisionName
+from medgen.models.precision_names import PrecisionName
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ class Precision:
 
     device: torch.device
     bf16: bool
+
+    @property
+    def name(self) -> Literal["bf16", "32"]:
+        """The name it has in configurations and artifacts."""
+        return "bf16" if self.bf16 else "32"
 
     @property
     def fabric(self) -> Literal["bf16-mixed", "32-true"]:
@@ -70,6 +75,22 @@ def precision_of(name: PrecisionName, device: torch.device) -> Precision:
         raise ConfigError(f"training.precision: bf16 convolutions give wrong numbers on {device}; use 32")
     logger.warning("bfloat16 convolutions give wrong numbers on %s; float32 is used", device)
     return Precision(device, bf16=False)
+
+
+def calibrated_precision(name: Literal["bf16", "32"], device: torch.device) -> Precision:
+    """The precision that a model's scores were calibrated in, for scoring on a device that may be another one.
+
+    Where bfloat16 gives wrong numbers scores are in float32, and a warning says that the calibration is not. Where it
+    is right but slow, it is used: p-values are of the precision that they were counted in.
+    """
+    if name == "bf16" and not bf16_works(str(device)):
+        logger.warning(
+            "the calibration is of scores in bfloat16, which gives wrong numbers on %s; scores are in float32 here, "
+            "and p-values and findings may differ a little",
+            device,
+        )
+        return Precision(device, bf16=False)
+    return Precision(device, bf16=name == "bf16")
 
 
 @functools.lru_cache(maxsize=8)
