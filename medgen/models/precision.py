@@ -50,10 +50,15 @@ class Precision:
         With a norm over channels that is faster in float32 as well as in bfloat16.
         """
         module.to(self.device)
-        # Not `module.to(memory_format=...)`, which refuses a module that holds any tensor of four axes.
-        for parameter in module.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        channels_innermost(module)
+
+
+def channels_innermost(module: nn.Module) -> None:
+    """Lay out the weights of 3D convolutions in the order of their activations, in place."""
+    # Not `module.to(memory_format=...)`, which refuses a module that holds any tensor of four axes.
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def precision_of(name: PrecisionName, device: torch.device) -> Precision:

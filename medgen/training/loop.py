@@ -171,6 +171,11 @@ class Loop:
         logger.info("stage %s begins after step %d", following.name, self.step)
 
     def _one_step(self) -> None:
+        mine, numbers = self.update()
+        self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
+
+    def update(self) -> tuple[list[int], dict[str, Tensor]]:
+        """One step of every phase, without a look at its numbers; the cases of this process, and the numbers."""
         config, ranks = self.settings, self.ranks
         mine = self._cases(self.step)[ranks.rank :: ranks.count]
         batches = self._batches(mine)
@@ -193,7 +198,7 @@ class Loop:
             decay = min(config.ema, (1 + self.done) / (10 + self.done))
             get_ema_multi_avg_fn(decay)(self.average, [tensor.detach() for tensor in self.live], self.step)
         self.step += 1
-        self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
+        return mine, numbers
 
     def _backward(self, name: str, batch: Batch, place: tuple[int, ...]) -> dict[str, Tensor]:
         """Add one batch's share of the gradient of a phase; the terms of its loss."""
@@ -213,7 +218,7 @@ class Loop:
         for number, first in enumerate(range(0, len(mine), size)):
             # The first one draws as the only batch of a step does.
             place = (epoch, self.step, self.ranks.rank, *([number] if number else []))
-            batch = self.data.batch(mine[first : first + size], self.done / config.steps).to(self.ranks.device)
+            batch = self.data.batch(mine[first : first + size], self.done / config.steps, self.ranks.device)
             if config.augment is not None:
                 batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
             batches[place] = batch

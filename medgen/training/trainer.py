@@ -119,7 +119,7 @@ def fit(
         for network in model.children():
             network.compile()
     cuda = [precision.device] if precision.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), _tried_kernels(precision.device):
         loop = Loop(model, train, validation, config, seed, ranks, precision, out, log)
         if not (resume and loop.load()):
             loop.begin()
@@ -144,6 +144,25 @@ def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config:
     for data in (train, validation):
         if data is not None and tuple(data.images.shape[1:]) != expected:
             raise TrainingError(f"the model expects scans of shape {expected}, found {tuple(data.images.shape[1:])}")
+
+
+@contextmanager
+def _tried_kernels(device: torch.device) -> Iterator[None]:
+    """On a GPU the fastest of cuDNN's convolutions is chosen by trying: every batch has one shape, so it is done once.
+
+    What is in float32 on purpose stays so: products of matrices are not rounded to TF32, whatever was set before.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tried, rounded = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tried
+        torch.set_float32_matmul_precision(rounded)
 
 
 @contextmanager
