@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.models.catalogue import family_class, parse_settings
+from medgen.models.catalogue import build, family_class, parse_settings
+from medgen.preprocessing.dataset import Dataset
 from medgen.training import peak_memory
 from medgen.training.config import TrainingConfig
 from medgen.training.peak_memory import Held, step_memory
@@ -62,3 +63,15 @@ def test_what_nobody_holds_is_not_counted():
         del view
         assert held.now == 0
     assert held.peak == 1000 * FLOAT
+
+
+@pytest.mark.parametrize(("family", "most"), [("vae", 5.5), ("vaegan", 3.7)])
+def test_a_start_takes_the_memory_of_few_cohorts(family, most):
+    names = tuple(map(str, range(40)))
+    images = torch.rand((40, 1, 64, 24, 24), generator=torch.Generator().manual_seed(0))
+    made = {"family": family, "shape": (64, 24, 24), "in_channels": 1, "widths": (16, 32), "latent": 8}
+    model = build(made, seed=0)
+    with Held() as held:
+        model.initialize(Dataset(names, names, images, images > 0.2))
+    # The cohort itself is among them.
+    assert held.peak < most * images.numel() * FLOAT
