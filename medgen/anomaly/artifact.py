@@ -19,7 +19,7 @@ from medgen.anomaly.scores.catalogue import get, registered
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
 from medgen.models.artifact import TrainedModel
-from medgen.models.precision import calibrated_precision
+from medgen.system.precision import calibrated_precision
 
 KIND = "anomaly"
 _SEPARATOR = "/"

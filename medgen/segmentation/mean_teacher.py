@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from medgen.models.precision import Precision
 from medgen.segmentation.recipe import Consistency
+from medgen.system.precision import Precision
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 

@@ -13,10 +13,10 @@ from medgen.config import Config
 from medgen.errors import ArtifactError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
-from medgen.models.precision import Precision, bf16_works
 from medgen.models.stored_arrays import Stored, load_stored
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.suitability import Hardware, Suitability
+from medgen.system.precision import Precision, bf16_works
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
 from medgen.training.trainer import device_of

@@ -16,8 +16,8 @@ import torch
 
 import medgen
 from medgen.errors import TrainingError
-from medgen.models.precision import Precision
 from medgen.system.files import atomic_path, open_regular
+from medgen.system.precision import Precision
 
 CHECKPOINT = Path("checkpoint") / "state.pt"
 _VERSION = 3

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from medgen.config import Config
-from medgen.models.precision_names import PrecisionName
+from medgen.system.precision_names import PrecisionName
 from medgen.transforms.augmentation_config import AugmentConfig
 
 
@@ -28,7 +28,7 @@ class TrainingConfig(Config):
         ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
             as min(ema, (1 + t) / (10 + t)) in each stage.
         precision: ``auto`` is bfloat16 autocast where the device computes it natively, see
-            :mod:`medgen.models.precision`.
+            :mod:`medgen.system.precision`.
         checkpoint_activations: Whether residual blocks compute their insides again in the backward pass instead of
             keeping them (Chen et al. 2016): the same gradients in less memory and more time. ``auto`` does so where a
             batch has more than four million voxels (two scans of 128³).

@@ -10,9 +10,9 @@ import torch
 from medgen.errors import ResourceError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
-from medgen.models.precision import precision_of
 from medgen.models.stages import stage_steps
 from medgen.system.memory import available_memory
+from medgen.system.precision import precision_of
 from medgen.training.counting import Operations, extrapolated, timed
 from medgen.training.recomputation import recomputes
 from medgen.training.stand_in import random_batch, sampler, smaller, stand_in, stand_in_model, step_work

@@ -18,12 +18,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
-from medgen.models.precision import Precision
 from medgen.models.stages import Phase, Role, Stage
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.system.files import sha256_json
+from medgen.system.precision import Precision
 from medgen.system.signals import Request, Terminated
 from medgen.training.batches import augmented, batch_indices, content_digest, resident
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint

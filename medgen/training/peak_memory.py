@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 
 from medgen.models.base import ModelConfig
 from medgen.models.catalogue import build
-from medgen.models.precision import Precision, channels_innermost
 from medgen.preprocessing.dataset import Dataset
+from medgen.system.precision import Precision, channels_innermost
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
 from medgen.training.ranks import connect

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from medgen.models.base import DrawsLabels, GenerativeModel, ModelConfig, PaintsLabels, ScanModel
 from medgen.models.catalogue import build
 from medgen.models.networks.blocks import Recomputed
-from medgen.models.precision import Precision
 from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.system.precision import Precision
 from medgen.training.config import TrainingConfig
 from medgen.training.counting import KeptForBackward, Operations, timed, unchanged
 from medgen.training.recomputation import set_recomputation

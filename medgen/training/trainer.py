@@ -17,10 +17,10 @@ import torch
 
 from medgen.errors import ConfigError, TrainingError
 from medgen.models.base import ScanModel
-from medgen.models.precision import precision_of
 from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Log, bars
 from medgen.seeds import derive
+from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop

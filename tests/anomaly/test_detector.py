@@ -11,11 +11,11 @@ from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
-from medgen.models import precision
 from medgen.models.artifact import TrainedModel
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.system import precision
 from medgen.volume import Grid, Volume
 
 SHAPE = (16, 20, 16)

@@ -26,9 +26,9 @@ from medgen.models.base import (
     Reconstructs,
 )
 from medgen.models.catalogue import available, build, family_class, parse_settings
-from medgen.models.precision import bf16_works
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.system.precision import bf16_works
 from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 24, 16)

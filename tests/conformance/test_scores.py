@@ -15,8 +15,8 @@ from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import ConfigError
 from medgen.models.catalogue import available, build, family_class
-from medgen.models.precision import bf16_works
 from medgen.preprocessing.dataset import Dataset
+from medgen.system.precision import bf16_works
 from medgen.training.trainer import TrainingConfig, fit
 
 SHAPE = (16, 20, 16)

@@ -52,7 +52,7 @@ def test_a_gpu_gets_finer_grids_wider_networks_longer_trainings_and_bfloat16() -
     values = vae("gpu")
     assert values["preprocess"]["shape"] == [120, 144, 120]
     assert values["preprocess"]["spacing"] == pytest.approx([1.682] * 3)
-    assert values["model"]["widths"] == [64, 128, 256]
+    assert values["model"]["widths"] == [64, 128]
     own = values["training"]
     assert (own["steps"], own["precision"]) == (4000, "bf16")
     # As many scans a step as before, in batches of at most two volumes of 128³.
@@ -71,7 +71,7 @@ def test_no_grid_becomes_finer_than_a_millimetre_and_fine_ones_stay() -> None:
 def test_a_laptop_gets_less_of_everything() -> None:
     values = vae("laptop")
     assert math.prod(values["preprocess"]["shape"]) <= 48**3
-    assert values["model"]["widths"] == [16, 32, 64]
+    assert values["model"]["widths"] == [16, 32]
     assert values["training"]["steps"] == 500
     assert "precision" not in values["training"]
 

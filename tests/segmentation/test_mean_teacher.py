@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgen.models.precision import precision_of
 from medgen.seeds import torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher, ema_decay, ramp_up
 from medgen.segmentation.recipe import Consistency
+from medgen.system.precision import precision_of
 from medgen.training.trainer import device_of
 
 PRECISION = precision_of("32", device_of("cpu"))

@@ -12,9 +12,9 @@ import torch
 
 from medgen.models import families
 from medgen.models.catalogue import build, family_class, parse_settings
-from medgen.models.precision import precision_of
 from medgen.segmentation.cost import segmenter_cost
 from medgen.segmentation.segmenter import SegmenterConfig
+from medgen.system.precision import precision_of
 from medgen.training import cost as cost_module
 from medgen.training.cost import parameters_of, sampling_seconds, training_cost
 from medgen.training.counting import KeptForBackward, Operations, extrapolated

@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import available, build, family_class
-from medgen.models.precision import Precision
 from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.system.precision import Precision
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
 from medgen.training.ranks import connect

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from medgen.errors import ConfigError
 from medgen.models.base import HasLatent, Reconstructs, ScanModel
-from medgen.models.precision import Precision
 from medgen.preprocessing.dataset import Dataset
+from medgen.system.precision import Precision
 
 # Voxels that pass through a model at a time: bounds memory, whatever the numbers of scans and of their voxels.
 _CHUNK_VOXELS = 1 << 22

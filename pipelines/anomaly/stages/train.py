@@ -10,7 +10,6 @@ from medgen.data.cases import Manifest
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
-from medgen.models.precision import calibrated_precision, precision_of
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
@@ -19,6 +18,7 @@ from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
 from medgen.system.files import read_json, sha256_json, write_json
+from medgen.system.precision import calibrated_precision, precision_of
 from medgen.training.cost import Estimate, describe_training, training_cost
 from medgen.training.trainer import device_of, fit
 

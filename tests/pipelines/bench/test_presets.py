@@ -33,7 +33,7 @@ def test_a_graph_that_breaks_is_noticed() -> None:
 def test_a_size_is_measured_in_the_precision_and_with_the_widths_that_it_gives() -> None:
     settings, training = presets.settings_under("vae", "gpu", 32)
     assert settings.shape == (32, 32, 32)
-    assert (settings.model_dump()["widths"], training["precision"]) == ((64, 128, 256), "bf16")
+    assert (settings.model_dump()["widths"], training["precision"]) == ((64, 128), "bf16")
 
 
 def test_the_page_has_a_row_for_every_family_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

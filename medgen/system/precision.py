@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medgen.errors import ConfigError
-from medgen.models.precision_names import PrecisionName
+from medgen.system.precision_names import PrecisionName
 
 logger = logging.getLogger(__name__)
 
