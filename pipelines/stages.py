@@ -17,6 +17,7 @@ from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
+from medgen.runs.machine_sizes import said
 from medgen.runs.outputs import sha256_of
 from medgen.training.cost import Estimate
 
@@ -196,4 +197,5 @@ def cohort_to_plan(config: RunConfig, *, resume: bool, overwrite: bool) -> Manif
 
 def plan_lines(config: RunConfig, manifest: Manifest, lines: Iterable[str]) -> list[str]:
     """The lines of ``--dry-run``: what the cohort was taken for, what would be done, and where it would go."""
-    return [*account(manifest), *lines, f"output: {config.out}", tracking.place(config.out)]
+    size = [] if config.scaled_to is None else [said(config.scaled_to)]
+    return [*account(manifest), *size, *lines, f"output: {config.out}", tracking.place(config.out)]

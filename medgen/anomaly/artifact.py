@@ -19,6 +19,7 @@ from medgen.anomaly.scores.catalogue import get, registered
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, MedgenError
 from medgen.models.artifact import TrainedModel
+from medgen.system.precision import calibrated_precision
 
 KIND = "anomaly"
 _SEPARATOR = "/"
@@ -62,6 +63,7 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
         "gate": detector.gate is not None,
+        "precision": "bf16" if detector.bf16 else "32",
         "models_per_fold": len(detector.members[0].models),
         "choice": None if choice is None else {"chosen": choice.chosen, "words": choice.words},
         "calibration": {
@@ -76,7 +78,9 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
 
 
 def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
-    """The detector of :func:`to_artifact`.
+    """The detector of :func:`to_artifact`, on the device of the models and in the precision it was calibrated in.
+
+    Where that is bfloat16 and the device gets it wrong, it is float32, with a warning.
 
     Raises:
         ArtifactError: If the artifact is of another kind, names scores that this version does not have, lacks an
@@ -101,6 +105,10 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
             scores=scores,
             threshold=float(artifact.meta["calibration"]["threshold"]),
         )
+        # Detectors before this entry were calibrated in float32.
+        precision = artifact.meta.get("precision", "32")
+        if precision not in ("32", "bf16"):
+            raise ValueError(f"its precision is {precision!r}, expected 32 or bf16")
         gate = Gate.from_arrays(_below(artifact.arrays, "gate")) if artifact.meta["gate"] else None
         members = []
         each = int(artifact.meta["models_per_fold"])
@@ -120,9 +128,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
     except (MedgenError, KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
-    return AnomalyDetector(
-        config, artifact.preprocess, artifact.template, tuple(members), calibration, support, gate=gate
-    )
+    bf16 = calibrated_precision(precision, next(artifact.models[0].parameters()).device).bf16
+    parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support)
+    return AnomalyDetector(config, *parts, gate=gate, bf16=bf16)
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -65,6 +65,7 @@ def crossfit(
     names: Sequence[str],
     preprocess: Preprocess,
     progress: Tick | None = None,
+    bf16: bool = False,
 ) -> Fitted:
     """Fit all members of the ensemble and calibrate them on the same healthy scans, out of fold.
 
@@ -82,6 +83,7 @@ def crossfit(
         names: Scores to fit: voxel scores (the fused channels among them) and scan scores.
         preprocess: How the scans were prepared, and the way back to their own grids.
         progress: Called with (what, done, total).
+        bf16: Whether models compute in bfloat16, as in training.
     """
     tick = progress or (lambda what, done, total: None)
     position = {case: index for index, case in enumerate(dataset.ids)}
@@ -94,7 +96,7 @@ def crossfit(
     voxel_names = [name for name in names if get(name).level == "voxel"]
 
     memo: list[dict[str, Any]] = [{} for _ in range(len(dataset))]
-    states, maps = _score_out_of_fold(dataset, fold_of, models, regions, config, names, memo, tick)
+    states, maps = _score_out_of_fold(dataset, fold_of, models, regions, config, names, memo, tick, bf16)
     normatives = _normatives(maps, regions, fold_of, len(folds), support, config)
     zs = [
         {name: normatives[fold_of[row]][name].z_of(values, regions[row]) for name, values in maps[row].items()}
@@ -113,7 +115,7 @@ def crossfit(
     channels, choice = config.fusion.channels, None
     if config.validation.enabled:
         validated = _validate(
-            dataset, fold_of, models, states, normatives, support, voxel_names, config, preprocess.spacing, tick
+            dataset, fold_of, models, states, normatives, support, voxel_names, config, preprocess.spacing, tick, bf16
         )
         cached: dict[tuple[int, tuple[str, ...]], dict[str, Tail]] = {}
 
@@ -133,7 +135,7 @@ def crossfit(
         for index in np.flatnonzero(fold_of == number).tolist():
             hot = np.zeros(support.shape, dtype=np.float32)
             hot[regions[index]] = heat_of(fused_tail, fused_surprise(tails, zs[index])[0])
-            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
+            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]], bf16)
             own_grid = prepared_record(dataset, index, preprocess.spacing)
             heatmap = to_own_grid(hot, regions[index], own_grid, preprocess)
             values[index] = heat_scores(heatmap, config.top_fraction) | model_scores(inputs, states[number])
@@ -151,6 +153,7 @@ def _score_out_of_fold(
     names: Sequence[str],
     memo: Sequence[dict[str, Any]],
     tick: Tick,
+    bf16: bool,
 ) -> tuple[list[dict[str, State]], list[dict[str, NDArray[np.float32]]]]:
     """What the scores of every fold learn, and per scan its smoothed scores inside its region, (v,) each."""
     voxel_names = [name for name in names if get(name).level == "voxel"]
@@ -161,11 +164,11 @@ def _score_out_of_fold(
     for number, own in enumerate(models):
         rows = np.flatnonzero(fold_of != number).tolist()
         training = dataset.subset([dataset.ids[row] for row in rows])
-        learning = inputs_for(own, training.images, training.foregrounds, config, [memo[row] for row in rows])
+        learning = inputs_for(own, training.images, training.foregrounds, config, [memo[row] for row in rows], bf16)
         states.append({name: get(name).fit(learning) for name in names})
         del learning
         for index in np.flatnonzero(fold_of == number).tolist():
-            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]])
+            inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]], bf16)
             maps[index] = _flat_scores(voxel_names, inputs, states[number], regions[index], config)
             done += 1
             tick("scoring out of fold", done, len(dataset))
@@ -223,6 +226,7 @@ def _validate(
     config: AnomalyConfig,
     spacing: Sequence[float],
     tick: Tick,
+    bf16: bool,
 ) -> list[Validated]:
     """Implanted development scans, scored by the fold that has not seen the scan."""
     result = []
@@ -232,7 +236,7 @@ def _validate(
             continue
         number = int(fold_of[dataset.ids.index(scan.case)])
         region = scan.foreground[0].numpy() & support
-        inputs = inputs_for(models[number], scan.image[None], scan.foreground[None], config)
+        inputs = inputs_for(models[number], scan.image[None], scan.foreground[None], config, bf16=bf16)
         own = normatives[number]
         flat = _flat_scores(names, inputs, states[number], region, config)
         z = {name: half(own[name].z_of(values, region)) for name, values in flat.items()}

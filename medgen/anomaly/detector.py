@@ -113,6 +113,7 @@ class AnomalyDetector:
         support: (i, j, k) boolean, the model voxels that can be scored.
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
         gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
+        bf16: Whether models compute in bfloat16, as in their training and the calibration.
     """
 
     config: AnomalyConfig
@@ -123,6 +124,7 @@ class AnomalyDetector:
     support: NDArray[np.bool_] = field(repr=False)
     choice: Choice | None = None
     gate: Gate | None = None
+    bf16: bool = False
 
     @classmethod
     def fit(
@@ -136,6 +138,7 @@ class AnomalyDetector:
         *,
         voxel_scores: Sequence[str] | None = None,
         progress: Tick | None = None,
+        bf16: bool = False,
     ) -> AnomalyDetector:
         """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
 
@@ -148,6 +151,7 @@ class AnomalyDetector:
             template: The template they were registered to, if any.
             voxel_scores: Scores to fit besides the fused channels; default: all that the models support.
             progress: Called with (what, done, total).
+            bf16: Whether all models were trained in bfloat16: they then score in it too, in all scores that bear it.
 
         Raises:
             CalibrationError: If the target false-positive rate needs more subjects.
@@ -159,11 +163,11 @@ class AnomalyDetector:
             raise DataError("folds must hold every prepared case exactly once and have models each")
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
-        fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress)
+        fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
         parts = (fitted.members, fitted.calibration, fitted.support, fitted.choice)
-        return cls(config, preprocess, template, *parts, gate)
+        return cls(config, preprocess, template, *parts, gate, bf16)
 
     @property
     def lean(self) -> AnomalyDetector:
@@ -199,7 +203,7 @@ class AnomalyDetector:
         memo: list[dict[str, Any]] = [{}]
         smoother = Smoother.of(region, self.config.smoothing)
         for member in self.members:
-            inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo)
+            inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo, self.bf16)
             own = {}
             for name in names:
                 values = fixed.get(name)
@@ -264,7 +268,7 @@ class AnomalyDetector:
         Returns:
             (c, i, j, k) float32, NaN outside the model grid and the foreground; None if no model reconstructs.
         """
-        image = pseudohealthy.reconstruct(self.members, prepared, self.config)
+        image = pseudohealthy.reconstruct(self.members, prepared, self.config, self.bf16)
         return None if image is None else self.preprocess.restore(image, prepared, order=1, fill=np.nan)
 
     @property

@@ -128,14 +128,15 @@ def inputs_for(
     foreground: torch.Tensor,
     config: AnomalyConfig,
     memo: Sequence[dict[str, Any]] = (),
+    bf16: bool = False,
 ) -> Inputs:
     """A batch (b, c, i, j, k) on the device of the models, with the settings that scores read.
 
-    ``memo`` has one dictionary per scan, which all folds that see the scan share.
+    ``memo`` has one dictionary per scan, which all folds that see the scan share; ``bf16`` is the precision of models.
     """
     device = next(models[0].parameters()).device
     return Inputs(
-        image.float().to(device), foreground.bool().to(device), tuple(models), config.of_scores(), tuple(memo)
+        image.float().to(device), foreground.bool().to(device), tuple(models), config.of_scores(), tuple(memo), bf16
     )
 
 

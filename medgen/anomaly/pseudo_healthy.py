@@ -17,7 +17,7 @@ from medgen.volume import Volume
 
 
 def reconstruct(
-    members: Sequence[FoldMember], prepared: PreparedScan, config: AnomalyConfig
+    members: Sequence[FoldMember], prepared: PreparedScan, config: AnomalyConfig, bf16: bool = False
 ) -> NDArray[np.float32] | None:
     """The mean over folds of the reconstruction by each fold's first model that reconstructs.
 
@@ -27,6 +27,7 @@ def reconstruct(
         members: One per fold.
         prepared: The scan.
         config: How scans become heatmaps.
+        bf16: Whether the models compute in bfloat16.
 
     Returns:
         (c, i, j, k) on the model grid in scan intensities, NaN outside the foreground; None if no model of the folds
@@ -37,7 +38,8 @@ def reconstruct(
     image, foreground = torch.from_numpy(prepared.image)[None], torch.from_numpy(prepared.foreground)[None, None]
     total = np.zeros(prepared.image.shape, dtype=np.float32)
     for member in members:
-        total += inputs_for(member.models, image, foreground, config).reconstruction[0].cpu().numpy()
+        inputs = inputs_for(member.models, image, foreground, config, bf16=bf16)
+        total += inputs.reconstruction[0].cpu().numpy()
     return in_scan_intensities(total / np.float32(len(members)), prepared)
 
 

@@ -196,22 +196,27 @@ class HierarchicalModel(GenerativeModel, ABC):
     @torch.no_grad()
     def initialize(self, dataset: Dataset) -> None:
         """Start as probabilistic PCA of whole scans, and below as that of blocks of what is left."""
-        seen = dataset.foregrounds.float()
-        weight = seen + self.settings.background * (1 - seen)
-        self.linear.fit(dataset.images, weight, dataset.images[:, :0])
-        mean = self.linear.mean
-        padded = blocks.pad_to_multiple(seen, self._factor)
-        rest = [x - self.linear(self.linear.scores(x))[0] for x in dataset.images.to(mean.device).split(1)]
-        rest = [blocks.pad_to_multiple(x, self._factor) for x in rest]
+        self.linear.fit(dataset.images, self._trust(dataset.foregrounds), dataset.images[:, :0])
+        device = self.linear.mean.device
+        seen = blocks.pad_to_multiple(dataset.foregrounds.float(), self._factor)
+        # Scan by scan into one tensor: nothing else of the cohort's size is made beside it.
+        rest = torch.empty((len(dataset), dataset.channels, *seen.shape[2:]), device=device)
+        for own, image in zip(rest, dataset.images.split(1), strict=True):
+            x = image.to(device)
+            own.copy_(blocks.pad_to_multiple(x - self.linear(self.linear.scores(x))[0], self._factor)[0])
         for number, (side, _) in enumerate(self.settings.codes):
             block, level = self._block(number), self.decoder.grids()[number]
-            block.fit(torch.cat(rest), padded)
-            scores = [block.scores(x) for x in rest]
-            level.fit(torch.cat(scores), block.logvar, functional.avg_pool3d(padded, side).to(mean.device))
-            rest = [x - block(z) for x, z in zip(rest, scores, strict=True)]
-        left = blocks.crop_to(torch.cat(rest), self.settings.shape)
-        trust = weight.to(mean.device)
-        variance = (trust * left.square()).sum(0) / trust.sum(0)
+            block.fit(rest, seen)
+            scores = torch.cat([block.scores(x) for x in rest.split(1)])
+            level.fit(scores, block.logvar, functional.avg_pool3d(seen, side).to(device))
+            for own, z in zip(rest, scores.split(1), strict=True):
+                own.sub_(block(z)[0])
+        squares, total = torch.zeros_like(self.linear.spread), torch.zeros_like(self.linear.weight)
+        for own, shown in zip(rest.split(1), dataset.foregrounds, strict=True):
+            near = self._trust(shown.to(device))
+            squares += near * blocks.crop_to(own, self.settings.shape)[0].square()
+            total += near
+        variance = squares / total
         low, high = LOGVAR_RANGE
         # Half of the mean variance everywhere, so that few scans which happen to agree are no certainty.
         logvar = (variance + 0.5 * variance.mean() + 1e-6).log()
@@ -238,6 +243,10 @@ class HierarchicalModel(GenerativeModel, ABC):
         usual = freedom * squares.sum() / (count.sum() * len(squares)).clamp_min(1)
         left = torch.where(count > 0, freedom * squares / known, usual)
         self.grid_variance.copy_((left - predicted / known).clamp_min(0) + _FLOOR * usual)
+
+    def _trust(self, shown: Tensor) -> Tensor:
+        """The weight of voxels in the likelihood, by whether they show the patient."""
+        return torch.where(shown, 1.0, self.settings.background)
 
     @property
     def _factor(self) -> int:

@@ -222,9 +222,8 @@ class LatentModel(GenerativeModel, ABC):
         With a linear decoder that is the VAE's optimum (Lucas et al. 2019), it is a strong baseline on registered
         anatomy, and short trainings on small cohorts do not find it by themselves.
         """
-        foreground = dataset.foregrounds.float()
         # The likelihood's own weights, so that scans with another field of view do not darken the mean.
-        weight = foreground + self.settings.background * (1 - foreground)
+        weight = torch.where(dataset.foregrounds, 1.0, self.settings.background)
         variance = self.linear.fit(dataset.images, weight, self.extra_maps(dataset))
         low, high = LOGVAR_RANGE
         # A tenth of the mean variance everywhere, so that few scans which happen to agree are no certainty.

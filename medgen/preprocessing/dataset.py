@@ -17,6 +17,7 @@ from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import Progress
 from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import register_affine
+from medgen.transforms.devices import sent
 from medgen.volume import Grid
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        confidence = None if self.confidence is None else self.confidence.to(device, non_blocking=True)
-        image, foreground = (x.to(device, non_blocking=True) for x in (self.image, self.foreground))
+        where = torch.device(device)
+        labels = None if self.labels is None else sent(self.labels, where)
+        confidence = None if self.confidence is None else sent(self.confidence, where)
+        image, foreground = sent(self.image, where), sent(self.foreground, where)
         return replace(self, image=image, foreground=foreground, labels=labels, confidence=confidence)
 
 
@@ -136,12 +138,21 @@ class Dataset:
             confidence=None if self.confidence is None else self.confidence[rows],
         )
 
-    def batch(self, indices: Sequence[int], progress: float = 0.0) -> Batch:
-        """The cases at ``indices`` as a :class:`Batch` on the data set's device."""
-        rows = torch.as_tensor(list(indices), dtype=torch.long, device=self.images.device)
-        labels = None if self.labels is None else self.labels[rows].long()
-        confidence = None if self.confidence is None else self.confidence[rows].float() / 255
-        return Batch(self.images[rows], self.foregrounds[rows].float(), labels, progress, confidence)
+    def batch(self, indices: Sequence[int], progress: float = 0.0, device: torch.device | None = None) -> Batch:
+        """The cases at ``indices`` as a :class:`Batch` on a device, by default that of the data set.
+
+        Masks are sent as bytes and widened there. Nobody waits for the copy: the next batch is on its way while the
+        device computes.
+        """
+        rows = sent(torch.tensor(list(indices), dtype=torch.long), self.images.device)
+        where = device or self.images.device
+
+        def cases(maps: Tensor) -> Tensor:
+            return sent(maps[rows], where)
+
+        labels = None if self.labels is None else cases(self.labels).long()
+        confidence = None if self.confidence is None else cases(self.confidence).float() / 255
+        return Batch(cases(self.images), cases(self.foregrounds).float(), labels, progress, confidence)
 
 
 def guard_unlabelled(labelled: Dataset, unlabelled: Dataset) -> None:

@@ -20,6 +20,7 @@ from medgen.data.cases import Manifest
 from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError, DataError, MedgenError
+from medgen.runs.machine_sizes import SizeName
 from medgen.runs.outputs import RECORD, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub
 from medgen.runs.tracking import MAY_CHANGE, config_digest
@@ -44,6 +45,8 @@ class RunConfig(Config):
         workers: Threads that read and prepare scans, and processes of a value study; 0 is the same as 1. No result
             depends on it.
         cohort: How the cohort is laid out.
+        scaled_to: The size of machine that grid, widths, steps and precision have been scaled to: ``size`` on the
+            command line does it, see :mod:`medgen.runs.machine_sizes`, and writes it here.
     """
 
     # Keys, dots between levels, that a resumed run may change, since nothing that is trained depends on them.
@@ -55,6 +58,7 @@ class RunConfig(Config):
     device: str = "auto"
     workers: int = Field(default=2, ge=0, le=256)
     cohort: CohortConfig = CohortConfig()
+    scaled_to: SizeName | None = None
 
     def inputs(self) -> dict[str, Path]:
         """What a run reads beside ``data``: by key, a file or folder that must be there."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy
+from medgen.system.precision import precision_of
 from medgen.training.cost import FLOAT_BYTES, WEIGHT_COPIES, WORKSPACE, Cost
 from medgen.training.counting import KeptForBackward, timed_step, unchanged
-from medgen.training.precision import precision_of
 from medgen.training.stand_in import stand_in
 from medgen.training.trainer import device_of
 

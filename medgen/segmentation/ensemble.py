@@ -15,7 +15,7 @@ from medgen.config import parse_config
 from medgen.errors import ArtifactError
 from medgen.metrics.neighbourhood import connected_parts
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
-from medgen.training.precision import precision_of
+from medgen.system.precision import precision_of
 from medgen.training.trainer import device_of
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from medgen.segmentation.recipe import Consistency
-from medgen.training.precision import Precision
+from medgen.system.precision import Precision
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 

@@ -19,9 +19,9 @@ from medgen.models.networks.blocks import crop_to, pad_to_multiple
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
-from medgen.training.config import PrecisionName
+from medgen.system.precision import Precision, precision_of
+from medgen.system.precision_names import PrecisionName
 from medgen.training.finite_watch import FiniteWatch
-from medgen.training.precision import Precision, precision_of
 from medgen.training.trainer import device_of
 from medgen.transforms.augmentation import AugmentConfig, augment
 
@@ -41,7 +41,7 @@ class SegmenterConfig(Config):
         lr: Largest learning rate; linear warm-up over 5 % of the steps, then a cosine to zero.
         weight_decay: Weight decay of the optimiser, AdamW.
         clip: Largest norm of the gradient.
-        precision: Number format of the forward passes, see :func:`medgen.training.precision.precision_of`.
+        precision: Number format of the forward passes, see :func:`medgen.system.precision.precision_of`.
     """
 
     channels: tuple[int, ...] = (16, 32, 64)

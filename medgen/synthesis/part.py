@@ -16,9 +16,9 @@ from medgen.models.base import ScanModel
 from medgen.models.stored_arrays import Stored, load_stored
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.suitability import Hardware, Suitability
+from medgen.system.precision import Precision, bf16_works
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
-from medgen.training.precision import Precision, bf16_works
 from medgen.training.trainer import device_of
 
 M = TypeVar("M", bound=ScanModel)

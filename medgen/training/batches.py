@@ -58,7 +58,8 @@ def resident(data: Dataset, device: torch.device) -> Dataset:
     """The data set in GPU memory if it takes at most a quarter of what is free, else where it is."""
     if device.type != "cuda":
         return data
-    size = sum(t.numel() * t.element_size() for t in (data.images, data.foregrounds))
+    maps = (data.images, data.foregrounds, data.labels, data.confidence)
+    size = sum(t.numel() * t.element_size() for t in maps if t is not None)
     if size * 4 > torch.cuda.mem_get_info(device)[0]:
         return data
     return replace(

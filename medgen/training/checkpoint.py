@@ -17,7 +17,7 @@ import torch
 import medgen
 from medgen.errors import TrainingError
 from medgen.system.files import atomic_path, open_regular
-from medgen.training.precision import Precision
+from medgen.system.precision import Precision
 
 CHECKPOINT = Path("checkpoint") / "state.pt"
 _VERSION = 3

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from medgen.config import Config
+from medgen.system.precision_names import PrecisionName
 from medgen.transforms.augmentation_config import AugmentConfig
-
-PrecisionName = Literal["auto", "32", "bf16"]
 
 
 class InitConfig(Config):
@@ -55,7 +54,7 @@ class TrainingConfig(Config):
         ema: Decay of the exponential moving average of the weights (all but a discriminator's); 0 is off. It warms up
             as min(ema, (1 + t) / (10 + t)) in each stage.
         precision: ``auto`` is bfloat16 autocast where the device computes it natively, see
-            :mod:`medgen.training.precision`.
+            :mod:`medgen.system.precision`.
         checkpoint_activations: Whether residual blocks compute their insides again in the backward pass instead of
             keeping them (Chen et al. 2016): the same gradients in less memory and more time. ``auto`` does so where a
             batch has more than four million voxels (two scans of 128³).

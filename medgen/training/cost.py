@@ -12,8 +12,8 @@ from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
 from medgen.models.stages import stage_steps
 from medgen.system.memory import available_memory
+from medgen.system.precision import precision_of
 from medgen.training.counting import Operations, extrapolated, timed
-from medgen.training.precision import precision_of
 from medgen.training.recomputation import recomputes
 from medgen.training.stand_in import random_batch, sampler, smaller, stand_in, stand_in_model, step_work
 from medgen.training.trainer import TrainingConfig, device_of

@@ -23,12 +23,12 @@ from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.system.files import sha256_json
+from medgen.system.precision import Precision
 from medgen.system.signals import Request, Terminated
 from medgen.training.batches import augmented, batch_indices, content_digest, resident
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
 from medgen.training.finite_watch import FiniteWatch, all_finite, listed
-from medgen.training.precision import Precision
 from medgen.training.ranks import Ranks, average_gradients
 from medgen.training.schedule import learning_rate, phase_rate, stage_configs
 from medgen.training.transfer.start import Start, trained_groups
@@ -181,6 +181,11 @@ class Loop:
         logger.info("stage %s begins after step %d", following.name, self.step)
 
     def _one_step(self) -> None:
+        mine, numbers = self.update()
+        self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
+
+    def update(self) -> tuple[list[int], dict[str, Tensor]]:
+        """One step of every phase, without a look at its numbers; the cases of this process, and the numbers."""
         config, ranks = self.settings, self.ranks
         mine = self._cases(self.step)[ranks.rank :: ranks.count]
         batches = self._batches(mine)
@@ -203,7 +208,7 @@ class Loop:
             decay = min(config.ema, (1 + self.done) / (10 + self.done))
             get_ema_multi_avg_fn(decay)(self.average, [tensor.detach() for tensor in self.live], self.step)
         self.step += 1
-        self.watch.add(self.step, [self.train.ids[row] for row in mine], numbers)
+        return mine, numbers
 
     def _backward(self, name: str, batch: Batch, place: tuple[int, ...]) -> dict[str, Tensor]:
         """Add one batch's share of the gradient of a phase; the terms of its loss."""
@@ -223,7 +228,7 @@ class Loop:
         for number, first in enumerate(range(0, len(mine), size)):
             # The first one draws as the only batch of a step does.
             place = (epoch, self.step, self.ranks.rank, *([number] if number else []))
-            batch = self.data.batch(mine[first : first + size], self.done / config.steps).to(self.ranks.device)
+            batch = self.data.batch(mine[first : first + size], self.done / config.steps, self.ranks.device)
             if config.augment is not None:
                 batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
             batches[place] = batch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from medgen.training.precision import Precision
+from medgen.system.precision import Precision
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

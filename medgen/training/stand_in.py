@@ -12,9 +12,9 @@ from medgen.models.base import DrawsLabels, GenerativeModel, ModelConfig, Paints
 from medgen.models.catalogue import build
 from medgen.models.networks.blocks import Recomputed
 from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.system.precision import Precision
 from medgen.training.config import TrainingConfig
 from medgen.training.counting import KeptForBackward, Operations, timed, unchanged
-from medgen.training.precision import Precision
 from medgen.training.recomputation import set_recomputation
 
 # Voxels of a stand-in: large enough that the time per voxel is that of the real thing, small enough for any machine.

@@ -20,10 +20,10 @@ from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Log, bars
 from medgen.seeds import derive
+from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
-from medgen.training.precision import precision_of
 from medgen.training.ranks import connect, rank_of
 from medgen.training.recomputation import set_recomputation
 from medgen.training.transfer.start import Start
@@ -125,7 +125,7 @@ def fit(
         for network in model.children():
             network.compile()
     cuda = [precision.device] if precision.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), _tried_kernels(precision.device):
         loop = Loop(model, train, validation, config, seed, ranks, precision, out, log, start)
         if not (resume and loop.load()):
             loop.begin()
@@ -150,6 +150,25 @@ def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config:
     for data in (train, validation):
         if data is not None and tuple(data.images.shape[1:]) != expected:
             raise TrainingError(f"the model expects scans of shape {expected}, found {tuple(data.images.shape[1:])}")
+
+
+@contextmanager
+def _tried_kernels(device: torch.device) -> Iterator[None]:
+    """On a GPU the fastest of cuDNN's convolutions is chosen by trying: every batch has one shape, so it is done once.
+
+    What is in float32 on purpose stays so: products of matrices are not rounded to TF32, whatever was set before.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tried, rounded = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tried
+        torch.set_float32_matmul_precision(rounded)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.transforms.augmentation_config import AugmentConfig
+from medgen.transforms.devices import generator_on, sent
 from medgen.transforms.fields import smooth_noise
 
 __all__ = ["AugmentConfig", "augment", "blur"]
@@ -29,8 +30,9 @@ def augment(
         labels: (b, l, i, j, k) integers or None; sampled by nearest neighbour through the same grid as the image,
             0 outside.
         config: The ranges.
-        generator: Source of every draw. It may live on another device than the image: draws are moved, so that a
-            CPU generator gives the same batch on every device.
+        generator: Source of every draw. On the CPU, also for images on a GPU: few numbers are drawn and sent, and
+            the steps that depend on them are chosen, without waiting for the GPU. What is drawn for every voxel (noise)
+            comes from a generator beside the image, which a draw of this one seeds.
 
     Returns:
         New tensors with the shapes, types and device of the inputs; the inputs are not changed.
@@ -65,21 +67,21 @@ def _spatial(
     mirrored = (uniform(batch, 3) + 1) / 2 < torch.tensor(config.flip, device=generator.device)
     bend = None
     if config.elastic > 0:
-        bend = smooth_noise(batch, 3, shape, config.elastic_spacing, generator) * config.elastic
-        bend = (bend * moved[..., None, None, None]).to(device)
+        bend = smooth_noise(batch, 3, shape, config.elastic_spacing, generator, device) * config.elastic
+        bend = bend * sent(moved[..., None, None, None], device)
     if not bool(chosen.any()) and not bool(mirrored.any()):
         return image, labels
     side = [step / min(config.spacing) for step in config.spacing]
     # Half the scan along each axis, in sides of the finest axis: the unit in which angles stay angles.
-    half = torch.tensor([max((n - 1) / 2, 0.5) * step for n, step in zip(shape, side, strict=True)], device=device)
+    half = torch.tensor([max((n - 1) / 2, 0.5) * step for n, step in zip(shape, side, strict=True)])
     # Output place -> input place: rotate, then shrink (zoom in), then mirror.
     matrix = _rotation(angles) * torch.exp(-zoom)[:, :, None] * (1 - 2 * mirrored.float())[:, :, None]
-    matrix = matrix.to(device) * half[None, None, :] / half[None, :, None]
+    matrix = matrix * half[None, None, :] / half[None, :, None]
     # torch wants coordinates in the order k, j, i.
-    theta = torch.cat([matrix.flip(1, 2), (shift.to(device) / half).flip(1)[:, :, None]], dim=2)
-    grid = F.affine_grid(theta, [batch, 1, *shape], align_corners=True)
+    theta = torch.cat([matrix.flip(1, 2), (shift / half).flip(1)[:, :, None]], dim=2)
+    grid = F.affine_grid(sent(theta, device), [batch, 1, *shape], align_corners=True)
     if bend is not None:
-        grid = grid + (bend / half[None, :, None, None, None]).flip(1).permute(0, 2, 3, 4, 1)
+        grid = grid + (bend / sent(half, device)[None, :, None, None, None]).flip(1).permute(0, 2, 3, 4, 1)
     image = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
     if labels is not None:
         nearest = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)
@@ -112,39 +114,39 @@ def _intensity(image: Tensor, config: AugmentConfig, generator: torch.Generator)
         return torch.rand(batch, generator=generator, device=generator.device) < config.intensity
 
     def factor(bounds: tuple[float, float]) -> Tensor:
-        return torch.exp(_log_uniform(uniform() * 2 - 1, bounds)).to(device)
+        return sent(torch.exp(_log_uniform(uniform() * 2 - 1, bounds)), device)
 
     result = image.clone()
     if config.bias > 0:
         index = pick().nonzero()[:, 0]
         # Bias fields are smoother than deformations: control points half an image apart.
-        field = smooth_noise(batch, 1, shape, max(config.elastic_spacing, max(shape) / 2), generator)
+        field = smooth_noise(batch, 1, shape, max(config.elastic_spacing, max(shape) / 2), generator, device)
         if len(index):
-            target = index.to(device)
-            result[target] = result[target] * torch.exp(config.bias * field[index].to(device))
+            target = sent(index, device)
+            result[target] = result[target] * torch.exp(config.bias * field[target])
     if config.noise > 0:
         index, level = pick().nonzero()[:, 0], uniform() * config.noise
         if len(index):
-            target = index.to(device)
-            noise = torch.randn(len(index), channels, *shape, generator=generator, device=generator.device)
+            target = sent(index, device)
+            noise = torch.randn(len(index), channels, *shape, generator=generator_on(generator, device), device=device)
             spread = result[target].std(dim=(2, 3, 4), keepdim=True)
-            result[target] = result[target] + (level[index] * noise).to(device) * spread
+            result[target] = result[target] + sent(level[index], device) * noise * spread
     if config.blur[1] > 0:
         index = pick().nonzero()[:, 0]
         sigma = config.blur[0] + uniform()[:, 0].reshape(batch) * (config.blur[1] - config.blur[0])
         if len(index):
-            target = index.to(device)
-            result[target] = blur(result[target], sigma[index].to(device))
+            target = sent(index, device)
+            result[target] = blur(result[target], sigma[index])
     if config.brightness != (1, 1):
-        chosen, scale = pick().to(device)[:, None, None, None, None], factor(config.brightness)
+        chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.brightness)
         result = torch.where(chosen, result * scale, result)
     if config.contrast != (1, 1):
-        chosen, scale = pick().to(device)[:, None, None, None, None], factor(config.contrast)
+        chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.contrast)
         mean = result.mean(dim=(2, 3, 4), keepdim=True)
         bounded = ((result - mean) * scale + mean).clamp(*_range(result))
         result = torch.where(chosen, bounded, result)
     if config.gamma != (1, 1):
-        chosen, exponent = pick().to(device)[:, None, None, None, None], factor(config.gamma)
+        chosen, exponent = sent(pick(), device)[:, None, None, None, None], factor(config.gamma)
         low, high = _range(result)
         span = (high - low).clamp_min(1e-6)
         curved = ((result - low) / span).clamp(0, 1) ** exponent * span + low
@@ -157,16 +159,17 @@ def blur(image: Tensor, sigma: Tensor) -> Tensor:
 
     Args:
         image: (b, c, i, j, k).
-        sigma: (b,) standard deviations in voxels, greater than 0.
+        sigma: (b,) standard deviations in voxels, greater than 0; on the CPU, since the largest one sets the size of
+            the kernel.
 
     Returns:
         (b, c, i, j, k).
     """
     batch, channels, *shape = image.shape
     radius = max(math.ceil(3 * float(sigma.max())), 1)
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets[None] / sigma.float().clamp_min(1e-3)[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(image.dtype).repeat_interleave(channels, 0)
+    kernel = sent((kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0), image.device).to(image.dtype)
     result = image.reshape(1, batch * channels, *shape)
     for axis in range(3):
         size, pad = [1, 1, 1], [0] * 6

@@ -70,7 +70,7 @@ def measure(model: Path, scan: Path) -> Speed:
     models, seconds = detector.members[0].models, None
     if get("restoration").supports(models):
         image, foreground = torch.from_numpy(result.prepared.image), torch.from_numpy(result.prepared.foreground)
-        inputs = inputs_for(models, image[None], foreground[None, None], detector.config)
+        inputs = inputs_for(models, image[None], foreground[None, None], detector.config, bf16=detector.bf16)
         begun = time.perf_counter()
         get("restoration")(inputs, {})
         seconds = time.perf_counter() - begun

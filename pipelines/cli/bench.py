@@ -178,3 +178,17 @@ def bench_transfer(
             progress=not quiet,
         )
     )
+
+
+@command(bench_app, "presets", "medgen bench presets bench")
+def bench_presets(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
+    families: Annotated[
+        str, typer.Option("--families", help="Families with a configuration train/FAMILY.")
+    ] = "vae,flow,context",
+    quiet: Quiet = False,
+) -> None:
+    """Count memory and graph breaks of the GPU sizes on a machine without a GPU, and write gpu.md and gpu.json."""
+    from ..bench import presets as pipeline
+
+    finish(pipeline.run(out, families=listed(families), progress=not quiet))

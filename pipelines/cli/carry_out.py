@@ -75,6 +75,7 @@ def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
         MedgenError: If configuration, data or run are at fault.
     """
     from medgen.config import apply_overrides, parse_config, read_yaml
+    from medgen.runs.machine_sizes import scaled
 
     path = find_config(pipeline.configs, options.config)
     flags = {"device": options.device, "seed": options.seed, "workers": options.workers}
@@ -85,7 +86,7 @@ def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
         from ..preflight import check_data
 
         check_data(Path(data))
-    config = parse_config(_find(pipeline.config), values, str(path))
+    config = parse_config(_find(pipeline.config), scaled(values, str(path)), str(path))
     how = {"resume": options.resume, "overwrite": options.overwrite}
     _find(pipeline.refuse)(config, **how)
     if options.dry_run:

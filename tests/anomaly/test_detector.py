@@ -15,6 +15,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.system import precision
 from medgen.volume import Grid, Volume
 
 SHAPE = (16, 20, 16)
@@ -202,6 +203,41 @@ def test_a_saved_detector_scores_the_same(detector, tmp_path):
     backwards = dict(reversed(artifact.arrays.items()))
     turned = from_artifact(TrainedModel(artifact.models, RECIPE, None, backwards, artifact.meta))
     assert list(turned.calibration.scores) == list(detector.calibration.scores)
+
+
+@pytest.mark.skipif(not precision.bf16_works("cpu"), reason="bfloat16 is wrong here")
+def test_in_bfloat16_findings_are_those_of_float32(detector, tmp_path, monkeypatch, caplog):
+    data = dataset()
+    rounded = AnomalyDetector.fit(data, folds(data), models(), CONFIG, RECIPE, bf16=True)
+    for seed, blob in ((100, True), (101, True), (7, False)):
+        native = scan(seed, blob=blob)
+        exact, other = detector.score_scan(native), rounded.score_scan(native)
+        assert not np.array_equal(exact.heatmap.data, other.heatmap.data)
+        inside = np.isfinite(exact.heatmap.data)
+        assert np.corrcoef(exact.heatmap.data[inside], other.heatmap.data[inside])[0, 1] > 0.999
+        assert [found.peak_voxel for found in exact.findings] == [found.peak_voxel for found in other.findings]
+        assert other.p_values == exact.p_values
+    to_artifact(rounded).save(tmp_path / "model")
+    again = from_artifact(TrainedModel.load(tmp_path / "model"))
+    native = scan(100, blob=True)
+    np.testing.assert_array_equal(again.score_scan(native).heatmap.data, rounded.score_scan(native).heatmap.data)
+    assert not caplog.records
+    # On a machine that gets bfloat16 wrong: in float32, which is said.
+    monkeypatch.setattr(precision, "bf16_works", lambda device: False)
+    elsewhere = from_artifact(TrainedModel.load(tmp_path / "model"))
+    assert not elsewhere.bf16
+    assert "the calibration is of scores in bfloat16" in caplog.text
+
+
+@pytest.mark.parametrize(("meta", "bf16"), [({}, False), ({"precision": "32"}, False), ({"precision": "bf16"}, True)])
+def test_an_artifact_says_in_which_precision_it_was_calibrated(detector, meta, bf16):
+    artifact = to_artifact(detector)
+    assert artifact.meta["precision"] == "32"
+    rest = {key: value for key, value in artifact.meta.items() if key != "precision"}
+    given = TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**rest, **meta})
+    assert from_artifact(given).bf16 is (bf16 and precision.bf16_works("cpu"))
+    with pytest.raises(ArtifactError, match="its precision is 'half', expected 32 or bf16"):
+        from_artifact(TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**rest, "precision": "half"}))
 
 
 def test_an_artifact_of_another_kind_or_without_a_part_is_refused(detector):

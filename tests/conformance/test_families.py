@@ -30,8 +30,8 @@ from medgen.models.catalogue import available, build, family_class, parse_settin
 from medgen.models.families.wgan_gp import WassersteinModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.system.precision import bf16_works
 from medgen.training.config import InitConfig
-from medgen.training.precision import bf16_works
 from medgen.training.trainer import TrainingConfig, fit
 from medgen.training.transfer.start import Start
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medgen.seeds import torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher, ema_decay, ramp_up
 from medgen.segmentation.recipe import Consistency
-from medgen.training.precision import precision_of
+from medgen.system.precision import precision_of
 from medgen.training.trainer import device_of
 
 PRECISION = precision_of("32", device_of("cpu"))

@@ -14,10 +14,10 @@ from medgen.models import families
 from medgen.models.catalogue import build, family_class, parse_settings
 from medgen.segmentation.cost import segmenter_cost
 from medgen.segmentation.segmenter import SegmenterConfig
+from medgen.system.precision import precision_of
 from medgen.training import cost as cost_module
 from medgen.training.cost import parameters_of, sampling_seconds, training_cost
 from medgen.training.counting import KeptForBackward, Operations, extrapolated
-from medgen.training.precision import precision_of
 from medgen.training.stand_in import smaller, stand_in, stand_in_model, step_work
 from medgen.training.trainer import TrainingConfig
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,18 @@ def test_moved_labels_keep_their_volume_where_they_are_thin() -> None:
         certain = sure.values >= 1
         assert torch.equal(moved[certain], sure.indices[certain].to(torch.uint8))
     assert np.mean(ratios, axis=0) == pytest.approx([1, 1, 1], abs=0.06)
+
+
+def test_the_smallest_determinant_is_that_of_linear_algebra():
+    displacement = 0.4 * torch.randn(2, 3, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+    corners = []
+    for sides in itertools.product((0, 1), repeat=3):
+        columns = []
+        for axis in range(3):
+            cut = torch.diff(displacement, dim=axis + 2)
+            for other in {0, 1, 2} - {axis}:
+                cut = cut.narrow(other + 2, sides[other], displacement.shape[other + 2] - 1)
+            columns.append(cut)
+        matrix = torch.stack(columns, dim=-1).movedim(1, -2) + torch.eye(3)
+        corners.append(torch.linalg.det(matrix).flatten(1).amin(1))
+    assert torch.allclose(jacobian_minimum(displacement), torch.stack(corners).amin(0), atol=1e-5)

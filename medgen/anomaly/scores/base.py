@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -15,9 +17,10 @@ from torch import Tensor
 from medgen.errors import ConfigError
 from medgen.models.base import HasLatent, Reconstructs, ScanModel
 from medgen.preprocessing.dataset import Dataset
+from medgen.system.precision import Precision
 
-# Scans that pass through a model at a time: bounds memory, whatever the size of the training set.
-_CHUNK = 8
+# Voxels that pass through a model at a time: bounds memory, whatever the numbers of scans and of their voxels.
+_CHUNK_VOXELS = 1 << 22
 # The place of scores that ask for none: behind all that do, by name.
 _LAST = 1000
 
@@ -38,6 +41,7 @@ class Inputs:
         models: Trained models, in evaluation mode; a score uses the first, or all, that offer what it needs.
         settings: What scores read by name, such as ``likelihood_samples``.
         memo: One dictionary per scan for what costs time and depends on the scan alone, so that the folds share it.
+        bf16: Whether models compute in bfloat16 under autocast, as in training; see :attr:`Score.float32`.
     """
 
     image: Tensor
@@ -45,6 +49,7 @@ class Inputs:
     models: tuple[ScanModel, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     memo: tuple[dict[str, Any], ...] = ()
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         if not self.memo:
@@ -68,19 +73,28 @@ class Inputs:
         """The foreground as a NumPy array (b, i, j, k)."""
         return np.asarray(self.foreground[:, 0].cpu().numpy(), dtype=bool)
 
+    @property
+    def chunks(self) -> Sequence[Tensor]:
+        """The image in parts that pass through a model one by one: 4 million voxels each, but a scan at least."""
+        return self.image.split(max(1, _CHUNK_VOXELS // math.prod(self.image.shape[2:])))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context in which models compute as in training."""
+        return Precision(self.image.device, self.bf16).autocast()
+
     @cached_property
     def reconstruction(self) -> Tensor:
         """Posterior-mean reconstruction (b, c, i, j, k) of a model that reconstructs."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.autocast():
             network = self.network(Reconstructs)
-            return torch.cat([network.reconstruct(part).float() for part in self.image.split(_CHUNK)])
+            return torch.cat([network.reconstruct(part).float() for part in self.chunks])
 
     @cached_property
     def latent(self) -> NDArray[np.float64]:
-        """Posterior means (b, d) of a model with a latent space."""
-        with torch.inference_mode():
+        """Posterior means (b, d) of a latent space, in float32: codes may vary by less than bfloat16 rounds."""
+        with torch.inference_mode(), Precision(self.image.device, bf16=False).autocast():
             network = self.network(HasLatent)
-            means = torch.cat([network.encode(part)[0].flatten(1) for part in self.image.split(_CHUNK)])
+            means = torch.cat([network.encode(part)[0].flatten(1) for part in self.chunks])
         return np.asarray(means.double().cpu().numpy())
 
     def network(self, protocol: type) -> Any:
@@ -123,6 +137,8 @@ class Score:
         local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
         shares: A score whose learned arrays this one reads as well, so that they are kept once.
         costly: Whether it takes many passes through a model: computed only where a configuration names it.
+        float32: Whether models compute in float32 for it whatever they were trained in: for optimisations and for
+            distances between codes, whose small steps drown in rounding.
         order: Place among the scores in lists and tables; scores of one place stand there by name.
         function: ``(inputs, state) -> array``.
     """
@@ -134,6 +150,7 @@ class Score:
     baseline: bool
     local: bool
     costly: bool
+    float32: bool
     shares: str | None
     order: int
     function: Scorer
@@ -158,7 +175,10 @@ class Score:
 
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
         """Learn from the training scans of one fold; an empty state if the score learns nothing."""
-        return {} if self.fitter is None else self.fitter(training)
+        if self.fitter is None:
+            return {}
+        with self._precision(training):
+            return self.fitter(training)
 
     def state(self, states: Mapping[str, State]) -> State:
         """What this score reads of all that the scores of a fold have learned."""
@@ -166,7 +186,12 @@ class Score:
 
     def __call__(self, inputs: Inputs, state: State) -> NDArray[np.float32]:
         """Score a batch; voxel maps (b, i, j, k) or scan scores (b,), float32."""
-        return np.asarray(self.function(inputs, state), dtype=np.float32)
+        with self._precision(inputs):
+            return np.asarray(self.function(inputs, state), dtype=np.float32)
+
+    def _precision(self, inputs: Inputs) -> AbstractContextManager[object]:
+        # Scores without a model have their own arithmetic.
+        return nullcontext() if self.needs is None or self.float32 else inputs.autocast()
 
 
 SCORES: dict[str, Score] = {}
@@ -181,6 +206,7 @@ def score(
     baseline: bool = False,
     local: bool = True,
     costly: bool = False,
+    float32: bool = False,
     shares: str | None = None,
     order: int = _LAST,
 ) -> Callable[[Scorer], Scorer]:
@@ -194,7 +220,7 @@ def score(
         if name in SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
         here = local and level == "voxel"
-        SCORES[name] = Score(name, level, needs, fit, baseline, here, costly, shares, order, function)
+        SCORES[name] = Score(name, level, needs, fit, baseline, here, costly, float32, shares, order, function)
         return function
 
     return register

@@ -66,7 +66,7 @@ def _fit_mixture(training: Inputs) -> dict[str, NDArray[Any]]:
     }
 
 
-@score("latent_gmm", order=17, level="scan", needs=HasLatent, fit=_fit_mixture)
+@score("latent_gmm", order=17, level="scan", needs=HasLatent, float32=True, fit=_fit_mixture)
 def latent_gmm(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Negative log-density of the posterior mean, in nats, under a Gaussian mixture of the training scans' codes.
 

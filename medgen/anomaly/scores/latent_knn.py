@@ -18,7 +18,7 @@ def _fit_codes(training: Inputs) -> dict[str, NDArray[Any]]:
     return {"codes": training.latent}
 
 
-@score("latent_knn", order=16, level="scan", needs=HasLatent, fit=_fit_codes)
+@score("latent_knn", order=16, level="scan", needs=HasLatent, float32=True, fit=_fit_codes)
 def latent_knn(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Distance of the posterior mean to the third-nearest of the training scans' posterior means.
 

@@ -19,7 +19,7 @@ def _fit_latent(training: Inputs) -> dict[str, NDArray[Any]]:
     return {"mean": fitted.location_.astype(np.float64), "precision": fitted.precision_.astype(np.float64)}
 
 
-@score("mahalanobis", order=15, level="scan", needs=HasLatent, fit=_fit_latent)
+@score("mahalanobis", order=15, level="scan", needs=HasLatent, float32=True, fit=_fit_latent)
 def mahalanobis(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Mahalanobis distance of the posterior mean from those of the training scans, covariance by Ledoit and Wolf.
 

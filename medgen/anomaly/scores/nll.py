@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly.scores.base import Inputs, State, score
+from medgen.anomaly.scores.base import Inputs, State, score, voxel_map
 from medgen.models.base import HasVoxelLikelihood
 
 
@@ -17,5 +17,6 @@ def nll(inputs: Inputs, state: State) -> NDArray[np.float32]:
     Source: Mao et al., "Abnormality detection in chest X-ray images using uncertainty prediction autoencoders" (AE-U),
     MICCAI 2020; Cai et al., "MedIAnomaly", 2024.
     """
+    model = inputs.network(HasVoxelLikelihood)
     with torch.inference_mode():
-        return np.asarray(inputs.network(HasVoxelLikelihood).voxel_nll(inputs.image).float().mean(dim=1).cpu().numpy())
+        return np.concatenate([voxel_map(model.voxel_nll(part)) for part in inputs.chunks])

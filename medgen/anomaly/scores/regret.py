@@ -19,7 +19,7 @@ _REGRET_PAIRS = 2
 _REGRET_STEP = 0.2
 
 
-@score("regret", order=14, level="scan", needs=HasDecoder, costly=True)
+@score("regret", order=14, level="scan", needs=HasDecoder, float32=True, costly=True)
 def regret(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Likelihood regret in nats: how much this scan's evidence lower bound gains from a posterior of its own.
 

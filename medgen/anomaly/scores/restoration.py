@@ -85,7 +85,7 @@ class RestorationObjective:
         return (self.sd * scaled * self.inside).detach()
 
 
-@score("restoration", order=25, needs=HasDecoder, costly=True)
+@score("restoration", order=25, needs=HasDecoder, float32=True, costly=True)
 def restoration(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Size of the edit |x − x'| that makes a scan likely: x' minimises −ELBO(x') + λ TV(x' − x); mean over channels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from medgen.models import losses
 from medgen.models.latent import LatentModel, LatentSettings
+from medgen.transforms.devices import sent
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch
@@ -83,20 +85,26 @@ def masked(image: Tensor, foreground: Tensor, most: int, sizes: tuple[float, flo
     Returns:
         (b, c, i, j, k), a copy; randomness from torch's global generators.
     """
-    result = image.clone()
-    shape = image.shape[2:]
+    result, shape, device = image.clone(), image.shape[2:], image.device
+    places = [torch.arange(size, device=device) for size in shape]
     for scan, original, inside in zip(result, image, foreground[:, 0] > 0, strict=True):
-        where = inside.nonzero()
-        if not len(where):
-            continue
+        # The number of every voxel among those of the foreground: no list of them has to come back from a GPU.
+        number = inside.flatten().cumsum(0)
         low, high = original.amin((1, 2, 3)), original.amax((1, 2, 3))
         for _ in range(int(torch.randint(1, most + 1, ()))):
-            centre = where[int(torch.randint(len(where), ()))].tolist()
-            box = []
-            for middle, size, share in zip(centre, shape, torch.empty(3).uniform_(*sizes).tolist(), strict=True):
-                side = max(1, round(share * size))
-                start = middle - side // 2
-                box.append(slice(max(0, start), start + side))
-            level = low + torch.rand(len(low)).to(low) * (high - low)
-            scan[(slice(None), *box)] = level.view(-1, 1, 1, 1)
+            chosen = ((sent(torch.rand(1), device) * number[-1]).long() + 1).minimum(number[-1])
+            middle = torch.searchsorted(number, chosen)[0]
+            sides = [max(1, round(share * size)) for share, size in zip(_shares(sizes), shape, strict=True)]
+            box = inside.any()
+            for axis, (side, place) in enumerate(zip(sides, places, strict=True)):
+                start = middle // math.prod(shape[axis + 1 :]) % shape[axis] - side // 2
+                within = (place >= start) & (place < start + side)
+                box = box & within.view([-1 if other == axis else 1 for other in range(3)])
+            level = low + sent(torch.rand(len(low)), device).to(low.dtype) * (high - low)
+            scan.copy_(torch.where(box, level.view(-1, 1, 1, 1), scan))
     return result
+
+
+def _shares(sizes: tuple[float, float]) -> list[float]:
+    shares: list[float] = torch.empty(3).uniform_(*sizes).tolist()
+    return shares

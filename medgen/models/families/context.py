@@ -72,9 +72,8 @@ class Context(ScanModel):
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Mean negative log-likelihood of hidden voxels of the foreground, in nats per voxel."""
         settings = self.settings
-        period = settings.block * settings.every
-        hidden = torch.stack([self._pattern([int(torch.randint(period, ())) for _ in range(3)]) for _ in batch.image])
-        hidden = hidden.to(batch.image)
+        period, device = settings.block * settings.every, batch.image.device
+        hidden = self._pattern(torch.randint(period, (len(batch.image), 3), device=device)).to(batch.image)
         mean, logvar = self.predict(batch.image, hidden)
         weight = hidden * batch.foreground
         nll = losses.weighted_mean(losses.gaussian_nll(batch.image, mean, logvar), weight)
@@ -140,14 +139,13 @@ class Context(ScanModel):
         for shift in range(self.settings.shifts):
             start = shift * block // self.settings.shifts
             for place in itertools.product(range(every), repeat=3):
-                yield self._pattern([start + block * step for step in place])
+                yield self._pattern(torch.tensor([[start + block * step for step in place]]))[0]
 
-    def _pattern(self, offset: list[int]) -> Tensor:
-        """1 in every ``every``-th cube along each axis, from an offset in voxels, (1, i, j, k)."""
+    def _pattern(self, offsets: Tensor) -> Tensor:
+        """1 in every ``every``-th cube along each axis, from offsets (b, 3) in voxels, (b, 1, i, j, k)."""
         block, every = self.settings.block, self.settings.every
-        axes = [
-            ((torch.arange(size) + start) // block % every == 0).float()
-            for size, start in zip(self.settings.shape, offset, strict=True)
-        ]
-        i, j, k = axes
-        return (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
+        i, j, k = (
+            ((torch.arange(size, device=offsets.device) + start[:, None]) // block % every == 0).float()
+            for size, start in zip(self.settings.shape, offsets.unbind(1), strict=True)
+        )
+        return (i[:, :, None, None] * j[:, None, :, None] * k[:, None, None, :])[:, None]

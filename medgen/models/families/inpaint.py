@@ -16,6 +16,7 @@ from medgen.models.networks.discriminator import PatchDiscriminator
 from medgen.models.networks.unet import UNet
 from medgen.models.stages import Phase, Role
 from medgen.preprocessing.dataset import Batch
+from medgen.transforms.devices import sent
 from medgen.transforms.fields import smooth_noise
 
 # Factor on what the discriminator sees of the difference to the smooth filling. With spectral norm its logits differ by
@@ -119,9 +120,13 @@ class Inpaint(ScanModel):
                 fake = self._fill(image, hole, labels, style, noise)
             (logits,), _ = self.discriminator(torch.cat([seen(image), seen(fake)]))
             real_logits, fake_logits = logits.split(len(image))
-            near = self._patches(hole)
-            terms = {"d_real": real_logits[near].mean().detach(), "d_fake": fake_logits[near].mean().detach()}
-            return {**terms, "loss": losses.hinge_discriminator(real_logits[near], fake_logits[near])}
+            # As weights: to pick them out, the host would have to know how many there are.
+            near = self._patches(hole).float()
+            names = {"d_real": real_logits.detach().float(), "d_fake": fake_logits.detach().float()}
+            terms = {name: losses.weighted_mean(scores, near) for name, scores in names.items()}
+            # The hinge loss of these patches, see `hinge_discriminator`.
+            wrong = functional.relu(1 - real_logits.float()) + functional.relu(1 + fake_logits.float())
+            return {**terms, "loss": 0.5 * losses.weighted_mean(wrong, near)}
         settings, b = self.settings, len(image)
         plain = self._fill(image, hole, labels, style, torch.zeros_like(noise))
         noisy = self._fill(image, hole, labels, style, noise)
@@ -129,7 +134,7 @@ class Inpaint(ScanModel):
         with torch.no_grad():
             _, real = self.discriminator(seen(image))
         (logits,), features = self.discriminator(torch.cat([seen(plain), seen(noisy)]))
-        hinge = losses.hinge_generator(logits[b:][self._patches(hole)])
+        hinge = -losses.weighted_mean(logits[b:].float(), self._patches(hole).float())
         matching = losses.feature_matching(real, [maps[:b] for maps in features])
         drawn = measure_style(noisy, hole, labels, settings.n_labels, filling)
         style_error = (drawn - style).abs().mean()
@@ -188,7 +193,7 @@ class Inpaint(ScanModel):
         """Per scan its labelled region with a margin, or, where it has none or by chance, a random hole."""
         lesion = (labels > 0).float()
         chance = torch.rand(len(lesion)) >= self.settings.healthy
-        own = chance.to(lesion.device) & (lesion.flatten(1).sum(1) > 0)
+        own = sent(chance, lesion.device) & (lesion.flatten(1).sum(1) > 0)
         hole = torch.where(own[:, None, None, None, None], dilate(lesion, self.settings.margin), self._random(lesion))
         # Around the patient there is nothing to learn; a scan without foreground there keeps its hole.
         inside = hole * foreground
@@ -197,7 +202,7 @@ class Inpaint(ScanModel):
 
     def _random(self, like: Tensor) -> Tensor:
         """Balls with bumpy surfaces, (b, 1, i, j, k), drawn from torch's global generator."""
-        shape = like.shape[2:]
+        shape, device = like.shape[2:], like.device
         b, smallest = len(like), min(shape)
         low, high = self.settings.hole
         radius = smallest * (low + (high - low) * torch.rand(b, 1, 1, 1))
@@ -205,12 +210,13 @@ class Inpaint(ScanModel):
         # Not nearer to the edge than half a radius: there must be something around the hole.
         rim = smallest * low / 2
         centre = rim + torch.rand(b, 3) * (size - 2 * rim)
-        axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij")
+        centre, radius = sent(centre, device), sent(radius, device)
+        axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32, device=device) for n in shape], indexing="ij")
         squared = sum((axis[None] - centre[:, k, None, None, None]).square() for k, axis in enumerate(axes))
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
-        bumps = 0.2 * smooth_noise(b, 1, shape, max(smallest * low, 2.0), generator)
+        bumps = 0.2 * smooth_noise(b, 1, shape, max(smallest * low, 2.0), generator, device)
         distance = torch.as_tensor(squared).sqrt()[:, None] / radius[:, None]
-        return (distance + bumps < 1).float().to(like.device)
+        return (distance + bumps < 1).float()
 
 
 def one_hot(labels: Tensor, n_labels: int) -> Tensor:

@@ -75,8 +75,10 @@ class Joint(AdversarialModel):
         nll = losses.weighted_mean(losses.gaussian_nll(distance, decoded.extra, spread), trust)
         terms["loss"] = terms["loss"] + self.settings.label_weight * nll
         predicted = losses.labels_from_distance(decoded.extra.detach())
-        agreement = (predicted == batch.labels[:, 0])[predicted > 0] if batch.labels is not None else predicted
-        return {**terms, "label_nll": nll.detach(), "label_precision": agreement.float().sum() / max(1, len(agreement))}
+        some = predicted > 0
+        agreement = some if batch.labels is None else some & (predicted == batch.labels[:, 0])
+        precision = agreement.sum() / some.sum().clamp_min(1)
+        return {**terms, "label_nll": nll.detach(), "label_precision": precision}
 
     def extra_maps(self, dataset: Dataset) -> Tensor:
         """Distance maps of the training scans."""

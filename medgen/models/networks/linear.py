@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from medgen.models.networks.blocks import full_precision
 
+# Layers of the volumes that the components are fitted from at a time.
+_SLAB = 8
+
 
 class LinearModel(nn.Module):
     """x = μ + Σₖ zₖ Bₖ with whitened scores z: buffers that travel with the weights and are not trained.
@@ -53,6 +56,8 @@ class LinearModel(nn.Module):
     def fit(self, images: Tensor, weight: Tensor, extra: Tensor) -> Tensor:
         """Weighted PCA through the Gram matrix, which is small where scans are few (Turk and Pentland 1991).
 
+        Slab by slab, so that nothing of the cohort's size is made beside it.
+
         Args:
             images: (n, c, i, j, k).
             weight: (n, 1, i, j, k), positive.
@@ -63,24 +68,31 @@ class LinearModel(nn.Module):
         """
         n = len(images)
         total = weight.sum(0)
-        mean = (weight * images).sum(0) / total
-        centred = images - mean
-        variance = (weight * centred.square()).sum(0) / total
+        # The weights that the components are orthogonal in.
         average = total / n
-        flat = (centred * average.sqrt()).flatten(1)
-        values, vectors = torch.linalg.eigh((flat @ flat.T).double())
+        variance, means = (images.new_empty(maps.shape) for maps in (self.spread, self.mean))
+        gram = torch.zeros((n, n), dtype=torch.float64, device=images.device)
+        slabs = [slice(start, start + _SLAB) for start in range(0, images.shape[2], _SLAB)]
+        for slab in slabs:
+            mean = (weight[:, :, slab] * images[:, :, slab]).sum(0) / total[:, slab]
+            centred = images[:, :, slab] - mean
+            variance[:, slab] = (weight[:, :, slab] * centred.square()).sum(0) / total[:, slab]
+            means[:, slab] = torch.cat([mean, extra[:, :, slab].mean(0)])
+            flat = (centred * average[:, slab].sqrt()).flatten(1)
+            gram += flat @ flat.T
+        values, vectors = torch.linalg.eigh(gram)
         # The mean has used up one dimension.
         usable = min(len(self.basis), n - 1)
         values = values.flip(0)[:usable] / n
         scores = (vectors.flip(1)[:, :usable] * n**0.5).to(images.dtype)
         keep = values > 1e-6 * values.sum()
-        extra_mean = extra.mean(0)
-        both = torch.cat([centred, extra - extra_mean], dim=1).flatten(1)
         for buffer in (self.basis, self.precision):
             buffer.zero_()
-        basis = (scores.T @ both / n).unflatten(1, self.mean.shape)
-        self.basis[:usable].copy_(basis * keep[:, None, None, None, None])
+        for slab in slabs:
+            both = torch.cat([images[:, :, slab], extra[:, :, slab]], dim=1) - means[:, slab]
+            basis = (scores.T @ both.flatten(1) / n).unflatten(1, means[:, slab].shape)
+            self.basis[:usable, :, slab].copy_(basis * keep[:, None, None, None, None])
         self.precision[:usable].copy_(torch.where(keep, 1 / values.clamp_min(1e-12), 0))
-        self.mean.copy_(torch.cat([mean, extra_mean]))
+        self.mean.copy_(means)
         self.weight.copy_(average)
         return variance

@@ -55,7 +55,14 @@ class Calibrate(Stage[AnomalyRunConfig]):
         folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
         with run.bars() as tick:
             detector = AnomalyDetector.fit(
-                healthy, folds, trained.models, config.anomaly, recipe, prepared.template, progress=tick
+                healthy,
+                folds,
+                trained.models,
+                config.anomaly,
+                recipe,
+                prepared.template,
+                progress=tick,
+                bf16=trained.bf16,
             )
         run.stage.log_metrics({"threshold": detector.calibration.threshold})
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
@@ -79,6 +86,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         detector = results[Calibrated].detector
         return {
             "threshold": detector.calibration.threshold,
+            "precision": "bf16" if detector.bf16 else "32",
             "calibration_subjects": len(detector.calibration.maxima),
             "channels": list(detector.config.fusion.channels),
             "scan_score": detector.config.scan_score,

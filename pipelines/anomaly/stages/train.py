@@ -19,6 +19,7 @@ from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
 from medgen.system.files import read_json, sha256_json, write_json
+from medgen.system.precision import calibrated_precision
 from medgen.training.cost import Estimate, describe_training, training_cost
 from medgen.training.trainer import device_of, fit
 from medgen.training.transfer.source import LINEAGE, Lineage
@@ -43,6 +44,7 @@ class FoldModels:
         digest: SHA-256 of all that the models depend on.
         starts: Of every kind of model that started from a trained one, the record of its start in the first fold.
         lineage: From whom the models have learnt, those that they started from included; None where one does not say.
+        bf16: Whether all were trained in bfloat16.
     """
 
     models: Sequence[Sequence[ScanModel]]
@@ -51,6 +53,7 @@ class FoldModels:
     digest: str
     starts: Mapping[str, Mapping[str, Any]]
     lineage: Lineage | None
+    bf16: bool
 
 
 class Train(Stage[AnomalyRunConfig]):
@@ -139,7 +142,9 @@ def _finished(
     models = [list(artifact.models[start : start + each]) for start in range(0, len(artifact.models), each)]
     histories: Histories = read_json(folder.out / LOSSES)
     meta = artifact.meta
-    return FoldModels(models, histories, held_out, digest, meta.get("init") or {}, Lineage.of(meta.get(LINEAGE)))
+    starts, lineage = meta.get("init") or {}, Lineage.of(meta.get(LINEAGE))
+    bf16 = calibrated_precision(meta.get("precision", "32"), device_of(config.device)).bf16
+    return FoldModels(models, histories, held_out, digest, starts, lineage, bf16)
 
 
 def _train(
@@ -155,6 +160,7 @@ def _train(
     histories: Histories = {}
     starts: dict[str, dict[str, Any]] = {}
     lineage: Lineage | None = Lineage.of_cases(manifest, development.ids)
+    bf16 = True
     for place, (kind, own) in enumerate(config.models.items()):
         settings = settings_for(own.model, development.shape, development.channels, labels)
         # The first model keeps the seeds and the folder it has when it is alone.
@@ -177,8 +183,9 @@ def _train(
                 )
             models[number].append(result.model)
             histories[name] = result.history
+            bf16 &= result.bf16
             if result.start is not None:
                 starts.setdefault(kind, result.start.record(result.model))
         # What one fold has started from all have.
         lineage = lineage_of(lineage, result.start)
-    return FoldModels(models, histories, held_out, digest, starts, lineage)
+    return FoldModels(models, histories, held_out, digest, starts, lineage, bf16)

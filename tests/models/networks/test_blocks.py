@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medgen.models.networks import blocks
-from medgen.training.precision import bf16_works
+from medgen.system.precision import bf16_works
 
 
 def test_space_to_depth_is_undone():

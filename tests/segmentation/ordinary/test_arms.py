@@ -18,7 +18,7 @@ from medgen.segmentation.ordinary.arms.lab2im import Lab2Im
 from medgen.segmentation.ordinary.multi_atlas import multi_atlas_labels, vote_weights
 from medgen.segmentation.ordinary.registrations import atlas_pairs, displacements, labelled_pairs, velocities
 from medgen.segmentation.segmenter import Segmenter, train_segmenter
-from medgen.training.precision import precision_of
+from medgen.system.precision import precision_of
 from medgen.training.trainer import device_of
 from medgen.transforms.fields import expand, exponentiate, warp, warp_labels
 from medgen.transforms.velocity_registration import RegistrationConfig

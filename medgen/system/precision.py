@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from medgen.errors import ConfigError
-from medgen.training.config import PrecisionName
+from medgen.system.precision_names import PrecisionName
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,11 @@ class Precision:
     bf16: bool
 
     @property
+    def name(self) -> Literal["bf16", "32"]:
+        """The name it has in configurations and artifacts."""
+        return "bf16" if self.bf16 else "32"
+
+    @property
     def fabric(self) -> Literal["bf16-mixed", "32-true"]:
         """The name Lightning Fabric has for it."""
         return "bf16-mixed" if self.bf16 else "32-true"
@@ -45,10 +50,15 @@ class Precision:
         With a norm over channels that is faster in float32 as well as in bfloat16.
         """
         module.to(self.device)
-        # Not `module.to(memory_format=...)`, which refuses a module that holds any tensor of four axes.
-        for parameter in module.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        channels_innermost(module)
+
+
+def channels_innermost(module: nn.Module) -> None:
+    """Lay out the weights of 3D convolutions in the order of their activations, in place."""
+    # Not `module.to(memory_format=...)`, which refuses a module that holds any tensor of four axes.
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def precision_of(name: PrecisionName, device: torch.device) -> Precision:
@@ -70,6 +80,22 @@ def precision_of(name: PrecisionName, device: torch.device) -> Precision:
         raise ConfigError(f"training.precision: bf16 convolutions give wrong numbers on {device}; use 32")
     logger.warning("bfloat16 convolutions give wrong numbers on %s; float32 is used", device)
     return Precision(device, bf16=False)
+
+
+def calibrated_precision(name: Literal["bf16", "32"], device: torch.device) -> Precision:
+    """The precision that a model's scores were calibrated in, for scoring on a device that may be another one.
+
+    Where bfloat16 gives wrong numbers scores are in float32, and a warning says that the calibration is not. Where it
+    is right but slow, it is used: p-values are of the precision that they were counted in.
+    """
+    if name == "bf16" and not bf16_works(str(device)):
+        logger.warning(
+            "the calibration is of scores in bfloat16, which gives wrong numbers on %s; scores are in float32 here, "
+            "and p-values and findings may differ a little",
+            device,
+        )
+        return Precision(device, bf16=False)
+    return Precision(device, bf16=name == "bf16")
 
 
 @functools.lru_cache(maxsize=8)
