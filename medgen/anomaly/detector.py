@@ -93,7 +93,7 @@ class AnomalyDetector:
     >>> from medgen.volume import Grid
     >>> cube, ids = (12, 12, 12), tuple("abcdefghij")
     >>> images = torch.rand((10, 1, *cube), generator=torch.Generator().manual_seed(0))
-    >>> vaes = [[build({"family": "vae", "shape": cube, "widths": (16,)}, seed=fold)] for fold in (1, 2)]
+    >>> vaes = [[build({"family": "vae", "shape": cube, "widths": (16, 16)}, seed=fold)] for fold in (1, 2)]
     >>> own = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
     >>> config = AnomalyConfig.model_validate({**own, "gate": {"enabled": False}, "validation": {"enabled": False}})
     >>> detector = AnomalyDetector.fit(Dataset(ids, ids, images, images >= 0), [ids[:5], ids[5:]], vaes, config,

@@ -49,7 +49,7 @@ class TrainedModel:
 
     >>> import tempfile
     >>> recipe = Preprocess(shape=(8, 8, 8), spacing=(2, 2, 2))
-    >>> vae = build({"family": "vae", "shape": (8, 8, 8), "widths": (16,), "latent": 4}, seed=0)
+    >>> vae = build({"family": "vae", "shape": (8, 8, 8), "widths": (16, 16), "latent": 4}, seed=0)
     >>> trained = TrainedModel([vae], recipe, meta={"cohort": "mine"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     loaded = TrainedModel.load(trained.save(Path(folder, "model")))

@@ -13,7 +13,7 @@ from medgen.models.base import Discriminates
 _KAPPA = 1.0
 
 
-@score("fanogan", order=27, needs=Discriminates)
+@score("fanogan", order=27, needs=Discriminates, float32=True)
 def fanogan(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """|x − G(E(x))|² + κ |f_D(x) − f_D(G(E(x)))|², f_D the features of a discriminator; κ = 1 as published.
 
