@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,14 +27,7 @@ def family_class(family: str) -> type[ScanModel]:
     """
     if family not in available():
         raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
-
-    def wanted(item: Any) -> bool:
-        model = inspect.isclass(item) and issubclass(item, ScanModel) and not inspect.isabstract(item)
-        return model and getattr(item, "family", None) == family
-
-    found: type[ScanModel] | None = members.member(families, family, wanted)
-    if found is None:
-        raise ConfigError(f"{families.__name__}.{family}: holds no model of the family {family!r}")
+    found: type[ScanModel] = members.named_class(families, family, ScanModel, "model of the family", "family")
     return found
 
 

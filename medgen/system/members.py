@@ -7,10 +7,13 @@ edited, and a file may also lie in a folder of one's own that was added to the p
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from medgen.errors import ConfigError
 
 
 def names(package: ModuleType) -> list[str]:
@@ -45,3 +48,28 @@ def member(package: ModuleType, name: str, wanted: Callable[[Any], bool]) -> Any
         ModuleNotFoundError: If there is no such file; ask :func:`names` first.
     """
     return next(filter(wanted, vars(module(package, name)).values()), None)
+
+
+def named_class(package: ModuleType, name: str, base: type, what: str, attribute: str = "name") -> Any:
+    """The class in a member's file that bears the file's name; nothing else of the package is imported.
+
+    Args:
+        package: The folder.
+        name: One of :func:`names`.
+        base: What it is a class of; classes with abstract methods do not count.
+        what: What it is called in the message.
+        attribute: Where the class has its name.
+
+    Raises:
+        ConfigError: If the file holds none.
+        ModuleNotFoundError: If there is no such file; ask :func:`names` first.
+    """
+
+    def wanted(item: Any) -> bool:
+        concrete = inspect.isclass(item) and issubclass(item, base) and not inspect.isabstract(item)
+        return concrete and getattr(item, attribute, None) == name
+
+    found = member(package, name, wanted)
+    if found is None:
+        raise ConfigError(f"{package.__name__}.{name}: holds no {what} {name!r}")
+    return found

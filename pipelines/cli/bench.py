@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medgen.errors import ConfigError
-
-from .carry_out import finish, group, listed
+from .carry_out import finish, group, listed, whole_numbers
 from .options import Device, Quiet, Resume, Seed, Workers, command
 
 bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
@@ -31,9 +29,7 @@ def bench_anomaly(
 ) -> None:
     """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
     chosen = listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
-    numbers = listed(seeds or ("0" if quick else "0,1,2"))
-    if not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    numbers = whole_numbers("--seeds", seeds or ("0" if quick else "0,1,2"))
     from ..bench.cohorts import COHORTS, SIMULATED
 
     # A simulated cohort that is not there is made; unknown ones are refused by name.
@@ -47,7 +43,7 @@ def bench_anomaly(
         pipeline.run(
             out,
             data=data,
-            seeds=[int(number) for number in numbers],
+            seeds=numbers,
             cohorts=chosen,
             quick=quick,
             resume=resume,
@@ -85,12 +81,10 @@ def bench_painting(
     from ..preflight import check_data
 
     check_data(data)
-    numbers = listed(seeds)
-    if not numbers or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    numbers = whole_numbers("--seeds", seeds)
     from ..bench import painting as pipeline
 
-    chosen = [int(number) for number in numbers]
+    chosen = numbers
     finish(pipeline.run(out, data=data, seeds=chosen, overrides=settings or (), progress=not quiet))
 
 
@@ -114,9 +108,7 @@ def bench_reconstruction(
     from ..preflight import check_data
 
     check_data(data)
-    numbers = listed(seeds)
-    if not numbers or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"--seeds: expected whole numbers such as 0,1,2, found {seeds!r}")
+    numbers = whole_numbers("--seeds", seeds)
     from ..bench import reconstruction as pipeline
 
     finish(
@@ -124,7 +116,7 @@ def bench_reconstruction(
             out,
             data=data,
             families=listed(families),
-            seeds=[int(number) for number in numbers],
+            seeds=numbers,
             overrides=settings or (),
             device=device,
             progress=not quiet,
@@ -159,10 +151,7 @@ def bench_transfer(
     from ..preflight import check_data
 
     check_data(data)
-    numbers = {"--seeds": listed(seeds), "--scans": listed(scans)}
-    for option, values in numbers.items():
-        if not values or not all(number.isdecimal() for number in values):
-            raise ConfigError(f"{option}: expected whole numbers such as 5,10, found {','.join(values)!r}")
+    numbers = {"--seeds": whole_numbers("--seeds", seeds), "--scans": whole_numbers("--scans", scans, "5,10")}
     from ..bench import transfer as pipeline
 
     finish(
@@ -171,8 +160,8 @@ def bench_transfer(
             data=data,
             family=family,
             sources=pipeline.read_sources(sources or ()),
-            scans=[int(number) for number in numbers["--scans"]],
-            seeds=[int(number) for number in numbers["--seeds"]],
+            scans=numbers["--scans"],
+            seeds=numbers["--seeds"],
             overrides=settings or (),
             device=device,
             progress=not quiet,

@@ -128,6 +128,18 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def whole_numbers(option: str, text: str, example: str = "0,1,2") -> list[int]:
+    """The numbers of a comma-separated option.
+
+    Raises:
+        ConfigError: If there are none, or one is no whole number.
+    """
+    numbers = listed(text)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"{option}: expected whole numbers such as {example}, found {text!r}")
+    return [int(number) for number in numbers]
+
+
 def echo_json(data: object) -> None:
     """Print plain data as JSON."""
     from medgen.system.files import plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -42,13 +42,6 @@ class FAnoGan(WassersteinModel):
 
     family: ClassVar[str] = "fanogan"
     Settings: ClassVar[type[FAnoGanSettings]] = FAnoGanSettings
-    tiny: ClassVar[dict[str, Any]] = {
-        "widths": (16, 16),
-        "latent": 8,
-        "components": 2,
-        "narrow": 4,
-        "critic_widths": (16, 16),
-    }
     settings: FAnoGanSettings
 
     def __init__(self, settings: FAnoGanSettings) -> None:

@@ -99,6 +99,13 @@ class WassersteinModel(GenerativeModel, ABC):
     detail: its slope is bounded, so that in model intensities the coarse image would take all of it.
     """
 
+    tiny: ClassVar[dict[str, Any]] = {
+        "widths": (16, 16),
+        "latent": 8,
+        "components": 2,
+        "narrow": 4,
+        "critic_widths": (16, 16),
+    }
     settings: WassersteinSettings
 
     def __init__(self, settings: WassersteinSettings) -> None:
@@ -180,13 +187,6 @@ class WganGp(WassersteinModel):
 
     family: ClassVar[str] = "wgan_gp"
     Settings: ClassVar[type[WganGpSettings]] = WganGpSettings
-    tiny: ClassVar[dict[str, Any]] = {
-        "widths": (16, 16),
-        "latent": 8,
-        "components": 2,
-        "narrow": 4,
-        "critic_widths": (16, 16),
-    }
     settings: WganGpSettings
 
     def phases(self) -> dict[str, Phase]:

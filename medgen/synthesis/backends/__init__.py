@@ -7,10 +7,8 @@ Configurations then take it under ``generators.<name>``, as they take pairs (:mo
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
-from typing import Any
 
 from medgen.errors import ArtifactError, ConfigError
 from medgen.synthesis.backend import Backend
@@ -42,13 +40,7 @@ def backend_class(name: str) -> type[Backend]:
         return pair_class(name)
     if name not in available():
         raise ConfigError(f"generators: expected one of {', '.join(available())} or labels+painter, found {name!r}")
-
-    def wanted(item: Any) -> bool:
-        return inspect.isclass(item) and issubclass(item, Backend) and getattr(item, "name", "") == name
-
-    found: type[Backend] | None = members.member(_FOLDER, name, wanted)
-    if found is None:
-        raise ConfigError(f"{__name__}.{name}: holds no backend of the name {name!r}")
+    found: type[Backend] = members.named_class(_FOLDER, name, Backend, "backend of the name")
     return found
 
 

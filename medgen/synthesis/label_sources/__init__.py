@@ -6,9 +6,7 @@ the file's name and whose ``Config`` holds its settings. It then makes a pair wi
 
 from __future__ import annotations
 
-import inspect
 import sys
-from typing import Any
 
 from medgen.errors import ConfigError
 from medgen.synthesis.label_source import LabelSource
@@ -32,11 +30,5 @@ def source_class(name: str) -> type[LabelSource]:
     """
     if name not in available():
         raise ConfigError(f"expected a label source of {', '.join(available())}, found {name!r}")
-
-    def wanted(item: Any) -> bool:
-        return inspect.isclass(item) and issubclass(item, LabelSource) and getattr(item, "name", "") == name
-
-    found: type[LabelSource] | None = members.member(_FOLDER, name, wanted)
-    if found is None:
-        raise ConfigError(f"{__name__}.{name}: holds no label source of the name {name!r}")
+    found: type[LabelSource] = members.named_class(_FOLDER, name, LabelSource, "label source of the name")
     return found

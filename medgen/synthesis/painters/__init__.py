@@ -6,9 +6,7 @@ file's name and whose ``Config`` holds its settings. It then makes a pair with e
 
 from __future__ import annotations
 
-import inspect
 import sys
-from typing import Any
 
 from medgen.errors import ConfigError
 from medgen.synthesis.painter import Painter
@@ -32,11 +30,5 @@ def painter_class(name: str) -> type[Painter]:
     """
     if name not in available():
         raise ConfigError(f"expected a painter of {', '.join(available())}, found {name!r}")
-
-    def wanted(item: Any) -> bool:
-        return inspect.isclass(item) and issubclass(item, Painter) and getattr(item, "name", "") == name
-
-    found: type[Painter] | None = members.member(_FOLDER, name, wanted)
-    if found is None:
-        raise ConfigError(f"{__name__}.{name}: holds no painter of the name {name!r}")
+    found: type[Painter] = members.named_class(_FOLDER, name, Painter, "painter of the name")
     return found
