@@ -56,7 +56,7 @@ def named_class(package: ModuleType, name: str, base: type, what: str, attribute
     Args:
         package: The folder.
         name: One of :func:`names`.
-        base: What it is a class of; classes with abstract methods do not count.
+        base: What it is a class of.
         what: What it is called in the message.
         attribute: Where the class has its name.
 
@@ -66,8 +66,7 @@ def named_class(package: ModuleType, name: str, base: type, what: str, attribute
     """
 
     def wanted(item: Any) -> bool:
-        concrete = inspect.isclass(item) and issubclass(item, base) and not inspect.isabstract(item)
-        return concrete and getattr(item, attribute, None) == name
+        return inspect.isclass(item) and issubclass(item, base) and getattr(item, attribute, None) == name
 
     found = member(package, name, wanted)
     if found is None:
