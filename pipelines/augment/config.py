@@ -151,6 +151,8 @@ class AugmentRunConfig(LabelledRunConfig):
         filter: What a scan must pass.
         audit: The memorisation audit, without which nothing is exported.
         fidelity: How synthetic scans are compared with real ones.
+        repetition: Another number repeats inferred labels, trainings and samples with other random streams, on the same
+            parts and grid: how much does the result depend on them?
     """
 
     out: Path = Path("runs/augment")
@@ -163,6 +165,7 @@ class AugmentRunConfig(LabelledRunConfig):
     filter: FilterConfig = FilterConfig()
     audit: AuditConfig = AuditConfig()
     fidelity: FidelityConfig = FidelityConfig()
+    repetition: int = Field(default=0, ge=0)
 
     @field_validator("generators", mode="before")
     @classmethod
@@ -183,6 +186,16 @@ class AugmentRunConfig(LabelledRunConfig):
     def trainings_of_generators(self) -> int:
         """How many times generators are trained: once for every number of subjects of the value study."""
         return len(self.value.subjects or (0,)) if self.value.enabled else 1
+
+    def stream(self, *purpose: str) -> tuple[str | int, ...]:
+        """Names the random stream of a purpose in this repetition; in the first it is the purpose alone.
+
+        >>> AugmentRunConfig(data="cohort").stream("samples")
+        ('samples',)
+        >>> AugmentRunConfig(data="cohort", repetition=2).stream("samples")
+        ('samples', 'repetition', 2)
+        """
+        return (*purpose, "repetition", self.repetition) if self.repetition else purpose
 
     def inputs(self) -> dict[str, Path]:
         """The file of features."""

@@ -50,7 +50,7 @@ class LabelUnlabelled(Stage[AugmentRunConfig]):
             consensus = label_unlabelled(
                 sources,
                 config.consensus,
-                seed=run.derive("consensus"),
+                seed=run.derive(*config.stream("consensus")),
                 device=config.device,
                 workers=config.workers,
                 store=run.checkpoints("consensus"),

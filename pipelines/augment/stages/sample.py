@@ -47,7 +47,7 @@ class Sample(Stage[AugmentRunConfig]):
                 results[Generators],
                 dict.fromkeys(results[Plan].config.generators.names, config.scans),
                 results[Filter],
-                seed=run.derive("samples"),
+                seed=run.derive(*config.stream("samples")),
                 attempts=config.attempts,
                 tick=partial(tick, f"accepted scans{run.suffix}"),
             )

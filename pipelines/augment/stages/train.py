@@ -54,7 +54,7 @@ class Train(Stage[AugmentRunConfig]):
             with run.child(f"train-{name}") as child, run.bars(not kind.families) as tick:
                 context = FitContext(
                     preprocess=preprocess,
-                    seed=run.derive("generator", name),
+                    seed=run.derive(*config.stream("generator", name)),
                     device=config.device,
                     out=run.checkpoints(name),
                     resume=run.resume,
