@@ -5,6 +5,7 @@ Voxels of one subject are not independent, so subjects are what is resampled, ev
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,10 +22,11 @@ def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, leve
 
     Seeds and subjects are crossed (every seed is tested on the same subjects), so rows and columns are drawn
     independently (the pigeonhole bootstrap: Owen, Annals of Applied Statistics 2007). With a few seeds the interval
-    is wide, as it should be. For a paired comparison give the differences.
+    is wide, as it should be. For a paired comparison give the differences. Further axes, such as repetitions of a
+    generator, are crossed with these and drawn independently too.
 
     Args:
-        values: (seeds, subjects), finite.
+        values: (..., seeds, subjects), finite.
         n: Resamples.
         seed: Seed of the random resampling; equal seeds give equal results.
         level: Confidence level.
@@ -33,18 +35,18 @@ def hierarchical_bootstrap(values: ArrayLike, n: int = 2000, seed: int = 0, leve
         Interval with ``n`` the number of subjects.
 
     Raises:
-        DataError: If the table is not 2D, empty, or has values that are not finite.
+        DataError: If the table has fewer than two axes, is empty, or has values that are not finite.
     """
     table = np.asarray(values, dtype=np.float64)
     (draws,) = hierarchical_draws([table], n, seed)
-    return percentile_interval(float(table.mean()), draws, table.shape[1], level)
+    return percentile_interval(float(table.mean()), draws, table.shape[-1], level)
 
 
 def hierarchical_draws(tables: Sequence[ArrayLike], n: int = 2000, seed: int = 0) -> NDArray[np.float64]:
     """Resampled means of several tables, every resample drawing the same seeds and subjects in all of them.
 
     Args:
-        tables: (seeds, subjects) each, finite, all of one shape and with rows and columns that belong together.
+        tables: (..., seeds, subjects) each, finite, all of one shape and with rows and columns that belong together.
         n: Resamples.
         seed: Seed of the random resampling; equal seeds give equal results.
 
@@ -52,18 +54,24 @@ def hierarchical_draws(tables: Sequence[ArrayLike], n: int = 2000, seed: int = 0
         (tables, n) means, see :func:`hierarchical_bootstrap`.
 
     Raises:
-        DataError: If a table is not 2D, empty, or has values that are not finite, or shapes differ.
+        DataError: If a table has fewer than two axes, is empty, or has values that are not finite, or shapes differ.
     """
     arrays = [_finite(np.asarray(table, dtype=np.float64)) for table in tables]
     shape = arrays[0].shape if arrays else ()
-    if any(array.ndim != 2 or array.shape != shape for array in arrays):
+    if len(shape) < 2 or any(array.shape != shape for array in arrays):
         raise DataError(f"expected tables of (seeds, subjects), found shapes {[array.shape for array in arrays]}")
-    _require(arrays[0].size if arrays else 0)
-    rows, columns = arrays[0].shape
-    seeds = subject_weights(rows, n, seed, "seeds") / rows
-    subjects = subject_weights(columns, n, seed) / columns
-    means = [np.einsum("ns,su,nu->n", seeds, array, subjects, optimize=True) for array in arrays]
-    return np.stack(means)
+    _require(arrays[0].size)
+    streams = [*(f"axis {axis}" for axis in range(len(shape) - 2)), "seeds", "subjects"]
+    weights = [subject_weights(size, n, seed, stream) / size for size, stream in zip(shape, streams, strict=True)]
+    return np.stack([_weighted(array, weights) for array in arrays])
+
+
+def _weighted(array: NDArray[np.float64], weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Means of an array under weights (n, size) of each axis, (n,)."""
+    axes = string.ascii_lowercase[: array.ndim]
+    drawn = ",".join(f"Z{axis}" for axis in axes)
+    means: NDArray[np.float64] = np.einsum(f"{axes},{drawn}->Z", array, *weights, optimize=True)
+    return means
 
 
 def tail_p(draws: ArrayLike) -> float:

@@ -88,6 +88,49 @@ def bench_painting(
     finish(pipeline.run(out, data=data, seeds=chosen, overrides=settings or (), progress=not quiet))
 
 
+@command(bench_app, "value", "medgen bench value bench --data ../shared/data/hippocampus --subjects 5,10")
+def bench_value(
+    out: Annotated[
+        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
+    ] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="A cohort whose scans have masks.")] = Path("data"),
+    subjects: Annotated[str, typer.Option("--subjects", help="Numbers of real labelled subjects.")] = "5,10",
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Trainings of the generators, each.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each segmenter.")] = 3,
+    ordinary: Annotated[
+        str, typer.Option("--ordinary", help="Ordinary arms to compare with.")
+    ] = "standard,self_training",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of the configuration augment/hippocampus_study; may be repeated."),
+    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat generators and segmenters, ours and MONAI's, with and without synthetic scans: value.md, .json."""
+    from ..preflight import check_data
+
+    check_data(data)
+    numbers = whole_numbers("--subjects", subjects, "5,10")
+    from ..bench import value as pipeline
+
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            subjects=numbers,
+            repetitions=repetitions,
+            seeds=seeds,
+            ordinary=listed(ordinary),
+            overrides=settings or (),
+            device=device,
+            workers=workers or 1,
+            progress=not quiet,
+        )
+    )
+
+
 @command(
     bench_app, "reconstruction", "medgen bench reconstruction bench --data ../shared/data/hippocampus --families vae"
 )

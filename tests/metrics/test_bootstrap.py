@@ -86,3 +86,16 @@ def test_unusable_input_is_refused() -> None:
         hierarchical_bootstrap([1.0, 2.0])
     with pytest.raises(DataError, match="0 <= k <= n"):
         binomial_interval(3, 2)
+
+
+def test_a_further_axis_is_resampled_too() -> None:
+    rng = np.random.default_rng(0)
+    generators = rng.normal(0, 1, (6, 1, 1))
+    values = np.broadcast_to(generators, (6, 3, 40)) + rng.normal(0, 0.1, (6, 3, 40))
+    interval = hierarchical_bootstrap(values, n=4000)
+    # Almost all of the variance is of the six generators: the standard error of their mean decides.
+    expected = generators.std() / np.sqrt(6)
+    assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
+    assert interval.n == 40
+    # With one of them it is the interval of seeds and subjects.
+    assert hierarchical_bootstrap(values[:1]).width == pytest.approx(hierarchical_bootstrap(values[0]).width, rel=1e-9)

@@ -20,7 +20,7 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import derive
 from medgen.segmentation.ordinary import Recipe, Setting, recipe
-from medgen.segmentation.segmenter import Segmenter, train_segmenter
+from medgen.segmentation.segmenter import train_segmenter
 from medgen.synthesis.filtering.pool import SyntheticSet
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.tables import TEST, VALIDATION, Row
@@ -208,7 +208,7 @@ def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tup
     yield from run_in_processes(study.run, cells, workers)
 
 
-def evaluate(segmenter: Segmenter, test: TestSet, labels: Sequence[int], tolerance_mm: float) -> list[Row]:
+def evaluate(segmenter: Guess, test: TestSet, labels: Sequence[int], tolerance_mm: float) -> list[Row]:
     """Dice, HD95 and NSD per held-out case and label, measured on each scan's own grid against its own mask."""
     rows = []
     for index, truth in enumerate(test.masks):
