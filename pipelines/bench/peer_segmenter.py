@@ -22,7 +22,7 @@ from medgen.segmentation.recipe import LabelledImages
 from medgen.system.precision import Precision, precision_of
 from medgen.training.trainer import device_of
 
-STEPS, BATCH, SHARE, _LR = 250, 2, 0.5, 3e-3
+STEPS, BATCH, SHARE, _LR = 200, 2, 0.5, 3e-3
 _WIDTHS = (8, 16, 32, 64)
 _FACTOR = 2 ** (len(_WIDTHS) - 1)
 

@@ -21,8 +21,9 @@ TINY = [
     "consensus={members: 0}",
     "scans=3",
     "attempts=8",
-    "filter={auditor: {steps: 10}, agreement_percentile: 0, volume_sd: 50, centroid_factor: 50, intensity_sd: 100}",
+    "filter={auditor: {steps: 10}, planted: 2, agreement_percentile: 0, volume_sd: 50, centroid_factor: 50, intensity_sd: 100}",
     "fidelity.enabled=false",
+    "audit={planted: 2, bootstrap: 100}",
     "value.segmenter={channels: [4, 8], steps: 4}",
     "value.bootstrap=100",
 ]
