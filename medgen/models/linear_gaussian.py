@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from medgen.models.networks.linear import LinearModel
 from medgen.preprocessing.dataset import Dataset
@@ -45,6 +45,12 @@ class LinearGaussian:
     def reconstruct(self, x: Tensor) -> Tensor:
         """Projection of (b, c, i, j, k) on mean and components."""
         return self.linear(self.linear.scores(x))[0]
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` images (n, c, i, j, k) of the Gaussian; equal generators, equal images."""
+        scores = torch.randn((n, len(self.linear.basis)), generator=generator)
+        noise = torch.randn((n, *self.variance.shape), generator=generator)
+        return self.linear(scores)[0] + self.variance.sqrt() * noise
 
     def log_likelihood(self, x: Tensor, mask: Tensor) -> Tensor:
         """Exact log-density in nats, (b,), of the voxels of ``mask`` (b, 1, i, j, k), the others integrated out.

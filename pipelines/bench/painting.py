@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medgen.config import load_config
 from medgen.data.cases import split_subjects
@@ -29,7 +25,7 @@ from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.html import fmt, png
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive, torch_rng
-from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
+from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.synthesis.cohort.training_pairs import numbered
 from medgen.synthesis.fidelity.comparison import FidelityConfig, Scans, auditor_features, compare, describe
 from medgen.system.files import plain, write_bytes, write_json, write_text
@@ -40,6 +36,7 @@ from medgen.volume import Volume
 
 from ..sources import check_sources
 from ..train_settings import TrainRunConfig
+from .family_measures import detail, judged_dice, paint
 
 # Share of the subjects that are held out, and steps of the segmenter that judges.
 _TEST, _JUDGE_STEPS = 0.28, 400
@@ -156,7 +153,7 @@ def _painted(config: TrainRunConfig, seed: int, out: Path, progress: bool) -> Pa
     if not isinstance(model, Flow):
         raise TypeError("the family 'flow' is of another class")
     trained = time.process_time()
-    images = _paint(model, test, torch_rng(seed, "painting", "samples"), float(train.images.max()))
+    images = paint(model, test, torch_rng(seed, "painting", "samples"), float(train.images.max()))
     ended = time.process_time()
     if test.labels is None:
         raise DataError("painting needs scans with masks")
@@ -168,6 +165,7 @@ def _painted(config: TrainRunConfig, seed: int, out: Path, progress: bool) -> Pa
     }
     chosen, spacing = FidelityConfig(), config.preprocess.spacing
     value_range = float(train.images.max() - train.images.min())
+    seen = test.foregrounds.float()
     described = {
         name: describe(
             scans,
@@ -193,8 +191,11 @@ def _painted(config: TrainRunConfig, seed: int, out: Path, progress: bool) -> Pa
             "training": against(described["training"], described["painted"]).measures,
         },
         real=against(described["training"], described["held-out"]).measures,
-        detail=(_detail(images, test), _detail(test.images, test)),
-        dice=(_dice(judge, images, test.labels, labels), _dice(judge, test.images, test.labels, labels)),
+        detail=(detail(images, seen), detail(test.images, seen)),
+        dice=(
+            judged_dice(judge, images, test.labels, labels),
+            judged_dice(judge, test.images, test.labels, labels),
+        ),
     )
 
 
@@ -215,37 +216,6 @@ def _data(config: TrainRunConfig, seed: int, progress: bool) -> tuple[Dataset, D
         raise DataError(f"{config.data}: a mask could not be prepared; expected one for each scan")
     numbers = [int(value) for value in train.labels.unique() if value]
     return numbered(train, numbers), numbered(test, numbers), tuple(range(1, len(numbers) + 1))
-
-
-def _paint(model: Flow, test: Dataset, generator: torch.Generator, highest: float) -> Tensor:
-    images = []
-    for row in range(len(test)):
-        batch = test.batch([row])
-        if batch.labels is None:
-            raise DataError("painting needs scans with masks")
-        device = model.mean.device
-        labels = batch.labels.long().to(device)
-        style, noise = model.draw_style(labels, generator), model.draw_noise(1, generator)
-        image = model.paint(labels, style, noise, batch.foreground.to(device))[0]
-        images.append(image.clamp(0, highest).cpu())
-    return torch.stack(images)
-
-
-def _detail(images: Tensor, scans: Dataset) -> float:
-    """Standard deviation in the foreground of what a mean over 3³ voxels takes away."""
-    weight = scans.foregrounds.float()
-    rest = images - functional.avg_pool3d(images, 3, 1, 1)
-    return float(((rest.square() * weight).sum() / weight.sum() / images.shape[1]).sqrt())
-
-
-def _dice(judge: Segmenter, images: Tensor, truth: Tensor, labels: Sequence[int]) -> float:
-    said = np.asarray(judge.predict(images)).reshape(truth[:, 0].shape)
-    scores: list[Any] = []
-    for own, true in zip(said, truth[:, 0].numpy(), strict=True):
-        for label in labels:
-            both = (own == label).sum() + (true == label).sum()
-            scores.append(2 * ((own == label) & (true == label)).sum() / max(int(both), 1))
-    return float(np.mean(scores))
 
 
 def _picture(images: Tensor, test: Dataset, config: TrainRunConfig, path: Path) -> None:

@@ -25,7 +25,8 @@ from medgen.training.transfer.source import read_source
 from medgen.training.transfer.start import Start
 
 from ..train_settings import TrainRunConfig
-from .reconstruction import kept, measured, read_scans, shipped
+from .cells import kept, read_scans, shipped
+from .family_measures import reconstruction
 
 SCRATCH = "scratch"
 # Held-out scans that are measured, and draws of the loss for each.
@@ -170,7 +171,8 @@ def _cell(
     seconds = time.process_time() - start
     found: dict[str, Any] = {"psnr": float("nan"), "nats": float("nan"), "seconds": seconds, "test": len(held_out)}
     if isinstance(model, Reconstructs):
-        found |= measured(model, few, held_out, seconds, model.parameter_count, seed)
+        sizes = {"seconds": seconds, "parameters": model.parameter_count, "training": len(few), "test": len(held_out)}
+        found |= {**reconstruction(model, held_out, seed), **sizes}
     return {**found, "loss": _loss(model, held_out, seed)}
 
 

@@ -37,8 +37,8 @@ from ..augment.config import AugmentRunConfig
 from ..augment.intake import admit, split
 from ..augment.study import held_out, spaced
 from . import peer_segmenter
+from .cells import kept
 from .peer_segmenter import Labelled, PeerSegmenter, pseudo_labelled, train_peer
-from .reconstruction import kept
 
 OWN, PEER = "own", "peer"
 _BASE = "standard"

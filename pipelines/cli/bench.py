@@ -131,28 +131,32 @@ def bench_value(
     )
 
 
-@command(
-    bench_app, "reconstruction", "medgen bench reconstruction bench --data ../shared/data/hippocampus --families vae"
-)
-def bench_reconstruction(
+@command(bench_app, "families", "medgen bench families bench --data ../shared/data/hippocampus --families vae,flow")
+def bench_families(
     out: Annotated[
         Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
     ] = Path("bench"),
     data: Annotated[Path, typer.Option("--data", help="A cohort.")] = Path("data"),
-    families: Annotated[str, typer.Option("--families", help="Families that reconstruct.")] = "vae",
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, weights and training.")] = "0,1,2",
+    families: Annotated[
+        str, typer.Option("--families", help="Families with a configuration train/FAMILY.")
+    ] = "vae,vqvae,flow",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, weights, training and samples.")] = "0,1,2",
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", min=1, help="Processor time of each training, instead of the configured steps."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of every family's train/FAMILY; may be repeated.")
     ] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train families, rebuild scans of subjects they have not seen, beside PCA: reconstruction.md, .json."""
+    """Measure families on unseen subjects: rebuilt and new scans, likelihood, heatmaps: families.md, .json."""
     from ..preflight import check_data
 
     check_data(data)
     numbers = whole_numbers("--seeds", seeds)
-    from ..bench import reconstruction as pipeline
+    from ..bench import families as pipeline
 
     finish(
         pipeline.run(
@@ -160,6 +164,7 @@ def bench_reconstruction(
             data=data,
             families=listed(families),
             seeds=numbers,
+            seconds=seconds,
             overrides=settings or (),
             device=device,
             progress=not quiet,

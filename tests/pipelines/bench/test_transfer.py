@@ -12,7 +12,7 @@ from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError
 from medgen.pipelines import train
 from medgen.pipelines.bench import transfer
-from medgen.pipelines.bench.reconstruction import shipped
+from medgen.pipelines.bench.cells import shipped
 from medgen.training.config import InitConfig
 
 TINY = [
