@@ -14,7 +14,7 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import GenerativeModel, ModelConfig
-from medgen.models.catalogue import build, settings_for
+from medgen.models.catalogue import build, parse_sampling, settings_for
 from medgen.preprocessing.dataset import Dataset
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
@@ -81,7 +81,7 @@ class Train(Stage[TrainRunConfig]):
         settings = _settings(config, len(first.read_image().data), labels)
         labels = getattr(settings, "n_labels", 0)
         cost = training_cost(settings, config.training, config.device, labels)
-        each = sampling_seconds(settings, config.device, labels)
+        each = sampling_seconds(settings, config.device, labels, parse_sampling(settings.family, config.sampling))
         lines = [
             describe_training(settings.family, cost),
             *([describe_sampling(settings.family, each)] if each else []),
@@ -124,7 +124,8 @@ class Train(Stage[TrainRunConfig]):
         last = {f"last.{name}": value for name, value in fitted.history[-1].items()}
         facts = {fact.name: fact.value for fact in fitted.model.facts()}
         made = {"steps": fitted.steps, "seconds": fitted.seconds, "model_sha256": results[Trained].sha256}
-        return {**made, "facts": facts, "init": _start(fitted), **last}
+        sampling = fitted.model.sampling.model_dump(mode="json")
+        return {**made, "sampling": sampling, "facts": facts, "init": _start(fitted), **last}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """What the model says about itself, losses and samples."""
@@ -139,6 +140,8 @@ class Train(Stage[TrainRunConfig]):
         report.figure(curves, "Losses over the optimiser steps.", "Training curves")
         if isinstance(model, GenerativeModel):
             report.section("Samples", "Drawn by the model. They show what it has learned, and are nobody's anatomy.")
+            if options := model.sampling.model_dump():
+                report.text(f"Options of sampling: {', '.join(f'{name} {value}' for name, value in options.items())}.")
             images = model.sample(2, torch_rng(run.seed, "report")).cpu().numpy()
             for number, image in enumerate(images, start=1):
                 figure = mosaic(Volume(image, results[PreparedScans].grid), title=f"Sample {number}")
@@ -263,6 +266,7 @@ def _fit(
     if labels > getattr(settings, "n_labels", labels):
         raise ConfigError(f"model.n_labels: the masks hold labels up to {labels}; leave it out, or set it to {labels}")
     model = build(settings, seed=config.seed)
+    model.sampling = parse_sampling(settings.family, config.sampling)
     return fit(
         model,
         scans.train,

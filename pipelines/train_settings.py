@@ -22,6 +22,8 @@ class TrainRunConfig(RunConfig):
     Attributes:
         preprocess: How scans are brought to the model's grid.
         model: Settings of a model family, chosen by ``family``; shape, channels and labels follow from the data.
+        sampling: Options by which the family samples, for the samples of the report and, kept with the weights, for all
+            that are drawn later; the training does not depend on them.
         training: The training loop.
         validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
         check_resources: Refuse a training that will not fit into memory.
@@ -30,6 +32,7 @@ class TrainRunConfig(RunConfig):
     out: Path = Path("runs/train")
     preprocess: Preprocess
     model: dict[str, Any]
+    sampling: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
     validation: float = Field(default=0.0, ge=0, lt=1)
     check_resources: bool = True
@@ -40,7 +43,7 @@ class TrainRunConfig(RunConfig):
         # A known family only from here on: torch is imported to look at its settings.
         from medgen.models.catalogue import check_settings
 
-        check_settings(self.model, self.preprocess.shape)
+        check_settings(self.model, self.preprocess.shape, self.sampling)
         if bool(self.training.validate_every) != bool(self.validation):
             raise ValueError(
                 f"validation is {self.validation} and training.validate_every is {self.training.validate_every}; "

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 import medgen
-from medgen.errors import ArtifactError, AuditError
+from medgen.errors import ArtifactError, AuditError, ConfigError
+from medgen.models.sampling import overridden
 from medgen.progress import Progress
 from medgen.runs import environment
 from medgen.synthesis.backend import Backend
@@ -146,7 +147,7 @@ def _again(record: dict[str, Any], cohort: Path, backend: Backend, out: Path) ->
             f"{record['id']}: made by the {record['backend']} generator {record['generator_sha256'][:12]}..., "
             f"found the {backend.name} generator {backend.sha256[:12]}...; give the model of the run that made it"
         )
-    synthetic = backend.sample(int(record["seed"]))
+    synthetic = _as_recorded(backend, record).sample(int(record["seed"]))
     try:
         grid = Grid(tuple(record["grid"]["shape"]), np.array(record["grid"]["affine"], dtype=np.float64))
     except (LookupError, TypeError, ValueError, OverflowError):
@@ -163,6 +164,17 @@ def _again(record: dict[str, Any], cohort: Path, backend: Backend, out: Path) ->
         elif (present := files.sha256_file(cohort / name)) != digest:
             differences.append(f"{name} was altered: SHA-256 {present[:12]}..., recorded {digest[:12]}...")
     return Replay(record["id"], tuple(differences), _origin(record))
+
+
+def _as_recorded(backend: Backend, record: dict[str, Any]) -> Backend:
+    """The generator with the options that the scan was sampled by; records of earlier versions name none."""
+    given = record.get("sampling", {})
+    try:
+        if not isinstance(given, dict):
+            raise ConfigError(f"expected options by name, found {given!r:.100}")
+        return backend.sampled_by(overridden(backend.sampling, given, "sampling"))
+    except ConfigError as error:
+        raise AuditError(f"{record['id']}: its record names options that its generator has not: {error}") from None
 
 
 def _origin(record: dict[str, Any]) -> str:

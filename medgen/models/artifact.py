@@ -16,9 +16,9 @@ from safetensors.torch import save as save_weights
 
 from medgen import __version__
 from medgen.config import parse_config
-from medgen.errors import ArtifactError, DataError, MedgenError
+from medgen.errors import ArtifactError, ConfigError, DataError, MedgenError
 from medgen.models.base import ScanModel
-from medgen.models.catalogue import build, parse_settings
+from medgen.models.catalogue import build, family_class, parse_sampling, parse_settings
 from medgen.models.stored_arrays import ARRAYS, UNUSABLE, arrays_to_bytes, check_hash, first_line, read_safetensors
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import (
@@ -35,7 +35,9 @@ from medgen.system.new_folder import new_folder
 
 MANIFEST = "artifact.json"
 FORMAT = "medgen-artifact"
-VERSION = 1
+VERSION = 2
+# What has been written since has the options of sampling beside the settings of models.
+_WITHOUT_SAMPLING = 1
 # Calibration tables are small; a larger file is not one of ours.
 _JSON_LIMIT = 16 << 20
 _TEMPLATE = "template."
@@ -62,6 +64,7 @@ class TrainedModel:
         template: The cohort template, where the recipe registers to one.
         arrays: Further arrays by name, such as normative means on the model grid.
         meta: Plain data: kind, channels, calibration, provenance. Non-finite numbers become None.
+        version: Form of the manifest. An artifact that was read keeps its own, and with it its digest.
     """
 
     models: list[ScanModel]
@@ -69,6 +72,7 @@ class TrainedModel:
     template: Template | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
 
     @property
     def sha256(self) -> str:
@@ -108,8 +112,8 @@ class TrainedModel:
         try:
             preprocess = parse_config(Preprocess, manifest["preprocess"], source="preprocess")
             models = [
-                _restore(settings, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
-                for index, settings in enumerate(manifest["models"])
+                _restore(*own, files[f"weights-{index}.safetensors"], f"{folder}/weights-{index}.safetensors")
+                for index, own in enumerate(zip(manifest["models"], manifest["sampling"], strict=True))
             ]
             arrays = read_safetensors(load_arrays, files[ARRAYS], f"{folder / ARRAYS}")
             arrays = {name: array.copy() for name, array in arrays.items()}
@@ -122,7 +126,7 @@ class TrainedModel:
             raise ArtifactError(f"{folder}: cannot be used by medgen {__version__}: {first_line(error)}") from None
         for model in models:
             model.to(device)
-        return cls(models, preprocess, template, own, manifest["meta"])
+        return cls(models, preprocess, template, own, manifest["meta"], manifest["version"])
 
     def _files(self) -> dict[str, bytes]:
         """Content of every file but the manifest; the same bytes for the same numbers."""
@@ -138,11 +142,15 @@ class TrainedModel:
         return files
 
     def _manifest(self, files: Mapping[str, bytes]) -> dict[str, Any]:
+        apart = self.version != _WITHOUT_SAMPLING
         manifest = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "medgen": __version__,
-            "models": [model.settings.model_dump(mode="json") for model in self.models],
+            "models": [
+                model.settings.model_dump(mode="json") | ({} if apart else _former(model)) for model in self.models
+            ],
+            **({"sampling": [model.sampling.model_dump(mode="json") for model in self.models]} if apart else {}),
             "preprocess": self.preprocess.model_dump(mode="json"),
             "meta": plain(self.meta),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -156,9 +164,10 @@ def _weights(model: ScanModel) -> bytes:
     return save_weights({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
 
 
-def _restore(settings: Any, content: bytes, name: str) -> ScanModel:
+def _restore(settings: Any, sampling: Any, content: bytes, name: str) -> ScanModel:
     # The initial weights are thrown away; with a seed the caller's random stream does not notice.
     model = build(settings, seed=0)
+    model.sampling = parse_sampling(model.family, sampling)
     state = read_safetensors(load_weights, content, name)
     expected = model.state_dict()
     wrong = sorted({*state} ^ {*expected}) or [
@@ -208,18 +217,45 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(str(error)) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{folder / MANIFEST}: is not a medgen artifact")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in (_WITHOUT_SAMPLING, VERSION):
         raise ArtifactError(
-            f"{folder / MANIFEST}: version {manifest.get('version')!r}, this medgen reads {VERSION}; "
-            "use the medgen that wrote it, or train again"
+            f"{folder / MANIFEST}: version {manifest.get('version')!r}, this medgen reads {_WITHOUT_SAMPLING} and "
+            f"{VERSION}; use the medgen that wrote it, or train again"
         )
     if (folder / MANIFEST).is_symlink() or not seal_holds(manifest):
         raise ArtifactError(f"{folder / MANIFEST}: was altered after it was written; restore it from a copy")
     kinds = {"files": dict, "models": list, "meta": dict, "preprocess": dict}
+    if manifest["version"] == VERSION:
+        kinds["sampling"] = list
     wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
     if wrong or not manifest["models"]:
         raise ArtifactError(f"{folder / MANIFEST}: {(wrong or ['models'])[0]!r} is missing or of the wrong kind")
+    if manifest["version"] == _WITHOUT_SAMPLING:
+        parts = [_divided(own, f"{folder / MANIFEST}") for own in manifest["models"]]
+        manifest["models"], manifest["sampling"] = [one for one, _ in parts], [other for _, other in parts]
+    if len(manifest["sampling"]) != len(manifest["models"]) or not all(
+        isinstance(own, dict) for own in manifest["sampling"]
+    ):
+        raise ArtifactError(f"{folder / MANIFEST}: 'sampling' is not one mapping for each model; restore it")
     return manifest
+
+
+def _former(model: ScanModel) -> dict[str, Any]:
+    """The options of sampling that were among a model's settings, as they were."""
+    options = model.sampling.model_dump(mode="json")
+    return {old: options[new] for old, new in type(model.sampling).formerly.items()}
+
+
+def _divided(settings: Any, name: str) -> tuple[Any, dict[str, Any]]:
+    """Settings as an earlier medgen wrote them, without the options of sampling that were among them, and these."""
+    if not isinstance(settings, dict):
+        return settings, {}
+    try:
+        former = family_class(str(settings.get("family"))).Sampling.formerly
+    except ConfigError as error:
+        raise ArtifactError(f"{name}: {error}") from None
+    kept = {key: value for key, value in settings.items() if key not in former}
+    return kept, {former[key]: value for key, value in settings.items() if key in former}
 
 
 def _read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
 
 from medgen.config import Config
 from medgen.models.facts import Fact, Likelihood
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
@@ -54,18 +56,29 @@ class ScanModel(nn.Module, ABC):
     Attributes:
         family: The family's name, equal to its file name.
         Settings: Class of its settings.
+        Sampling: Class of the options that it can sample by, which no training depends on.
         tiny: Settings that make it small enough for a test of a second.
         settings: The settings it was built with.
+        sampling: The options that it samples by; kept with the weights.
     """
 
     family: ClassVar[str]
     Settings: ClassVar[type[ModelConfig]]
+    Sampling: ClassVar[type[SamplingConfig]] = SamplingConfig
     tiny: ClassVar[Mapping[str, Any]] = {}
     settings: ModelConfig
+    sampling: SamplingConfig
 
     def __init__(self, settings: ModelConfig) -> None:
         super().__init__()
         self.settings = settings
+        self.sampling = self.Sampling()
+
+    def sampled_by(self, sampling: SamplingConfig) -> Self:
+        """The same model, weights and all, that samples by other options of its ``Sampling``."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     @property
     def parameter_count(self) -> int:

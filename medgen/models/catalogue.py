@@ -12,10 +12,11 @@ from medgen.errors import ConfigError
 from medgen.models import families
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.family_names import available
+from medgen.models.sampling import SamplingConfig
 from medgen.seeds import derive
 from medgen.system import members
 
-__all__ = ["available", "build", "check_settings", "family_class", "parse_settings", "settings_for"]
+__all__ = ["available", "build", "check_settings", "family_class", "parse_sampling", "parse_settings", "settings_for"]
 
 
 def family_class(family: str) -> type[ScanModel]:
@@ -40,7 +41,22 @@ def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
     family = data.get("family")
     if not isinstance(family, str):
         raise ConfigError(f"model.family: expected one of {', '.join(available())}, found {family!r}")
-    return parse_config(family_class(family).Settings, data, source=f"model {family}")
+    cls = family_class(family)
+    if old := next((key for key in cls.Sampling.formerly if key in data), None):
+        raise ConfigError(
+            f"model {family}: {old} is no setting of the model but an option of sampling; take it out, and give "
+            f"sampling.{cls.Sampling.formerly[old]} to medgen train, or {cls.Sampling.formerly[old]} to a generator"
+        )
+    return parse_config(cls.Settings, data, source=f"model {family}")
+
+
+def parse_sampling(family: str, data: Mapping[str, Any]) -> SamplingConfig:
+    """Validate plain data into a family's options of sampling; those that are not given have their defaults.
+
+    Raises:
+        ConfigError: If there is no such family or option, or a value is wrong.
+    """
+    return parse_config(family_class(family).Sampling, data, source=f"sampling of {family}")
 
 
 def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
@@ -62,14 +78,14 @@ def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels
     return parse_settings(given)
 
 
-def check_settings(model: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
-    """Refuse settings of a model family that cannot be, while the file that they come from is known.
+def check_settings(model: Mapping[str, Any], shape: tuple[int, int, int], sampling: Mapping[str, Any] = {}) -> None:
+    """Refuse settings and options of sampling of a family that cannot be, while the file they come from is known.
 
     Raises:
         ValueError: As :class:`medgen.errors.ConfigError` says it.
     """
     try:
-        settings_for(model, shape, channels=1, labels=1)
+        parse_sampling(settings_for(model, shape, channels=1, labels=1).family, sampling)
     except ConfigError as error:
         raise ValueError(str(error)) from None
 

@@ -18,31 +18,29 @@ _MOST = 5.0
 class CodePool:
     """A kernel density over the codes of the training scans.
 
-    z = μ + √(1 − h²) (zᵢ − μ) + h F ε with i drawn by weight and ε ~ N(0, I). For equal weights mean and covariance are
-    those of the codes (the smoothed bootstrap of Silverman 1986, section 6.4.1; West 1993): h = 0 gives training
-    codes themselves, h = 1 the Gaussian of the aggregated posterior, and nothing in between leaves where the training
-    scans lie, as draws from N(0, I) do.
+    z = μ + √(1 − h²) (zᵢ − μ) + h F ε with i drawn by weight, ε ~ N(0, I) and a spread h in [0, 1]. For equal weights
+    mean and covariance are those of the codes (the smoothed bootstrap of Silverman 1986, section 6.4.1; West 1993):
+    h = 0 gives training codes themselves, h = 1 the Gaussian of the aggregated posterior, and nothing in between leaves
+    where the training scans lie, as draws from N(0, I) do.
 
     Attributes:
         codes: Posterior means zᵢ, (n, d) float32.
         mean: μ, (d,) float32.
         factor: F, Cholesky factor of the aggregated posterior's covariance, (d, d) float32.
         weights: Probability of each code, (n,) float64.
-        spread: h, in [0, 1].
     """
 
     codes: Tensor
     mean: Tensor
     factor: Tensor
     weights: NDArray[np.float64]
-    spread: float
 
-    def draw(self, generator: torch.Generator) -> Tensor:
+    def draw(self, spread: float, generator: torch.Generator) -> Tensor:
         """One code, (1, d) float32, on the CPU."""
         chosen = torch.multinomial(torch.from_numpy(self.weights), 1, generator=generator)
         noise = torch.randn((1, len(self.mean)), generator=generator)
-        kept = (1 - self.spread**2) ** 0.5
-        return self.mean + kept * (self.codes[chosen] - self.mean) + self.spread * noise @ self.factor.T
+        kept = (1 - spread**2) ** 0.5
+        return self.mean + kept * (self.codes[chosen] - self.mean) + spread * noise @ self.factor.T
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """Named arrays that :meth:`from_arrays` reads back."""
@@ -51,10 +49,10 @@ class CodePool:
         return {**tensors, f"{prefix}.weights": self.weights}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, spread: float) -> CodePool:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> CodePool:
         """Inverse of :meth:`to_arrays`; raises KeyError if one is missing."""
         codes, mean, factor = (torch.from_numpy(arrays[f"{prefix}.{n}"].copy()) for n in ("codes", "mean", "factor"))
-        return cls(codes, mean, factor, np.asarray(arrays[f"{prefix}.weights"], dtype=np.float64), spread)
+        return cls(codes, mean, factor, np.asarray(arrays[f"{prefix}.weights"], dtype=np.float64))
 
 
 def shape_descriptors(labels: Tensor, numbers: Sequence[int]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from medgen.models.base import Drawn, GenerativeModel, ModelConfig, ScanCode, Wi
 from medgen.models.facts import Likelihood
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
+from medgen.models.sampling import GaussianSampling, SamplingConfig
 from medgen.models.stages import Phase
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class LatentModel(GenerativeModel, ABC):
         extra: Further maps the decoder makes, beside image mean and log-variance.
     """
 
+    Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
     settings: LatentSettings
+    sampling: GaussianSampling
 
     def __init__(self, settings: LatentSettings, extra: int = 0) -> None:
         super().__init__(settings)
@@ -250,10 +253,8 @@ class LatentModel(GenerativeModel, ABC):
     @torch.no_grad()
     def sample_decoded(self, n: int, generator: Generator | None = None) -> Decoded:
         """All that the decoder makes of ``n`` codes drawn from the aggregated posterior."""
-        z = (
-            self.latent_mean
-            + randn_beside((n, len(self.latent_mean)), generator, self.latent_mean) @ self.latent_factor.T
-        )
+        draws = self.sampling.shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
+        z = self.latent_mean + draws @ self.latent_factor.T
         parts = [self.decode(codes, self.sampling_noise(len(codes), generator)) for codes in z.split(_CHUNK)]
         return Decoded(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 

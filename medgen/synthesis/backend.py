@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medgen.config import Config
+from medgen.models.sampling import Options, SamplingConfig
 from medgen.progress import Log, Progress
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.sources import Sources
@@ -79,6 +81,8 @@ class Backend(ABC):
             anonymous.
         derivation: What its samples are where that is so, in the words of the audit.
         Config: Class of its settings.
+        Sampling: Class of those of them that can be chosen anew at sampling.
+        sampling: Those that it samples by, at first the ones that it was fitted with.
         families: Model family of each group of network settings, for networks that the training loop trains; a group
             that is not there has the backend's own name as its family.
         tiny: Settings that make fitting it a test of seconds.
@@ -90,10 +94,12 @@ class Backend(ABC):
     derived: ClassVar[bool]
     derivation: ClassVar[str] = "its scans are transformed patient scans"
     Config: ClassVar[type[BackendConfig]]
+    Sampling: ClassVar[type[Options]] = SamplingConfig
     families: ClassVar[Mapping[str, str]] = {}
     tiny: ClassVar[Mapping[str, Any]] = {}
     turn: ClassVar[int] = 100
     stands_in_for: ClassVar[str] = ""
+    sampling: Options = SamplingConfig()
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:
@@ -131,6 +137,12 @@ class Backend(ABC):
     @abstractmethod
     def sample(self, seed: int) -> Synthetic:
         """The scan of this seed; equal seeds give equal scans."""
+
+    def sampled_by(self, sampling: Any) -> Self:
+        """The same generator, digest and all, that samples by other options of its ``Sampling``."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     @classmethod
     @abstractmethod

@@ -98,6 +98,7 @@ class Pair(Backend):
 
     def __init__(self, labels: LabelSource, painting: Painter) -> None:
         self._labels, self._painting = labels, painting
+        self.sampling = self.Sampling.model_validate({LABELS: labels.sampling, PAINTER: painting.sampling})
         halves = {LABELS: labels, PAINTER: painting}
         meta = {
             "name": self.name,
@@ -178,6 +179,13 @@ class Pair(Backend):
     def alarms(self) -> Sequence[Alarm]:
         """What went wrong in the trainings; kept with the weights."""
         return (*self._labels.alarms, *self._painting.alarms)
+
+    def sampled_by(self, sampling: Any) -> Self:
+        """The same halves, which sample by other options."""
+        other = super().sampled_by(sampling)
+        other._labels = self._labels.sampled_by(sampling.labels)
+        other._painting = self._painting.sampled_by(sampling.painter)
+        return other
 
     def sample(self, seed: int) -> Synthetic:
         """The anatomy of this seed with an image painted on it; its parents are those of the anatomy."""
@@ -265,6 +273,10 @@ def _misfit(labels: str, painter: str) -> str:
 def _made(name: str, source: type[LabelSource], painter: type[Painter]) -> type[Pair]:
     base = ShortPairConfig if name in SHORT else PairConfig
     fields: dict[str, Any] = {LABELS: (source.Config, source.Config()), PAINTER: (painter.Config, painter.Config())}
+    options: dict[str, Any] = {
+        LABELS: (source.Sampling, source.Sampling()),
+        PAINTER: (painter.Sampling, painter.Sampling()),
+    }
     title = "".join(part.title() for part in name.split("+"))
     return type(
         f"{title}Pair",
@@ -278,6 +290,7 @@ def _made(name: str, source: type[LabelSource], painter: type[Painter]) -> type[
             "derived": source.derived,
             "derivation": Backend.derivation if painter.needs_image else _PAINTED,
             "Config": create_model(f"{title}Config", __base__=base, __module__=__name__, **fields),
+            "Sampling": create_model(f"{title}Sampling", __base__=base, __module__=__name__, **options),
             "tiny": {LABELS: source.tiny, PAINTER: painter.tiny},
             "families": {**source.families, **painter.families},
             "turn": max(source.turn, painter.turn),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from medgen.config import Config
 from medgen.errors import ArtifactError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored, load_stored
 from medgen.synthesis.estimates import Outline, config_estimate
 from medgen.synthesis.suitability import Hardware, Suitability
@@ -31,6 +33,7 @@ class Part(ABC):
         role: ``labels`` or ``painter``: the group of its settings, and its folder.
         name: Name in the names of pairs; that of its file.
         Config: Class of its settings.
+        Sampling: Class of those of them that nothing fitted depends on, so that they can be chosen anew at sampling.
         tiny: Settings that make fitting it a test of seconds.
         families: Model family of each group of network settings, for networks that the training loop trains.
         turn: When ``generators: auto`` asks a pair with it; the later turn of both halves counts.
@@ -48,6 +51,7 @@ class Part(ABC):
     role: ClassVar[str]
     name: ClassVar[str]
     Config: ClassVar[type[Config]]
+    Sampling: ClassVar[type[SamplingConfig]] = SamplingConfig
     tiny: ClassVar[Mapping[str, Any]] = {}
     families: ClassVar[Mapping[str, str]] = {}
     turn: ClassVar[int] = 100
@@ -62,6 +66,10 @@ class Part(ABC):
         if stored.kind != self.kind():
             raise ArtifactError(f"expected a record of {self.kind()!r}, found one of {stored.kind!r}")
         self.stored, self._networks = stored, dict(networks or {})
+        kept = self.settings_in(stored)
+        self.sampling = self.Sampling.model_validate(
+            {key: kept[key] for key in self.Sampling.model_fields if key in kept}
+        )
         self.device, self.history = device_of(device), tuple(history)
         self.sha256 = stored.sha256
         begun = {name: trained.meta.get("init") for name, trained in self._networks.items()}
@@ -76,6 +84,17 @@ class Part(ABC):
     def kind(cls) -> str:
         """What its record is called on the disk."""
         return f"{cls.role} {cls.name}"
+
+    @classmethod
+    def settings_in(cls, stored: Stored) -> Mapping[str, Any]:
+        """Where in its record the settings are that it was fitted with; by default among all else."""
+        return stored.meta
+
+    def sampled_by(self, sampling: SamplingConfig) -> Self:
+        """The same, fitted arrays and all, that samples by other options of its ``Sampling``."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     @classmethod
     def record(

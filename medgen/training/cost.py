@@ -10,6 +10,7 @@ import torch
 from medgen.errors import ResourceError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.catalogue import build
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import stage_steps
 from medgen.system.memory import available_memory
 from medgen.system.precision import precision_of
@@ -139,8 +140,12 @@ def training_cost(settings: ModelConfig, training: TrainingConfig, device: str, 
     )
 
 
-def sampling_seconds(settings: ModelConfig, device: str, n_labels: int = 0) -> float:
+def sampling_seconds(
+    settings: ModelConfig, device: str, n_labels: int = 0, sampling: SamplingConfig | None = None
+) -> float:
     """Duration of making one scan, in seconds, timed in a stand-in; 0 for families that make none.
+
+    By the family's usual options of sampling, or by those given.
 
     Families that paint label maps are timed with one, those that draw label maps with drawing one. The work is
     extrapolated as in :func:`training_cost`.
@@ -152,6 +157,7 @@ def sampling_seconds(settings: ModelConfig, device: str, n_labels: int = 0) -> f
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
         for shape in (small, large):
             model = stand_in_model(settings, shape, precision).eval()
+            model = model if sampling is None else model.sampled_by(sampling)
             make = sampler(model, random_batch(model.settings, 1, n_labels).to(where))
             if make is None:
                 return 0.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from medgen.config import apply_overrides
 from medgen.errors import ArtifactError, ConfigError, DataError
+from medgen.models.sampling import overridden
 from medgen.progress import bars
 from medgen.report.augment.audit import printed_audit
 from medgen.runs.folder import RunSummary
@@ -35,6 +38,7 @@ def run(
     attempts: float = 4.0,
     device: str = "auto",
     harmful: bool = False,
+    options: Sequence[str] = (),
     progress: bool = False,
 ) -> RunSummary:
     """Sample, filter, audit and export.
@@ -48,6 +52,7 @@ def run(
         attempts: Most samples per wanted scan.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         harmful: Whether scans of a run whose verdict is HARMFUL are wanted all the same.
+        options: Options of sampling to be other than in the run, ``backend.option=value``; each scan's record has all.
         progress: Show progress bars.
 
     Returns:
@@ -56,7 +61,7 @@ def run(
     Raises:
         ArtifactError: If there is no generator, or no state of filter and audit beside it, or one was altered.
         AuditError: If the audit refuses the export.
-        ConfigError: If ``out`` is in use or the layout cannot hold the scans.
+        ConfigError: If ``out`` is in use, the layout cannot hold the scans, or there is no such option of sampling.
         DataError: If no scan was accepted, or the verdict of the run is HARMFUL and ``harmful`` is not set.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -72,6 +77,7 @@ def run(
     state = load_filter(folder / FOLDER, device)
     check_layout(layout, state.filters.sources.labelled.channels)
     backends, left_out = _useful(_backends(model, folder, device), model, folder)
+    backends, chosen = _otherwise(backends, options)
     counts = {item.name: n // len(backends) + (row < n % len(backends)) for row, item in enumerate(backends)}
     stream = derive(seed, "augment sample")
     with bars(progress) as tick:
@@ -102,6 +108,7 @@ def run(
         f"{exported} of {n} wanted scans in {out}, {len(pool.candidates)} sampled",
         *printed_audit(audit),
         verdict.sentence,
+        *chosen,
     ]
     return RunSummary(out, 0 if exported >= n else 1, tuple(lines))
 
@@ -134,6 +141,34 @@ def _useful(backends: list[Backend], model: Path, folder: Path) -> tuple[list[Ba
         for name in empty
     ]
     return kept, lines
+
+
+def _otherwise(backends: list[Backend], options: Sequence[str]) -> tuple[list[Backend], list[str]]:
+    """The backends with options chosen anew, and a line about each whose scans are not sampled as the run's were."""
+    given = apply_overrides({}, options)
+    known = {item.name: item for item in backends}
+    if unknown := sorted({*given} - {*known}):
+        raise ConfigError(f"{unknown[0]}: expected backend.option=value with a backend of {', '.join(known)}")
+    made, lines = [], []
+    for name, backend in known.items():
+        own = given.get(name, {})
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{name}: expected {name}.option=value, found {own!r}")
+        sampling = overridden(backend.sampling, own, f"sampling of {name}")
+        if sampling != backend.sampling:
+            changes = ", ".join(_changes(backend.sampling.model_dump(), sampling.model_dump()))
+            lines.append(f"{name}: sampled with {changes}; what the run has measured is about its own scans")
+        made.append(backend.sampled_by(sampling))
+    return made, lines
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], group: str = "") -> Iterator[str]:
+    """Every option that differs, as ``name new (old in the run)``."""
+    for key, value in after.items():
+        if isinstance(value, Mapping):
+            yield from _changes(before[key], value, f"{group}{key}.")
+        elif value != before[key]:
+            yield f"{group}{key} {value} ({before[key]} in the run)"
 
 
 def _write(

@@ -16,7 +16,7 @@ from medgen.data.cases import split_subjects
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
 from medgen.metrics.halves import Measure
-from medgen.models.catalogue import build, settings_for
+from medgen.models.catalogue import build, parse_sampling, settings_for
 from medgen.models.families.flow import Flow
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import prepare_parts
@@ -141,8 +141,10 @@ def _painted(config: TrainRunConfig, seed: int, out: Path, progress: bool) -> Pa
     )
     settings = settings_for(config.model, train.shape, train.channels, len(labels))
     start = time.process_time()
+    untrained = build(settings, seed=derive(seed, "painting", "weights"))
+    untrained.sampling = parse_sampling(settings.family, config.sampling)
     model = fit(
-        build(settings, seed=derive(seed, "painting", "weights")),
+        untrained,
         train,
         config.training,
         seed=derive(seed, "painting"),

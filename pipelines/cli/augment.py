@@ -80,7 +80,7 @@ def augment_nnunet(
     typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
 
 
-@command(augment_app, "sample", "medgen augment sample --model runs/augment/model -n 200 --out more --seed 1")
+@command(augment_app, "sample", "medgen augment sample --model runs/augment/model --out more flow.solver_steps=16")
 def augment_sample(
     model: Annotated[Path, typer.Option("--model", help="model/ or model/<backend> of a finished augment run.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],
@@ -90,6 +90,10 @@ def augment_sample(
     attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
     device: Device = None,
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPTION=VALUE]...", help="Options of sampling, as in flow.solver_steps=16."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Sample scans from saved generators under the run's own filter and audit; refused without these."""
@@ -110,6 +114,7 @@ def augment_sample(
             attempts=attempts,
             device=device or "auto",
             harmful=harmful,
+            options=options or (),
             progress=not quiet,
         )
     )

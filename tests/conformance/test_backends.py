@@ -13,6 +13,7 @@ import torch
 
 from medgen.errors import ArtifactError, AuditError, DataError
 from medgen.metrics.segmentation import dice
+from medgen.models.sampling import Options, overridden
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis import Backend, load_backend
 from medgen.synthesis.backend import FitContext
@@ -83,6 +84,38 @@ def test_saved_backends_sample_the_same(backend: Backend, tmp_path: Path) -> Non
     assert loaded.sha256 == backend.sha256
     assert loaded.sample(5).image.tobytes() == backend.sample(5).image.tobytes()
     assert loaded.sample(5).labels.tobytes() == backend.sample(5).labels.tobytes()
+
+
+def options_of(sampling: Options) -> list[tuple[str, ...]]:
+    """Names of all options, those of groups with the group's name before them."""
+    found: list[tuple[str, ...]] = []
+    for name in type(sampling).model_fields:
+        value = getattr(sampling, name)
+        found += [(name, *rest) for rest in options_of(value)] if isinstance(value, Options) else [(name,)]
+    return found
+
+
+# Options that show in few scans only, those of fields that fold, lesions at a rim and several lesions, and other
+# values of the rest.
+RARE = {"min_jacobian", "inside", "most"}
+OTHER: dict[str, Any] = {"approach": (0.9, 1.0), "overlap": False}
+
+
+def test_every_option_of_sampling_changes_samples_and_not_the_generator(backend: Backend) -> None:
+    before = [backend.sample(seed).image.tobytes() for seed in (1, 2, 3)]
+    for *groups, option in options_of(backend.sampling):
+        usual: Any = backend.sampling
+        for name in (*groups, option):
+            usual = getattr(usual, name)
+        given: Any = OTHER.get(option, 2 * usual if isinstance(usual, int) else 0.4)
+        for name in (option, *reversed(groups)):
+            given = {name: given}
+        other = backend.sampled_by(overridden(backend.sampling, given, "sampling"))
+        assert other.sha256 == backend.sha256
+        assert backend.sampled_by(other.sampling).sampling != backend.sampling
+        if option not in RARE:
+            assert [other.sample(seed).image.tobytes() for seed in (1, 2, 3)] != before, option
+    assert [backend.sample(seed).image.tobytes() for seed in (1, 2, 3)] == before
 
 
 def test_altered_backends_are_refused(backend: Backend, tmp_path: Path) -> None:

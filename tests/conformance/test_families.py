@@ -28,6 +28,7 @@ from medgen.models.base import (
 )
 from medgen.models.catalogue import available, build, family_class, parse_settings
 from medgen.models.families.wgan_gp import WassersteinModel
+from medgen.models.sampling import overridden
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.system.precision import bf16_works
@@ -268,6 +269,36 @@ def test_scans_do_not_see_each_other(model):
     alone = answers(model, data.subset(["c1"]))
     for name, together in answers(model, data).items():
         torch.testing.assert_close(together[1:2], alone[name], atol=1e-4, rtol=1e-4)
+
+
+OPTIONS = [(family, option) for family in FAMILIES for option in family_class(family).Sampling.model_fields]
+
+
+def drawn(model):
+    """What a model makes of one seed by its options of sampling: scans, label maps, or images for label maps."""
+    if isinstance(model, GenerativeModel):
+        return model.sample(6, gen())
+    if isinstance(model, DrawsLabels):
+        return model.sample_labels(6, gen())
+    labels = dataset().labels.long()
+    return model.paint(labels, model.draw_style(labels, gen(1)), model.draw_noise(len(labels), gen(2)))
+
+
+@pytest.mark.parametrize(("family", "option"), OPTIONS)
+def test_every_option_of_sampling_changes_samples_and_travels_with_the_weights(family, option, tmp_path):
+    model = fit(tiny(family), dataset(), TRAINING, seed=0, device="cpu").model.eval()
+    usual = getattr(model.sampling, option)
+    options = overridden(model.sampling, {option: 2 * usual if isinstance(usual, int) else 0.4}, family)
+    # Training does not depend on it: a setting that it does depend on belongs to the model.
+    assert option not in model.Settings.model_fields
+    before, other = drawn(model), model.sampled_by(options)
+    made = drawn(other)
+    assert not torch.equal(made, before)
+    assert torch.equal(drawn(model), before)
+    TrainedModel([other], Preprocess(shape=SHAPE, spacing=(1.0, 1.0, 1.0))).save(tmp_path / "model")
+    (again,) = TrainedModel.load(tmp_path / "model").models
+    assert again.sampling == options
+    torch.testing.assert_close(drawn(again), made, atol=1e-5, rtol=1e-4)
 
 
 def test_it_comes_back_from_disk_unchanged(model, tmp_path):

@@ -180,9 +180,9 @@ ARTIFACTS: dict[str, Change] = {
     "manifest too large": written(MANIFEST, b" " * (17 * MIB) + b"{}"),
     "manifest too deep": written(MANIFEST, b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
     "manifest of many lists": written(MANIFEST, b"[" + b"[]," * 5_000_000 + b"[]]"),
-    "NaN in the manifest": manifest_text('"version": 1', '"version": NaN'),
-    "number too large": manifest_text('"version": 1', '"version": 1e999'),
-    "number of 5000 digits": manifest_text('"version": 1', '"version": ' + "9" * 5000),
+    "NaN in the manifest": manifest_text('"version": 2', '"version": NaN'),
+    "number too large": manifest_text('"version": 2', '"version": 1e999'),
+    "number of 5000 digits": manifest_text('"version": 2', '"version": ' + "9" * 5000),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from medgen.errors import ArtifactError
 from medgen.models.artifact import ARRAYS, MANIFEST, TrainedModel
 from medgen.models.catalogue import build
+from medgen.models.families.flow import FlowSampling
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.system.files import sha256_json
 from medgen.volume import Grid, Volume
@@ -136,7 +137,7 @@ def test_damage_is_refused_in_one_line(folder, kind, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(version=2), "version 2, this medgen reads 1"),
+        (lambda m: m.update(version=3), "version 3, this medgen reads 1 and 2"),
         (lambda m: m.update(format="other"), "is not a medgen artifact"),
         (lambda m: m.pop("preprocess"), "'preprocess' is missing"),
         (lambda m: m.update(models=[]), "'models' is missing"),
@@ -147,7 +148,12 @@ def test_damage_is_refused_in_one_line(folder, kind, message):
         (lambda m: m["models"][0].update(depth=5), "unknown key 'depth'"),
         (lambda m: m["preprocess"].update(shape=3), "shape"),
         (lambda m: m["files"].update({"../../x": "0" * 64}), "lists other files"),
-        (lambda m: m["models"].append(m["models"][0]), "weights-2.safetensors"),
+        (lambda m: m["models"].append(m["models"][0]), "weights-2.safetensors|one mapping for each model"),
+        (lambda m: m["sampling"].pop(), "'sampling' is not one mapping for each model"),
+        (lambda m: m.pop("sampling"), "'sampling' is missing"),
+        (lambda m: m.update(sampling=[{}, 3]), "'sampling' is not one mapping for each model"),
+        (lambda m: m["sampling"][0].update(temperatur=1), "unknown key 'temperatur'.*temperature"),
+        (lambda m: m["sampling"][0].update(temperature=0), "temperature"),
     ],
 )
 def test_manifests_that_cannot_be_used_are_refused(folder, change, message):
@@ -155,6 +161,25 @@ def test_manifests_that_cannot_be_used_are_refused(folder, change, message):
     with pytest.raises(ArtifactError, match=message) as caught:
         TrainedModel.load(folder)
     assert "\n" not in str(caught.value)
+
+
+def as_first_version(manifest):
+    """What the first form of manifests said, where options of sampling were settings of the model."""
+    (options,) = manifest.pop("sampling")
+    manifest["models"][0] |= {"sampling_steps": options["solver_steps"]}
+    manifest["version"] = 1
+
+
+def test_artifacts_of_the_first_version_keep_their_options_and_their_digest(tmp_path):
+    settings = {"family": "flow", "shape": SHAPE, "widths": [16], "style": 2, "n_labels": 1}
+    model = build(settings, seed=0).sampled_by(FlowSampling(solver_steps=5))
+    new = TrainedModel([model], Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0)))
+    rewrite(new.save(tmp_path / "old"), as_first_version)
+    old = TrainedModel.load(tmp_path / "old")
+    assert old.models[0].settings == model.settings
+    assert old.models[0].sampling == FlowSampling(solver_steps=5)
+    assert old.sha256 == json.loads((tmp_path / "old" / MANIFEST).read_text())["sha256"] != new.sha256
+    assert TrainedModel.load(old.save(tmp_path / "again")).sha256 == old.sha256
 
 
 def test_loading_leaves_the_random_stream_alone(folder):

@@ -4,7 +4,7 @@ import pytest
 
 from medgen.errors import ConfigError
 from medgen.models import families
-from medgen.models.catalogue import available, build, family_class, parse_settings
+from medgen.models.catalogue import available, build, family_class, parse_sampling, parse_settings
 
 
 def test_families_are_found_by_file_name():
@@ -45,3 +45,12 @@ def test_a_seed_decides_the_weights():
     first, again, other = (build({"family": "vae", "shape": (8, 8, 8)}, seed=seed) for seed in (1, 1, 2))
     assert first.encoder.stem.weight.equal(again.encoder.stem.weight)
     assert not first.encoder.stem.weight.equal(other.encoder.stem.weight)
+
+
+def test_an_option_of_sampling_is_no_setting_of_the_model():
+    given = {"family": "flow", "shape": (16, 16, 16), "n_labels": 1, "sampling_steps": 4}
+    with pytest.raises(ConfigError, match=r"flow: sampling_steps is .* option of sampling.*sampling\.solver_steps"):
+        parse_settings(given)
+    assert parse_sampling("flow", {"solver_steps": 4}).solver_steps == 4
+    with pytest.raises(ConfigError, match=r"sampling of flow: unknown key 'solver_step'.*solver_steps"):
+        parse_sampling("flow", {"solver_step": 4})

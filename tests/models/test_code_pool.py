@@ -22,8 +22,8 @@ def test_draws_have_the_moments_of_the_codes(spread: float) -> None:
     rng = torch.Generator().manual_seed(0)
     codes = 2 + torch.randn(300, 3, generator=rng) @ torch.randn(3, 3, generator=rng)
     mean, factor = aggregated_posterior(codes, torch.full_like(codes, -30.0))
-    pool = CodePool(codes, mean, factor, np.full(300, 1 / 300), spread)
-    drawn = torch.cat([pool.draw(rng) for _ in range(4000)])
+    pool = CodePool(codes, mean, factor, np.full(300, 1 / 300))
+    drawn = torch.cat([pool.draw(spread, rng) for _ in range(4000)])
     torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.15, rtol=0.1)
     torch.testing.assert_close(drawn.T.cov(), codes.T.cov(), atol=0.25, rtol=0.15)
     if spread == 0:
@@ -34,9 +34,9 @@ def test_draws_have_the_moments_of_the_codes(spread: float) -> None:
 def test_pools_come_back_from_arrays() -> None:
     codes = torch.randn(5, 3)
     mean, factor = aggregated_posterior(codes, torch.zeros_like(codes))
-    pool = CodePool(codes, mean, factor, np.arange(1, 6) / 15, 0.4)
-    again = CodePool.from_arrays(pool.to_arrays("x"), "x", 0.4)
-    first, second = (item.draw(torch.Generator().manual_seed(1)) for item in (pool, again))
+    pool = CodePool(codes, mean, factor, np.arange(1, 6) / 15)
+    again = CodePool.from_arrays(pool.to_arrays("x"), "x")
+    first, second = (item.draw(0.4, torch.Generator().manual_seed(1)) for item in (pool, again))
     assert torch.equal(first, second)
 
 

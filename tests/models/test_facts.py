@@ -7,6 +7,7 @@ import torch
 
 from medgen.models.catalogue import build
 from medgen.models.facts import Fact, Likelihood
+from medgen.models.families.flow import FlowSampling
 from medgen.preprocessing.dataset import Dataset
 
 
@@ -32,7 +33,8 @@ def facts_of(model: object) -> dict[str, object]:
 
 def test_the_flow_says_how_many_components_the_scans_allowed() -> None:
     shape = (16, 16, 16)
-    model = build({"family": "flow", "shape": shape, "widths": (16,), "style": 5, "n_labels": 2, "sampling_steps": 6})
+    model = build({"family": "flow", "shape": shape, "widths": (16,), "style": 5, "n_labels": 2})
+    model = model.sampled_by(FlowSampling(solver_steps=6))
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((9, 1, *shape), generator=generator)
     labels = (images * 3).to(torch.uint8).clamp(max=2)

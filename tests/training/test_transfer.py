@@ -18,7 +18,7 @@ from medgen.training.transfer.start import Start, lineage_of, sentences
 
 SHAPE = (8, 12, 8)
 VAE = {"family": "vae", "shape": SHAPE, "widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}
-FLOW = {"family": "flow", "shape": SHAPE, "widths": (16, 32), "style": 2, "sampling_steps": 2, "n_labels": 2}
+FLOW = {"family": "flow", "shape": SHAPE, "widths": (16, 32), "style": 2, "n_labels": 2}
 CONFIG = TrainingConfig(steps=3, batch_size=2, precision="32", log_every=1, checkpoint_every=1, ema=0.0)
 
 

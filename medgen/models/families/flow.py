@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.blocks import full_precision
 from medgen.models.networks.haar import haar, inverse_haar
 from medgen.models.networks.time_unet import TimeUNet
+from medgen.models.sampling import SamplingConfig
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -48,7 +49,6 @@ class FlowSettings(ModelConfig):
         blocks: Residual blocks per level, on the way down and on the way up.
         coarse: Voxels along an axis that become one in the coarse image.
         style: Principal components of the coarse images, at most a third of the training scans.
-        sampling_steps: Steps of the solver from noise to a scan: two passes through the network each, but the last.
         background: Weight of voxels outside the foreground in the loss, relative to those inside.
     """
 
@@ -58,8 +58,23 @@ class FlowSettings(ModelConfig):
     blocks: int = Field(default=2, ge=1, le=8)
     coarse: int = Field(default=4, ge=2, le=16)
     style: int = Field(default=24, ge=1, le=512)
-    sampling_steps: int = Field(default=8, ge=1, le=1000)
     background: float = Field(default=0.05, gt=0, le=1)
+
+
+class FlowSampling(SamplingConfig):
+    """Options of painting by :class:`Flow`.
+
+    Attributes:
+        solver_steps: Steps of the solver from noise to a scan: two passes through the network each, but the last.
+        temperature: Factor on the standard deviation of the noise that detail starts from; below 1 it is more typical
+            and weaker.
+        style_temperature: Factor on the standard deviation of a style beside what is expected for its labels.
+    """
+
+    formerly: ClassVar[Mapping[str, str]] = {"sampling_steps": "solver_steps"}
+    solver_steps: int = Field(default=8, ge=1, le=1000)
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    style_temperature: float = Field(default=1.0, ge=0, le=10)
 
 
 class Flow(ScanModel):
@@ -81,8 +96,10 @@ class Flow(ScanModel):
 
     family: ClassVar[str] = "flow"
     Settings: ClassVar[type[FlowSettings]] = FlowSettings
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "style": 2, "sampling_steps": 2, "n_labels": 2}
+    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "style": 2, "n_labels": 2}
+    Sampling: ClassVar[type[SamplingConfig]] = FlowSampling
     settings: FlowSettings
+    sampling: FlowSampling
 
     def __init__(self, settings: FlowSettings) -> None:
         super().__init__(settings)
@@ -190,13 +207,17 @@ class Flow(ScanModel):
         expected = (self._small_labels(labels) - self.label_mean) @ self.regression
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(expected.shape, generator=generator, device=device).to(expected)
-        return expected + noise @ self.spread.T
+        return expected + self.sampling.style_temperature * noise @ self.spread.T
 
     def draw_noise(self, n: int, generator: Generator | None = None) -> list[Tensor]:
-        """Standard normal noise (n, 8c, i/2, j/2, k/2) that the flow starts from, one value for every wavelet band."""
+        """Noise (n, 8c, i/2, j/2, k/2) that the flow starts from, one value for every wavelet band.
+
+        Its standard deviation is the ``temperature`` of the options of sampling.
+        """
         device = self.mean.device if generator is None else generator.device
         shape = (n, 8 * self.settings.in_channels, *self._half)
-        return [torch.randn(shape, generator=generator, device=device).to(self.mean.device)]
+        noise = torch.randn(shape, generator=generator, device=device).to(self.mean.device)
+        return [self.sampling.temperature * noise]
 
     @torch.no_grad()
     def paint(
@@ -214,7 +235,7 @@ class Flow(ScanModel):
         coarse = self.coarse_image(style)
         shape = (len(labels), 8 * self.settings.in_channels, *self._half)
         at = coarse.new_zeros(shape) if noise is None else noise[0].to(coarse)
-        steps = self.settings.sampling_steps
+        steps = self.sampling.solver_steps
         for step in range(steps):
             now, then = (at.new_full((len(at),), (step + more) / steps) for more in (0, 1))
             first = self._velocity(at, now, coarse, labels, inside)
@@ -242,11 +263,16 @@ class Flow(ScanModel):
         labels = losses.labels_from_distance(distance)[:, None]
         return Drawn(self.paint(labels, place.code, view=(view > 0.5).float()), labels)
 
+    @staticmethod
+    def passes(sampling: FlowSampling) -> int:
+        """Passes through the network that a scan takes."""
+        return 2 * sampling.solver_steps - 1
+
     def facts(self) -> Sequence[Fact]:
         """How many components the training scans allowed, how rough what they leave is, and what a scan takes."""
         used = int((self.basis.flatten(1).square().sum(1) > 0).sum())
         left = float(self.bands.square().mean().sqrt())
-        passes = 2 * self.settings.sampling_steps - 1
+        passes = self.passes(self.sampling)
         return (
             *super().facts(),
             Fact(

@@ -15,6 +15,7 @@ from medgen.models.base import Drawn, ModelConfig, ScanCode, ScanModel, Widths
 from medgen.models.latent import aggregated_posterior, posterior, randn_beside, reparametrise, start_narrow
 from medgen.models.networks import blocks
 from medgen.models.networks.linear import LinearModel
+from medgen.models.sampling import GaussianSampling, SamplingConfig
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -85,7 +86,9 @@ class MaskVae(ScanModel):
         "narrow": 4,
         "n_labels": 2,
     }
+    Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
     settings: MaskVaeSettings
+    sampling: GaussianSampling
 
     def __init__(self, settings: MaskVaeSettings) -> None:
         super().__init__(settings)
@@ -180,11 +183,11 @@ class MaskVae(ScanModel):
     @torch.no_grad()
     def sample_labels(self, n: int, generator: Generator | None = None) -> Tensor:
         """Label maps (n, 1, i, j, k) int64 of codes drawn from the aggregated posterior."""
-        return self.labels_of(self._draw(n, generator))
+        return self.labels_of(self._draw(n, generator, self.sampling))
 
-    def _draw(self, n: int, generator: Generator | None = None) -> Tensor:
+    def _draw(self, n: int, generator: Generator | None, sampling: GaussianSampling) -> Tensor:
         """Codes (n, d) of the aggregated posterior."""
-        draws = randn_beside((n, len(self.latent_mean)), generator, self.latent_mean)
+        draws = sampling.shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
         return self.latent_mean + draws @ self.latent_factor.T
 
     def _fit_balance(self, dataset: Dataset) -> None:
@@ -193,7 +196,7 @@ class MaskVae(ScanModel):
         counts = [self._volumes(self._labels(dataset.batch([n]))) for n in range(len(dataset))]
         wanted = torch.stack(counts).mean(0).to(self.balance.device)
         self.balance.zero_()
-        codes = self._draw(_DRAWS, Generator().manual_seed(0))
+        codes = self._draw(_DRAWS, Generator().manual_seed(0), GaussianSampling())
         for _ in range(_ROUNDS):
             found = self._volumes(self.labels_of(codes)) / len(codes)
             # A label that no training scan has stays as it is; one that is drawn nowhere moves by a whole step.

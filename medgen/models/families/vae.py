@@ -17,6 +17,7 @@ from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalS
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.code_grid import CodeGrid, Codes
+from medgen.models.sampling import GaussianSampling, SamplingConfig
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -59,7 +60,9 @@ class Vae(HierarchicalModel):
     family: ClassVar[str] = "vae"
     Settings: ClassVar[type[VaeSettings]] = VaeSettings
     tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}
+    Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
     settings: VaeSettings
+    sampling: GaussianSampling
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__(settings)
@@ -236,11 +239,12 @@ class Vae(HierarchicalModel):
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """Images (n, c, i, j, k): decoder means, top codes from the aggregated posterior, grids from their priors."""
-        draws = randn_beside((n, len(self.latent_mean)), generator, self.latent_mean)
+        shaped = self.sampling.shaped
+        draws = shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
         z = self.latent_mean + draws @ self.latent_factor.T
 
         def drawn(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
             shape = (len(state), level.codes, *state.shape[2:])
-            return level.draw(state, randn_beside(shape, generator, self.latent_mean))
+            return level.draw(state, shaped(randn_beside(shape, generator, self.latent_mean)))
 
         return torch.cat([self._descend(part, drawn).mean for part in z.split(_CHUNK)])

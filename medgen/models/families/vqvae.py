@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -18,6 +18,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.code_book import CodeBook
 from medgen.models.networks.code_prior import CodePrior
 from medgen.models.networks.cube_networks import CubeDecoder, CubeEncoder, start_linear
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ class VqVaeSettings(ModelConfig):
         prior_depth: Its blocks.
         heads: Its attention heads.
         dropout: Share of the numbers in its inputs that training hides.
-        temperature: Sampling: the prior's logits are divided by it; below 1 samples are more typical and less diverse.
-        top_p: Sampling: only the likeliest codes that together have this probability are drawn; 1 is all.
     """
 
     family: Literal["vqvae"] = "vqvae"
@@ -63,14 +62,25 @@ class VqVaeSettings(ModelConfig):
     prior_depth: int = Field(default=3, ge=1, le=48)
     heads: int = Field(default=4, ge=1, le=64)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0, le=10)
-    top_p: float = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
         if self.prior_width % self.heads:
             raise ValueError(f"expected prior_width to be a multiple of heads ({self.heads}), found {self.prior_width}")
         return self
+
+
+class VqVaeSampling(SamplingConfig):
+    """Options of sampling from :class:`VqVae`.
+
+    Attributes:
+        temperature: The prior's logits are divided by it; below 1 samples are more typical and less diverse.
+        top_p: Only the likeliest codes that together have this probability are drawn; 1 is all.
+    """
+
+    formerly: ClassVar[Mapping[str, str]] = {"temperature": "temperature", "top_p": "top_p"}
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
 
 
 class VqVae(GenerativeModel):
@@ -94,7 +104,9 @@ class VqVae(GenerativeModel):
         "prior_depth": 1,
         "heads": 2,
     }
+    Sampling: ClassVar[type[SamplingConfig]] = VqVaeSampling
     settings: VqVaeSettings
+    sampling: VqVaeSampling
 
     def __init__(self, settings: VqVaeSettings) -> None:
         super().__init__(settings)
@@ -253,8 +265,8 @@ class VqVae(GenerativeModel):
         """Means of scans (n, c, i, j, k) whose codes are drawn from the prior, by ``temperature`` and ``top_p``."""
         device = self.mean.device if generator is None else generator.device
         uniform = torch.rand((n, math.prod(self.grid)), generator=generator, device=device).to(self.mean.device)
-        settings = self.settings
-        parts = [self.prior.sample(part, settings.temperature, settings.top_p) for part in uniform.split(64)]
+        sampling = self.sampling
+        parts = [self.prior.sample(part, sampling.temperature, sampling.top_p) for part in uniform.split(64)]
         return self.decode_codes(torch.cat(parts))[0]
 
     def _of_case(self, dataset: Dataset, row: int) -> Tensor:

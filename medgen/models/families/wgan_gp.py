@@ -16,6 +16,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.critic import Critic, gradient_penalty
 from medgen.models.networks.discriminator import diversity, fine_detail
 from medgen.models.networks.linear import LinearModel
+from medgen.models.sampling import GaussianSampling, SamplingConfig
 from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ class WassersteinModel(GenerativeModel, ABC):
         "narrow": 4,
         "critic_widths": (16, 16),
     }
+    Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
     settings: WassersteinSettings
+    sampling: GaussianSampling
 
     def __init__(self, settings: WassersteinSettings) -> None:
         super().__init__(settings)
@@ -130,9 +133,13 @@ class WassersteinModel(GenerativeModel, ABC):
         """Scans (b, c, i, j, k) float32 for codes (b, latent); deterministic without noise."""
         return self.generator(z, noise, self.detail) + self.linear(z)[0]
 
-    def draw(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Scans (n, c, i, j, k) of codes and noise from N(0, I), with gradients to the generator."""
+    def draw(self, n: int, generator: Generator | None = None, sampling: GaussianSampling | None = None) -> Tensor:
+        """Scans (n, c, i, j, k) of codes and noise from N(0, I), with gradients to the generator.
+
+        Without options of sampling, which shape the codes, they are what the critic has seen in training.
+        """
         z = randn_beside((n, self.settings.latent), generator, self.detail)
+        z = z if sampling is None else sampling.shaped(z)
         shapes = self.generator.noise_shapes()
         return self.decode(z, [randn_beside((n, *shape), generator, self.detail) for shape in shapes])
 
@@ -168,9 +175,9 @@ class WassersteinModel(GenerativeModel, ABC):
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Scans (n, c, i, j, k) of codes and noise from N(0, I)."""
+        """Scans (n, c, i, j, k) of codes from N(0, I), as the options of sampling want them, with noise."""
         sizes = [min(_CHUNK, n - first) for first in range(0, n, _CHUNK)]
-        return torch.cat([self.draw(size, generator) for size in sizes])
+        return torch.cat([self.draw(size, generator, self.sampling) for size in sizes])
 
 
 class WganGpSettings(WassersteinSettings):

@@ -14,6 +14,7 @@ from pydantic import Field
 from medgen.errors import ArtifactError
 from medgen.models.artifact import MANIFEST, TrainedModel
 from medgen.models.families.joint import Joint
+from medgen.models.sampling import GaussianSampling, Options
 from medgen.seeds import torch_rng
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.cohort.training_pairs import balanced_pairs
@@ -30,8 +31,8 @@ _RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
 _TRAINING: dict[str, Any] = {"lr_discriminator": 0.3, "augment": MILD}
 
 
-class JointConfig(BackendConfig):
-    """Settings of the joint backend.
+class JointConfig(GaussianSampling, BackendConfig):
+    """Settings of the joint backend; ``temperature`` and ``limit`` can be chosen anew at sampling.
 
     Attributes:
         model: Settings of the family ``joint``; ``shape``, ``in_channels`` and ``n_labels`` are filled in.
@@ -54,6 +55,8 @@ class JointBackend(Backend):
     name: ClassVar[str] = "joint"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[BackendConfig]] = JointConfig
+    Sampling: ClassVar[type[Options]] = GaussianSampling
+    sampling: GaussianSampling
     tiny: ClassVar[Mapping[str, Any]] = {
         "model": {"widths": (16, 32), "latent": 4, "narrow": 4, "discriminator_widths": (16, 16)},
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
@@ -67,6 +70,7 @@ class JointBackend(Backend):
             raise ArtifactError("expected an artifact with one model of the family 'joint'")
         self._trained = trained
         self._model = trained.models[0]
+        self.sampling = self._model.sampling
         self._numbers = torch.tensor([0, *trained.meta["labels"]], dtype=torch.uint8)
         self._high = float(trained.meta["highest_intensity"])
         self._history = tuple(history)
@@ -88,6 +92,7 @@ class JointBackend(Backend):
         """
         train = balanced_pairs(sources, config.labelled_share)
         model = build_network(Joint.family, {**_RECIPE, **config.model}, sources, context, cls.name)
+        model.sampling = GaussianSampling.of(config)
         watch = Watch(config.training.steps, context.log, config.alarms)
         result = train_network(model, train, config.training, context, cls.name, log=watch)
         raised = alarms(result.history, config.training.steps, config.alarms)
@@ -137,6 +142,12 @@ class JointBackend(Backend):
     def alarms(self) -> Sequence[Alarm]:
         """What went wrong in training; kept with the weights."""
         return self._alarms
+
+    def sampled_by(self, sampling: GaussianSampling) -> JointBackend:
+        """The same model, which draws its codes by other options."""
+        other = super().sampled_by(sampling)
+        other._model = self._model.sampled_by(sampling)
+        return other
 
     def sample(self, seed: int) -> Synthetic:
         """Image and labels decoded from one code of the aggregated posterior."""

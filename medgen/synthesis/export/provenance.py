@@ -76,6 +76,7 @@ def provenance(
             for name in synthetic.parents
         ],
         "learnt_from": {"cases": len(sources.ids), "sha256": learnt_from(sources)["sha256"]},
+        "sampling": backend.sampling.model_dump(mode="json"),
         "facts": dict(synthetic.facts),
         "filter": {"scores": dict(candidate.filtered.scores), "nearest_real": candidate.filtered.nearest},
         "audit": {

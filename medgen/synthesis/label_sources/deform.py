@@ -24,6 +24,7 @@ from torch import Tensor
 from medgen.config import Config
 from medgen.errors import DataError
 from medgen.models.artifact import TrainedModel
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.backend import FitContext
@@ -57,28 +58,36 @@ _ARRAYS = ("images", "labels", "ways", "anatomy", "appearance", "appearance_mean
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class DeformConfig(Config):
-    """Settings of moved labels.
+class DeformSampling(SamplingConfig):
+    """Settings of moved labels that can be chosen anew at sampling.
+
+    Attributes:
+        strength: Factor on the components' standard deviations; 1 is the variation seen in training.
+        approach: How far along its way to the average anatomy a scan is taken, uniform in this range.
+        appearance: Factor on the standard deviation of the learned log-intensity change.
+        min_jacobian: Smallest Jacobian determinant that is accepted; a field below is shrunk by a fifth at a time.
+    """
+
+    strength: float = Field(default=1.0, ge=0)
+    approach: tuple[Share, Share] = (0.0, 1.0)
+    appearance: float = Field(default=1.0, ge=0)
+    min_jacobian: float = Field(default=0.05, gt=0, lt=1)
+
+
+class DeformConfig(DeformSampling):
+    """Settings of moved labels; those of :class:`DeformSampling` can be chosen anew at sampling.
 
     Attributes:
         pairs: Registrations in all, spread evenly over the scans that have labels; at least one for each.
         registration: How two scans are aligned.
         variance: Share of the velocities' variance that the principal components keep.
-        strength: Factor on the components' standard deviations; 1 is the variation seen in training.
-        approach: How far along its way to the average anatomy a scan is taken, uniform in this range.
-        appearance: Factor on the standard deviation of the learned log-intensity change.
         appearance_spacing: Distance of the log-intensity field's control points in voxels, along the finest axis.
-        min_jacobian: Smallest Jacobian determinant that is accepted; a field below is shrunk by a fifth at a time.
     """
 
     pairs: int = Field(default=120, ge=2)
     registration: RegistrationConfig = RegistrationConfig()
     variance: float = Field(default=0.95, gt=0, le=1)
-    strength: float = Field(default=1.0, ge=0)
-    approach: tuple[Share, Share] = (0.0, 1.0)
-    appearance: float = Field(default=1.0, ge=0)
     appearance_spacing: float = Field(default=12.0, ge=4)
-    min_jacobian: float = Field(default=0.05, gt=0, lt=1)
 
 
 @final
@@ -89,6 +98,8 @@ class DeformedLabels(LabelSource):
     derived: ClassVar[bool] = True
     moves: ClassVar[bool] = True
     Config: ClassVar[type[Config]] = DeformConfig
+    Sampling: ClassVar[type[SamplingConfig]] = DeformSampling
+    sampling: DeformSampling
     tiny: ClassVar[Mapping[str, Any]] = {"pairs": 18, "registration": {"spacing": 6, "iterations": 25, "window": 5}}
     turn: ClassVar[int] = 20
 
@@ -105,6 +116,12 @@ class DeformedLabels(LabelSource):
         self._arrays = {name: torch.from_numpy(np.array(stored.arrays[name])) for name in _ARRAYS}
         self._inferred = frozenset(stored.meta["inferred_labels"])
         self._chances = chances(self._arrays["labels"])
+
+    @classmethod
+    def settings_in(cls, stored: Stored) -> Mapping[str, Any]:
+        """Those of its ``Config``."""
+        config: Mapping[str, Any] = stored.meta["config"]
+        return config
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:
@@ -191,13 +208,13 @@ class DeformedLabels(LabelSource):
         Raises:
             DataError: If no shrinking makes the field invertible, which the exponential rules out but for rounding.
         """
-        config, arrays = self._config, self._arrays
+        options, arrays = self.sampling, self._arrays
         rng = numpy_rng(seed, "deform", "choice")
         parent = int(rng.choice(len(self._ids), p=self._chances))
-        approach = float(rng.uniform(min(config.approach), max(config.approach)))
+        approach = float(rng.uniform(min(options.approach), max(options.approach)))
         generator = torch_rng(seed, "deform", "latent")
-        anatomy = torch.randn(len(arrays["anatomy"]), generator=generator).clamp(-2.5, 2.5) * config.strength
-        appearance = torch.randn(len(arrays["appearance"]), generator=generator).clamp(-2.5, 2.5) * config.appearance
+        anatomy = torch.randn(len(arrays["anatomy"]), generator=generator).clamp(-2.5, 2.5) * options.strength
+        appearance = torch.randn(len(arrays["appearance"]), generator=generator).clamp(-2.5, 2.5) * options.appearance
         image, labels = arrays["images"][parent][None], arrays["labels"][parent]
         shape = tuple(image.shape[2:])
         control = approach * arrays["ways"][parent] + torch.tensordot(anatomy, arrays["anatomy"], dims=1)
@@ -209,7 +226,7 @@ class DeformedLabels(LabelSource):
         before, after = image.to(self.device), moved_labels.to(self.device)
         moved = restore_contrast(moved, after, before, labels[None].to(self.device)).clamp_min(0) * inside
         change = arrays["appearance_mean"] + appearance @ arrays["appearance"]
-        points = control_shape(shape, config.appearance_spacing, self.stored.meta["preprocess"]["spacing"])
+        points = control_shape(shape, self._config.appearance_spacing, self.stored.meta["preprocess"]["spacing"])
         change = expand(change.reshape(1, image.shape[1], *points).to(self.device), shape)
         result = ((moved + FLOOR) * torch.exp(change) - FLOOR) * (moved > 0)
         made = result.clamp(0, float(arrays["images"].max()))[0].cpu()
@@ -233,6 +250,6 @@ class DeformedLabels(LabelSource):
         for attempt in range(20):
             displacement = exponentiate(expand(control * 0.8**attempt, shape))
             smallest = float(jacobian_minimum(displacement))
-            if smallest >= self._config.min_jacobian:
+            if smallest >= self.sampling.min_jacobian:
                 return displacement, smallest, attempt
         raise DataError(f"a sampled field folds (smallest Jacobian determinant {smallest:.3g}); lower deform.strength")

@@ -18,6 +18,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
 from medgen.models.families.maskvae import MaskVae
 from medgen.models.latent import aggregated_posterior
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import torch_rng
@@ -38,8 +39,18 @@ _STREAM = ("spade", MASK)
 _TRAINING: dict[str, Any] = {"steps": 300, "augment": MILD}
 
 
-class ShapeConfig(Config):
-    """Settings of drawn labels.
+class ShapeSampling(SamplingConfig):
+    """Settings of drawn labels that can be chosen anew at sampling.
+
+    Attributes:
+        mask_spread: How far a sample's anatomy is from a training anatomy: 0 is one, 1 a draw from the Gaussian of all.
+    """
+
+    mask_spread: float = Field(default=0.6, ge=0, le=1)
+
+
+class ShapeConfig(ShapeSampling):
+    """Settings of drawn labels; those of :class:`ShapeSampling` can be chosen anew at sampling.
 
     Attributes:
         mask: Settings of the family ``maskvae``; ``shape`` and ``n_labels`` are filled in.
@@ -47,14 +58,12 @@ class ShapeConfig(Config):
         labelled_share: Share of labelled scans among those drawn for training, where there are consensus labels too.
         steering: How far rare volumes and positions are favoured: 0 draws anatomies as often as they occur, 1 covers
             the range as evenly as the scans allow, see :func:`medgen.models.code_pool.coverage_weights`.
-        mask_spread: How far a sample's anatomy is from a training anatomy: 0 is one, 1 a draw from the Gaussian of all.
     """
 
     mask: dict[str, Any] = Field(default_factory=dict)
     mask_training: Annotated[TrainingConfig, completed_by(_TRAINING)] = TrainingConfig(**_TRAINING)
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     steering: float = Field(default=0.5, ge=0, le=1)
-    mask_spread: float = Field(default=0.6, ge=0, le=1)
 
 
 @final
@@ -64,6 +73,8 @@ class ShapeLabels(LabelSource):
     name: ClassVar[str] = "shape"
     derived: ClassVar[bool] = False
     Config: ClassVar[type[Config]] = ShapeConfig
+    Sampling: ClassVar[type[SamplingConfig]] = ShapeSampling
+    sampling: ShapeSampling
     tiny: ClassVar[Mapping[str, Any]] = {
         "mask": {"widths": (16, 32), "latent": 4, "components": 3, "narrow": 4},
         "mask_training": {"steps": 3, "batch_size": 2, "log_every": 1},
@@ -80,7 +91,7 @@ class ShapeLabels(LabelSource):
     ) -> None:
         super().__init__(stored, networks, history, device)
         self._drawing = self.network(MASK, MaskVae)
-        self._shapes = CodePool.from_arrays(stored.arrays, MASK, float(stored.meta["mask_spread"]))
+        self._shapes = CodePool.from_arrays(stored.arrays, MASK)
         self._views = FieldOfView.from_arrays(stored.arrays)
         self._numbers = torch.tensor([0, *stored.meta["labels"]], dtype=torch.uint8)
 
@@ -116,7 +127,7 @@ class ShapeLabels(LabelSource):
     @torch.no_grad()
     def draw(self, seed: int) -> Anatomy:
         """Labels decoded from a perturbed code of the training anatomies."""
-        code = self._shapes.draw(torch_rng(seed, *_STREAM))
+        code = self._shapes.draw(self.sampling.mask_spread, torch_rng(seed, *_STREAM))
         labels = self._numbers[self._drawing.labels_of(code.to(self.device))[0, 0].cpu()].numpy()
         return Anatomy(labels=labels, view=self._views.of(code, labels), facts={"labels": "drawn"})
 
@@ -127,4 +138,4 @@ def _shapes(model: MaskVae, pairs: Dataset, labels: int, config: ShapeConfig) ->
     if pairs.labels is None:
         raise TypeError("pairs carry labels")
     described = shape_descriptors(pairs.labels, range(1, labels + 1))
-    return CodePool(means, mean, factor, coverage_weights(described, config.steering), config.mask_spread)
+    return CodePool(means, mean, factor, coverage_weights(described, config.steering))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, Self, final
 
 import torch
 from pydantic import Field
 
 from medgen.config import Config
 from medgen.models.artifact import TrainedModel
-from medgen.models.families.flow import Flow
+from medgen.models.families.flow import Flow, FlowSampling
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.seeds import derive, torch_rng
 from medgen.synthesis.backend import FitContext
@@ -30,8 +31,8 @@ IMAGE = "image"
 _TRAINING: dict[str, Any] = {"steps": 1600, "lr": 2e-3, "ema": 0.998}
 
 
-class FlowConfig(Config):
-    """Settings of the flow.
+class FlowConfig(FlowSampling):
+    """Settings of the flow; those of :class:`~medgen.models.families.flow.FlowSampling` can be chosen anew at sampling.
 
     Attributes:
         model: Settings of the family ``flow``; ``shape``, ``in_channels`` and ``n_labels`` are filled in.
@@ -50,9 +51,11 @@ class FlowPainter(Painter):
 
     name: ClassVar[str] = "flow"
     Config: ClassVar[type[Config]] = FlowConfig
+    Sampling: ClassVar[type[SamplingConfig]] = FlowSampling
     families: ClassVar[Mapping[str, str]] = {"model": Flow.family}
     tiny: ClassVar[Mapping[str, Any]] = {
-        "model": {"widths": (16, 32), "style": 2, "sampling_steps": 2},
+        "model": {"widths": (16, 32), "style": 2},
+        "solver_steps": 2,
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
     }
 
@@ -65,13 +68,13 @@ class FlowPainter(Painter):
     ) -> None:
         super().__init__(stored, networks, history, device)
         self._painting = self.network(IMAGE, Flow)
+        self.sampling = self._painting.sampling
 
     @classmethod
     def estimate(cls, config: FlowConfig, outline: Outline, device: str, name: str) -> Estimate:
         """Cost of the training; a sample takes two passes for each step of the solver."""
         painted = super().estimate(config, outline, device, name)
-        passes = 2 * int(config.model.get("sampling_steps", Flow.Settings.model_fields["sampling_steps"].default)) - 1
-        return replace(painted, sample_seconds=passes * painted.sample_seconds)
+        return replace(painted, sample_seconds=Flow.passes(config) * painted.sample_seconds)
 
     @classmethod
     def fit(cls, sources: Sources, config: FlowConfig, context: FitContext) -> FlowPainter:
@@ -82,6 +85,7 @@ class FlowPainter(Painter):
             TrainingError: As :func:`medgen.training.trainer.fit`.
         """
         model = build_network(Flow.family, config.model, sources, context, cls.name)
+        model.sampling = FlowSampling.of(config)
         train = balanced_pairs(sources, config.labelled_share)
         result = train_network(model, train, config.training, context, cls.name)
         trained = {IMAGE: kept_network(result, sources, context)}
@@ -92,6 +96,12 @@ class FlowPainter(Painter):
     def labels_seed(cls, seed: int) -> int:
         """A seed of its own."""
         return derive(seed, cls.name, "labels")
+
+    def sampled_by(self, sampling: SamplingConfig) -> Self:
+        """The same network, which paints by other options."""
+        other = super().sampled_by(sampling)
+        other._painting = self._painting.sampled_by(sampling)
+        return other
 
     @torch.no_grad()
     def paint(self, anatomy: Anatomy, seed: int) -> Painted:

@@ -22,6 +22,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.models.code_pool import CodePool
 from medgen.models.families.spade import Consistency, Spade
 from medgen.models.latent import aggregated_posterior
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
@@ -53,8 +54,18 @@ _TRAINING: dict[str, Any] = {
 }
 
 
-class SpadeConfig(Config):
-    """Settings of the GAN.
+class SpadeSampling(SamplingConfig):
+    """Settings of the GAN that can be chosen anew at sampling.
+
+    Attributes:
+        style_spread: How far a sample's style is from a training scan's: 0 is one, 1 a draw from the Gaussian of all.
+    """
+
+    style_spread: float = Field(default=0.6, ge=0, le=1)
+
+
+class SpadeConfig(SpadeSampling):
+    """Settings of the GAN; those of :class:`SpadeSampling` can be chosen anew at sampling.
 
     Attributes:
         model: Settings of the family ``spade``; ``shape``, ``in_channels`` and ``n_labels`` are filled in.
@@ -62,7 +73,6 @@ class SpadeConfig(Config):
         labelled_share: Share of labelled scans among those drawn for training, where there are consensus labels too.
         segmenter: The frozen segmenter of the label-consistency term, trained on the labelled scans only; it does not
             judge the samples later. Null, or a weight ``consistency`` of 0, leaves the term out.
-        style_spread: How far a sample's style is from a training scan's: 0 is one, 1 a draw from the Gaussian of all.
         alarms: When training raises an alarm.
     """
 
@@ -70,7 +80,6 @@ class SpadeConfig(Config):
     training: Annotated[TrainingConfig, completed_by(_TRAINING)] = TrainingConfig(**_TRAINING)
     labelled_share: float = Field(default=0.4, ge=0, lt=1)
     segmenter: SegmenterConfig | None = SegmenterConfig(steps=300)
-    style_spread: float = Field(default=0.6, ge=0, le=1)
     alarms: AlarmConfig = AlarmConfig()
 
 
@@ -80,6 +89,8 @@ class SpadePainter(Painter):
 
     name: ClassVar[str] = "spade"
     Config: ClassVar[type[Config]] = SpadeConfig
+    Sampling: ClassVar[type[SamplingConfig]] = SpadeSampling
+    sampling: SpadeSampling
     tiny: ClassVar[Mapping[str, Any]] = {
         "model": {"widths": (16, 32), "style": 4, "narrow": 4, "hidden": 8, "discriminator_widths": (16, 16)},
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
@@ -97,7 +108,7 @@ class SpadePainter(Painter):
     ) -> None:
         super().__init__(stored, networks, history, device)
         self._painting = self.network(IMAGE, Spade)
-        self._styles = CodePool.from_arrays(stored.arrays, IMAGE, float(stored.meta["style_spread"]))
+        self._styles = CodePool.from_arrays(stored.arrays, IMAGE)
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:
@@ -132,14 +143,14 @@ class SpadePainter(Painter):
             "style_spread": config.style_spread,
             "alarms": [asdict(alarm) for alarm in raised],
         }
-        styles = _styles(painting, pairs, config).to_arrays(IMAGE)
+        styles = _styles(painting, pairs).to_arrays(IMAGE)
         return cls(cls.record(styles, meta, trained), trained, result.history, context.device)
 
     @torch.no_grad()
     def paint(self, anatomy: Anatomy, seed: int) -> Painted:
         """An image in a perturbed style of a training scan, 0 outside of the parent's field of view if there is one."""
         painting, meta = self._painting, self.stored.meta
-        style = self._styles.draw(torch_rng(seed, self.name, IMAGE))
+        style = self._styles.draw(self.sampling.style_spread, torch_rng(seed, self.name, IMAGE))
         labels = indices(anatomy.labels, meta["labels"]).to(self.device)
         noise = painting.draw_noise(1, torch_rng(seed, self.name, "noise"))
         image = painting.paint(labels, style.to(self.device), noise)[0].clamp(0, meta["highest_intensity"])
@@ -176,10 +187,10 @@ def _consistency(segmenter: Segmenter) -> Consistency:
     return disagreement
 
 
-def _styles(model: Spade, pairs: Dataset, config: SpadeConfig) -> CodePool:
+def _styles(model: Spade, pairs: Dataset) -> CodePool:
     means, logvars = model.style_codes(pairs)
     mean, factor = aggregated_posterior(means, logvars)
-    return CodePool(means, mean, factor, np.full(len(means), 1 / len(means)), config.style_spread)
+    return CodePool(means, mean, factor, np.full(len(means), 1 / len(means)))
 
 
 def _air(pairs: Dataset) -> float:

@@ -67,6 +67,7 @@ class Sample(Stage[AugmentRunConfig]):
             accepted, rejected = len(pool.accepted(backend.name)), len(pool.rejected(backend.name))
             found[backend.name] = {
                 "sha256": backend.sha256,
+                "sampling": backend.sampling.model_dump(mode="json"),
                 "accepted": accepted,
                 "rejected": rejected,
                 "acceptance": accepted / max(accepted + rejected, 1),

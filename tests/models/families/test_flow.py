@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
-from medgen.models.families.flow import Flow, guess
+from medgen.models.families.flow import Flow, FlowSampling, guess
 from medgen.models.networks.haar import haar, inverse_haar
 from medgen.models.networks.time_unet import TimeUNet, waves
 from medgen.preprocessing.dataset import Dataset
@@ -72,7 +72,7 @@ def test_bands_of_white_noise_have_its_standard_deviation() -> None:
 
 def test_an_untrained_flow_draws_the_gaussian_of_the_bands() -> None:
     # A network that adds nothing leaves the best linear guess, which transports N(0, 1) to N(0, 1) exactly.
-    model, data = flow(sampling_steps=60), cohort(noise=0.1)
+    model, data = flow().sampled_by(FlowSampling(solver_steps=60)), cohort(noise=0.1)
     model.initialize(data)
     labels = data.labels[:1].long().expand(24, -1, -1, -1, -1)
     style = torch.zeros(24, 3)
@@ -130,7 +130,7 @@ def test_a_trained_flow_paints_where_the_labels_are() -> None:
     images = 0.3 + 0.4 * labels.float() + 0.03 * torch.randn(labels.shape, generator=generator)
     names = tuple(map(str, range(n)))
     data = Dataset(names, names, images, torch.ones_like(labels, dtype=torch.bool), labels)
-    model = flow(style=1, coarse=8, sampling_steps=8)
+    model = flow(style=1, coarse=8)
     config = TrainingConfig(steps=150, batch_size=8, lr=5e-3, ema=0.9, precision="32")
     trained = fit(model, data, config, seed=0, device="cpu").model.eval()
     assert isinstance(trained, Flow)

@@ -319,8 +319,20 @@ def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, 
     result = runner.invoke(app, ["audit", "leaks", str(out / "synthetic"), str(tmp_path / "val.txt")])
     assert result.exit_code == 2
     arguments = ["augment", "sample", "--model", str(out / "model" / "deform"), "-n", "2", "--seed", "5", "-q"]
-    result = runner.invoke(app, [*arguments, "--attempts", "20", "--layout", "bids", "--out", str(tmp_path / "more")])
+    arguments += ["--attempts", "20"]
+    more = [*arguments, "--layout", "bids", "--out", str(tmp_path / "more")]
+    result = runner.invoke(app, [*more, "deform.strength=0.5"])
     assert result.exit_code == 0, result.output
+    assert "deform: sampled with labels.strength 0.5 (1.0 in the run)" in result.output
+    first = sorted((tmp_path / "more" / "provenance").glob("syn-*.json"))[0]
+    assert json.loads(first.read_text())["sampling"]["labels"]["strength"] == 0.5
+    # The record alone makes it again, with the options that it was sampled by.
+    replayed = ["audit", "replay", str(first), "--model", str(out / "model"), "--device", "cpu"]
+    assert runner.invoke(app, replayed).output.strip() == f"{first.stem}: identical"
+    result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "none"), "deform.strenth=0.5"])
+    assert "unknown key 'strenth'" in str(result.exception)
+    result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "none"), "spade.style_spread=0.5"])
+    assert "expected backend.option=value with a backend of deform" in str(result.exception)
     checked = check(tmp_path / "more")
     assert checked.ok
     assert checked.cases == 2

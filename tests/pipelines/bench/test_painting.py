@@ -14,7 +14,8 @@ from medgen.pipelines.bench import painting
 TINY = [
     "preprocess.shape=[16,24,16]",
     "preprocess.spacing=[12,10,12]",
-    "model={family: flow, widths: [16], style: 2, sampling_steps: 2}",
+    "model={family: flow, widths: [16], style: 2}",
+    "sampling={solver_steps: 2}",
     "training={steps: 3, batch_size: 2}",
 ]
 

@@ -22,11 +22,12 @@ from medgen.models.artifact import TrainedModel
 from medgen.models.families.inpaint import Inpaint, fill_holes
 from medgen.models.families.vaegan import VaeGan
 from medgen.models.losses import labels_from_distance
+from medgen.models.sampling import Options
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.backends.lesion import forms as lesions
-from medgen.synthesis.backends.lesion.bank import Bank, LesionConfig, build_bank, conditional_style
+from medgen.synthesis.backends.lesion.bank import Bank, LesionConfig, LesionSampling, build_bank, conditional_style
 from medgen.synthesis.backends.lesion.training import inpaint_settings, shape_settings, train_inpainting, train_shapes
 from medgen.synthesis.estimates import Outline, network_estimate
 from medgen.synthesis.sources import Sources
@@ -53,6 +54,8 @@ class LesionBackend(Backend):
     name: ClassVar[str] = "lesion"
     derived: ClassVar[bool] = True
     Config: ClassVar[type[BackendConfig]] = LesionConfig
+    Sampling: ClassVar[type[Options]] = LesionSampling
+    sampling: LesionSampling
     tiny: ClassVar[Mapping[str, Any]] = {
         "shapes_from": 3,
         "variants": 2,
@@ -80,6 +83,7 @@ class LesionBackend(Backend):
             raise ArtifactError("the networks of the lesion generator are not those of its record; copy it whole")
         self._stored, self._inpaint_artifact, self._shapes_artifact = stored, inpaint, shapes
         self._config = LesionConfig.model_validate(stored.meta["config"])
+        self.sampling = LesionSampling.of(self._config)
         self._bank = Bank.of(stored)
         self._history = tuple(history)
         self._sha256 = sha256_json([stored.sha256, parts])
@@ -203,7 +207,7 @@ class LesionBackend(Backend):
             host = int(rng.integers(len(bank.host_ids)))
             wanted = int(rng.choice(bank.counts)) - bank.host_counts[host]
             scan = _Scan.of(bank, host)
-            for number in range(min(max(wanted, 1), self._config.most)):
+            for number in range(min(max(wanted, 1), self.sampling.most)):
                 self._add(scan, rng, seed, number)
             if scan.volumes:
                 return Synthetic(
@@ -222,11 +226,11 @@ class LesionBackend(Backend):
 
     def _add(self, scan: _Scan, rng: np.random.Generator, seed: int, number: int) -> None:
         """One more lesion, if a place is found."""
-        config, bank = self._config, self._bank
+        options, bank = self.sampling, self._bank
         form, donor = self._form(rng, seed, number)
         # One voxel apart: lesions that touch would be one. Those added before are never drawn over.
-        taken = lesions.grown(scan.region if config.overlap else scan.existing > 0)
-        placed = bank.places.put(form, scan.labels, scan.foreground, taken, rng, inside=config.inside, tries=_TRIES)
+        taken = lesions.grown(scan.region if options.overlap else scan.existing > 0)
+        placed = bank.places.put(form, scan.labels, scan.foreground, taken, rng, inside=options.inside, tries=_TRIES)
         if placed is None:
             return
         new = placed > 0
@@ -257,7 +261,7 @@ class LesionBackend(Backend):
         x = torch.from_numpy(np.ascontiguousarray(image))[None]
         gap = torch.from_numpy(hole.astype(np.float32))[None, None]
         level = fill_holes(x, 1 - gap)[0, :, torch.from_numpy(new)].mean(dim=1).numpy()
-        style = conditional_style(self._bank.styles, level, self._config.contrast, rng)
+        style = conditional_style(self._bank.styles, level, self.sampling.contrast, rng)
         count = self._inpaint.settings.n_labels + 1
         wanted = torch.from_numpy(style).reshape(1, count, 2 * len(level))
         # Standard deviations: a Gaussian's tail may be negative.

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from medgen.errors import DataError
 from medgen.models.families.inpaint import dilate, fill_holes, measure_style
+from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.synthesis.backend import BackendConfig
@@ -33,8 +34,24 @@ def _steps(steps: int, batch_size: int, augment: AugmentConfig | None) -> Traini
     return TrainingConfig(steps=steps, batch_size=batch_size, betas=(0.5, 0.99), ema=0.99, augment=augment)
 
 
-class LesionConfig(BackendConfig):
-    """Settings of the lesion backend.
+class LesionSampling(SamplingConfig):
+    """Settings of the lesion backend that can be chosen anew at sampling.
+
+    Attributes:
+        contrast: Factor on the variation of lesions' intensities; 1 is that of the real ones.
+        most: Most lesions added to a scan; how many follows the real scans' numbers.
+        overlap: Whether a new lesion may lie on an existing one.
+        inside: Least share of a lesion that must lie in the foreground.
+    """
+
+    contrast: float = Field(default=1.0, ge=0)
+    most: int = Field(default=3, ge=1)
+    overlap: bool = False
+    inside: Share = 0.95
+
+
+class LesionConfig(LesionSampling, BackendConfig):
+    """Settings of the lesion backend; those of :class:`LesionSampling` can be chosen anew at sampling.
 
     Attributes:
         lesion_labels: Labels that are focal disease; null guesses them (:mod:`medgen.synthesis.cohort.label_facts`),
@@ -51,10 +68,6 @@ class LesionConfig(BackendConfig):
         inpaint: Settings of the family ``inpaint``; shape, channels and labels are filled in.
         inpaint_training: How it is trained.
         healthy_crops: Crops without lesion per scan, labelled or not, that inpainting learns from.
-        contrast: Factor on the variation of lesions' intensities; 1 is that of the real ones.
-        most: Most lesions added to a scan; how many follows the real scans' numbers.
-        overlap: Whether a new lesion may lie on an existing one.
-        inside: Least share of a lesion that must lie in the foreground.
         unlabelled_hosts: Which unlabelled scans get lesions. ``consensus``: those with credible inferred labels;
             ``healthy``: all, because you know that they have none of the labelled lesions (only where every label is
             focal: an unlabelled organ would be taught as background); ``none``.
@@ -74,10 +87,6 @@ class LesionConfig(BackendConfig):
     inpaint: dict[str, Any] = Field(default_factory=dict)
     inpaint_training: TrainingConfig = Field(default_factory=lambda: _steps(600, 4, _MILD))
     healthy_crops: int = Field(default=2, ge=0)
-    contrast: float = Field(default=1.0, ge=0)
-    most: int = Field(default=3, ge=1)
-    overlap: bool = False
-    inside: Share = 0.95
     unlabelled_hosts: Literal["consensus", "healthy", "none"] = "consensus"
     host_confidence: Share = 0.9
 
