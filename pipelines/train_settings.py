@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medgen.models.family_names import check_family
+from medgen.models.families import check_family
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.folder import RunConfig
 from medgen.training.config import TrainingConfig

@@ -94,6 +94,8 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         if artifact.meta["calibration"].get("measured_on") != _OWN_GRID:
             raise ValueError("its calibration is of an earlier version; run `medgen anomaly run` again")
         config = parse_config(AnomalyConfig, artifact.meta["anomaly"], source="artifact")
+        if not config.fusion.channels:
+            raise ValueError("it names no channels")
         kept = [get(str(name)).name for name in artifact.meta["scores"]]
         support = artifact.arrays["support"].astype(bool)
         scores = _below(artifact.arrays, "calibration/scores")

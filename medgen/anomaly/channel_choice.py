@@ -16,12 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.scores.catalogue import get
+from medgen.errors import ConfigError
 from medgen.metrics.bootstrap import holm, sign_flip_p
 from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler
+from medgen.models.base import ScanModel
 
 # Of the corrected test.
 _LEVEL = 0.05
+
+# Fused by default: what needs no model, and of a model the first that it offers.
+ALWAYS = ("selfsup", "descriptors")
+DEEP = ("nll", "dae", "fanogan", "residual")
 
 CONFIGURED = "configured fusion"
 INDEPENDENT = "fusion without selfsup"
@@ -119,6 +125,34 @@ class Choice:
         if len(self.candidates) == 1:
             return start
         return f"{start}{but}" if higher else f"{start} Next is {self.candidates[1].name} with {self.candidates[1].ap}."
+
+
+def default_channels(classes: Sequence[type[ScanModel]]) -> tuple[str, ...]:
+    """The channels that are fused where a configuration names none.
+
+    Two that need no model, :data:`ALWAYS`; of the first model that has any, the one of :data:`DEEP` that says most, and
+    those of its own maps that are meant for it.
+
+    >>> from medgen.models.catalogue import family_class
+    >>> default_channels([family_class("vqvae")])
+    ('selfsup', 'descriptors', 'nll', 'code_surprise')
+
+    Args:
+        classes: The families of the models of a fold, in the order of the configuration.
+
+    Raises:
+        ConfigError: If none of them says anything of voxels: it would be trained for nothing.
+    """
+    for cls in classes:
+        deep = [name for name in DEEP if get(name).served_by([cls])][:1]
+        own = [name for name, said in cls.maps.items() if said.fused]
+        if deep or own:
+            return (*ALWAYS, *deep, *own)
+    families = " or ".join(repr(cls.family) for cls in classes)
+    raise ConfigError(
+        f"anomaly.fusion.channels: a model of the family {families} says nothing of single voxels; use one that does, "
+        "such as vae, vqvae, context or dae, or name channels that need no model"
+    )
 
 
 def choose(

@@ -24,6 +24,7 @@ from medgen.anomaly.ensemble import (
     model_scores,
     smoothed,
     supported,
+    with_channels,
 )
 from medgen.anomaly.findings import Finding
 from medgen.anomaly.gate import Gate
@@ -161,6 +162,7 @@ class AnomalyDetector:
         config.check_subjects(len(set(dataset.subjects)))
         if sorted(case for fold in folds for case in fold) != sorted(dataset.ids) or len(folds) != len(models):
             raise DataError("folds must hold every prepared case exactly once and have models each")
+        config = with_channels(config, [type(model) for model in models[0]])
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16)

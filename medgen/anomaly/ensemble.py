@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly import calibration
+from medgen.anomaly.channel_choice import default_channels
 from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
@@ -81,6 +82,18 @@ class Calibration:
         ]
 
 
+def with_channels(config: AnomalyConfig, classes: Sequence[type[ScanModel]]) -> AnomalyConfig:
+    """The configuration with the channels of its fusion named: its own, or those that fit models of these classes.
+
+    Raises:
+        ConfigError: As :func:`~medgen.anomaly.channel_choice.default_channels`.
+    """
+    if config.fusion.channels:
+        return config
+    fusion = config.fusion.model_copy(update={"channels": default_channels(classes)})
+    return config.model_copy(update={"fusion": fusion})
+
+
 def check_scores(classes: Sequence[type[ScanModel]], config: AnomalyConfig) -> list[str]:
     """Names of the scores that the configuration names, once it is sure that models of these classes serve them.
 
@@ -88,6 +101,7 @@ def check_scores(classes: Sequence[type[ScanModel]], config: AnomalyConfig) -> l
         ConfigError: If a score is unknown, or needs something that no model offers.
     """
     config.check_names()
+    config = with_channels(config, classes)
     keys = {
         **dict.fromkeys(config.fusion.channels, "anomaly.fusion.channels"),
         **dict.fromkeys(set(config.scores) - set(config.fusion.channels), "anomaly.scores"),

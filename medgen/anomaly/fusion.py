@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from scipy import special
 
 from medgen.config import Config
@@ -33,10 +33,11 @@ class FusionConfig(Config):
     """Which channels make the heatmap.
 
     Attributes:
-        channels: Voxel scores whose −log₁₀ p are combined with equal weights.
+        channels: Voxel scores whose −log₁₀ p are combined with equal weights; by default those that fit the model
+            (:func:`medgen.anomaly.channel_choice.default_channels`).
     """
 
-    channels: tuple[str, ...] = Field(default=("selfsup", "descriptors", "nll"), min_length=1)
+    channels: tuple[str, ...] = ()
 
     @field_validator("channels")
     @classmethod

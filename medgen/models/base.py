@@ -50,6 +50,20 @@ class ModelConfig(Config):
         return shape
 
 
+class VoxelMap(NamedTuple):
+    """One of a model's own maps, as configurations, tables and the fusion know it before any model is built.
+
+    Attributes:
+        meaning: What it says of a voxel, and "Source: ..." with a year.
+        fused: Whether it is one of the channels of the heatmap where a configuration names none.
+        costly: Whether it takes many passes through the model: computed only where a configuration names it.
+    """
+
+    meaning: str
+    fused: bool = True
+    costly: bool = False
+
+
 class ScanModel(nn.Module, ABC):
     """A trainable model of scans. Subclasses are final, one per file, and never touch optimisers.
 
@@ -57,6 +71,7 @@ class ScanModel(nn.Module, ABC):
         family: The family's name, equal to its file name.
         Settings: Class of its settings.
         Sampling: Class of the options that it can sample by, which no training depends on.
+        maps: What its own :class:`HasVoxelMaps` are, by name.
         tiny: Settings that make it small enough for a test of a second.
         settings: The settings it was built with.
         sampling: The options that it samples by; kept with the weights.
@@ -65,6 +80,7 @@ class ScanModel(nn.Module, ABC):
     family: ClassVar[str]
     Settings: ClassVar[type[ModelConfig]]
     Sampling: ClassVar[type[SamplingConfig]] = SamplingConfig
+    maps: ClassVar[Mapping[str, VoxelMap]] = {}
     tiny: ClassVar[Mapping[str, Any]] = {}
     settings: ModelConfig
     sampling: SamplingConfig
@@ -212,8 +228,16 @@ class HasCodes(Protocol):
         """Exact log-probability in nats of grids of codes (b, i', j', k'), (b,): over all grids they sum to 1."""
         ...
 
-    def code_surprise(self, x: Tensor) -> Tensor:
-        """−log p(code | codes before it) in nats per code, brought to the voxels, (b, 1, i, j, k)."""
+
+@runtime_checkable
+class HasVoxelMaps(Protocol):
+    """A model with maps of its own of what is unusual in a scan: each is an anomaly channel by its name.
+
+    Its class names them in ``maps``. A name means the same in all families that have it.
+    """
+
+    def voxel_maps(self, x: Tensor) -> Mapping[str, Tensor]:
+        """All of ``maps`` for scans (b, c, i, j, k), (b, 1, i, j, k) each; higher is more anomalous; deterministic."""
         ...
 
 

@@ -11,7 +11,7 @@ from medgen.config import parse_config
 from medgen.errors import ConfigError
 from medgen.models import families
 from medgen.models.base import ModelConfig, ScanModel
-from medgen.models.family_names import available
+from medgen.models.families import available
 from medgen.models.sampling import SamplingConfig
 from medgen.seeds import derive
 from medgen.system import members

@@ -13,7 +13,7 @@ from medgen.config import Config
 from medgen.data.cases import is_safe_id
 from medgen.data.layouts.detect import exists
 from medgen.implants.implanted_scans import EvaluationConfig
-from medgen.models.family_names import check_family
+from medgen.models.families import check_family
 from medgen.runs.folder import RunConfig
 from medgen.training.config import TrainingConfig
 

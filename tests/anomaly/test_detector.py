@@ -85,7 +85,7 @@ def test_a_bright_blob_is_found_where_it_is(detector):
     assert result.heatmap.data[0][first.peak_voxel] == first.peak == result.scores["max"]
     # Nothing was registered, so there is no template to count from.
     assert first.peak_template is None
-    assert set(result.measured.surprise) == set(CONFIG.fusion.channels)
+    assert set(result.measured.surprise) == set(detector.config.fusion.channels) == {"selfsup", "descriptors", "nll"}
     assert first.channel in result.measured.surprise
 
 

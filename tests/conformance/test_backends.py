@@ -95,14 +95,16 @@ def options_of(sampling: Options) -> list[tuple[str, ...]]:
     return found
 
 
-# Options that show in few scans only, those of fields that fold, lesions at a rim and several lesions, and other
-# values of the rest.
-RARE = {"min_jacobian", "inside", "most"}
+# Options that show in few scans only (fields that fold, lesions at a rim, several lesions), and other values of such
+# as are no numbers.
+RARE = {"min_jacobian", "inside", "most", "overlap"}
 OTHER: dict[str, Any] = {"approach": (0.9, 1.0), "overlap": False}
 
 
 def test_every_option_of_sampling_changes_samples_and_not_the_generator(backend: Backend) -> None:
     before = [backend.sample(seed).image.tobytes() for seed in (1, 2, 3)]
+    # An image that is painted anew keeps nothing of the moved one.
+    rare = RARE if backend.name == "deform" else RARE | {"appearance"}
     for *groups, option in options_of(backend.sampling):
         usual: Any = backend.sampling
         for name in (*groups, option):
@@ -113,7 +115,7 @@ def test_every_option_of_sampling_changes_samples_and_not_the_generator(backend:
         other = backend.sampled_by(overridden(backend.sampling, given, "sampling"))
         assert other.sha256 == backend.sha256
         assert backend.sampled_by(other.sampling).sampling != backend.sampling
-        if option not in RARE:
+        if option not in rare:
             assert [other.sample(seed).image.tobytes() for seed in (1, 2, 3)] != before, option
     assert [backend.sample(seed).image.tobytes() for seed in (1, 2, 3)] == before
 

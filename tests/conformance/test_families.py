@@ -18,11 +18,11 @@ from medgen.models.base import (
     Discriminates,
     DrawsLabels,
     GenerativeModel,
-    HasCodes,
     HasDecoder,
     HasLatent,
     HasLikelihood,
     HasVoxelLikelihood,
+    HasVoxelMaps,
     PaintsLabels,
     Reconstructs,
 )
@@ -46,7 +46,11 @@ def offering(kind):
 
 
 # Answers that are one map, whatever the number of channels.
-ONE_MAP = ("discriminator_distance", "anomaly_logits", "code_surprise")
+ONE_MAP = (
+    "discriminator_distance",
+    "anomaly_logits",
+    *(name for family in FAMILIES for name in family_class(family).maps),
+)
 TRAINING = TrainingConfig(steps=4, batch_size=2, precision="32", log_every=1)
 
 
@@ -85,8 +89,8 @@ def answers(model, data):
         said["reconstruct"] = model.reconstruct(x)
     if isinstance(model, HasVoxelLikelihood):
         said["voxel_nll"] = model.voxel_nll(x)
-    if isinstance(model, HasCodes):
-        said["code_surprise"] = model.code_surprise(x)
+    if isinstance(model, HasVoxelMaps):
+        said |= model.voxel_maps(x)
     if isinstance(model, HasLatent):
         said["code"] = model.encode(x)[0].detach()
     if isinstance(model, HasDecoder):

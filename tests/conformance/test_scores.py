@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.anomaly.channel_choice import default_channels
 from medgen.anomaly.config import AnomalyConfig
+from medgen.anomaly.ensemble import check_scores
+from medgen.anomaly.scores import catalogue
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.catalogue import registered
 from medgen.errors import ConfigError
+from medgen.models.base import HasVoxelMaps, Reconstructs, VoxelMap
 from medgen.models.catalogue import available, build, family_class
 from medgen.preprocessing.dataset import Dataset
 from medgen.system.precision import bf16_works
@@ -49,7 +53,7 @@ def families_for(name):
     entry = registered()[name]
     if entry.needs is None:
         return [None]
-    found = [family for family in available() if issubclass(family_class(family), entry.needs)]
+    found = [family for family in available() if entry.served_by([family_class(family)])]
     assert found, f"no model family offers what the score {name!r} needs"
     return found
 
@@ -124,7 +128,9 @@ class TestEveryScore:
             assert value.dtype != np.uint8
 
     def test_it_lies_in_a_file_of_its_name(self, name):
-        assert registered()[name].function.__module__ == f"medgen.anomaly.scores.{name}"
+        entry = registered()[name]
+        # Models' own maps come from the models.
+        assert entry.function.__module__ == f"medgen.anomaly.scores.{'own_maps' if entry.own else name}"
 
     def test_the_docstring_names_the_source(self, name):
         assert re.search(r"Source: .*\d{4}", " ".join(registered()[name].source.split()))
@@ -165,6 +171,67 @@ def test_in_bfloat16_it_says_the_same(name, family):
         assert not np.array_equal(rounded, exact)
         for one, other, mask in zip(exact, rounded, scans.foregrounds[:, 0].numpy(), strict=True):
             assert np.corrcoef(one[mask], other[mask])[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("family", available())
+def test_a_family_gives_the_maps_that_its_class_names(family):
+    kind = family_class(family)
+    assert bool(kind.maps) == issubclass(kind, HasVoxelMaps)
+    if not kind.maps:
+        return
+    scans = healthy(3, seed=6)
+    with torch.no_grad():
+        found, alone = (trained(family).voxel_maps(images) for images in (scans.images, scans.images[1:2]))
+    assert found.keys() == kind.maps.keys()
+    for name, values in found.items():
+        assert values.shape == (3, 1, *SHAPE)
+        torch.testing.assert_close(values[1:2], alone[name], atol=1e-4, rtol=1e-4)
+        assert registered()[name].own
+
+
+FITTING = {
+    **dict.fromkeys(["vae", "cevae", "vaegan", "joint", "context"], ("nll",)),
+    "vqvae": ("nll", "code_surprise"),
+    "dae": ("dae",),
+    "fanogan": ("fanogan",),
+    **dict.fromkeys(["wgan_gp", "flow", "spade", "maskvae", "inpaint"], None),
+}
+
+
+@pytest.mark.parametrize("family", sorted(FITTING))
+def test_a_configuration_that_names_no_channels_gets_those_that_fit_the_family(family):
+    kind = family_class(family)
+    if FITTING[family] is None:
+        with pytest.raises(ConfigError, match=f"the family '{family}' says nothing of single voxels; use one that"):
+            check_scores([kind], AnomalyConfig())
+        # Named channels that need no model are always right.
+        assert check_scores([kind], AnomalyConfig(fusion={"channels": ["selfsup"]})) == ["selfsup"]
+        return
+    fitting = ["selfsup", "descriptors", *FITTING[family]]
+    assert check_scores([kind], AnomalyConfig()) == fitting
+    # A model that says something goes before one that does not, and a second one changes nothing.
+    assert check_scores([family_class("flow"), kind, family_class("dae")], AnomalyConfig()) == fitting
+    named = AnomalyConfig(fusion={"channels": ["residual"]})
+    if registered()["residual"].served_by([kind]):
+        assert check_scores([kind], named) == ["residual"]
+
+
+@pytest.mark.parametrize("family", available())
+def test_what_is_fused_by_default_is_offered(family):
+    kind = family_class(family)
+    try:
+        names = default_channels([kind])
+    except ConfigError:
+        assert not kind.maps
+        assert not issubclass(kind, Reconstructs)
+    else:
+        assert all(registered("voxel")[name].served_by([kind]) for name in names)
+
+
+def test_a_map_under_the_name_of_another_score_is_refused(monkeypatch):
+    monkeypatch.setattr(family_class("vqvae"), "maps", {"residual": VoxelMap("Source: 2020.")})
+    with pytest.raises(ValueError, match="a score named 'residual' is registered already"):
+        catalogue._all.__wrapped__(())
 
 
 def test_models_see_as_many_scans_at_a_time_as_fit_into_four_million_voxels():

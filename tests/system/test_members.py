@@ -64,7 +64,7 @@ def test_a_member_may_lie_in_a_folder_of_ones_own(package: ModuleType, tmp_path:
 def test_families_arms_and_backends_are_listed_without_their_modules() -> None:
     code = """
 import sys
-from medgen.models.family_names import available
+from medgen.models.families import available
 assert "vae" in available()
 assert "torch" not in sys.modules
 from medgen.models.catalogue import available, family_class

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.errors import ConfigError
-from medgen.models.base import HasLatent, Reconstructs, ScanModel
+from medgen.models.base import HasLatent, HasVoxelMaps, Reconstructs, ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.system.precision import Precision
 
@@ -97,6 +97,17 @@ class Inputs:
             means = torch.cat([network.encode(part)[0].flatten(1) for part in self.chunks])
         return np.asarray(means.double().cpu().numpy())
 
+    @cached_property
+    def voxel_maps(self) -> Mapping[str, NDArray[np.float32]]:
+        """The models' own maps by name, (b, i, j, k) each; of two models with one name it is the first one's."""
+        found: dict[str, NDArray[np.float32]] = {}
+        with torch.inference_mode(), self.autocast():
+            for network in self.networks(HasVoxelMaps):
+                parts = [network.voxel_maps(part) for part in self.chunks]
+                for name in type(network).maps.keys() - found.keys():
+                    found[name] = voxel_map(torch.cat([part[name] for part in parts]))
+        return found
+
     def network(self, protocol: type) -> Any:
         """The first model that offers a protocol.
 
@@ -141,6 +152,7 @@ class Score:
             distances between codes, whose small steps drown in rounding.
         order: Place among the scores in lists and tables; scores of one place stand there by name.
         function: ``(inputs, state) -> array``.
+        own: Whether it is the map of its name among those that models have of their own.
     """
 
     name: str
@@ -154,6 +166,7 @@ class Score:
     shares: str | None
     order: int
     function: Scorer
+    own: bool = False
 
     @property
     def source(self) -> str:
@@ -171,7 +184,10 @@ class Score:
 
     def served_by(self, classes: Sequence[type[ScanModel]]) -> bool:
         """Whether models of one of these classes offer what this score needs; known before any is built."""
-        return self.needs is None or any(issubclass(cls, self.needs) for cls in classes)
+        needs = self.needs
+        return needs is None or any(
+            issubclass(cls, needs) and (not self.own or self.name in cls.maps) for cls in classes
+        )
 
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
         """Learn from the training scans of one fold; an empty state if the score learns nothing."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medgen.models import losses
-from medgen.models.base import ModelConfig, ScanModel, Widths
+from medgen.models.base import ModelConfig, ScanModel, VoxelMap, Widths
 from medgen.models.facts import Fact
 from medgen.models.networks.unet import UNet
 
@@ -52,6 +52,14 @@ class Context(ScanModel):
 
     family: ClassVar[str] = "context"
     Settings: ClassVar[type[ContextSettings]] = ContextSettings
+    maps: ClassVar[dict[str, VoxelMap]] = {
+        "context_z": VoxelMap(
+            "How many predicted standard deviations a voxel is from what the cubes around its own lead to expect, mean "
+            "over channels; ``nll`` is its square with the logarithm of these. Source: Pathak et al., CVPR 2016.",
+            fused=False,
+            costly=True,
+        )
+    }
     tiny: ClassVar[dict[str, Any]] = {"widths": (16, 16), "shifts": 1}
     settings: ContextSettings
 
@@ -112,6 +120,12 @@ class Context(ScanModel):
         Exact for the model's conditional of each voxel. Their sum is a pseudo-likelihood, no likelihood of the scan.
         """
         return self._everywhere(x, lambda mean, logvar: losses.gaussian_nll(x, mean, logvar))
+
+    @torch.no_grad()
+    def voxel_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """``context_z``, |x − μ| / exp(s / 2) of every voxel while it is hidden, (b, 1, i, j, k)."""
+        z = self._everywhere(x, lambda mean, logvar: (x - mean).abs() * torch.exp(-0.5 * logvar))
+        return {"context_z": z.mean(1, keepdim=True)}
 
     @torch.no_grad()
     def initialize(self, dataset: Dataset) -> None:

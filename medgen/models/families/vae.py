@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from medgen.models import losses
-from medgen.models.base import ScanCode
+from medgen.models.base import ScanCode, VoxelMap
 from medgen.models.facts import Fact, Likelihood
 from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
@@ -59,6 +59,14 @@ class Vae(HierarchicalModel):
 
     family: ClassVar[str] = "vae"
     Settings: ClassVar[type[VaeSettings]] = VaeSettings
+    maps: ClassVar[dict[str, VoxelMap]] = {
+        "code_kl": VoxelMap(
+            "KL divergence of the grids of codes from their prior in nats per voxel: what the codes above and around a "
+            "place do not lead to expect there. A part of ``nll`` as well. Source: Sønderby et al., NeurIPS 2016; "
+            "Zimmerer et al., MIDL 2019.",
+            fused=False,
+        )
+    }
     tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}
     Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
     settings: VaeSettings
@@ -130,6 +138,11 @@ class Vae(HierarchicalModel):
         decoded, grids = self._at_means(x)
         nll = losses.gaussian_nll(x, decoded.mean, decoded.logvar)
         return nll + self.voxel_kl(grids) / self.settings.in_channels
+
+    @torch.no_grad()
+    def voxel_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """``code_kl``, (b, 1, i, j, k), at the posterior means."""
+        return {"code_kl": self.voxel_kl(self._at_means(x)[1])}
 
     def _at_means(self, x: Tensor, typical: float = 0.0) -> tuple[Decoded, list[Codes]]:
         """The prediction of scans by the posterior means, and the grids."""

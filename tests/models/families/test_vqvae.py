@@ -81,7 +81,10 @@ def test_a_low_temperature_draws_the_likeliest_codes() -> None:
 def test_the_surprise_adds_up_to_the_likelihood_of_the_codes() -> None:
     mine, x = trained(16), scans(1).images
     torch.testing.assert_close(
-        mine.code_surprise(x).mean((1, 2, 3, 4)), -mine.code_log_likelihood(mine.codes(x)) / 8, atol=1e-4, rtol=1e-4
+        mine.voxel_maps(x)["code_surprise"].mean((1, 2, 3, 4)),
+        -mine.code_log_likelihood(mine.codes(x)) / 8,
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 
