@@ -16,6 +16,7 @@ from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
+    from medgen.models.likelihoods.change_of_variables import Estimate
     from medgen.preprocessing.dataset import Batch, Dataset
 
 
@@ -172,7 +173,7 @@ class ScanModel(nn.Module, ABC):
 
         By default the kind of its likelihood, where it has one; families add to it.
         """
-        return (self.likelihood().fact(),) if isinstance(self, HasLikelihood) else ()
+        return (self.likelihood().fact(),) if isinstance(self, HasLikelihood | HasConditionalLikelihood) else ()
 
 
 class GenerativeModel(ScanModel, ABC):
@@ -204,6 +205,24 @@ class HasLikelihood(Protocol):
         self, x: Tensor, mask: Tensor | None = None, samples: int = 64, generator: Generator | None = None
     ) -> Tensor:
         """Log-likelihood in nats per scan, (b,); over the voxels of ``mask`` (b, 1, i, j, k) if given."""
+        ...
+
+
+@runtime_checkable
+class HasConditionalLikelihood(Protocol):
+    """A model that knows how likely a scan is given its labels: nothing to tell healthy scans from others by."""
+
+    def likelihood(self) -> Likelihood:
+        """Whether it is exact, a bound or a surrogate, of what, and in which unit reports give it."""
+        ...
+
+    def conditional_log_likelihood(
+        self, batch: Batch, samples: int = 4, generator: Generator | None = None
+    ) -> Estimate:
+        """Log p(scan | labels, field of view) in nats per scan, of the voxels in view, with its standard error.
+
+        From so many draws, two at least; equal generators, equal estimates.
+        """
         ...
 
 

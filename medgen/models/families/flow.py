@@ -14,11 +14,14 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import Drawn, ModelConfig, ScanCode, ScanModel, Widths
-from medgen.models.facts import Fact
+from medgen.models.facts import Fact, Likelihood
+from medgen.models.likelihoods.change_of_variables import Estimate
+from medgen.models.likelihoods.gaussian_regression import gaussian_regression
+from medgen.models.likelihoods.painted import bound
 from medgen.models.networks import blocks
 from medgen.models.networks.blocks import full_precision
-from medgen.models.networks.haar import haar, inverse_haar
-from medgen.models.networks.time_unet import TimeUNet
+from medgen.models.networks.haar import band_squares, coloured, haar, whitened
+from medgen.models.networks.time_unet import TimeUNet, guess
 from medgen.models.sampling import SamplingConfig
 
 if TYPE_CHECKING:
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 _STEM = "network.stem.weight"
 # Log-variance of a style code: it is a projection, known to rounding.
 _CERTAIN = -12.0
-# Share of a block that has to be seen for its mean to count, and for its wavelets to.
-_SEEN, _WHOLE = 0.25, 0.99
+# Share of a block that has to be seen for its mean to count.
+_SEEN = 0.25
 # Rounds in which unseen blocks are filled from the components.
 _ROUNDS = 5
 # Factor on the coarse image that the network sees: intensities vary by about a quarter.
@@ -159,7 +162,7 @@ class Flow(ScanModel):
         said = self.network(self._seen(at, coarse, batch.labels, view), time).float()
         trust = torch.ones_like(view) if batch.confidence is None else batch.confidence
         weight = trust * (view + settings.background * (1 - view))
-        error = losses.weighted_mean((said - target).square(), functional.avg_pool3d(self._even(weight), 2))
+        error = losses.weighted_mean((said - target).square(), functional.avg_pool3d(self.even(weight), 2))
         return {"loss": error, "detail": rest.square().mean().sqrt().detach()}
 
     def encode_style(self, x: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -176,21 +179,15 @@ class Flow(ScanModel):
 
     def whiten(self, rest: Tensor) -> Tensor:
         """What the coarse image leaves, (b, c, i, j, k), as wavelet bands of variance 1, (b, 8c, i/2, j/2, k/2)."""
-        bands = haar(self._even(rest))
-        sums = bands[:, ::8]
-        deep = haar(blocks.pad_to_multiple(sums, 2)) / self.deep_bands
-        sums = blocks.crop_to(inverse_haar(deep), sums.shape[2:])
-        return torch.cat([sums[:, :, None], (bands / self.bands).unflatten(1, (-1, 8))[:, :, 1:]], dim=2).flatten(1, 2)
+        return whitened(self.even(rest), self.bands, self.deep_bands)
 
     def colour(self, bands: Tensor) -> Tensor:
         """Inverse of :meth:`whiten`: (b, 8c, i/2, j/2, k/2) to (b, c, i, j, k)."""
-        sums = bands[:, ::8]
-        deep = haar(blocks.pad_to_multiple(sums, 2)) * self.deep_bands
-        sums = blocks.crop_to(inverse_haar(deep), sums.shape[2:])
-        rest = (bands * self.bands).unflatten(1, (-1, 8))[:, :, 1:]
-        return blocks.crop_to(
-            inverse_haar(torch.cat([sums[:, :, None], rest], dim=2).flatten(1, 2)), self.settings.shape
-        )
+        return blocks.crop_to(self.uncropped(bands), self.settings.shape)
+
+    def uncropped(self, bands: Tensor) -> Tensor:
+        """The same on the grid with even sides that the flow works on."""
+        return coloured(bands, self.bands, self.deep_bands)
 
     def coarse_image(self, style: Tensor) -> Tensor:
         """The coarse images u of styles (b, style), interpolated to (b, c, i, j, k)."""
@@ -235,17 +232,52 @@ class Flow(ScanModel):
         coarse = self.coarse_image(style)
         shape = (len(labels), 8 * self.settings.in_channels, *self._half)
         at = coarse.new_zeros(shape) if noise is None else noise[0].to(coarse)
+        return (coarse + self.colour(self.made(at, coarse, labels, inside))) * inside
+
+    def made(self, at: Tensor, coarse: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
+        """What the flow makes of noise: bands of variance 1."""
         steps = self.sampling.solver_steps
         for step in range(steps):
             now, then = (at.new_full((len(at),), (step + more) / steps) for more in (0, 1))
-            first = self._velocity(at, now, coarse, labels, inside)
+            first = self.velocity(at, now, coarse, labels, inside)
             if step + 1 == steps:
                 at = at + first / steps
             else:
                 # Heun's second-order rule; the last step is Euler's, where the velocity is known least.
-                second = self._velocity(at + first / steps, then, coarse, labels, inside)
+                second = self.velocity(at + first / steps, then, coarse, labels, inside)
                 at = at + (first + second) / (2 * steps)
-        return (coarse + self.colour(at)) * inside
+        return at
+
+    def likelihood(self) -> Likelihood:
+        """A bound, see :meth:`conditional_log_likelihood`."""
+        return Likelihood(
+            "bound",
+            "log p(scan | labels, field of view), less what Gaussians over the style and over unseen voxels leave out; "
+            "an estimate with a standard error, unbiased but for the steps of the solver",
+        )
+
+    @torch.no_grad()
+    def conditional_log_likelihood(
+        self, batch: Batch, samples: int = 4, generator: Generator | None = None, steps: int = 8
+    ) -> Estimate:
+        """See :func:`medgen.models.likelihoods.painted.bound`; ``steps`` of the solver lead from a scan to noise."""
+        if batch.labels is None:
+            raise TrainingError("the flow family knows how likely scans are given labels, and these have no masks")
+        if samples < 2:
+            raise ValueError("expected at least 2 samples: a standard error comes from their differences")
+        return bound(self, batch.image.float(), batch.labels, batch.foreground.float(), samples, generator, steps)
+
+    @property
+    def styles(self) -> int:
+        """How many components of the coarse image the training scans allowed; the others are nothing."""
+        return int((self.basis.flatten(1).square().sum(1) > 0).sum())
+
+    def style_log_density(self, style: Tensor, labels: Tensor) -> Tensor:
+        """Log N(s; A l + b, C) in nats, (b,) float64, for styles (b, style) and label maps (b, 1, i, j, k)."""
+        own = slice(self.styles)
+        expected = ((self._small_labels(labels) - self.label_mean) @ self.regression)[:, own].double()
+        factor = self.spread[own, own].double()
+        return torch.distributions.MultivariateNormal(expected, scale_tril=factor).log_prob(style[:, own].double())
 
     @torch.no_grad()
     def locate(self, batch: Batch) -> ScanCode:
@@ -270,7 +302,7 @@ class Flow(ScanModel):
 
     def facts(self) -> Sequence[Fact]:
         """How many components the training scans allowed, how rough what they leave is, and what a scan takes."""
-        used = int((self.basis.flatten(1).square().sum(1) > 0).sum())
+        used = self.styles
         left = float(self.bands.square().mean().sqrt())
         passes = self.passes(self.sampling)
         return (
@@ -314,54 +346,43 @@ class Flow(ScanModel):
 
     def _measure_bands(self, images: Tensor, view: Tensor) -> None:
         """Standard deviations of the wavelet bands of what the coarse images leave, where a block is seen whole."""
-        fine, deep = torch.zeros_like(self.bands).flatten(), torch.zeros_like(self.bands).flatten()
-        blocks_seen, deep_seen = 0.0, 0.0
+        squares = [torch.zeros_like(self.bands).flatten() for _ in range(2)]
+        counts = [0.0, 0.0]
         for image, seen in zip(images.split(1), view.split(1), strict=True):
             rest = (image - self.coarse_image(self.encode_style(image, seen)[0])) * seen
-            bands = haar(self._even(rest))
-            whole = (functional.avg_pool3d(self._even(seen), 2) > _WHOLE).float()
-            larger = (functional.avg_pool3d(blocks.pad_to_multiple(whole, 2), 2) > _WHOLE).float()
-            below = haar(blocks.pad_to_multiple(bands[:, ::8], 2))
-            fine, blocks_seen = fine + (bands.square() * whole).sum((0, 2, 3, 4)), blocks_seen + float(whole.sum())
-            deep, deep_seen = deep + (below.square() * larger).sum((0, 2, 3, 4)), deep_seen + float(larger.sum())
-        for buffer, squares, count in ((self.bands, fine, blocks_seen), (self.deep_bands, deep, deep_seen)):
-            buffer.copy_((squares / max(count, 1.0)).sqrt().clamp_min(1e-4)[:, None, None, None])
+            for level, (own, count) in enumerate(band_squares(self.even(rest), self.even(seen))):
+                squares[level] += own
+                counts[level] += count
+        for buffer, own, count in zip((self.bands, self.deep_bands), squares, counts, strict=True):
+            buffer.copy_((own / max(count, 1.0)).sqrt().clamp_min(1e-4)[:, None, None, None])
 
     def _regress(self, styles: Tensor, labels: Tensor, count: int) -> None:
-        """Ridge regression of styles (n, count) on coarse labels (n, d), by the Gram matrix, and what it leaves."""
-        n = len(styles)
-        mean = labels.mean(0)
-        centred = labels - mean
-        gram = centred @ centred.T
-        ridge = _RIDGE * gram.diagonal().mean().clamp_min(1e-12)
-        weights = torch.linalg.solve(gram + ridge * torch.eye(n, dtype=gram.dtype), styles)
+        """The Gaussian of styles (n, count) given coarse labels (n, d)."""
+        mean, weights, factor = gaussian_regression(labels, styles, _RIDGE)
         self.label_mean.copy_(mean.float())
         self.regression.zero_()
-        self.regression[:, :count].copy_((centred.T @ weights).float())
-        # Residuals of scans left out, by the hat matrix: fitted ones are smaller than those of new scans.
-        hat = gram @ torch.linalg.inv(gram + ridge * torch.eye(n, dtype=gram.dtype))
-        left = (styles - hat @ styles) / (1 - hat.diagonal())[:, None].clamp_min(0.1)
-        cover = left.T @ left / n
-        cover = cover + 1e-6 * torch.eye(count, dtype=cover.dtype)
+        self.regression[:, :count].copy_(weights.float())
         self.spread.zero_()
-        self.spread[:count, :count].copy_(torch.linalg.cholesky(cover).float())
+        self.spread[:count, :count].copy_(factor.float())
 
-    def _velocity(self, at: Tensor, time: Tensor, coarse: Tensor, labels: Tensor, view: Tensor) -> Tensor:
+    def velocity(self, at: Tensor, time: Tensor, coarse: Tensor, labels: Tensor, view: Tensor) -> Tensor:
+        """v(r_t, t | labels, coarse image, field of view) of the bands (b, 8c, i/2, j/2, k/2) at times (b,)."""
         skip, scale = guess(time[:, None, None, None, None])
         return skip * at + scale * self.network(self._seen(at, coarse, labels, view), time).float()
 
     def _seen(self, at: Tensor, coarse: Tensor, labels: Tensor, view: Tensor) -> Tensor:
         """What the network sees: detail so far, coarse image in the same units, one-hot labels, field of view."""
         classes = losses.one_hot(labels, self.settings.n_labels + 1)[:, 1:].to(at.dtype)
-        conditions = self._even(torch.cat([classes, view.to(at.dtype)], dim=1))
-        anatomy = haar(self._even(coarse * view)) / 8**0.5
+        conditions = self.even(torch.cat([classes, view.to(at.dtype)], dim=1))
+        anatomy = haar(self.even(coarse * view)) / 8**0.5
         return torch.cat([at, _CONTRAST * anatomy, blocks.space_to_depth(conditions)], dim=1)
 
     @property
     def _half(self) -> list[int]:
         return [size // 2 for size in blocks.padded_shape(self.settings.shape, 2)]
 
-    def _even(self, x: Tensor) -> Tensor:
+    def even(self, x: Tensor) -> Tensor:
+        """With sides that are even: the last voxels are repeated."""
         return blocks.pad_to_multiple(x, 2)
 
     def _centred(self, x: Tensor, view: Tensor) -> Tensor:
@@ -377,15 +398,3 @@ class Flow(ScanModel):
         """Share of every label in every block, (b, n_labels · blocks) float32."""
         classes = losses.one_hot(labels, self.settings.n_labels + 1)[:, 1:].float()
         return self._small(classes).flatten(1)
-
-
-def guess(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor of r_t in the best linear guess of r − ε, and the standard deviation of what it leaves.
-
-    For independent r and ε of variance 1: (2t − 1) / (t² + (1 − t)²) and 1 / √(t² + (1 − t)²).
-
-    >>> [round(float(value), 3) for value in guess(torch.tensor(0.5))]
-    [0.0, 1.414]
-    """
-    power = time.square() + (1 - time).square()
-    return (2 * time - 1) / power, power.rsqrt()

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from medgen.errors import TrainingError
 from medgen.models.catalogue import build
-from medgen.models.families.flow import Flow, FlowSampling, guess
+from medgen.models.families.flow import Flow, FlowSampling
 from medgen.models.networks.haar import haar, inverse_haar
-from medgen.models.networks.time_unet import TimeUNet, waves
+from medgen.models.networks.time_unet import TimeUNet, guess, waves
 from medgen.preprocessing.dataset import Dataset
 from medgen.training.trainer import TrainingConfig, fit
 

@@ -3,7 +3,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
-from medgen.models.linear_gaussian import LinearGaussian
+from medgen.models.likelihoods.linear_gaussian import LinearGaussian
 from medgen.preprocessing.dataset import Dataset
 
 SHAPE = (8, 8, 8)
