@@ -15,7 +15,7 @@ from medgen.config import load_config
 from medgen.errors import ConfigError
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import available, build, settings_for
-from medgen.models.linear_gaussian import LinearGaussian
+from medgen.models.likelihoods.linear_gaussian import LinearGaussian
 from medgen.preprocessing.dataset import Dataset
 from medgen.runs.folder import RunSummary
 from medgen.seeds import derive

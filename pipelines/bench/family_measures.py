@@ -17,7 +17,7 @@ from medgen.metrics.ranking import Ranked, level_counts
 from medgen.metrics.reconstruction import psnr, ssim
 from medgen.models.base import GenerativeModel, HasLikelihood, HasVoxelLikelihood, PaintsLabels, Reconstructs
 from medgen.models.families.flow import Flow
-from medgen.models.linear_gaussian import LinearGaussian
+from medgen.models.likelihoods.linear_gaussian import LinearGaussian
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter

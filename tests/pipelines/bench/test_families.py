@@ -55,7 +55,7 @@ def test_cells_are_kept_and_the_table_holds_them(cohort: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("model", "empty"),
     [
-        ("{family: flow, widths: [16], style: 2, sampling_steps: 2}", {"psnr", "ap"}),
+        ("{family: flow, widths: [16], style: 2}", {"psnr", "ap"}),
         ("{family: context, widths: [16]}", {"kid", "coverage", "nearest", "dice"}),
     ],
 )

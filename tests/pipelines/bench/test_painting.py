@@ -33,6 +33,8 @@ def test_tables_hold_what_the_json_holds(tmp_path: Path, monkeypatch: pytest.Mon
     assert text in summary.lines
     assert f"{seed['detail'][0]:.4f}" in text
     assert f"{seed['dice'][1]:.3f}" in text
+    assert f"{seed['nats'][0]:.3f} ± {seed['nats'][1]:.3f}" in text
+    assert seed["nats"][1] > 0
     assert (tmp_path / "out" / "painting-1.png").read_bytes()[:4] == b"\x89PNG"
 
 
