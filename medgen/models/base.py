@@ -11,12 +11,11 @@ from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor, nn
 
 from medgen.config import Config
-from medgen.models.facts import Fact, Likelihood
+from medgen.models.facts import Estimate, Fact, Likelihood
 from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
-    from medgen.models.likelihoods.change_of_variables import Estimate
     from medgen.preprocessing.dataset import Batch, Dataset
 
 

@@ -1,9 +1,12 @@
-"""What a model says about itself in reports: facts with their sentences, and of which kind its likelihood is."""
+"""What a model says about itself in reports: facts with their sentences, of which kind its likelihood is, how sure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LikelihoodKind = Literal["exact", "bound", "surrogate"]
 
@@ -73,3 +76,20 @@ class Likelihood:
             self.unit,
             f"Its likelihood is {article}{{value}}, in {self.unit}: {self.sentence}.",
         )
+
+
+class Estimate(NamedTuple):
+    """A number per scan that is estimated from independent draws.
+
+    Attributes:
+        value: The mean of the draws, (b,) float64.
+        error: Its standard error, (b,) float64.
+    """
+
+    value: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, draws: Tensor) -> Estimate:
+        """From draws (n, b), two at least."""
+        return cls(draws.mean(0), draws.std(0) / len(draws) ** 0.5)

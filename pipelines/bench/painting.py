@@ -9,7 +9,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from medgen.config import load_config
 from medgen.data.cases import split_subjects
@@ -227,7 +227,7 @@ def _data(config: TrainRunConfig, seed: int, progress: bool) -> tuple[Dataset, D
     return numbered(train, numbers), numbered(test, numbers), tuple(range(1, len(numbers) + 1))
 
 
-def _nats(model: Flow, test: Dataset, generator: torch.Generator) -> tuple[float, float]:
+def _nats(model: Flow, test: Dataset, generator: Generator) -> tuple[float, float]:
     batch = test.batch(range(min(_LIKELY, len(test)))).to(model.mean.device)
     found = model.conditional_log_likelihood(batch, _DRAWS, generator)
     voxels = batch.foreground.flatten(1).sum(1).double() * test.channels

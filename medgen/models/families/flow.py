@@ -14,8 +14,7 @@ from torch.nn import functional
 from medgen.errors import TrainingError
 from medgen.models import losses
 from medgen.models.base import Drawn, ModelConfig, ScanCode, ScanModel, Widths
-from medgen.models.facts import Fact, Likelihood
-from medgen.models.likelihoods.change_of_variables import Estimate
+from medgen.models.facts import Estimate, Fact, Likelihood
 from medgen.models.likelihoods.gaussian_regression import gaussian_regression
 from medgen.models.likelihoods.painted import bound
 from medgen.models.networks import blocks

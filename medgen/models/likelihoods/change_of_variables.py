@@ -4,30 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 # Points (b, ...) and times (b,) to velocities (b, ...); points of a batch do not see each other.
 Velocity = Callable[[Tensor, Tensor], Tensor]
-
-
-class Estimate(NamedTuple):
-    """A number per scan that is estimated from independent draws.
-
-    Attributes:
-        value: The mean of the draws, (b,) float64.
-        error: Its standard error, (b,) float64.
-    """
-
-    value: Tensor
-    error: Tensor
-
-    @classmethod
-    def of(cls, draws: Tensor) -> Estimate:
-        """From draws (n, b), two at least."""
-        return cls(draws.mean(0), draws.std(0) / math.sqrt(len(draws)))
 
 
 def rademacher(like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -3,25 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from medgen.models.facts import Estimate
 from medgen.models.latent import randn_beside
-from medgen.models.likelihoods.change_of_variables import Estimate, log_density, rademacher, standard_normal
+from medgen.models.likelihoods.change_of_variables import log_density, rademacher, standard_normal
 from medgen.models.networks.haar import log_volume
-
-if TYPE_CHECKING:
-    from medgen.models.families.flow import Flow
 
 # Least width of what is drawn, in standard deviations of styles and in model intensities: a point has no density.
 _NARROWEST = 1e-3
 
 
+class PaintingFlow(Protocol):
+    """What the bound asks of a flow that paints, as the family ``flow`` has it: x = u(s) + W⁻¹ r.
+
+    Attributes:
+        bands: Standard deviations of the wavelet bands of voxels, (8c, 1, 1, 1).
+        deep_bands: Those of the bands of their sums.
+    """
+
+    bands: Tensor
+    deep_bands: Tensor
+
+    @property
+    def styles(self) -> int:
+        """Components of a style that are something."""
+        ...
+
+    def encode_style(self, x: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Style of scans, (b, d), and its log-variance."""
+        ...
+
+    def style_log_density(self, style: Tensor, labels: Tensor) -> Tensor:
+        """Log p(s | labels), (b,)."""
+        ...
+
+    def coarse_image(self, style: Tensor) -> Tensor:
+        """u(s), (b, c, i, j, k)."""
+        ...
+
+    def even(self, x: Tensor) -> Tensor:
+        """Maps (b, c, i, j, k) on the grid with even sides."""
+        ...
+
+    def whiten(self, rest: Tensor) -> Tensor:
+        """W, from maps to bands."""
+        ...
+
+    def uncropped(self, bands: Tensor) -> Tensor:
+        """W⁻¹, from bands to maps on the grid with even sides."""
+        ...
+
+    def made(self, at: Tensor, coarse: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
+        """The bands that the flow makes of noise."""
+        ...
+
+    def velocity(self, at: Tensor, time: Tensor, coarse: Tensor, labels: Tensor, view: Tensor) -> Tensor:
+        """V of bands at times (b,)."""
+        ...
+
+
 def bound(
-    model: Flow, image: Tensor, labels: Tensor, view: Tensor, samples: int, generator: Generator | None, steps: int
+    model: PaintingFlow,
+    image: Tensor,
+    labels: Tensor,
+    view: Tensor,
+    samples: int,
+    generator: Generator | None,
+    steps: int,
 ) -> Estimate:
     """Lower bound on log p(x | labels, view) of the voxels in view, in nats per scan, with its standard error, (b,).
 
@@ -50,7 +103,13 @@ def bound(
 
 
 def detail_log_density(
-    model: Flow, rest: Tensor, coarse: Tensor, labels: Tensor, view: Tensor, steps: int, probe: Tensor | None = None
+    model: PaintingFlow,
+    rest: Tensor,
+    coarse: Tensor,
+    labels: Tensor,
+    view: Tensor,
+    steps: int,
+    probe: Tensor | None = None,
 ) -> Tensor:
     """Log p(x | s, l) in nats, (b,) float64, of all voxels of the even grid that the flow works on.
 
@@ -79,12 +138,12 @@ class _Around:
     Attributes:
         model: The flow.
         image, labels, view: The scan, and its conditions.
-        style: Its style, (1, d): of the components that the training scans allowed.
+        style: Its style, (1, d).
         hidden: Voxels of the even grid that nobody sees, (1, c, i, j, k) boolean.
         widths: Standard deviations of styles and of unseen voxels.
     """
 
-    model: Flow
+    model: PaintingFlow
     image: Tensor
     labels: Tensor
     view: Tensor
@@ -93,7 +152,9 @@ class _Around:
     widths: tuple[float, float]
 
     @classmethod
-    def of(cls, model: Flow, image: Tensor, labels: Tensor, view: Tensor, generator: Generator | None) -> _Around:
+    def of(
+        cls, model: PaintingFlow, image: Tensor, labels: Tensor, view: Tensor, generator: Generator | None
+    ) -> _Around:
         style = model.encode_style(image, view)[0]
         coarse = model.coarse_image(style)
         # One scan of the model, as it comes from the flow: on the even grid, nothing outside taken away.
@@ -107,13 +168,13 @@ class _Around:
         apart = (model.encode_style(inside + coarse * view, view)[0] - style)[:, : model.styles]
         widths = [float(own.square().mean().sqrt()) if own.numel() else 0.0 for own in (apart, away)]
         first, second = (max(width, _NARROWEST) for width in widths)
-        return cls(model, image, labels, view, style[:, : model.styles], hidden.expand_as(made), (first, second))
+        return cls(model, image, labels, view, style, hidden.expand_as(made), (first, second))
 
     def draw(self, generator: Generator | None, steps: int) -> Tensor:
         """One draw of log p(x, o, s | l) − log q(s, o), (1,) float64."""
         model, (style_width, hidden_width) = self.model, self.widths
-        change = randn_beside(tuple(self.style.shape), generator, self.style)
-        style = functional.pad(self.style + style_width * change, (0, model.settings.style - model.styles))
+        change = randn_beside((1, model.styles), generator, self.style)
+        style = self.style + style_width * functional.pad(change, (0, self.style.shape[1] - model.styles))
         coarse = model.coarse_image(style)
         rest = model.even((self.image - coarse) * self.view)
         fill = randn_beside((int(self.hidden.sum()),), generator, rest)

@@ -11,7 +11,8 @@ from scipy.integrate import solve_ivp
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
-from medgen.models.likelihoods.change_of_variables import Estimate, divergence, log_density, rademacher
+from medgen.models.facts import Estimate
+from medgen.models.likelihoods.change_of_variables import divergence, log_density, rademacher
 
 
 def gen(seed: int = 0) -> torch.Generator:
