@@ -1,7 +1,7 @@
 """Which channels make the heatmap on this cohort: decided on implanted development scans, out of fold, in words.
 
 The configured fusion is compared with every single score as normative z, baselines included, and with itself without
-the self-supervised score. Another candidate is taken only if its average precision is better with an interval that
+the self-supervised scores. Another candidate is taken only if its average precision is better with an interval that
 excludes equality, and a sign-flip test over subjects, corrected for the number of candidates, agrees: with few
 subjects the highest of twenty estimates is mostly luck, and so is an interval from a handful of resampled ones.
 Implants are of kinds that no test set uses by default and that the self-supervised score has not learned from.
@@ -30,7 +30,7 @@ ALWAYS = ("selfsup", "descriptors")
 DEEP = ("nll", "dae", "fanogan", "residual")
 
 CONFIGURED = "configured fusion"
-INDEPENDENT = "fusion without selfsup"
+INDEPENDENT = "fusion without self-supervision"
 
 # From the fold, the channels and the z of a scan to its fused map.
 Fuse = Callable[[int, tuple[str, ...], Mapping[str, NDArray[np.float16]]], NDArray[np.float32]]
@@ -171,7 +171,7 @@ def choose(
     truth = [scan.truth for scan in scans]
     resampler = Resampler(subjects, bootstrap, seed)
     options: dict[str, tuple[str, ...]] = {CONFIGURED: configured}
-    without = tuple(name for name in configured if name != "selfsup")
+    without = tuple(name for name in configured if not get(name).from_corruptions)
     if without and without != configured:
         options[INDEPENDENT] = without
     options |= {name: (name,) for name in scans[0].z}

@@ -19,6 +19,7 @@ from medgen.system import members
 if TYPE_CHECKING:
     from medgen.anomaly.scores.settings.corruptions import Corruptions
     from medgen.anomaly.scores.settings.likelihood_samples import LikelihoodSamples
+    from medgen.anomaly.scores.settings.network_steps import NetworkSteps
     from medgen.anomaly.scores.settings.restoration_steps import RestorationSteps
 
 # Scan scores that are statistics of the heatmap.
@@ -106,7 +107,7 @@ _SCORE_SETTINGS = tuple(map(_settings, members.names(settings)))
 # One key for each setting of a score, so that a misspelt one is refused with a hint like any other.
 if TYPE_CHECKING:
 
-    class AnomalyConfig(Corruptions, LikelihoodSamples, RestorationSteps, Scoring):
+    class AnomalyConfig(Corruptions, LikelihoodSamples, NetworkSteps, RestorationSteps, Scoring):
         """The group ``anomaly`` of a configuration."""
 
 else:

@@ -23,9 +23,10 @@ from medgen.anomaly.ensemble import (
 )
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.normative import Moments, Normative, normative_of
+from medgen.anomaly.normative import Moments, Normative, normative_of, normative_of_region
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.corrupted_copies import forget_copies
 from medgen.implants.implanted_scans import HEALTHY, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
@@ -165,17 +166,17 @@ def _score_out_of_fold(
         rows = np.flatnonzero(fold_of != number).tolist()
         training = dataset.subset([dataset.ids[row] for row in rows])
         learning = inputs_for(own, training.images, training.foregrounds, config, [memo[row] for row in rows], bf16)
-        states.append({name: get(name).fit(learning) for name in names})
+        # Costly ones first: they make the corrupted copies with all that the others take of them, too.
+        states.append({name: get(name).fit(learning) for name in sorted(names, key=lambda name: not get(name).costly)})
         del learning
         for index in np.flatnonzero(fold_of == number).tolist():
             inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]], bf16)
             maps[index] = _flat_scores(voxel_names, inputs, states[number], regions[index], config)
             done += 1
             tick("scoring out of fold", done, len(dataset))
+    # The rest of a scan's memo is used again below.
     for entry in memo:
-        # Corrupted copies are for learning; the rest of a scan's memo is used again below.
-        for key in [key for key in entry if key.startswith("corrupted")]:
-            del entry[key]
+        forget_copies(entry)
 
     return states, maps
 
@@ -211,7 +212,11 @@ def _normatives(
         for part in parts[1:]:
             whole = whole + part
         for number, part in enumerate(parts):
-            result[number][name] = normative_of(whole - part, support, config.normative)
+            others = whole - part
+            if get(name).placed:
+                result[number][name] = normative_of_region(others, support)
+            else:
+                result[number][name] = normative_of(others, support, config.normative)
     return result
 
 

@@ -52,6 +52,17 @@ def test_a_higher_estimate_alone_is_not_enough():
         assert choice.chosen == CONFIGURED
 
 
+def test_all_that_has_learned_from_corruptions_is_left_out_of_the_independent_fusion():
+    validated = scans({"nll": 1.5, "selfsup": 1.0, "selfsup_network": 1.0})
+    by_name = {
+        entry.name: entry for entry in choose(validated, ("selfsup", "nll", "selfsup_network"), mean, 100).candidates
+    }
+    assert by_name[INDEPENDENT].channels == ("nll",)
+    assert INDEPENDENT not in {
+        entry.name for entry in choose(validated, ("selfsup", "selfsup_network"), mean, 100).candidates
+    }
+
+
 def test_numbers_are_scikit_learns():
     validated = scans({"nll": 1.5, "selfsup": 1.0})
     choice = choose(validated, ("nll", "selfsup"), mean, 200)

@@ -72,9 +72,10 @@ def test_a_score_of_ones_own_brings_its_setting(tmp_path: Path) -> None:
 
 
 def test_scores_are_handed_their_settings_and_no_others() -> None:
-    given = {"likelihood_samples": 3, "restoration_steps": 4, "corruptions": ["noise"], "folds": 2}
+    given = {"likelihood_samples": 3, "network_steps": 5, "restoration_steps": 4, "corruptions": ["noise"], "folds": 2}
     config = parse_config(AnomalyConfig, given, "test")
-    assert config.of_scores() == {"likelihood_samples": 3, "restoration_steps": 4, "corruptions": ("noise",)}
+    expected = {"likelihood_samples": 3, "network_steps": 5, "restoration_steps": 4, "corruptions": ("noise",)}
+    assert config.of_scores() == expected
     assert (
         parse_config(AnomalyConfig, plain_yaml(yaml.safe_dump(config.model_dump(mode="json")), "test"), "test")
         == config
@@ -85,6 +86,7 @@ def test_scores_are_handed_their_settings_and_no_others() -> None:
     ("given", "said"),
     [
         ({"likelihod_samples": 3}, "unknown key 'likelihod_samples'; did you mean 'likelihood_samples'"),
+        ({"network_steps": 0}, "network_steps: Input should be greater than or equal to 1"),
         ({"restoration_steps": 0}, "restoration_steps: Input should be greater than or equal to 1"),
         ({"corruptions": ["noise", "nose"]}, "corruptions: expected some of offset, noise, .*, found nose"),
         ({"corruptions": []}, "corruptions: expected some of offset, noise, .*, found none"),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
+from medgen.anomaly.scores.corrupted_copies import forget_copies
 from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Progress
@@ -93,8 +94,7 @@ def refit(
         states[label(group)] = get("selfsup").fit(inputs)
         # Corrupted copies belong to one version; descriptors are shared by all.
         for entry in memo:
-            for key in [key for key in entry if key.startswith("corrupted")]:
-                del entry[key]
+            forget_copies(entry)
         if progress is not None:
             progress(number, len(versions))
     return Refitted(states, get("descriptors").fit(inputs), get("zscore").fit(inputs), smoothing)

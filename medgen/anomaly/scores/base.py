@@ -29,6 +29,7 @@ Level = Literal["voxel", "scan"]
 State = Mapping[str, NDArray[Any]]
 Scorer = Callable[["Inputs", State], NDArray[np.float32]]
 Fitter = Callable[["Inputs"], dict[str, NDArray[Any]]]
+FitSeconds = Callable[[int, torch.device, Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Inputs:
         settings: What scores read by name, such as ``likelihood_samples``.
         memo: One dictionary per scan for what costs time and depends on the scan alone, so that the folds share it.
         bf16: Whether models compute in bfloat16 under autocast, as in training; see :attr:`Score.float32`.
+        learned: What scores have learned from exactly these scans, by name, so that it is learned once.
     """
 
     image: Tensor
@@ -50,6 +52,7 @@ class Inputs:
     settings: Mapping[str, Any] = field(default_factory=dict)
     memo: tuple[dict[str, Any], ...] = ()
     bf16: bool = False
+    learned: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.memo:
@@ -146,7 +149,13 @@ class Score:
         fitter: Learns arrays from the training scans of a fold; None if there is nothing to learn.
         baseline: Whether it is a simple method that the deep channels have to beat.
         local: Whether a contrast at one place raises the score at that place (controls such as ``random`` do not).
+        fit_seconds: From image channels, device and settings to about how many seconds the score learns in one fold,
+            for the plan of a run; None where that is nothing beside the training of a model.
         shares: A score whose learned arrays this one reads as well, so that they are kept once.
+        from_corruptions: Whether it has learned from corrupted copies of the training scans: an idea that it shares
+            with implanted anomalies, so what makes the heatmap without it is a candidate of its own.
+        placed: Whether what it returns says already how unusual that is for the place: its normative z then takes the
+            mean and spread of the whole region, since those of a place, from few scans, would add noise.
         costly: Whether it takes many passes through a model: computed only where a configuration names it.
         float32: Whether models compute in float32 for it whatever they were trained in: for optimisations and for
             distances between codes, whose small steps drown in rounding.
@@ -159,11 +168,14 @@ class Score:
     level: Level
     needs: type | None
     fitter: Fitter | None
+    fit_seconds: FitSeconds | None
     baseline: bool
     local: bool
     costly: bool
     float32: bool
     shares: str | None
+    from_corruptions: bool
+    placed: bool
     order: int
     function: Scorer
     own: bool = False
@@ -190,11 +202,16 @@ class Score:
         )
 
     def fit(self, training: Inputs) -> dict[str, NDArray[Any]]:
-        """Learn from the training scans of one fold; an empty state if the score learns nothing."""
+        """Learn from the training scans of one fold; an empty state if the score learns nothing.
+
+        A score that needs what another has learned asks for it in the same way, ``SCORES[...].fit(training)``.
+        """
         if self.fitter is None:
             return {}
-        with self._precision(training):
-            return self.fitter(training)
+        if self.name not in training.learned:
+            with self._precision(training):
+                training.learned[self.name] = self.fitter(training)
+        return training.learned[self.name]
 
     def state(self, states: Mapping[str, State]) -> State:
         """What this score reads of all that the scores of a fold have learned."""
@@ -219,11 +236,14 @@ def score(
     *,
     needs: type | None = None,
     fit: Fitter | None = None,
+    fit_seconds: FitSeconds | None = None,
     baseline: bool = False,
     local: bool = True,
     costly: bool = False,
     float32: bool = False,
     shares: str | None = None,
+    from_corruptions: bool = False,
+    placed: bool = False,
     order: int = _LAST,
 ) -> Callable[[Scorer], Scorer]:
     """Register a function as a score; its docstring must name the source ("Source: ...").
@@ -236,7 +256,22 @@ def score(
         if name in SCORES:
             raise ValueError(f"a score named {name!r} is registered already")
         here = local and level == "voxel"
-        SCORES[name] = Score(name, level, needs, fit, baseline, here, costly, float32, shares, order, function)
+        SCORES[name] = Score(
+            name=name,
+            level=level,
+            needs=needs,
+            fitter=fit,
+            fit_seconds=fit_seconds,
+            baseline=baseline,
+            local=here,
+            costly=costly,
+            float32=float32,
+            shares=shares,
+            from_corruptions=from_corruptions,
+            placed=placed,
+            order=order,
+            function=function,
+        )
         return function
 
     return register

@@ -29,6 +29,8 @@ NAMES = (
 _FLOOR = 0.02
 # A scan's worth of the average variance at every voxel, and the blur of the variances in voxels.
 _PRIOR, _BLUR = 10.0, 1.5
+# Voxels beyond the foreground that differences between neighbours look at.
+_MARGIN = 2
 # A z beyond this says nothing more.
 LIMIT = 8.0
 Rows = NDArray[np.float32]
@@ -44,7 +46,23 @@ def describe(channel: Map, mask: NDArray[np.bool_]) -> Map:
     Returns:
         (d, i, j, k) float32 in the order of ``NAMES``, 0 outside the mask.
     """
-    return np.stack([np.where(mask, values, np.float32(0)) for values in _maps(channel * mask, mask)])
+    result = np.zeros((len(NAMES), *mask.shape), dtype=np.float32)
+    if not mask.any():
+        return result
+    box = _box(mask)
+    inside = mask[box]
+    for target, values in zip(result, _maps(channel[box] * inside, inside), strict=True):
+        target[box] = np.where(inside, values, np.float32(0))
+    return result
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The mask's bounding box with the margin that differences need; along the first axis alike on both sides."""
+    own = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = [slice(max(0, s.start - _MARGIN), min(n, s.stop + _MARGIN)) for s, n in zip(own, mask.shape, strict=True)]
+    # Left and right are compared by turning the axis over.
+    outside = min(box[0].start, mask.shape[0] - box[0].stop)
+    return (slice(outside, mask.shape[0] - outside), *box[1:])
 
 
 def _maps(x: Map, mask: NDArray[np.bool_]) -> Iterator[Map]:
@@ -153,6 +171,22 @@ def standardised(values: NDArray[np.float16], mask: NDArray[np.bool_], state: St
     own, known = both[mask], both[state["region"]]
     z = (values[:, own].astype(np.float32) - state["mean"][:, known]) / state["sd"][:, known]
     return np.clip(z, -LIMIT, LIMIT), both
+
+
+def standardised_without(
+    values: NDArray[np.float16], own: NDArray[np.float16], count: Rows, mean: NDArray[Any], sd: NDArray[Any]
+) -> Rows:
+    """Standardised descriptors of a changed copy of a training scan, as if the scan had not been trained on.
+
+    Args:
+        values: (c · d, m), descriptors of the copy at m voxels.
+        own: (c · d, m), those of the scan itself: they are taken out of the mean, since a new scan has no part in it.
+        count: (m,), how many training scans show each voxel, 2 or more.
+        mean: (c · d, m), over the training scans, the scan itself among them.
+        sd: (c · d, m), the same.
+    """
+    without = (count * mean - own) / (count - 1)
+    return np.clip((values - without) / sd, -LIMIT, LIMIT).astype(np.float32)
 
 
 @score("descriptors", order=18, fit=fit_local)

@@ -8,12 +8,15 @@ from typing import Any
 
 from medgen.anomaly.artifact import to_artifact
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.scores.catalogue import get
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
+from medgen.training.cost import Estimate, minutes
+from medgen.training.trainer import device_of
 from medgen.training.transfer.source import recorded
 
 from ...stages import Stage
@@ -46,6 +49,21 @@ class Calibrate(Stage[AnomalyRunConfig]):
     name = "calibrate"
     needs = (Manifest, AnomalyCohort, PreparedParts, FoldModels)
     makes = (Calibrated,)
+
+    def estimate(
+        self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """Time of the scores that train something of their own, measured on a few steps."""
+        channels, folds = len(next(iter(known[Manifest])).read_image().data), config.anomaly.folds
+        found = {}
+        for name in dict.fromkeys([*config.anomaly.fusion.channels, *config.anomaly.scores]):
+            entry = get(name)
+            if entry.fit_seconds is not None:
+                settings = config.anomaly.of_scores()
+                seconds = folds * entry.fit_seconds(channels, device_of(config.device), settings)
+                line = f"{name}: {folds} trainings of its own, about {minutes(seconds)}"
+                found[f"{self.name} {name}"] = Estimate(seconds, 0.0, (line,))
+        return found
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

@@ -67,3 +67,14 @@ def test_eigenvalues_are_numpys(kind):
     entries = (matrices[:, a, b].astype(np.float32) for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)))
     mine = np.stack(_eigenvalues(*entries), axis=1)
     np.testing.assert_allclose(mine, np.linalg.eigvalsh(matrices)[:, ::-1], atol=2e-3)
+
+
+def test_empty_space_around_the_foreground_changes_nothing():
+    scan, mask = RNG.random(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=bool)
+    mask[3:-3, 2:-2, 1:-2] = RNG.random((SHAPE[0] - 6, SHAPE[1] - 4, SHAPE[2] - 3)) > 0.1
+    margins = ((4, 4), (5, 3), (0, 6))
+    inside = tuple(slice(low, low + size) for (low, _), size in zip(margins, SHAPE, strict=True))
+    wider = describe(np.pad(scan, margins), np.pad(mask, margins))
+    np.testing.assert_array_equal(wider[(slice(None), *inside)], describe(scan, mask))
+    assert np.count_nonzero(wider) == np.count_nonzero(wider[(slice(None), *inside)])
+    assert not describe(scan, np.zeros(SHAPE, dtype=bool)).any()

@@ -486,10 +486,15 @@ def test_a_finished_run_is_not_overwritten_by_accident(finished, cohort, monkeyp
 def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, monkeypatch, capsys):
     out = tmp_path / "never"
     code, printed, _ = medgen(
-        monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", "--dry-run"
+        monkeypatch,
+        capsys,
+        *("anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", "--dry-run"),
+        *("anomaly.scores=[selfsup_network]", "anomaly.network_steps=10000"),
     )
     assert code == 0
-    assert "2 trainings" in printed
+    assert "2 trainings of " in printed
+    # Ten thousand steps take minutes on whatever this runs on.
+    assert re.search(r"^selfsup_network: 2 trainings of its own, about \d+ min$", printed, re.MULTILINE)
     assert not out.exists()
 
 
@@ -498,6 +503,7 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, mo
     [
         ("anomaly.calibration.target_fpr=0.05", "5 % needs at least 19 healthy scans"),
         ("anomaly.smoothingg=1", "did you mean 'smoothing'"),
+        ("anomaly.network_steps=0", "network_steps: Input should be greater than or equal to 1"),
         ("model.family=vea", "expected one of"),
         ("evaluation.kinds=[hyperintens]", "did you mean 'hyperintense'"),
         ("anomaly.fusion.channels=[nope]", "anomaly.fusion.channels: 'nope' is no score; choose some of"),
