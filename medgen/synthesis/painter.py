@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen.synthesis.backend import FitContext
-from medgen.synthesis.label_source import Anatomy
+from medgen.synthesis.label_source import Anatomy, Scan
 from medgen.synthesis.part import Part
 from medgen.synthesis.sources import Sources
 
@@ -37,11 +37,11 @@ class Painter(Part):
     """A fitted painter. Subclasses are final, one per file in ``medgen/synthesis/painters``.
 
     Attributes:
-        needs_image: Whether it starts from an image that comes with the labels.
+        starts_from: Which image it changes; a painter that starts from none makes a pair with every label source.
     """
 
     role: ClassVar[str] = "painter"
-    needs_image: ClassVar[bool] = False
+    starts_from: ClassVar[Scan] = Scan.NONE
 
     @classmethod
     @abstractmethod

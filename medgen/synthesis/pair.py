@@ -10,17 +10,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import create_model, model_validator
 
+from medgen.config import Config
 from medgen.errors import ArtifactError, ConfigError
 from medgen.models.stored_arrays import Stored, load_stored, stored_kind
 from medgen.progress import Log
 from medgen.synthesis import label_sources, painters
 from medgen.synthesis.backend import Backend, BackendConfig, FitContext, Synthetic
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.label_source import LabelSource
+from medgen.synthesis.label_source import LabelSource, Scan
 from medgen.synthesis.label_sources import source_class
 from medgen.synthesis.painter import Painter
 from medgen.synthesis.painters import painter_class
@@ -36,6 +37,7 @@ LABELS, PAINTER = "labels", "painter"
 SHORT: Mapping[str, tuple[str, str]] = {
     "deform": ("deform", "parent"),
     "flow": ("deform", "flow"),
+    "lesion": ("lesion", "inpaint"),
     "spade": ("shape", "spade"),
 }
 
@@ -43,7 +45,11 @@ _PAINTED = "its scans show patients' anatomies under new appearances"
 
 
 class PairConfig(BackendConfig):
-    """Settings of a pair: ``labels`` are those of its label source, ``painter`` those of its painter."""
+    """Settings of a pair: ``labels`` are those of its label source, ``painter`` those of its painter.
+
+    What both take from one class of settings, such as which labels are lesions, is one setting: written for one half it
+    holds for the other, too.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -53,13 +59,39 @@ class PairConfig(BackendConfig):
                 raise ValueError(
                     f"{key} is a setting of one half: write {' or '.join(f'{half}.{key}' for half in takers)}"
                 )
-        return given
+        return cls._shared(given)
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type[Config]]:
+        """Class of the settings of each half."""
+        return {half: cast("type[Config]", cls.model_fields[half].annotation) for half in (LABELS, PAINTER)}
 
     @classmethod
     def _halves_with(cls, key: str) -> list[str]:
         """The halves that have a setting, which is no half itself."""
-        kinds = {half: cls.model_fields[half].annotation for half in (LABELS, PAINTER)}
-        return [half for half, kind in kinds.items() if kind and key not in kinds and key in kind.model_fields]
+        kinds = cls._kinds()
+        return [half for half, kind in kinds.items() if key not in kinds and key in kind.model_fields]
+
+    @classmethod
+    def _shared(cls, given: Any) -> Any:
+        """Settings that are one for both halves, given to both."""
+        one, other = cls._kinds().values()
+        classes = [kind for kind in one.__mro__ if issubclass(kind, Config) and issubclass(other, kind)]
+        common = {key for kind in classes for key in kind.model_fields}
+        if not common or not isinstance(given, Mapping):
+            return given
+        halves = {half: given.get(half, {}) for half in (LABELS, PAINTER)}
+        if not all(isinstance(own, Mapping) for own in halves.values()):
+            return given
+        (labels, painter), shared = halves.values(), {}
+        for key in sorted(common & {*labels, *painter}):
+            if key in labels and key in painter and labels[key] != painter[key]:
+                raise ValueError(
+                    f"{key} is one setting of both halves, found {labels[key]} in labels and {painter[key]} in "
+                    "painter; write it once"
+                )
+            shared[key] = labels[key] if key in labels else painter[key]
+        return {**given, **{half: {**own, **shared} for half, own in halves.items()}}
 
 
 class ShortPairConfig(PairConfig):
@@ -78,7 +110,7 @@ class ShortPairConfig(PairConfig):
                 if not isinstance(own, Mapping) or key in own:
                     raise ValueError(f"{key} is given twice, alone and in {half}; give it once")
                 halved[half] = {**own, key: value}
-        return halved
+        return cls._shared(halved)
 
 
 class Pair(Backend):
@@ -193,6 +225,9 @@ class Pair(Backend):
         painted = self._painting.paint(anatomy, seed)
         made = {"labels_from": self.source.name, "painted_by": self.painter.name}
         warned = {"alarms": [alarm.name for alarm in self.alarms]} if self.alarms else {}
+        # Elsewhere the scan is its first parent's.
+        part = self.painter.starts_from is Scan.HOST
+        changed: dict[str, Any] = {"region": anatomy.region, "made": anatomy.made} if part else {}
         return Synthetic(
             image=painted.image,
             labels=painted.labels,
@@ -200,6 +235,7 @@ class Pair(Backend):
             seed=seed,
             parents=anatomy.parents,
             facts={**made, **anatomy.facts, **painted.facts, **warned},
+            **changed,
         )
 
 
@@ -263,10 +299,11 @@ def stored_pair(folder: Path) -> str | None:
 
 def _misfit(labels: str, painter: str) -> str:
     """Why a label source and a painter make no pair; empty if they make one."""
-    if painter_class(painter).needs_image and not source_class(labels).moves:
-        having = [name for name in label_sources.available() if source_class(name).moves]
-        return f"the painter {painter!r} needs an image that comes with the labels, as from {', '.join(having)}"
-    return ""
+    wanted = painter_class(painter).starts_from
+    if wanted in {Scan.NONE, source_class(labels).brings}:
+        return ""
+    having = [name for name in label_sources.available() if source_class(name).brings is wanted]
+    return f"the painter {painter!r} needs {wanted}, as from {', '.join(having)}"
 
 
 @cache
@@ -288,7 +325,7 @@ def _made(name: str, source: type[LabelSource], painter: type[Painter]) -> type[
             "source": source,
             "painter": painter,
             "derived": source.derived,
-            "derivation": Backend.derivation if painter.needs_image else _PAINTED,
+            "derivation": _PAINTED if painter.starts_from is Scan.NONE else Backend.derivation,
             "Config": create_model(f"{title}Config", __base__=base, __module__=__name__, **fields),
             "Sampling": create_model(f"{title}Sampling", __base__=base, __module__=__name__, **options),
             "tiny": {LABELS: source.tiny, PAINTER: painter.tiny},

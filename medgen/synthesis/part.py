@@ -79,6 +79,14 @@ class Part(ABC):
         for trained in self._networks.values():
             for model in trained.models:
                 model.to(self.device).eval()
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027 - not every half has something to prepare
+        """Get ready to be used, once record and networks are there; nothing to do by default.
+
+        Raises:
+            ArtifactError: If the record lacks something.
+        """
 
     @classmethod
     def kind(cls) -> str:

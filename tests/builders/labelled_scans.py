@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import torch
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.seeds import torch_rng
-from medgen.synthesis.backend import FitContext
+from medgen.synthesis.backend import Backend, FitContext
 from medgen.synthesis.filtering.filter import Filter, FilterConfig
+from medgen.synthesis.label_sources.lesion import LesionConfig
 from medgen.synthesis.privacy.memorisation import AuditConfig
 from medgen.synthesis.privacy.saved_filter import FilterState, save_filter
 from medgen.synthesis.sources import Sources
@@ -50,6 +52,14 @@ def sources() -> Sources:
 def context() -> FitContext:
     recipe = Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))
     return FitContext(preprocess=recipe, seed=0, device="cpu")
+
+
+def tiny_settings(kind: type[Backend]) -> dict[str, Any]:
+    """The settings for tests of a backend, and which of the labels here are lesions, where it wants to know."""
+    labels = kind.Config.model_fields.get("labels")
+    if labels is None or not issubclass(labels.annotation or object, LesionConfig):
+        return dict(kind.tiny)
+    return {**kind.tiny, "labels": {**kind.tiny["labels"], "lesion_labels": [4]}}
 
 
 def quick_filter(sources: Sources) -> Filter:

@@ -27,14 +27,10 @@ from medgen.synthesis.sources import Sources
 from medgen.synthesis.variation import chances, choose_pairs, components_of
 from medgen.transforms.fields import expand, exponentiate, jacobian_minimum, warp_labels
 from medgen.transforms.velocity_registration import RegistrationConfig, bending, local_correlation, register
-from tests.builders.labelled_scans import blobs
+from tests.builders.labelled_scans import blobs, tiny_settings
 
 DEFORM, SPADE = backend_class("deform"), backend_class("spade")
 REGISTRATION = RegistrationConfig(spacing=6, iterations=25, window=5)
-# What the scans of these tests need beyond the settings for tests: which of their labels are lesions.
-FURTHER = {"lesion": {"lesion_labels": [4]}}
-
-
 # A pair with a name of its own is the same backend under its full one.
 NAMES = [name for name in every_name() if name in SHORT or halves_of(name) not in SHORT.values()]
 
@@ -42,7 +38,7 @@ NAMES = [name for name in every_name() if name in SHORT or halves_of(name) not i
 @pytest.fixture(scope="module", params=NAMES)
 def backend(request: pytest.FixtureRequest, sources: Sources, context: FitContext) -> Backend:
     kind = backend_class(request.param)
-    settings = kind.Config.model_validate({**kind.tiny, **FURTHER.get(request.param, {})})
+    settings = kind.Config.model_validate(tiny_settings(kind))
     return kind.fit(sources, settings, context)
 
 

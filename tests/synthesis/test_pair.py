@@ -19,6 +19,7 @@ from medgen.segmentation.segmenter import SegmenterConfig, train_segmenter
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.backends import backend_class, load_backend
 from medgen.synthesis.estimates import Outline
+from medgen.synthesis.label_source import Scan
 from medgen.synthesis.label_sources import source_class
 from medgen.synthesis.painters import painter_class
 from medgen.synthesis.pair import SHORT, Pair, halves_of, pair_class, pairs
@@ -26,7 +27,7 @@ from medgen.synthesis.privacy.memorisation import stamp_of
 from medgen.synthesis.privacy.results import INTERNAL, SHARE, Check
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware
-from tests.builders.labelled_scans import blobs
+from tests.builders.labelled_scans import blobs, tiny_settings
 
 CPU = Hardware(None, 2, 8e9, 8e9, 1e12)
 GPU = Hardware("a GPU", 2, 8e9, 8e9, 1e12)
@@ -35,7 +36,7 @@ MANY = Outline((16, 20, 12), 1, (1, 4), 40, 0)
 
 def fitted(name: str, sources: Sources, context: FitContext) -> Pair:
     kind = pair_class(name)
-    return kind.fit(sources, kind.Config.model_validate(kind.tiny), context)
+    return kind.fit(sources, kind.Config.model_validate(tiny_settings(kind)), context)
 
 
 @pytest.fixture(scope="module", params=pairs())
@@ -65,12 +66,12 @@ def test_the_image_is_made_for_the_labels(pair: Pair) -> None:
 def test_whose_anatomy_it_is_follows_from_the_pair(pair: Pair) -> None:
     assert bool(pair.sample(0).parents) == pair.derived
     # The full names begin with the source: others than these may have been added.
-    assert pair.derived or pair.source.name not in {"real", "deform"}
+    assert pair.derived or pair.source.name not in {"real", "deform", "lesion"}
     assert not pair.derived or pair.source.name != "shape"
     number = Check("copies", Interval(0.0, 0.0, 0.1, 8), 0.05, False, "none")
     stamp, reason = stamp_of(pair.derivation if pair.derived else "", [number], 0, True, True, 0)
     assert stamp == (INTERNAL if pair.derived else SHARE)
-    painted = not pair.painter.needs_image
+    painted = pair.painter.starts_from is Scan.NONE
     assert ("anatomies under new appearances" in reason) == (pair.derived and painted)
     assert ("transformed patient scans" in reason) == (not painted)
 
@@ -114,7 +115,7 @@ def test_settings_of_a_short_name_find_their_half() -> None:
     [
         (
             {"deform+foo": {}},
-            r"labels of deform, real, shape.* painter of flow, parent, spade.*found 'deform\+foo'",
+            r"labels of deform, lesion, real, shape.* painter of flow, inpaint, parent, spade.*found 'deform\+foo'",
         ),
         ({"foo+flow": {}}, "found 'foo\\+flow'"),
         ({"shape+parent": {}}, "'shape\\+parent' is no pair: the painter 'parent' needs an image"),
@@ -133,9 +134,9 @@ def test_wrong_pairs_are_refused_in_one_line(given: dict[str, object], message: 
 def test_names_that_are_no_pair() -> None:
     with pytest.raises(ConfigError, match="found 'joint'"):
         pair_class("joint")
-    with pytest.raises(ConfigError, match=r"label source of deform, real, shape.*, found 'x'"):
+    with pytest.raises(ConfigError, match=r"label source of deform, lesion, real, shape.*, found 'x'"):
         source_class("x")
-    with pytest.raises(ConfigError, match=r"painter of flow, parent, spade.*, found 'x'"):
+    with pytest.raises(ConfigError, match=r"painter of flow, inpaint, parent, spade.*, found 'x'"):
         painter_class("x")
     with pytest.raises(ConfigError, match="or labels\\+painter, found 'x'"):
         backend_class("x")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
@@ -23,13 +23,12 @@ from torch import Tensor
 
 from medgen.config import Config
 from medgen.errors import DataError
-from medgen.models.artifact import TrainedModel
 from medgen.models.sampling import SamplingConfig
 from medgen.models.stored_arrays import Stored
 from medgen.seeds import numpy_rng, torch_rng
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.label_source import Anatomy, LabelSource
+from medgen.synthesis.label_source import Anatomy, LabelSource, Scan
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, all_cared_for
 from medgen.synthesis.variation import (
@@ -96,25 +95,19 @@ class DeformedLabels(LabelSource):
 
     name: ClassVar[str] = "deform"
     derived: ClassVar[bool] = True
-    moves: ClassVar[bool] = True
+    brings: ClassVar[Scan] = Scan.MOVED
     Config: ClassVar[type[Config]] = DeformConfig
     Sampling: ClassVar[type[SamplingConfig]] = DeformSampling
     sampling: DeformSampling
     tiny: ClassVar[Mapping[str, Any]] = {"pairs": 18, "registration": {"spacing": 6, "iterations": 25, "window": 5}}
     turn: ClassVar[int] = 20
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
-        self._config = DeformConfig.model_validate(stored.meta["config"])
-        self._ids: list[str] = list(stored.meta["ids"])
-        self._arrays = {name: torch.from_numpy(np.array(stored.arrays[name])) for name in _ARRAYS}
-        self._inferred = frozenset(stored.meta["inferred_labels"])
+    def prepare(self) -> None:
+        """The settings, the scans and how often each is drawn."""
+        self._config = DeformConfig.model_validate(self.stored.meta["config"])
+        self._ids: list[str] = list(self.stored.meta["ids"])
+        self._arrays = {name: torch.from_numpy(np.array(self.stored.arrays[name])) for name in _ARRAYS}
+        self._inferred = frozenset(self.stored.meta["inferred_labels"])
         self._chances = chances(self._arrays["labels"])
 
     @classmethod

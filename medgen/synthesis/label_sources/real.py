@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import ClassVar, final
 
 import numpy as np
@@ -10,8 +10,6 @@ import torch
 
 from medgen.config import Config
 from medgen.errors import DataError
-from medgen.models.artifact import TrainedModel
-from medgen.models.stored_arrays import Stored
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.estimates import Outline
@@ -38,17 +36,11 @@ class RealLabels(LabelSource):
     Config: ClassVar[type[Config]] = RealConfig
     turn: ClassVar[int] = 20
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
-        self._ids: list[str] = list(stored.meta["ids"])
-        self._inferred = frozenset(stored.meta["inferred_labels"])
-        self._chances = chances(torch.from_numpy(np.array(stored.arrays["labels"])))
+    def prepare(self) -> None:
+        """The scans, and how often each is drawn."""
+        self._ids: list[str] = list(self.stored.meta["ids"])
+        self._inferred = frozenset(self.stored.meta["inferred_labels"])
+        self._chances = chances(torch.from_numpy(np.array(self.stored.arrays["labels"])))
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:

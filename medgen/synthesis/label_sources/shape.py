@@ -7,19 +7,17 @@ chosen so that rare volumes and positions are covered.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, final
 
 import torch
 from pydantic import Field
 
 from medgen.config import Config
-from medgen.models.artifact import TrainedModel
 from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
 from medgen.models.families.maskvae import MaskVae
 from medgen.models.latent import aggregated_posterior
 from medgen.models.sampling import SamplingConfig
-from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import torch_rng
 from medgen.synthesis.backend import FitContext
@@ -82,18 +80,12 @@ class ShapeLabels(LabelSource):
     families: ClassVar[Mapping[str, str]] = {MASK: MaskVae.family}
     turn: ClassVar[int] = 30
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
+    def prepare(self) -> None:
+        """The network, its codes and fields of view."""
         self._drawing = self.network(MASK, MaskVae)
-        self._shapes = CodePool.from_arrays(stored.arrays, MASK)
-        self._views = FieldOfView.from_arrays(stored.arrays)
-        self._numbers = torch.tensor([0, *stored.meta["labels"]], dtype=torch.uint8)
+        self._shapes = CodePool.from_arrays(self.stored.arrays, MASK)
+        self._views = FieldOfView.from_arrays(self.stored.arrays)
+        self._numbers = torch.tensor([0, *self.stored.meta["labels"]], dtype=torch.uint8)
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability | None:

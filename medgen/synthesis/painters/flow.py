@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, final
 
@@ -10,10 +10,8 @@ import torch
 from pydantic import Field
 
 from medgen.config import Config
-from medgen.models.artifact import TrainedModel
 from medgen.models.families.flow import Flow, FlowSampling
 from medgen.models.sampling import SamplingConfig
-from medgen.models.stored_arrays import Stored
 from medgen.seeds import derive, torch_rng
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.cohort.training_pairs import balanced_pairs
@@ -59,14 +57,8 @@ class FlowPainter(Painter):
         "training": {"steps": 3, "batch_size": 2, "log_every": 1},
     }
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
+    def prepare(self) -> None:
+        """The network."""
         self._painting = self.network(IMAGE, Flow)
         self.sampling = self._painting.sampling
 

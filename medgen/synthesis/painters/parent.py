@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Any, ClassVar, final
 
 import torch
@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from medgen.config import Config
 from medgen.errors import DataError
-from medgen.models.artifact import TrainedModel
-from medgen.models.stored_arrays import Stored
 from medgen.segmentation.ensemble import SegmenterEnsemble
 from medgen.synthesis.backend import FitContext
 from medgen.synthesis.estimates import Outline
-from medgen.synthesis.label_source import Anatomy
+from medgen.synthesis.label_source import Anatomy, Scan
 from medgen.synthesis.painter import Painted, Painter
 from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability
@@ -31,20 +29,14 @@ class ParentPainter(Painter):
     """The image that comes with the labels; where those were inferred, they are asked for again."""
 
     name: ClassVar[str] = "parent"
-    needs_image: ClassVar[bool] = True
+    starts_from: ClassVar[Scan] = Scan.MOVED
     Config: ClassVar[type[Config]] = ParentConfig
     turn: ClassVar[int] = 20
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
-        about = stored.meta.get("members")
-        self._members = None if about is None else SegmenterEnsemble.from_arrays(stored.arrays, about, device)
+    def prepare(self) -> None:
+        """The segmenters of the consensus, if some labels are theirs."""
+        arrays, about, device = self.stored.arrays, self.stored.meta.get("members"), str(self.device)
+        self._members = None if about is None else SegmenterEnsemble.from_arrays(arrays, about, device)
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:

@@ -6,7 +6,7 @@ perturbed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, final
 
@@ -18,12 +18,10 @@ from torch.nn import functional
 
 from medgen.config import Config
 from medgen.models import losses
-from medgen.models.artifact import TrainedModel
 from medgen.models.code_pool import CodePool
 from medgen.models.families.spade import Consistency, Spade
 from medgen.models.latent import aggregated_posterior
 from medgen.models.sampling import SamplingConfig
-from medgen.models.stored_arrays import Stored
 from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
@@ -99,16 +97,10 @@ class SpadePainter(Painter):
     families: ClassVar[Mapping[str, str]] = {"model": Spade.family}
     turn: ClassVar[int] = 30
 
-    def __init__(
-        self,
-        stored: Stored,
-        networks: Mapping[str, TrainedModel] | None = None,
-        history: Sequence[Mapping[str, float]] = (),
-        device: str = "auto",
-    ) -> None:
-        super().__init__(stored, networks, history, device)
+    def prepare(self) -> None:
+        """The network and the styles."""
         self._painting = self.network(IMAGE, Spade)
-        self._styles = CodePool.from_arrays(stored.arrays, IMAGE)
+        self._styles = CodePool.from_arrays(self.stored.arrays, IMAGE)
 
     @classmethod
     def suits(cls, outline: Outline, machine: Hardware, cared_for: Collection[int]) -> Suitability:

@@ -18,6 +18,7 @@ from medgen.transforms.fields import control_shape, expand, exponentiate, warp
 from medgen.transforms.foreground import foreground_box
 
 Shape = tuple[int, int, int]
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Lesion:
     """
 
     row: int
-    labels: NDArray[np.uint8]
+    labels: Labels
     start: Shape
     place: NDArray[np.float64]
     surrounding: int
@@ -85,11 +86,11 @@ def find_lesions(data: Dataset, labels: Sequence[int], smallest: int) -> list[Le
     return lesions
 
 
-def lesion_indices(numbers: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.uint8]:
+def lesion_indices(numbers: Labels, labels: Sequence[int]) -> Labels:
     """Label numbers (i, j, k) as lesion indices: n + 1 for the n-th lesion label, else 0."""
     table = np.zeros(256, dtype=np.uint8)
     table[list(labels)] = np.arange(1, len(labels) + 1)
-    result: NDArray[np.uint8] = table[numbers]
+    result: Labels = table[numbers]
     return result
 
 
@@ -113,7 +114,7 @@ def window(centre: NDArray[np.int_], crop: Shape, shape: Shape) -> tuple[slice, 
     return i, j, k
 
 
-def centred(labels: NDArray[np.uint8], crop: Shape) -> NDArray[np.uint8] | None:
+def centred(labels: Labels, crop: Shape) -> Labels | None:
     """A lesion's labels in the middle of a crop; None if it does not fit with a voxel to spare."""
     size = np.array(labels.shape)
     if (size > np.array(crop) - 2).any():
@@ -124,7 +125,7 @@ def centred(labels: NDArray[np.uint8], crop: Shape) -> NDArray[np.uint8] | None:
     return result
 
 
-def deformed(labels: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def deformed(labels: Labels, strength: float, rng: np.random.Generator) -> Labels:
     """A lesion of about the same size and another form: mirrored, scaled, and warped by a smooth diffeomorphism.
 
     Args:
@@ -154,13 +155,13 @@ def deformed(labels: NDArray[np.uint8], strength: float, rng: np.random.Generato
     return largest_part(result)
 
 
-def largest_part(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def largest_part(labels: Labels) -> Labels:
     """The labels of the largest connected component (26 neighbours)."""
     parts, count = connected_parts(labels > 0)
     if count <= 1:
         return labels
     keep = int(np.bincount(parts.ravel())[1:].argmax()) + 1
-    result: NDArray[np.uint8] = np.where(parts == keep, labels, 0).astype(np.uint8)
+    result: Labels = np.where(parts == keep, labels, 0).astype(np.uint8)
     return result
 
 
@@ -192,15 +193,15 @@ class Places:
 
     def put(
         self,
-        lesion: NDArray[np.uint8],
-        host: NDArray[np.uint8],
+        lesion: Labels,
+        host: Labels,
         foreground: NDArray[np.bool_],
         forbidden: NDArray[np.bool_],
         rng: np.random.Generator,
         *,
         inside: float,
         tries: int,
-    ) -> NDArray[np.uint8] | None:
+    ) -> Labels | None:
         """Lesion indices on the host's grid at a place where lesions occur; None if no place was found.
 
         Args:
@@ -242,7 +243,7 @@ def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return result
 
 
-def feather(lesion: NDArray[np.uint8], foreground: NDArray[np.bool_], margin: int) -> NDArray[np.float32]:
+def feather(lesion: Labels, foreground: NDArray[np.bool_], margin: int) -> NDArray[np.float32]:
     """Weight of the drawn intensities: 1 in the lesion, falling to 0 over ``margin`` + 1 voxels around it.
 
     Outside of the foreground it is 0. Distances are Euclidean, in voxels.
