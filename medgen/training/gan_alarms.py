@@ -27,6 +27,8 @@ OVERPOWERED = "discriminator_wins"
 SATURATED = "augmentation_saturated"
 
 Record = Mapping[str, float]
+# What families log of how scans come back from their own codes.
+_ERRORS = ("l1", "rmse")
 # Phases that discriminators train in: called by their role, unless a caller knows better.
 _DISCRIMINATORS: Collection[str] = (Role.DISCRIMINATOR.value,)
 
@@ -78,7 +80,8 @@ def alarms(
 
     Args:
         history: Records as the training loop logs them: ``step`` and numbers such as ``generator/diversity``,
-            ``generator/monitor``, ``generator/gradient``, ``discriminator/accuracy`` and ``discriminator/augmented``.
+            ``generator/l1`` or ``generator/rmse`` (of reconstructions), ``generator/gradient``,
+            ``discriminator/accuracy`` and ``discriminator/augmented``.
             What is not logged raises no alarm.
         steps: Steps of the whole training.
         config: Limits; the defaults if absent.
@@ -150,12 +153,11 @@ def _collapse(history: Sequence[Record], config: AlarmConfig) -> tuple[list[bool
 def _divergence(history: Sequence[Record], finite: Sequence[bool], config: AlarmConfig) -> tuple[list[bool], str]:
     lowest, norms, bad = math.inf, list[float](), list[bool]()
     for record, sound in zip(history, finite, strict=True):
-        error, norm = record.get("monitor", 0.0), record.get("gradient", 0.0)
-        # Errors may be negative (likelihoods); a factor says nothing then.
-        risen = 0 < config.rise * lowest < error
+        error, norm = next((record[name] for name in _ERRORS if name in record), None), record.get("gradient", 0.0)
+        risen = error is not None and 0 < config.rise * lowest < error
         burst = len(norms) >= config.patience and norm > config.gradient * median(norms)
         bad.append(risen or burst or not sound)
-        lowest = min(lowest, error) if "monitor" in record else lowest
+        lowest = lowest if error is None else min(lowest, error)
         norms.append(norm)
     return bad, (
         f"divergence: numbers were not finite, the reconstruction error rose above {config.rise:g} times its lowest "

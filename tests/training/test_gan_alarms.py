@@ -16,7 +16,7 @@ def healthy(seed: int = 0) -> list[dict[str, float]]:
     return [
         {
             "step": step,
-            "generator/monitor": 0.1 + 0.2 * math.exp(-step / 100) + 0.01 * rng.standard_normal(),
+            "generator/l1": 0.1 + 0.2 * math.exp(-step / 100) + 0.01 * rng.standard_normal(),
             "generator/gradient": 2 * math.exp(0.5 * rng.standard_normal()),
             "generator/diversity": 0.8 + 0.15 * rng.standard_normal(),
             "discriminator/accuracy": 0.7 + 0.05 * rng.standard_normal(),
@@ -41,7 +41,7 @@ def test_healthy_trainings_raise_nothing(seed: int) -> None:
 
 def test_each_alarm_fires_where_it_should() -> None:
     assert names(changed("generator/diversity", 200, 0.05)) == [COLLAPSE]
-    assert names(changed("generator/monitor", 300, 0.9)) == [DIVERGENCE]
+    assert names(changed("generator/l1", 300, 0.9)) == [DIVERGENCE]
     assert names(changed("generator/gradient", 300, 4000.0)) == [DIVERGENCE]
     assert names(changed("discriminator/augmented", 250, 0.8)) == [SATURATED]
     both = [{**record, "discriminator/accuracy": 0.99} for record in changed("discriminator/augmented", 250, 0.8)]

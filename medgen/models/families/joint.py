@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from medgen.errors import TrainingError
 from medgen.models import losses
-from medgen.models.adversarial import AdversarialModel, AdversarialSettings
+from medgen.models.adversarial.autoencoder import AdversarialModel, AdversarialSettings
+from medgen.models.adversarial.sample_distance import sample_distance
 from medgen.models.base import Drawn, ScanCode
 from medgen.models.latent import Decoded
 from medgen.models.stages import Phase
@@ -95,6 +96,12 @@ class Joint(AdversarialModel):
     def seen_maps(self, x: Tensor) -> Tensor:
         """Scans with the distance maps that the model itself infers for them."""
         return torch.cat([super().seen_maps(x), self.decode(self.encode(x)[0]).extra], dim=1)
+
+    def distance(self, batch: Batch, sample: Decoded) -> Tensor:
+        """Of images, and of the intensities that they have in their labels."""
+        made = losses.labels_from_distance(sample.extra)[:, None]
+        labels = made if batch.labels is None else batch.labels
+        return sample_distance(sample.mean, batch.image, (made, labels), self.settings.n_labels)
 
     @torch.no_grad()
     def sample_labelled(self, n: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:

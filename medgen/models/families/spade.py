@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from medgen.errors import TrainingError
 from medgen.models import losses
+from medgen.models.adversarial.mixed_codes import MixedCodes
+from medgen.models.adversarial.sample_distance import sample_distance
 from medgen.models.base import Drawn, ScanCode, ScanModel, Widths
 from medgen.models.facts import Fact
 from medgen.models.latent import reparametrise
@@ -25,7 +27,6 @@ from medgen.models.networks.discriminator import (
     diversity,
     fine_detail,
 )
-from medgen.models.networks.mixed_codes import MixedCodes
 from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
@@ -268,7 +269,12 @@ class Spade(ScanModel):
         return Drawn(self.paint(labels, place.code), labels)
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
-        """Reconstruction, adversarial, feature and consistency terms, or those of the discriminator."""
+        """Reconstruction, adversarial, feature and consistency terms, or those of the discriminator.
+
+        ``monitor``, which validation looks at, is about what is painted on label maps in drawn styles: how far its
+        anatomy, its detail and the intensities in its labels are from those of scans, and, where a segmenter watches,
+        how badly that sees the labels. The reconstruction error ``l1``, which a blurred scan makes least, is not in it.
+        """
         labels = self._labels(batch)
         return self._discriminator_loss(batch, labels) if phase == "discriminator" else self._loss(batch, labels)
 
@@ -308,12 +314,14 @@ class Spade(ScanModel):
             self._maps(batch.image, labels), self._maps(reconstruction, labels), self._maps(sample, labels)
         )
         loss = settings.reconstruction * l1 + settings.beta * kl.sum(1).mean() + ramp * game.pop("loss")
-        terms = {"monitor": l1.detach(), "l1": l1.detach(), "kl": kl.sum(1).mean().detach(), **game}
+        monitor = sample_distance(sample, batch.image, (labels, labels), settings.n_labels)
+        terms = {"l1": l1.detach(), "kl": kl.sum(1).mean().detach(), **game}
         if self._consistency is not None and settings.consistency:
             disagreement = self._consistency(sample, labels, trust)
             loss = loss + ramp * settings.consistency * disagreement
             terms["consistency"] = disagreement.detach()
-        return {"loss": loss, **terms, "diversity": diversity(sample, batch.image)}
+            monitor = monitor + settings.consistency * terms["consistency"]
+        return {"loss": loss, "monitor": monitor, **terms, "diversity": diversity(sample, batch.image)}
 
     def _discriminator_loss(self, batch: Batch, labels: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from medgen.models.adversarial import AdversarialModel, AdversarialSettings
+from medgen.models.adversarial.autoencoder import AdversarialModel, AdversarialSettings
 
 
 class VaeGanSettings(AdversarialSettings):

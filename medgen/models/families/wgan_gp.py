@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
+from medgen.models.adversarial.sample_distance import sample_distance
 from medgen.models.base import GenerativeModel, ModelConfig, Widths
 from medgen.models.latent import randn_beside
 from medgen.models.networks import blocks
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Scans made at a time where no gradient is kept.
 _CHUNK = 8
-# Voxels along an axis that the watched distance of samples to scans averages.
-_COARSE = 4
 # Learning rate of the generator beside the critic's.
 _SLOWER = 0.1
 
@@ -146,14 +144,14 @@ class WassersteinModel(GenerativeModel, ABC):
     def game_loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """−E D(G(z)) of the generator; E D(G(z)) − E D(x) + λ · penalty of the critic.
 
-        Logged: of the generator the distance ``monitor`` of its samples to the scans, which validation looks at, and
-        their ``diversity``; of the critic the estimated distance ``wasserstein``, in units of fine detail per voxel,
-        and the ``penalty``.
+        Logged: of the generator the distance ``monitor`` of its samples to the scans in fixed features, which
+        validation looks at (an estimate by the critic is least where the critic is worst), and their ``diversity``; of
+        the critic the estimated distance ``wasserstein``, in units of fine detail per voxel, and the ``penalty``.
         """
         real = batch.image
         if phase == "generator":
             fake = self.draw(len(real))
-            monitor = energy_distance(fake.detach(), real)
+            monitor = sample_distance(fake, real)
             # A loss of 0 moves nothing.
             loss = -self.critic(fake / self.detail).mean() * float(batch.progress >= self.settings.warmup)
             return {"loss": loss, "monitor": monitor, "diversity": diversity(fake, real)}
@@ -203,16 +201,3 @@ class WganGp(WassersteinModel):
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """See :meth:`WassersteinModel.game_loss`."""
         return self.game_loss(phase, batch)
-
-
-def energy_distance(sample: Tensor, real: Tensor) -> Tensor:
-    """2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖ of two batches (b, c, i, j, k) (Székely and Rizzo 2013), a scalar.
-
-    Of means over blocks of 4³ voxels, in root mean squares; pairs of a scan with itself count, so that it is never
-    negative. 0 for batches that are the same.
-    """
-    x, y = (functional.avg_pool3d(part.float(), _COARSE, ceil_mode=True).flatten(1) for part in (sample, real))
-    both = torch.cat([x, y])
-    distance = (both[:, None] - both[None]).square().mean(2).sqrt()
-    b = len(x)
-    return 2 * distance[:b, b:].mean() - distance[:b, :b].mean() - distance[b:, b:].mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.models.networks.mixed_codes import MixedCodes
+from medgen.models.adversarial.mixed_codes import MixedCodes
 
 
 @pytest.mark.parametrize("batch", [1, 2, 6])

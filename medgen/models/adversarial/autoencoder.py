@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medgen.models.adversarial.mixed_codes import MixedCodes
+from medgen.models.adversarial.sample_distance import sample_distance
 from medgen.models.facts import Fact
 from medgen.models.latent import Decoded, LatentModel, LatentSettings, reparametrise
 from medgen.models.networks import blocks
@@ -19,7 +21,6 @@ from medgen.models.networks.discriminator import (
     diversity,
     fine_detail,
 )
-from medgen.models.networks.mixed_codes import MixedCodes
 from medgen.models.stages import Phase, Role
 from medgen.preprocessing.dataset import Batch, Dataset
 
@@ -94,6 +95,10 @@ class AdversarialModel(LatentModel):
         """The part of the generator's loss that needs no discriminator; families with more maps add to it."""
         return self.negative_elbo(batch, mean, logvar, decoded)
 
+    def distance(self, batch: Batch, sample: Decoded) -> Tensor:
+        """How far samples are from scans, which validation looks at beside the bound; families with labels add them."""
+        return sample_distance(sample.mean, batch.image)
+
     def sampling_noise(self, n: int, generator: torch.Generator | None) -> list[Tensor]:
         """Samples carry decoder noise, as in training."""
         return self.draw_noise(n, generator)
@@ -131,7 +136,8 @@ class AdversarialModel(LatentModel):
         both = self.decode(torch.cat([z, self.mixed(z)]), noise)
         reconstruction, sample = (Decoded(*(maps[part] for maps in both)) for part in (slice(b), slice(b, None)))
         terms = self.likelihood_terms(batch, mean, logvar, reconstruction)
-        terms["monitor"] = terms["loss"].detach()
+        # Both change by about a tenth where an error of the reconstruction, or of the samples, does.
+        terms["monitor"] = terms["loss"].detach() + self.distance(batch, sample)
         maps = (self.real_maps(batch), self.fake_maps(reconstruction), self.fake_maps(sample))
         game = self.game.generator_terms(*maps)
         terms["loss"] = terms["loss"] + settings.ramp(batch.progress) * game.pop("loss")

@@ -1,0 +1,1 @@
+"""What families share that are trained against a discriminator: autoencoder, mixed codes, distance of samples."""
