@@ -12,6 +12,7 @@ from torch import Tensor
 from medgen.models import losses
 from medgen.models.families.wgan_gp import WassersteinModel, WassersteinSettings
 from medgen.models.networks import blocks
+from medgen.models.networks.view import completed, field_of_view
 from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
@@ -64,14 +65,20 @@ class FAnoGan(WassersteinModel):
         """The game's losses, or izi_f of the encoder, with its parts ``image`` and ``features``."""
         if phase != "encoder":
             return self.game_loss(phase, batch)
-        x = batch.image / self.detail
-        guess = self.decode(self.code(batch.image)) / self.detail
+        view = field_of_view(batch.foreground)
+        x = batch.image * view / self.detail
+        guess = self.decode(self.code(batch.image, view)) * view / self.detail
         image = losses.weighted_mean((x - guess).square(), batch.foreground)
         features = losses.weighted_mean(self.critic.distance(x, guess), batch.foreground)
         return {"loss": image + self.settings.kappa * features, "image": image.detach(), "features": features.detach()}
 
-    def code(self, x: Tensor) -> Tensor:
-        """Codes (b, latent) float32 of scans (b, c, i, j, k)."""
+    def code(self, x: Tensor, view: Tensor | None = None) -> Tensor:
+        """Codes (b, latent) float32 of scans (b, c, i, j, k).
+
+        What lies outside of the field of view (b, 1, i, j, k), by default the box of what is not 0, the linear model
+        completes.
+        """
+        x = completed(x, field_of_view(x) if view is None else view, self.linear)
         code = self.encoder(blocks.pad_to_multiple(x, self.factor)).float()
         scores = self.linear.scores(x)
         known = scores.shape[1]
@@ -79,8 +86,12 @@ class FAnoGan(WassersteinModel):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What the generator makes of a scan's code, without noise, (b, c, i, j, k): deterministic."""
-        return self.decode(self.code(x))
+        """What the generator makes of a scan's code, without noise, (b, c, i, j, k): deterministic.
+
+        0 outside of the scan's field of view.
+        """
+        view = field_of_view(x)
+        return self.decode(self.code(x, view)) * view
 
     @torch.no_grad()
     def discriminator_distance(self, x: Tensor, other: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.code_book import CodeBook
 from medgen.models.networks.code_prior import CodePrior
 from medgen.models.networks.cube_networks import CubeDecoder, CubeEncoder, start_linear
+from medgen.models.networks.view import field_of_view, usual_view
 from medgen.models.sampling import SamplingConfig
 from medgen.models.stages import Phase, Stage
 
@@ -91,7 +92,8 @@ class VqVae(GenerativeModel):
     conditionals, so that its likelihood is exact, and high where a cube does not follow from the cubes before it
     (Marimont and Tarroni, "Anomaly detection through latent space restoration using VQ-VAEs", ISBI 2021).
 
-    Encoder and decoder add to a linear model (:func:`~medgen.models.networks.cube_networks.start_linear`).
+    Encoder and decoder add to a linear model (:func:`~medgen.models.networks.cube_networks.start_linear`). The box of a
+    scan's field of view is no anatomy (:mod:`medgen.models.networks.view`).
     """
 
     family: ClassVar[str] = "vqvae"
@@ -131,6 +133,9 @@ class VqVae(GenerativeModel):
         self.spread: Tensor
         self.register_buffer("mean", torch.zeros(c, *settings.shape))
         self.register_buffer("spread", torch.zeros(c, *settings.shape))
+        # Where samples show anything.
+        self.view: Tensor
+        self.register_buffer("view", torch.ones(1, *settings.shape))
 
     def stages(self) -> Sequence[Stage]:
         """``codes``: encoder, book and decoder; then ``prior``, of the codes that these give."""
@@ -141,9 +146,11 @@ class VqVae(GenerativeModel):
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood per voxel and commitment of the codes; nats per code of the prior."""
+        view = field_of_view(batch.foreground)
         if phase == "prior":
-            return {"loss": self.prior.nll(self.codes(batch.image)).mean()}
-        return self._codes_loss(batch)
+            nll = self.prior.nll(self.codes(batch.image, view))
+            return {"loss": losses.weighted_mean(nll[:, None], self._shown(view)[:, None])}
+        return self._codes_loss(batch, view)
 
     def shared_buffers(self) -> Sequence[Tensor]:
         """The book's moving sums: each process sees other scans."""
@@ -153,15 +160,19 @@ class VqVae(GenerativeModel):
         """The same: averaged weights meet an averaged book."""
         return self.book.state()
 
-    def encode_grid(self, x: Tensor) -> Tensor:
-        """What the encoder gives for (b, c, i, j, k) before it becomes codes, (b, i', j', k', length) float32."""
-        padded = blocks.pad_to_multiple(x - self.mean, self.encoder.factor)
+    def encode_grid(self, x: Tensor, view: Tensor | None = None) -> Tensor:
+        """What the encoder gives for (b, c, i, j, k) before it becomes codes, (b, i', j', k', length) float32.
+
+        Outside of the field of view (b, 1, i, j, k), by default the box of what is not 0, a scan counts as the mean.
+        """
+        view = field_of_view(x) if view is None else view
+        padded = blocks.pad_to_multiple((x - self.mean) * view, self.encoder.factor)
         return self.encoder(padded).float().movedim(1, -1)
 
     @torch.no_grad()
-    def codes(self, x: Tensor) -> Tensor:
-        """Numbers of the nearest vectors for (b, c, i, j, k), (b, i', j', k') int64."""
-        return self.book.nearest(self.encode_grid(x))
+    def codes(self, x: Tensor, view: Tensor | None = None) -> Tensor:
+        """Numbers of the nearest vectors for (b, c, i, j, k), (b, i', j', k') int64; see :meth:`encode_grid`."""
+        return self.book.nearest(self.encode_grid(x, view))
 
     def decode_vectors(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance per voxel, (b, c, i, j, k) each, for vectors (b, i', j', k', length)."""
@@ -179,16 +190,19 @@ class VqVae(GenerativeModel):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean of the scan given its own codes, (b, c, i, j, k); deterministic."""
-        return self.decode_codes(self.codes(x))[0]
+        """Mean of the scan given its own codes, (b, c, i, j, k), 0 outside of its field of view; deterministic."""
+        view = field_of_view(x)
+        return self.decode_codes(self.codes(x, view))[0] * view
 
     @torch.no_grad()
     def voxel_nll(self, x: Tensor) -> Tensor:
         """−log N(x; μ(codes), exp s(codes)) in nats per voxel, (b, c, i, j, k).
 
-        A surrogate for −log p(x) per voxel: exact given the codes, which the scan itself has chosen.
+        A surrogate for −log p(x) per voxel: exact given the codes, which the scan itself has chosen. 0 outside of its
+        field of view, where nothing was observed.
         """
-        return losses.gaussian_nll(x, *self.decode_codes(self.codes(x)))
+        view = field_of_view(x)
+        return losses.gaussian_nll(x, *self.decode_codes(self.codes(x, view))) * view
 
     @torch.no_grad()
     def code_log_likelihood(self, codes: Tensor) -> Tensor:
@@ -197,8 +211,12 @@ class VqVae(GenerativeModel):
 
     @torch.no_grad()
     def voxel_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """``code_surprise``, (b, 1, i, j, k), brought to the voxels by trilinear interpolation."""
-        surprise = self.prior.nll(self.codes(x))[:, None].float()
+        """``code_surprise``, (b, 1, i, j, k), brought to the voxels by trilinear interpolation.
+
+        Cubes that a scan does not show surprise nobody: 0.
+        """
+        view = field_of_view(x)
+        surprise = (self.prior.nll(self.codes(x, view)) * self._shown(view))[:, None].float()
         shape = self.settings.shape
         padded = blocks.padded_shape(shape, self.encoder.factor)
         fine = functional.interpolate(surprise, size=padded, mode="trilinear", align_corners=False)
@@ -218,12 +236,14 @@ class VqVae(GenerativeModel):
     ) -> Tensor:
         """Lower bound on log p(x) = log Σ p(x | codes) p(codes) in nats per scan, (b,): the term of the scan's codes.
 
-        Nothing is drawn, so that ``samples`` and ``generator`` change nothing. With ``mask`` (b, 1, i, j, k) only the
-        voxels inside count as observed; the codes are those of the whole scan, which keeps it a bound.
+        Nothing is drawn, so that ``samples`` and ``generator`` change nothing. Voxels in the field of view count as
+        observed, with ``mask`` (b, 1, i, j, k) those inside of both; codes are those of the whole scan, also of cubes
+        that it does not show, which keeps it a bound.
         """
-        codes = self.codes(x)
+        view = field_of_view(x)
+        codes = self.codes(x, view)
         nll = losses.gaussian_nll(x, *self.decode_codes(codes))
-        weight = torch.ones_like(nll) if mask is None else mask.float().expand_as(nll)
+        weight = view if mask is None else view * mask.float()
         return self.code_log_likelihood(codes) - (nll * weight).flatten(1).sum(1)
 
     def facts(self) -> Sequence[Fact]:
@@ -244,10 +264,12 @@ class VqVae(GenerativeModel):
     def initialize(self, dataset: Dataset) -> None:
         """Begin at the mean scan and the principal components of its cubes, with a book by k-means."""
         foreground = dataset.foregrounds.float()
-        weight = foreground + self.settings.background * (1 - foreground)
+        views = field_of_view(foreground)
+        self.view.copy_(usual_view(views))
+        weight = (foreground + self.settings.background * (1 - foreground)) * views
         total = weight.sum(0).clamp_min(1e-6)
         self.mean.copy_((weight * dataset.images).sum(0) / total)
-        centred = dataset.images - self.mean.to(dataset.images)
+        centred = (dataset.images - self.mean.to(dataset.images)) * views
         start_linear(self.encoder, self.decoder, blocks.pad_to_multiple(centred, self.encoder.factor))
         vectors = [self._of_case(dataset, row) for row in range(len(dataset))]
         self.book.start(torch.cat(vectors).flatten(0, -2), per_step=math.prod(self.grid))
@@ -264,30 +286,41 @@ class VqVae(GenerativeModel):
     @torch.no_grad()
     def begin_stage(self, name: str, dataset: Dataset) -> None:
         """Before the prior: it takes over the book, and how often each place has which code in the training scans."""
-        found = [self.book.nearest(self._of_case(dataset, row)) for row in range(len(dataset))]
-        self.prior.start(torch.cat(found), self.book.vectors)
+        found = torch.cat([self.book.nearest(self._of_case(dataset, row)) for row in range(len(dataset))])
+        views = [self._shown(field_of_view(foreground[None])) for foreground in dataset.foregrounds]
+        self.prior.start(found, self.book.vectors, torch.cat(views).to(found.device))
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Means of scans (n, c, i, j, k) whose codes are drawn from the prior, by ``temperature`` and ``top_p``."""
+        """Means of scans (n, c, i, j, k) whose codes are drawn from the prior, by ``temperature`` and ``top_p``.
+
+        0 where fewer than half of the training scans look.
+        """
         device = self.mean.device if generator is None else generator.device
         uniform = torch.rand((n, math.prod(self.grid)), generator=generator, device=device).to(self.mean.device)
         sampling = self.sampling
         parts = [self.prior.sample(part, sampling.temperature, sampling.top_p) for part in uniform.split(64)]
-        return self.decode_codes(torch.cat(parts))[0]
+        return self.decode_codes(torch.cat(parts))[0] * self.view
 
     def _of_case(self, dataset: Dataset, row: int) -> Tensor:
-        return self.encode_grid(dataset.batch([row]).image.to(self.mean.device))
+        batch = dataset.batch([row]).to(self.mean.device)
+        return self.encode_grid(batch.image, field_of_view(batch.foreground))
 
-    def _codes_loss(self, batch: Batch) -> dict[str, Tensor]:
-        z = self.encode_grid(batch.image)
+    def _shown(self, view: Tensor) -> Tensor:
+        """Which cubes lie at least half in a field of view (b, 1, i, j, k), (b, i', j', k') float32."""
+        factor = self.encoder.factor
+        share = functional.avg_pool3d(blocks.pad_to_multiple(view, factor), factor)
+        return (share[:, 0] >= 0.5).float()
+
+    def _codes_loss(self, batch: Batch, view: Tensor) -> dict[str, Tensor]:
+        z = self.encode_grid(batch.image, view)
         codes = self.book.nearest(z)
         vectors = self.book.look_up(codes)
         # Straight through: the decoder's gradient goes to what was encoded as if it had not been replaced.
         mean, logvar = self.decode_vectors(z + (vectors - z).detach())
         if self.training and torch.is_grad_enabled():
             self.book.learn(z.detach().flatten(0, -2), codes.flatten())
-        weight = batch.foreground + self.settings.background * (1 - batch.foreground)
+        weight = (batch.foreground + self.settings.background * (1 - batch.foreground)) * view
         nll = losses.weighted_mean(losses.gaussian_nll(batch.image, mean, logvar), weight)
         commitment = (z - vectors.detach()).square().mean()
         with torch.no_grad():

@@ -16,6 +16,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.critic import Critic, gradient_penalty
 from medgen.models.networks.discriminator import diversity, fine_detail
 from medgen.models.networks.linear import LinearModel
+from medgen.models.networks.view import field_of_view, fit_seen, usual_view
 from medgen.models.sampling import GaussianSampling, SamplingConfig
 from medgen.models.stages import Phase, Role
 
@@ -95,7 +96,8 @@ class WassersteinModel(GenerativeModel, ABC):
     """WGAN-GP (Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017) of scans. Abstract.
 
     x = G(z, noise) + the linear model of the training scans, z ~ N(0, I). The critic sees scans in units of their fine
-    detail: its slope is bounded, so that in model intensities the coarse image would take all of it.
+    detail: its slope is bounded, so that in model intensities the coarse image would take all of it. Samples are whole:
+    the critic sees each through the field of view of a scan (:mod:`medgen.models.networks.view`).
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -117,6 +119,9 @@ class WassersteinModel(GenerativeModel, ABC):
         self.linear = LinearModel(min(settings.components, settings.latent), c, 0, settings.shape)
         self.detail: Tensor
         self.register_buffer("detail", torch.ones((c, 1, 1, 1)))
+        # Where samples show anything.
+        self.view: Tensor
+        self.register_buffer("view", torch.ones((1, *settings.shape)))
 
     def game_phases(self) -> dict[str, Phase]:
         """``generator``, in one of ``critic_steps`` steps and slower (Heusel et al. 2017), then ``critic``."""
@@ -148,15 +153,17 @@ class WassersteinModel(GenerativeModel, ABC):
         validation looks at (an estimate by the critic is least where the critic is worst), and their ``diversity``; of
         the critic the estimated distance ``wasserstein``, in units of fine detail per voxel, and the ``penalty``.
         """
-        real = batch.image
+        # Both players see what is made through the boxes of the scans: the box itself is nothing to learn.
+        view = field_of_view(batch.foreground)
+        real = batch.image * view
         if phase == "generator":
-            fake = self.draw(len(real))
+            fake = self.draw(len(real)) * view
             monitor = sample_distance(fake, real)
             # A loss of 0 moves nothing.
             loss = -self.critic(fake / self.detail).mean() * float(batch.progress >= self.settings.warmup)
             return {"loss": loss, "monitor": monitor, "diversity": diversity(fake, real)}
         with torch.no_grad():
-            fake = self.draw(len(real)) / self.detail
+            fake = self.draw(len(real)) * view / self.detail
         real = real / self.detail
         apart = self.critic(real).mean() - self.critic(fake).mean()
         penalty = gradient_penalty(self.critic, real, fake, torch.rand(len(real), device=real.device))
@@ -168,14 +175,18 @@ class WassersteinModel(GenerativeModel, ABC):
         """Start as the principal components of the training scans, so that the game is about what they leave."""
         foreground = dataset.foregrounds.float()
         weight = foreground + self.settings.background * (1 - foreground)
-        self.linear.fit(dataset.images, weight, dataset.images[:, :0])
-        self.detail.copy_(fine_detail(dataset.images))
+        views = field_of_view(foreground)
+        self.view.copy_(usual_view(views))
+        self.detail.copy_(fine_detail(fit_seen(self.linear, dataset.images, views, weight)))
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Scans (n, c, i, j, k) of codes from N(0, I), as the options of sampling want them, with noise."""
+        """Scans (n, c, i, j, k) of codes from N(0, I), as the options of sampling want them, with noise.
+
+        0 where fewer than half of the training scans look.
+        """
         sizes = [min(_CHUNK, n - first) for first in range(0, n, _CHUNK)]
-        return torch.cat([self.draw(size, generator, self.sampling) for size in sizes])
+        return torch.cat([self.draw(size, generator, self.sampling) for size in sizes]) * self.view
 
 
 class WganGpSettings(WassersteinSettings):

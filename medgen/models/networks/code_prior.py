@@ -123,8 +123,10 @@ class CodePrior(nn.Module):
         self.register_buffer("bend", torch.zeros(number, length))
 
     @torch.no_grad()
-    def start(self, codes: Tensor, vectors: Tensor) -> None:
+    def start(self, codes: Tensor, vectors: Tensor, known: Tensor | None = None) -> None:
         """Take over a book (size, length), and fit the linear model to codes (n, i', j', k') of the training scans.
+
+        Only codes that are ``known``, of the same shape, count; by default all.
 
         With r_t the vector of place t less its mean there, and m_t the mean of all r before it: r_t ~ N(a m_t, v) per
         number of the vector, by least squares with one scan's worth of ridge, beside r_t ~ N(0, u). What the first adds
@@ -134,16 +136,18 @@ class CodePrior(nn.Module):
         centred = vectors - vectors.mean(0)
         self.book.copy_(centred / centred.std(0, correction=0).clamp_min(1e-6))
         flat = codes.flatten(1)
-        self.seen.zero_().scatter_add_(1, flat.T, torch.ones_like(flat.T, dtype=self.seen.dtype))
+        counted = torch.ones_like(flat, dtype=self.seen.dtype) if known is None else known.flatten(1).to(self.seen)
+        self.seen.zero_().scatter_add_(1, flat.T, counted.T.contiguous())
         self.expected.copy_(self.seen @ self.book / self.seen.sum(1, keepdim=True).clamp_min(1))
-        rest = functional.embedding(flat, self.book) - self.expected
-        before = running_mean(rest)
-        n = len(flat)
+        counted = counted[:, :, None]
+        rest = (functional.embedding(flat, self.book) - self.expected) * counted
+        before = running_mean(rest) * counted
+        n = counted.sum(0)
         power = before.square().sum(0)
-        slope = (before * rest).sum(0) / (power + power / max(n, 1) + 1e-6)
-        alone = (rest.square().sum(0) / max(n - 1, 1)).clamp_min(_LEAST)
+        slope = (before * rest).sum(0) / (power + power / n.clamp_min(1) + 1e-6)
+        alone = (rest.square().sum(0) / (n - 1).clamp_min(1)).clamp_min(_LEAST)
         # Two numbers are fitted; correlations above 0.95 are no knowledge of few scans.
-        left = (rest - slope * before).square().sum(0) / max(n - 2, 1)
+        left = (rest - slope * before).square().sum(0) / (n - 2).clamp_min(1)
         left = left.maximum(_UNEXPLAINED * alone).minimum(alone)
         self.slope.copy_(torch.where(left < alone, slope / left, 0.0))
         self.bend.copy_(0.5 / alone - 0.5 / left)
