@@ -14,6 +14,7 @@ from medgen.data.layouts.tables import read_table
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
 from medgen.system import files
+from medgen.training.transfer.source import Lineage
 
 # Parts of a splits file that are not for training.
 _HELD_OUT = re.compile(r"test|val|hold|held|calib", re.IGNORECASE)
@@ -49,6 +50,21 @@ class _HeldOut:
     sha256: frozenset[str] = field(default_factory=frozenset)
 
 
+@dataclass(frozen=True)
+class _Started:
+    """A network of a generator that started from a trained model."""
+
+    network: str
+    sha256: str
+    names: bool
+    lineage: Lineage
+
+    def knows(self, item: _HeldOut) -> bool:
+        """By content in any case, by names where equal ones are of the same people."""
+        named = item.case in self.lineage.cases or item.subject in self.lineage.subjects
+        return bool(item.sha256 & self.lineage.files) or (self.names and named)
+
+
 def find_leaks(cohort: Path, held_out: Path) -> tuple[list[Leak], int]:
     """Compare a synthetic cohort with the cases of validation and test.
 
@@ -60,13 +76,16 @@ def find_leaks(cohort: Path, held_out: Path) -> tuple[list[Leak], int]:
             as well.
 
     Returns:
-        The leaks, and the number of held-out cases that were looked at.
+        The leaks, and the number of held-out cases that were looked at. Models that generators started from count with
+        all that they have learnt from.
 
     Raises:
-        AuditError: If the cohort has no list of whom it was learnt from, or that or a record was altered.
+        AuditError: If the cohort has no list of whom it was learnt from, or that or a record was altered; or if a
+            generator started from a model that does not say from whom it has learnt.
         DataError: If the held-out cases cannot be read, or there are none.
     """
-    learnt = _learnt(cohort)
+    learnt, started = _learnt(cohort)
+    digests = {own.sha256 for own in started}
     cases = {item["case"]: item["subject"] for item in learnt}
     subjects = {item["subject"]: item["case"] for item in learnt}
     hashes = {digest: item["case"] for item in learnt for digest in item["sha256"].values()}
@@ -75,6 +94,11 @@ def find_leaks(cohort: Path, held_out: Path) -> tuple[list[Leak], int]:
     for path in find_records(cohort):
         record = read_record(path)
         synthetic.add(record["id"])
+        if not digests.issuperset(record.get("started_from", ())):
+            raise AuditError(
+                f"{path}: its generator started from a model that {FOLDER}/{LEARNT_FROM} does not list; restore that "
+                "file from a copy"
+            )
         for parent in record["parents"]:
             made.setdefault(parent["subject"], []).append(record["id"])
     wanted = list(_held_out(held_out))
@@ -92,6 +116,9 @@ def find_leaks(cohort: Path, held_out: Path) -> tuple[list[Leak], int]:
             leaks.append(_leak(item, item.subject, text, made))
         elif twin is not None:
             leaks.append(_leak(item, cases[twin], f"has the same file content as case {twin}, learnt from", made))
+        elif before := next((own for own in started if own.knows(item)), None):
+            text = f"was learnt from by artifact {before.sha256[:12]}, which {before.network} started from"
+            leaks.append(_leak(item, item.subject, text, made))
     return leaks, len(wanted)
 
 
@@ -99,18 +126,31 @@ def _leak(item: _HeldOut, subject: str, reason: str, made: dict[str, list[str]])
     return Leak(item.case, item.part, reason, tuple(made.get(subject, ())))
 
 
-def _learnt(cohort: Path) -> list[dict[str, Any]]:
+def _learnt(cohort: Path) -> tuple[list[dict[str, Any]], list[_Started]]:
     path = cohort / FOLDER / LEARNT_FROM
     try:
         content = files.read_json(path)
         cases: list[dict[str, Any]] = content["cases"]
-        if files.sha256_json(cases) != content["sha256"]:
+        given = content.get("started_from", [])
+        sealed = [(cases, content["sha256"]), *([(given, content["started_from_sha256"])] if given else [])]
+        if any(files.sha256_json(part) != digest for part, digest in sealed):
             raise AuditError(f"{path}: was altered: its SHA-256 differs from what it states")
     except (DataError, KeyError, TypeError) as error:
         raise AuditError(
             f"{cohort}: cannot say whom it was learnt from ({error}); expected {FOLDER}/{LEARNT_FROM}"
         ) from None
-    return cases
+    return cases, [_started(cohort, own) for own in given]
+
+
+def _started(cohort: Path, given: dict[str, Any]) -> _Started:
+    lineage = Lineage.of(given["lineage"])
+    # Whoever said that it knows other people has answered for a model that says nothing.
+    if lineage is None and given["names"]:
+        raise AuditError(
+            f"{cohort}: {given['network']} started from artifact {given['sha256'][:12]}, which does not say from whom "
+            "it has learnt; nobody can tell whether held-out cases are among them"
+        )
+    return _Started(given["network"], given["sha256"], bool(given["names"]), lineage or Lineage())
 
 
 def _held_out(path: Path) -> Iterator[_HeldOut]:

@@ -20,6 +20,7 @@ from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
+from medgen.training.transfer.source import Lineage
 
 if TYPE_CHECKING:
     from medgen.preprocessing.recipe import Preprocess
@@ -171,6 +172,14 @@ class Backend(ABC):
     @property
     def starts(self) -> Mapping[str, Mapping[str, Any]]:
         """What networks started from, by their names, where those were trained models; kept with the generator."""
+        return {}
+
+    @property
+    def lineages(self) -> Mapping[str, Lineage | None]:
+        """From whom networks have learnt that started from trained models, these models included, by the same names.
+
+        None where such a model does not say.
+        """
         return {}
 
     @property

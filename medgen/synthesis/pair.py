@@ -29,6 +29,7 @@ from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, together
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
+from medgen.training.transfer.source import Lineage
 
 KIND = "pair"
 LABELS, PAINTER = "labels", "painter"
@@ -206,6 +207,11 @@ class Pair(Backend):
     def starts(self) -> Mapping[str, Mapping[str, Any]]:
         """Those of both halves."""
         return {**self._labels.starts, **self._painting.starts}
+
+    @property
+    def lineages(self) -> Mapping[str, Lineage | None]:
+        """Those of both halves."""
+        return {**self._labels.lineages, **self._painting.lineages}
 
     @property
     def alarms(self) -> Sequence[Alarm]:

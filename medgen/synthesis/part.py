@@ -22,6 +22,7 @@ from medgen.system.precision import Precision, bf16_works
 from medgen.training.cost import Estimate
 from medgen.training.gan_alarms import Alarm
 from medgen.training.trainer import device_of
+from medgen.training.transfer.source import LINEAGE, Lineage
 
 M = TypeVar("M", bound=ScanModel)
 
@@ -74,6 +75,11 @@ class Part(ABC):
         self.sha256 = stored.sha256
         begun = {name: trained.meta.get("init") for name, trained in self._networks.items()}
         self.starts = {f"{self.name} ({name})": record for name, record in begun.items() if record is not None}
+        self.lineages = {
+            f"{self.name} ({name})": Lineage.of(self._networks[name].meta.get(LINEAGE))
+            for name, record in begun.items()
+            if record is not None
+        }
         self.alarms = tuple(Alarm(**entry) for entry in stored.meta.get("alarms", ()))
         # Artifacts stay on the CPU until their hashes are known; networks in use may be elsewhere.
         for trained in self._networks.values():

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Limits of the predicted log-variance: standard deviations of 0.02 to 4.5 in model intensities.
 _LOGVAR = (-7.8, 3.0)
+# Scans of usual spread that count beside those that show a voxel.
+_PRIOR = 4.0
 # Scans decoded at a time where no gradient is kept.
 _CHUNK = 8
 
@@ -148,8 +150,9 @@ class VqVae(GenerativeModel):
         """Negative log-likelihood per voxel and commitment of the codes; nats per code of the prior."""
         view = field_of_view(batch.foreground)
         if phase == "prior":
-            nll = self.prior.nll(self.codes(batch.image, view))
-            return {"loss": losses.weighted_mean(nll[:, None], self._shown(view)[:, None])}
+            shown = self._shown(view)
+            nll = self.prior.nll(self.codes(batch.image, view), shown)
+            return {"loss": losses.weighted_mean(nll[:, None], shown[:, None])}
         return self._codes_loss(batch, view)
 
     def shared_buffers(self) -> Sequence[Tensor]:
@@ -171,8 +174,13 @@ class VqVae(GenerativeModel):
 
     @torch.no_grad()
     def codes(self, x: Tensor, view: Tensor | None = None) -> Tensor:
-        """Numbers of the nearest vectors for (b, c, i, j, k), (b, i', j', k') int64; see :meth:`encode_grid`."""
-        return self.book.nearest(self.encode_grid(x, view))
+        """Numbers of the nearest vectors for (b, c, i, j, k), (b, i', j', k') int64; see :meth:`encode_grid`.
+
+        Cubes of which a scan shows nothing have the code that is nearest to the mean scan.
+        """
+        view = field_of_view(x) if view is None else view
+        z = self.encode_grid(x, view)
+        return self.book.nearest(torch.where(self._shown(view)[..., None] > 0, z, 0.0))
 
     def decode_vectors(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance per voxel, (b, c, i, j, k) each, for vectors (b, i', j', k', length)."""
@@ -205,18 +213,24 @@ class VqVae(GenerativeModel):
         return losses.gaussian_nll(x, *self.decode_codes(self.codes(x, view))) * view
 
     @torch.no_grad()
-    def code_log_likelihood(self, codes: Tensor) -> Tensor:
-        """Log-probability of grids of codes (b, i', j', k'), in nats, (b,): exact, their probabilities sum to 1."""
-        return -self.prior.nll(codes).flatten(1).sum(1)
+    def code_log_likelihood(self, codes: Tensor, view: Tensor | None = None) -> Tensor:
+        """Log-probability of grids of codes (b, i', j', k'), in nats, (b,): exact, their probabilities sum to 1.
+
+        With a field of view (b, 1, i, j, k), of the codes of cubes that it shows something of.
+        """
+        shown = torch.ones_like(codes, dtype=torch.float32) if view is None else self._shown(view)
+        nll = self.prior.nll(codes, None if view is None else shown)
+        return -(nll * (shown > 0)).flatten(1).sum(1)
 
     @torch.no_grad()
     def voxel_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``code_surprise``, (b, 1, i, j, k), brought to the voxels by trilinear interpolation.
 
-        Cubes that a scan does not show surprise nobody: 0.
+        A cube surprises as far as the scan shows it.
         """
         view = field_of_view(x)
-        surprise = (self.prior.nll(self.codes(x, view)) * self._shown(view))[:, None].float()
+        shown = self._shown(view)
+        surprise = (self.prior.nll(self.codes(x, view), shown) * shown)[:, None].float()
         shape = self.settings.shape
         padded = blocks.padded_shape(shape, self.encoder.factor)
         fine = functional.interpolate(surprise, size=padded, mode="trilinear", align_corners=False)
@@ -237,14 +251,14 @@ class VqVae(GenerativeModel):
         """Lower bound on log p(x) = log Σ p(x | codes) p(codes) in nats per scan, (b,): the term of the scan's codes.
 
         Nothing is drawn, so that ``samples`` and ``generator`` change nothing. Voxels in the field of view count as
-        observed, with ``mask`` (b, 1, i, j, k) those inside of both; codes are those of the whole scan, also of cubes
-        that it does not show, which keeps it a bound.
+        observed, with ``mask`` (b, 1, i, j, k) those inside of both; codes are those of all that the scan shows, which
+        keeps it a bound.
         """
         view = field_of_view(x)
         codes = self.codes(x, view)
         nll = losses.gaussian_nll(x, *self.decode_codes(codes))
         weight = view if mask is None else view * mask.float()
-        return self.code_log_likelihood(codes) - (nll * weight).flatten(1).sum(1)
+        return self.code_log_likelihood(codes, view) - (nll * weight).flatten(1).sum(1)
 
     def facts(self) -> Sequence[Fact]:
         """How large the grid of codes is, and how much of the book the training scans use."""
@@ -278,9 +292,11 @@ class VqVae(GenerativeModel):
         for row, z in enumerate(vectors):
             image, seen = (maps[row].to(left) for maps in (dataset.images, weight))
             left += seen * (image - self.decode_vectors(self.book.look_up(self.book.nearest(z)))[0][0]).square()
-        variance = left / total.to(left)
+        usual = left.sum() / (total.to(left).sum() * len(left)).clamp_min(1e-6)
+        # A voxel that few scans show is not known the better for it.
+        variance = (left + _PRIOR * usual) / (total.to(left) + _PRIOR)
         low, high = _LOGVAR
-        logvar = (variance + 0.1 * variance.mean() + 1e-6).log()
+        logvar = (variance + 0.1 * usual + 1e-6).log()
         self.spread.copy_(torch.logit(((logvar - low) / (high - low)).clamp(0.02, 0.98)))
 
     @torch.no_grad()
@@ -299,7 +315,9 @@ class VqVae(GenerativeModel):
         device = self.mean.device if generator is None else generator.device
         uniform = torch.rand((n, math.prod(self.grid)), generator=generator, device=device).to(self.mean.device)
         sampling = self.sampling
-        parts = [self.prior.sample(part, sampling.temperature, sampling.top_p) for part in uniform.split(64)]
+        blank = self.book.nearest(self.mean.new_zeros(1, self.settings.length))[0]
+        shown = (self._shown(self.view[None])[0].flatten(), blank)
+        parts = [self.prior.sample(part, sampling.temperature, sampling.top_p, shown) for part in uniform.split(64)]
         return self.decode_codes(torch.cat(parts))[0] * self.view
 
     def _of_case(self, dataset: Dataset, row: int) -> Tensor:
@@ -307,10 +325,9 @@ class VqVae(GenerativeModel):
         return self.encode_grid(batch.image, field_of_view(batch.foreground))
 
     def _shown(self, view: Tensor) -> Tensor:
-        """Which cubes lie at least half in a field of view (b, 1, i, j, k), (b, i', j', k') float32."""
+        """Share of every cube that lies in a field of view (b, 1, i, j, k), (b, i', j', k') float32."""
         factor = self.encoder.factor
-        share = functional.avg_pool3d(blocks.pad_to_multiple(view, factor), factor)
-        return (share[:, 0] >= 0.5).float()
+        return functional.avg_pool3d(blocks.pad_to_multiple(view, factor), factor)[:, 0]
 
     def _codes_loss(self, batch: Batch, view: Tensor) -> dict[str, Tensor]:
         z = self.encode_grid(batch.image, view)

@@ -123,10 +123,10 @@ class CodePrior(nn.Module):
         self.register_buffer("bend", torch.zeros(number, length))
 
     @torch.no_grad()
-    def start(self, codes: Tensor, vectors: Tensor, known: Tensor | None = None) -> None:
+    def start(self, codes: Tensor, vectors: Tensor, shown: Tensor | None = None) -> None:
         """Take over a book (size, length), and fit the linear model to codes (n, i', j', k') of the training scans.
 
-        Only codes that are ``known``, of the same shape, count; by default all.
+        Codes count as far as they are ``shown``, shares of the same shape; by default fully.
 
         With r_t the vector of place t less its mean there, and m_t the mean of all r before it: r_t ~ N(a m_t, v) per
         number of the vector, by least squares with one scan's worth of ridge, beside r_t ~ N(0, u). What the first adds
@@ -136,26 +136,30 @@ class CodePrior(nn.Module):
         centred = vectors - vectors.mean(0)
         self.book.copy_(centred / centred.std(0, correction=0).clamp_min(1e-6))
         flat = codes.flatten(1)
-        counted = torch.ones_like(flat, dtype=self.seen.dtype) if known is None else known.flatten(1).to(self.seen)
+        counted = torch.ones_like(flat, dtype=self.seen.dtype) if shown is None else shown.flatten(1).to(self.seen)
         self.seen.zero_().scatter_add_(1, flat.T, counted.T.contiguous())
         self.expected.copy_(self.seen @ self.book / self.seen.sum(1, keepdim=True).clamp_min(1))
+        rest = functional.embedding(flat, self.book) - self.expected
+        before = running_mean(rest, counted)
         counted = counted[:, :, None]
-        rest = (functional.embedding(flat, self.book) - self.expected) * counted
-        before = running_mean(rest) * counted
         n = counted.sum(0)
-        power = before.square().sum(0)
-        slope = (before * rest).sum(0) / (power + power / n.clamp_min(1) + 1e-6)
-        alone = (rest.square().sum(0) / (n - 1).clamp_min(1)).clamp_min(_LEAST)
+        power = (counted * before.square()).sum(0)
+        slope = (counted * before * rest).sum(0) / (power + power / n.clamp_min(1) + 1e-6)
+        alone = ((counted * rest.square()).sum(0) / (n - 1).clamp_min(1)).clamp_min(_LEAST)
         # Two numbers are fitted; correlations above 0.95 are no knowledge of few scans.
-        left = (rest - slope * before).square().sum(0) / (n - 2).clamp_min(1)
+        left = (counted * (rest - slope * before).square()).sum(0) / (n - 2).clamp_min(1)
         left = left.maximum(_UNEXPLAINED * alone).minimum(alone)
         self.slope.copy_(torch.where(left < alone, slope / left, 0.0))
         self.bend.copy_(0.5 / alone - 0.5 / left)
 
-    def logits(self, codes: Tensor) -> Tensor:
-        """Unnormalised log-probabilities (b, t, size) float32 of every place, given the codes (b, t) before it."""
+    def logits(self, codes: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Unnormalised log-probabilities (b, t, size) float32 of every place, given the codes (b, t) before it.
+
+        Codes say something of later ones as far as they are ``shown`` (b, t), by default fully.
+        """
         rest = functional.embedding(codes, self.book) - self.expected
-        before = running_mean(rest)
+        before = running_mean(rest, shown)
+        rest = rest if shown is None else rest * shown[:, :, None]
         # What a place is told: the vector of the one before it, and the mean of all before it.
         said = self.embed(torch.cat([rest[:, :-1], before[:, 1:]], dim=2))
         x = torch.cat([self.begin.to(said).expand(len(codes), 1, -1), said], dim=1)
@@ -164,14 +168,16 @@ class CodePrior(nn.Module):
             x = block(x)
         return self._head(x, before, slice(None))
 
-    def nll(self, codes: Tensor) -> Tensor:
-        """−log p(code | codes before it) of grids (b, i', j', k'), in nats, of the same shape."""
+    def nll(self, codes: Tensor, shown: Tensor | None = None) -> Tensor:
+        """−log p(code | codes before it) of grids (b, i', j', k'), in nats, of the same shape; see :meth:`logits`."""
         flat = codes.flatten(1)
-        logits = self.logits(flat)
+        logits = self.logits(flat, None if shown is None else shown.flatten(1))
         return functional.cross_entropy(logits.transpose(1, 2), flat, reduction="none").view(codes.shape)
 
     @torch.no_grad()
-    def sample(self, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    def sample(
+        self, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0, shown: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Grids (n, i', j', k') by inversion of the distribution of one code after the other.
 
         Keys and values of the places before are kept, so that a place costs one step and not one of each before it.
@@ -181,6 +187,8 @@ class CodePrior(nn.Module):
             temperature: Logits are divided by it; 1 is the model, less is more typical.
             top_p: Only the likeliest codes that together have this probability are drawn (nucleus sampling, Holtzman et
                 al. 2020); 1 is all.
+            shown: How far each place is shown (t,), as in :meth:`logits`, and the code of those that are not, a scalar:
+                what training scans do not show is not drawn either. By default all are.
         """
         n, number = uniform.shape
         table = self._table()
@@ -190,15 +198,18 @@ class CodePrior(nn.Module):
         kept = [(table.new_empty(shape), table.new_empty(shape)) for shape in shapes]
         x = self.begin.expand(n, 1, -1)
         before = total = table.new_zeros((n, 1, self.book.shape[1]))
+        share, blank = (table.new_ones(number), codes.new_zeros(())) if shown is None else shown
+        so_far = share.cumsum(0).clamp_min(1e-3)
         for place in range(number):
             x = x + table[place]
             for block, (keys, values) in zip(blocks, kept, strict=True):
                 x = block.next(x, keys, values, place)
             logits = self._head(x, before, slice(place, place + 1))[:, 0]
-            codes[:, place] = drawn(logits / temperature, uniform[:, place].to(logits), top_p)
-            rest = functional.embedding(codes[:, place : place + 1], self.book) - self.expected[place]
+            code = drawn(logits / temperature, uniform[:, place].to(logits), top_p)
+            codes[:, place] = torch.where(share[place] > 0, code, blank)
+            rest = share[place] * (functional.embedding(codes[:, place : place + 1], self.book) - self.expected[place])
             total = total + rest
-            before = total / (place + 1)
+            before = total / so_far[place]
             x = self.embed(torch.cat([rest, before], dim=2))
         return codes.view(n, *self.grid)
 
@@ -217,12 +228,17 @@ class CodePrior(nn.Module):
             return learnt @ self.book.T + bend @ self.book.square().T + self.free(y) + seen
 
 
-def running_mean(x: Tensor) -> Tensor:
-    """Mean of all places before each, (b, t, length) of the same shape; 0 at the first.
+def running_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean of all places before each, (b, t, length) of the same shape, with weights (b, t); 0 at the first.
 
     >>> running_mean(torch.tensor([[[2.0], [4.0], [9.0]]])).flatten().tolist()
     [0.0, 2.0, 3.0]
+    >>> running_mean(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[0.0, 0.5, 1.0]])).flatten().tolist()
+    [0.0, 0.0, 4.0]
     """
+    if weight is not None:
+        w = weight[:, :, None]
+        return ((x * w).cumsum(1) - x * w) / (w.cumsum(1) - w).clamp_min(1e-3)
     number = torch.arange(x.shape[1], device=x.device).clamp_min(1)
     return (x.cumsum(1) - x) / number[:, None]
 

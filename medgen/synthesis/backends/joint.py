@@ -25,6 +25,7 @@ from medgen.synthesis.sources import Sources
 from medgen.synthesis.suitability import Hardware, Suitability, for_new_anatomies
 from medgen.training.gan_alarms import Alarm, AlarmConfig, Watch, alarms
 from medgen.training.trainer import TrainingConfig, device_of
+from medgen.training.transfer.source import LINEAGE, Lineage
 
 # The recipe of the spade backend; the family's own defaults are those of anomaly detection.
 _RECIPE = {"discriminator_scales": 2, "ada_target": 0.6, "r1": 1.0}
@@ -137,6 +138,11 @@ class JointBackend(Backend):
         """As it says in the artifact."""
         record = self._trained.meta.get("init")
         return {} if record is None else {self.name: record}
+
+    @property
+    def lineages(self) -> Mapping[str, Lineage | None]:
+        """As it says in the artifact."""
+        return {name: Lineage.of(self._trained.meta.get(LINEAGE)) for name in self.starts}
 
     @property
     def alarms(self) -> Sequence[Alarm]:

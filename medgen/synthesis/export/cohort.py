@@ -123,7 +123,7 @@ def export_pool(
         cohort, modality, label_names, channels, stamp, tuple(used), scans, original_labels or {}, *known, verdict
     )
     written += describe(out, layout, about)
-    files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources))
+    files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources, backends))
     files.write_json(out / FOLDER / AUDIT, audit.to_plain())
     use = "; ".join(f"{name}: {audit.stamp(name)} ({audit.backends[name].reason})" for name in used)
     files.write_text(

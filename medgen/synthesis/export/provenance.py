@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,6 +77,7 @@ def provenance(
         ],
         "learnt_from": {"cases": len(sources.ids), "sha256": learnt_from(sources)["sha256"]},
         "sampling": backend.sampling.model_dump(mode="json"),
+        "started_from": sorted({start["sha256"] for start in backend.starts.values()}),
         "facts": dict(synthetic.facts),
         "filter": {"scores": dict(candidate.filtered.scores), "nearest_real": candidate.filtered.nearest},
         "audit": {
@@ -130,8 +131,12 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def learnt_from(sources: Sources) -> dict[str, Any]:
-    """Every case that the generators learnt from, with subject and file hashes, and a hash over all of it."""
+def learnt_from(sources: Sources, backends: Sequence[Backend] = ()) -> dict[str, Any]:
+    """Every case that the generators learnt from, with subject and file hashes, and a hash over all of it.
+
+    Where networks of theirs started from trained models: what each of these networks knows, under ``started_from``,
+    with a hash of its own. ``names`` says whether equal names are of the same people.
+    """
     labelled = set(sources.labelled.ids)
     cases = [
         {
@@ -142,4 +147,15 @@ def learnt_from(sources: Sources) -> dict[str, Any]:
         }
         for name, subject in sorted(zip(sources.ids, sources.owners, strict=True))
     ]
-    return {"cases": cases, "sha256": files.sha256_json(cases)}
+    started = [
+        {
+            "network": f"{backend.name}: {name}",
+            "sha256": start["sha256"],
+            "names": not start["other_people"],
+            "lineage": None if (known := backend.lineages.get(name)) is None else known.record(),
+        }
+        for backend in backends
+        for name, start in sorted(backend.starts.items())
+    ]
+    more = {"started_from": started, "started_from_sha256": files.sha256_json(started)} if started else {}
+    return {"cases": cases, "sha256": files.sha256_json(cases), **more}
