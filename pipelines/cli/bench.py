@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .carry_out import finish, group, listed, whole_numbers
 from .options import Device, Quiet, Resume, Seed, Workers, command
+
+Families = Annotated[str, typer.Option("--families", help="Families with a configuration train/FAMILY.")]
+
+
+@dataclass(frozen=True)
+class CohortBench:
+    """What benchmarks take that train on a part of one cohort and measure on another."""
+
+    out: Annotated[
+        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
+    ] = Path("bench")
+    data: Annotated[Path, typer.Option("--data", help="A cohort; where labels are learnt, with masks.")] = Path("data")
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of every configuration used; may be repeated.")
+    ] = None
+    device: Device = None
+    quiet: Quiet = False
+
+    def given(self) -> dict[str, Any]:
+        """As the pipelines take them, once the cohort is there."""
+        from ..preflight import check_data
+
+        check_data(self.data)
+        return {
+            "out": self.out,
+            "data": self.data,
+            "overrides": self.settings or (),
+            "device": self.device,
+            "progress": not self.quiet,
+        }
+
 
 bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
 
@@ -84,90 +116,58 @@ def bench_painting(
     numbers = whole_numbers("--seeds", seeds)
     from ..bench import painting as pipeline
 
-    chosen = numbers
-    finish(pipeline.run(out, data=data, seeds=chosen, overrides=settings or (), progress=not quiet))
+    finish(pipeline.run(out, data=data, seeds=numbers, overrides=settings or (), progress=not quiet))
 
 
 @command(bench_app, "value", "medgen bench value bench --data ../shared/data/hippocampus --subjects 5,10")
 def bench_value(
-    out: Annotated[
-        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
-    ] = Path("bench"),
-    data: Annotated[Path, typer.Option("--data", help="A cohort whose scans have masks.")] = Path("data"),
+    common: CohortBench,
     subjects: Annotated[str, typer.Option("--subjects", help="Numbers of real labelled subjects.")] = "5,10",
     repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Trainings of the generators, each.")] = 3,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each segmenter.")] = 3,
     ordinary: Annotated[
         str, typer.Option("--ordinary", help="Ordinary arms to compare with.")
     ] = "standard,self_training",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the configuration augment/hippocampus_study; may be repeated."),
-    ] = None,
-    device: Device = None,
     workers: Workers = None,
-    quiet: Quiet = False,
 ) -> None:
-    """Repeat generators and segmenters, ours and MONAI's, with and without synthetic scans: value.md, .json."""
-    from ..preflight import check_data
-
-    check_data(data)
+    """Repeat generators (augment/hippocampus_study) and segmenters, ours and MONAI's: value.md, .json."""
+    given = common.given()
     numbers = whole_numbers("--subjects", subjects, "5,10")
     from ..bench import value as pipeline
 
     finish(
         pipeline.run(
-            out,
-            data=data,
+            **given,
             subjects=numbers,
             repetitions=repetitions,
             seeds=seeds,
             ordinary=listed(ordinary),
-            overrides=settings or (),
-            device=device,
             workers=workers or 1,
-            progress=not quiet,
         )
     )
 
 
 @command(bench_app, "families", "medgen bench families bench --data ../shared/data/hippocampus --families vae,flow")
 def bench_families(
-    out: Annotated[
-        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
-    ] = Path("bench"),
-    data: Annotated[Path, typer.Option("--data", help="A cohort.")] = Path("data"),
-    families: Annotated[
-        str, typer.Option("--families", help="Families with a configuration train/FAMILY.")
-    ] = "vae,vqvae,flow",
+    common: CohortBench,
+    families: Families = "vae,vqvae,flow",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, weights, training and samples.")] = "0,1,2",
     seconds: Annotated[
         float | None,
         typer.Option("--seconds", min=1, help="Processor time of each training, instead of the configured steps."),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of every family's train/FAMILY; may be repeated.")
-    ] = None,
-    device: Device = None,
-    quiet: Quiet = False,
 ) -> None:
     """Measure families on unseen subjects: rebuilt and new scans, likelihood, heatmaps: families.md, .json."""
-    from ..preflight import check_data
-
-    check_data(data)
+    given = common.given()
     numbers = whole_numbers("--seeds", seeds)
     from ..bench import families as pipeline
 
     finish(
         pipeline.run(
-            out,
-            data=data,
+            **given,
             families=listed(families),
             seeds=numbers,
             seconds=seconds,
-            overrides=settings or (),
-            device=device,
-            progress=not quiet,
         )
     )
 
@@ -178,10 +178,7 @@ def bench_families(
     "medgen bench transfer bench --data ../shared/data/hippocampus --from brains=runs/pretrain/model",
 )
 def bench_transfer(
-    out: Annotated[
-        Path, typer.Argument(metavar="[OUT]", help="Folder of tables; what is there is not computed again.")
-    ] = Path("bench"),
-    data: Annotated[Path, typer.Option("--data", help="A cohort.")] = Path("data"),
+    common: CohortBench,
     family: Annotated[str, typer.Option("--family", help="The family.")] = "vae",
     sources: Annotated[
         list[str] | None,
@@ -189,30 +186,19 @@ def bench_transfer(
     ] = None,
     scans: Annotated[str, typer.Option("--scans", help="Numbers of training scans.")] = "5,10",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, scans, weights and training.")] = "0,1,2",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of the family's train/FAMILY; may be repeated.")
-    ] = None,
-    device: Device = None,
-    quiet: Quiet = False,
 ) -> None:
     """Train a family on few scans, from random weights and from trained models: transfer.md, .json."""
-    from ..preflight import check_data
-
-    check_data(data)
+    given = common.given()
     numbers = {"--seeds": whole_numbers("--seeds", seeds), "--scans": whole_numbers("--scans", scans, "5,10")}
     from ..bench import transfer as pipeline
 
     finish(
         pipeline.run(
-            out,
-            data=data,
+            **given,
             family=family,
             sources=pipeline.read_sources(sources or ()),
             scans=numbers["--scans"],
             seeds=numbers["--seeds"],
-            overrides=settings or (),
-            device=device,
-            progress=not quiet,
         )
     )
 
@@ -220,9 +206,7 @@ def bench_transfer(
 @command(bench_app, "presets", "medgen bench presets bench")
 def bench_presets(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
-    families: Annotated[
-        str, typer.Option("--families", help="Families with a configuration train/FAMILY.")
-    ] = "vae,flow,context",
+    families: Families = "vae,flow,context",
     quiet: Quiet = False,
 ) -> None:
     """Count memory and graph breaks of the GPU sizes on a machine without a GPU, and write gpu.md and gpu.json."""
