@@ -123,8 +123,13 @@ def test_filter_judges_what_was_drawn(backend: Pair, cohort: Sources) -> None:
 
 def test_another_painter_makes_the_whole_image_anew(backend: Pair, cohort: Sources, context: FitContext) -> None:
     labels = {"lesion_labels": [2], "context": 3, "margin": 1}
-    model = {"widths": (16, 32), "style": 2, "sampling_steps": 2}
-    painted = fitted("lesion+flow", cohort, context, {"labels": labels, "painter": {"model": model, "training": QUICK}})
+    model = {"widths": (16, 32), "style": 2}
+    painted = fitted(
+        "lesion+flow",
+        cohort,
+        context,
+        {"labels": labels, "painter": {"model": model, "training": QUICK, "solver_steps": 2}},
+    )
     seed = painted.painter.labels_seed(3)
     scan, drawn = painted.sample(3), backend.sample(seed)
     # The same host with the same lesions as under the source's own painter, in an image that is nobody's.
