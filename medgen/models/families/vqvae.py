@@ -230,7 +230,10 @@ class VqVae(GenerativeModel):
         """
         view = field_of_view(x)
         shown = self._shown(view)
-        surprise = (self.prior.nll(self.codes(x, view), shown) * shown)[:, None].float()
+        # A last digit decides which code is the nearest, and another one surprises differently.
+        with blocks.full_precision(x.device):
+            codes = self.codes(x, view)
+        surprise = (self.prior.nll(codes, shown) * shown)[:, None].float()
         shape = self.settings.shape
         padded = blocks.padded_shape(shape, self.encoder.factor)
         fine = functional.interpolate(surprise, size=padded, mode="trilinear", align_corners=False)
