@@ -41,7 +41,7 @@ from .family_measures import detail, judged_dice, paint
 # Share of the subjects that are held out, and steps of the segmenter that judges.
 _TEST, _JUDGE_STEPS = 0.28, 400
 _SHOWN = 4
-# Held-out scans whose likelihood is estimated, and draws for each: one takes as long as about ten painted scans.
+# Held-out scans whose likelihood is estimated, and draws for each: one takes as long as a dozen painted scans.
 _LIKELY, _DRAWS = 6, 2
 
 

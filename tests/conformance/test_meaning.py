@@ -17,6 +17,7 @@ from medgen.models.base import (
     DrawsLabels,
     GenerativeModel,
     HasCodes,
+    HasConditionalLikelihood,
     HasDecoder,
     HasLikelihood,
     HasVoxelLikelihood,
@@ -135,6 +136,22 @@ def test_a_likelihood_is_what_the_integral_over_codes_says(family):
         # Never above, but for the noise of the draws, and near: half of log 2 pi alone is 0.9 nats for each voxel.
         assert (found < exact + 0.2).all(), (found, exact)
         assert ((exact - found) / math.prod(shape) < 0.1).all(), (found, exact)
+
+
+@pytest.mark.parametrize("family", offering(HasConditionalLikelihood))
+def test_scans_are_likelier_given_their_own_labels(family):
+    """In nats with a standard error; no density of voxels beats that of the noise, whatever the labels."""
+    model, data = trained(family), balls(2, seed=8)
+    batch = data.batch([0, 1])
+    found = model.conditional_log_likelihood(batch, 2, torch.Generator().manual_seed(0))
+    other = replace(batch, labels=batch.labels.roll(4, dims=2))
+    wrong = model.conditional_log_likelihood(other, 2, torch.Generator().manual_seed(0))
+    assert found.value.shape == found.error.shape == (2,)
+    assert (found.error > 0).all()
+    assert (found.value - wrong.value > 20 * found.error + 100).all()
+    most = -math.log(NOISE * math.sqrt(2 * math.pi * math.e))
+    assert (found.value / math.prod(SHAPE) < most + 0.1).all()
+    assert not issubclass(family_class(family), HasLikelihood)
 
 
 @pytest.mark.parametrize("family", offering(HasCodes))

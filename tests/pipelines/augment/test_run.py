@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.audit.replay import _as_recorded
 from medgen.config import load_config, parse_config
 from medgen.data.cards import lint
 from medgen.data.integrity import check
@@ -336,6 +337,9 @@ def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, 
     checked = check(tmp_path / "more")
     assert checked.ok
     assert checked.cases == 2
+    for given in (3, {"labels": {"strenth": 1}}, {"labels": {"strength": -1}}):
+        with pytest.raises(AuditError, match=r"^syn-1: its record names options that its generator has not: "):
+            _as_recorded(load_backend(out / "model" / "deform", "cpu"), {"id": "syn-1", "sampling": given})
     bare = tmp_path / "bare"
     load_backend(out / "model" / "deform", "cpu").save(bare / "deform")
     result = runner.invoke(app, ["augment", "sample", "--model", str(bare), "-n", "2", "--out", str(tmp_path / "x")])
