@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
 	$(BIN)/medgen demo --out $(OUT) --overwrite
 
 test: $(VENV)/.installed  ## every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # Without what trains, starts processes or reads real cohorts.
 FAST := tests/builders tests/data tests/installation/test_packaging.py tests/metrics tests/report tests/system \
