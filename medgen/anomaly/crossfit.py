@@ -23,7 +23,7 @@ from medgen.anomaly.ensemble import (
 )
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.normative import Moments, Normative, normative_of, normative_of_region
+from medgen.anomaly.normative import Moments, Normative, normative_of
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
 from medgen.anomaly.scores.corrupted_copies import forget_copies
@@ -212,11 +212,7 @@ def _normatives(
         for part in parts[1:]:
             whole = whole + part
         for number, part in enumerate(parts):
-            others = whole - part
-            if get(name).placed:
-                result[number][name] = normative_of_region(others, support)
-            else:
-                result[number][name] = normative_of(others, support, config.normative)
+            result[number][name] = normative_of(whole - part, support, config.normative)
     return result
 
 

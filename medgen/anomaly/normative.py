@@ -110,23 +110,3 @@ def normative_of(moments: Moments, region: NDArray[np.bool_], config: NormativeC
     mean = np.where(known, smooth(mean, known, config.blur), average_mean)
     sd = np.sqrt(np.where(known, shrunk, average_variance) + epsilon)
     return Normative(mean.astype(np.float32), sd.astype(np.float32))
-
-
-def normative_of_region(moments: Moments, region: NDArray[np.bool_]) -> Normative:
-    """One mean and one standard deviation for the whole region: for scores that allow for the place themselves.
-
-    Args:
-        moments: Sums over the healthy scans.
-        region: (i, j, k), where scores are used.
-
-    Raises:
-        DataError: If no healthy scan has a value in the region.
-    """
-    known = region & (moments.count > 0)
-    n = float(moments.count[known].sum())
-    if not n:
-        raise DataError("normative scores need healthy scans inside the scored region, found none")
-    mean = float(moments.total[known].sum()) / n
-    variance = max(float(moments.square[known].sum()) / n - mean**2, 0.0)
-    shape, sd = moments.count.shape, np.sqrt(variance) + 1e-6
-    return Normative(np.full(shape, mean, dtype=np.float32), np.full(shape, sd, dtype=np.float32))

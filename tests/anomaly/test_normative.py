@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.anomaly.normative import Moments, NormativeConfig, normative_of, normative_of_region
+from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
 from medgen.errors import DataError
 from medgen.transforms.masked_smoothing import smooth
 
@@ -82,21 +82,3 @@ def test_smoothing_keeps_constants_up_to_the_edge_and_zero_outside():
     result = smooth(values, mask, 1.5)
     np.testing.assert_allclose(result[mask], 4, rtol=1e-5)
     assert (result[~mask] == 0).all()
-
-
-def test_for_a_whole_region_it_is_the_mean_and_sd_of_its_values():
-    maps = np.random.default_rng(0).normal(np.linspace(0, 5, SHAPE[0])[:, None, None], 2, size=(6, *SHAPE))
-    masks = np.random.default_rng(1).random((6, *SHAPE)) < 0.7
-    region = np.zeros(SHAPE, dtype=bool)
-    region[:8] = True
-    result = normative_of_region(moments(maps, masks), region)
-    values = maps[masks & region]
-    np.testing.assert_allclose(result.mean, values.mean(), rtol=1e-5)
-    np.testing.assert_allclose(result.sd, values.std(), rtol=1e-4)
-    with pytest.raises(DataError, match="found none"):
-        normative_of_region(moments(maps, np.zeros_like(masks)), region)
-
-
-def test_for_a_whole_region_constant_maps_give_finite_z():
-    result = normative_of_region(moments(np.full((3, *SHAPE), 7.0)), EVERYWHERE)
-    assert np.isfinite(result.z(np.full(SHAPE, 7.5))).all()

@@ -154,8 +154,6 @@ class Score:
         shares: A score whose learned arrays this one reads as well, so that they are kept once.
         from_corruptions: Whether it has learned from corrupted copies of the training scans: an idea that it shares
             with implanted anomalies, so what makes the heatmap without it is a candidate of its own.
-        placed: Whether what it returns says already how unusual that is for the place: its normative z then takes the
-            mean and spread of the whole region, since those of a place, from few scans, would add noise.
         costly: Whether it takes many passes through a model: computed only where a configuration names it.
         float32: Whether models compute in float32 for it whatever they were trained in: for optimisations and for
             distances between codes, whose small steps drown in rounding.
@@ -175,7 +173,6 @@ class Score:
     float32: bool
     shares: str | None
     from_corruptions: bool
-    placed: bool
     order: int
     function: Scorer
     own: bool = False
@@ -243,7 +240,6 @@ def score(
     float32: bool = False,
     shares: str | None = None,
     from_corruptions: bool = False,
-    placed: bool = False,
     order: int = _LAST,
 ) -> Callable[[Scorer], Scorer]:
     """Register a function as a score; its docstring must name the source ("Source: ...").
@@ -268,7 +264,6 @@ def score(
             float32=float32,
             shares=shares,
             from_corruptions=from_corruptions,
-            placed=placed,
             order=order,
             function=function,
         )

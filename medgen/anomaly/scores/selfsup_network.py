@@ -222,13 +222,12 @@ def _dense(values: Rows, where: NDArray[np.bool_]) -> tuple[NDArray[np.float32],
     shares="descriptors",
     costly=True,
     from_corruptions=True,
-    placed=True,
 )
 def selfsup_network(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Nats against "untouched": −log(1 − p) of a network's probability p that a place was tampered with.
 
     The network sees the standardised descriptors of a place and of its surroundings, and is trained in every fold on
-    synthetic corruptions of the training scans, starting from ``selfsup``. Costs about a minute per fold on a core, so
+    synthetic corruptions of the training scans, starting from ``selfsup``. Costs about two minutes per fold on a core, so
     it is computed only where a configuration names it.
 
     Source: Tan et al., "Detecting outliers with foreign patch interpolation" (FPI), MELBA 2022; Zimmerer et al., "MOOD

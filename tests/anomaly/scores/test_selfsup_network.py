@@ -196,12 +196,9 @@ def test_a_fold_never_sees_the_scans_that_it_holds_out():
     assert digest(after[1].states["selfsup_network"]) != other
 
 
-def test_a_saved_detector_scores_the_same_with_one_mean_for_all_places(tmp_path):
+def test_a_saved_detector_scores_the_same(tmp_path):
     data = cohort()
     detector = AnomalyDetector.fit(data, [data.ids[:6], data.ids[6:]], models(), CONFIG, RECIPE, voxel_scores=())
-    normative = detector.members[0].normatives["selfsup_network"]
-    assert np.ptp(normative.mean) == np.ptp(normative.sd) == 0
-    assert np.ptp(detector.members[0].normatives["selfsup"].mean) > 0
     to_artifact(detector).save(tmp_path / "model")
     again = from_artifact(TrainedModel.load(tmp_path / "model"))
     image, mask = scans(1, seed=4)
