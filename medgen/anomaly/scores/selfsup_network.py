@@ -227,8 +227,8 @@ def selfsup_network(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Nats against "untouched": −log(1 − p) of a network's probability p that a place was tampered with.
 
     The network sees the standardised descriptors of a place and of its surroundings, and is trained in every fold on
-    synthetic corruptions of the training scans, starting from ``selfsup``. Costs about two minutes per fold on a core, so
-    it is computed only where a configuration names it.
+    synthetic corruptions of the training scans, starting from ``selfsup``. That takes about two minutes per fold on a
+    core, so it is computed only where a configuration names it.
 
     Source: Tan et al., "Detecting outliers with foreign patch interpolation" (FPI), MELBA 2022; Zimmerer et al., "MOOD
     2020", IEEE TMI 2022 (networks trained on synthetic anomalies); Yu and Koltun, "Multi-scale context aggregation by
