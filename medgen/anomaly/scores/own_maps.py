@@ -43,7 +43,6 @@ def _score(name: str, said: VoxelMap) -> Score:
         float32=False,
         shares=None,
         from_corruptions=False,
-        placed=False,
         order=_ORDER,
         function=read,
         own=True,
