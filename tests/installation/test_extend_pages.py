@@ -33,6 +33,7 @@ def test_a_page_shows_whole_files(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pages_followed_literally_pass_the_suites(tmp_path: Path) -> None:
     for name in ("medgen", "tests", "docs", "pyproject.toml", "README.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -62,7 +63,7 @@ def test_pages_followed_literally_pass_the_suites(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=840,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-3000:]
