@@ -186,8 +186,8 @@ def report(rows: Sequence[Row], gains: Sequence[Gain], command: str) -> str:
     lines = [
         "# Value of synthetic scans, generators repeated",
         "",
-        f"`{command}`: every arm gets the same number of steps of the same segmenter; `peer` is MONAI's DynUNet with "
-        f"MONAI's loss and transforms, {peer_segmenter.STEPS} steps. Mean Dice on the same test subjects.",
+        f"`{command}`: every arm gets the same number of steps of the same segmenter; `peer` is MONAI's residual U-Net "
+        f"with MONAI's loss and transforms, {peer_segmenter.STEPS} steps. Mean Dice on the same test subjects.",
         "",
         "| segmenter | real subjects | arm | Dice |",
         "|---|---|---|---|",
