@@ -4,8 +4,8 @@ Synthetic scans that help only the training that they were tuned with help nobod
 residual units (Kerfoot et al., "Left-ventricle quantification using residual U-Net", STACOM 2018), fewer steps, another
 loss, and affine transforms instead of elastic ones, than :mod:`medgen.segmentation.segmenter`.
 
-With 5 labelled scans and so few steps MONAI's DynUNet, and this network with batch norm, did not learn one of two labels
-in one or two of three trainings, whatever the learning rate.
+With 5 labelled scans and so few steps MONAI's DynUNet, and this network with batch norm, did not learn one of two
+labels in one or two of three trainings, whatever the learning rate.
 """
 
 from __future__ import annotations
