@@ -158,6 +158,7 @@ class Codes:
     """Codes (n, d) in place of a model and its scans."""
 
     def __init__(self, n, d, seed=0, clusters=1):
+        self.learned = {}
         rng = np.random.default_rng(seed)
         centres = 4 * np.random.default_rng(7).normal(size=(clusters, d))
         mixing = np.random.default_rng(8).normal(size=(d, d)) / math.sqrt(d)

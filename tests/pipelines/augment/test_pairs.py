@@ -74,6 +74,6 @@ def test_an_unknown_pair_ends_with_one_line(
         app.main()
     assert ended.value.code == 2
     said = capsys.readouterr().err.strip()
-    assert "labels of deform, real, shape" in said
+    assert "labels of deform, lesion, real, shape" in said
     assert "painter of flow, parent, spade" in said
     assert "\n" not in said
