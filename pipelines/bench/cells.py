@@ -21,8 +21,8 @@ from medgen.transforms.affine_registration import register_affine
 from ..sources import check_sources
 from ..train_settings import TrainRunConfig
 
-# Share of the subjects that is held out.
-_TEST = 0.28
+# Share of the subjects that is held out, and how many there are at least.
+_TEST, _FEWEST = 0.28, 8
 
 
 def shipped(family: str) -> Path:
@@ -44,7 +44,12 @@ def kept(out: Path, said: dict[str, Any], compute: Callable[[], dict[str, Any]])
 
 
 def read_scans(
-    config: TrainRunConfig, seed: int, progress: bool, others: Sequence[TrainRunConfig] = ()
+    config: TrainRunConfig,
+    seed: int,
+    progress: bool,
+    others: Sequence[TrainRunConfig] = (),
+    *,
+    with_masks: bool = False,
 ) -> tuple[Dataset, Dataset, tuple[int, ...]]:
     """Training and held-out scans, disjoint by subject, and the labels of the first.
 
@@ -53,17 +58,20 @@ def read_scans(
         seed: Of the split.
         progress: Show progress bars.
         others: Configurations of further trainings on these scans, whose sources must not know a held-out one either.
+        with_masks: Leave out scans without a mask, if enough subjects have one, so that all families see the same.
 
     Raises:
         DataError: If the cohort has too few subjects.
         AuditError: If a source has learnt from a held-out scan.
     """
     manifest = load_cohort(config.data, config.cohort)
-    if "n_labels" in family_class(str(config.model["family"])).Settings.model_fields:
-        # A family of labels learns nothing from a scan without a mask.
-        manifest = manifest.subset([case.id for case in manifest if case.mask is not None])
-    if len(manifest.subjects) < 8:
-        raise DataError(f"{config.data}: {len(manifest.subjects)} subjects; expected at least 8")
+    masked = manifest.subset([case.id for case in manifest if case.mask is not None])
+    # A family of labels learns nothing from a scan without a mask.
+    needed = "n_labels" in family_class(str(config.model["family"])).Settings.model_fields
+    if needed or (with_masks and len(masked.subjects) >= _FEWEST):
+        manifest = masked
+    if len(manifest.subjects) < _FEWEST:
+        raise DataError(f"{config.data}: {len(manifest.subjects)} subjects; expected at least {_FEWEST}")
     shares = {"training": 1 - _TEST, "held-out": _TEST}
     parts = split_subjects(manifest, shares, derive(seed, "reconstruction", "split"))
     for own in (config, *others):

@@ -162,7 +162,7 @@ class _Scans:
 
     @classmethod
     def read(cls, config: TrainRunConfig, seed: int, progress: bool) -> _Scans:
-        train, test, found = read_scans(config, seed, progress)
+        train, test, found = read_scans(config, seed, progress, with_masks=True)
         if found:
             train, test = numbered(train, found), numbered(test, found)
         return cls(config, train, test, tuple(range(1, len(found) + 1)), seed)

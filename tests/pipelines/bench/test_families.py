@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,27 @@ def test_what_a_family_does_not_offer_is_empty(
     assert empty <= missing
     assert ("dice" in missing) == (name != "flow")
     assert cell["mebibytes"] > 0
+
+
+def test_scans_without_masks_do_not_take_the_judge_away(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "_JUDGE_STEPS", 2)
+    monkeypatch.setattr(families, "step_memory", lambda *_: StepMemory(0, 3 << 20, 1))
+    copy = shutil.copytree(cohort, tmp_path / "cohort")
+    table = copy / "manifest.csv"
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:3]:
+        row["mask"] = ""
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    families.run(tmp_path / "out", data=copy, families=["vae"], seeds=[0], overrides=TINY)
+    cell = json.loads((tmp_path / "out" / "families.json").read_text())["cells"][-1]
+    assert cell["training"] + cell["test"] == 9
+    assert cell["nearest"] > 0
 
 
 def test_seconds_are_turned_into_steps(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
