@@ -316,10 +316,10 @@ def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[La
     confidence: Tensor | None = getattr(data, "confidence", None)
     known: tuple[str, ...] = getattr(data, "ids", ())
     ids = known or tuple(f"{kind} scan {number}" for number in range(1, len(data.images) + 1))
-    return LabelledSet(data.images, _indices(data.labels, labels), confidence, ids), classes
+    return LabelledSet(data.images, class_indices(data.labels, labels), confidence, ids), classes
 
 
-def _indices(numbers: Tensor, labels: Sequence[int]) -> Tensor:
+def class_indices(numbers: Tensor, labels: Sequence[int]) -> Tensor:
     """Class indices, uint8, of label numbers; numbers that are not to be learnt become 0."""
     target = torch.zeros(numbers.shape, dtype=torch.uint8, device=numbers.device)
     for index, label in enumerate(labels, start=1):
@@ -360,7 +360,7 @@ def _with_extra(
         return batch
     made = recipe.extra.source.draw(int(chosen.sum()), generator)
     _same_grid(made.image, batch.image.shape[1:], "further")
-    return batch.replaced(chosen, LabelledBatch(made.image, _indices(made.target, labels), made.weight, made.ids))
+    return batch.replaced(chosen, LabelledBatch(made.image, class_indices(made.target, labels), made.weight, made.ids))
 
 
 def _changed(batch: LabelledBatch, recipe: Recipe, seed: int, step: int) -> LabelledBatch:

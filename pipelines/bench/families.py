@@ -14,7 +14,7 @@ import numpy as np
 from medgen.config import load_config
 from medgen.errors import ConfigError
 from medgen.models.base import ScanModel
-from medgen.models.catalogue import available, build, settings_for
+from medgen.models.catalogue import available, build, parse_sampling, settings_for
 from medgen.models.likelihoods.linear_gaussian import LinearGaussian
 from medgen.preprocessing.dataset import Dataset
 from medgen.runs.folder import RunSummary
@@ -239,6 +239,7 @@ def _seed(
                 cells.append(kept(out, said, compute))
         training = config.training.model_dump(mode="json", exclude={"steps"} if seconds is not None else set())
         said = {"method": name, **common, "model": config.model, "training": training, "seconds": seconds}
+        said["sampling"] = config.sampling
         cells.append(kept(out, said, partial(_family, scans, config, seconds, progress)))
     return cells
 
@@ -282,8 +283,10 @@ def _trained(own: _Scans, config: TrainRunConfig, steps: int, progress: bool) ->
     """A family's model after so many steps, in evaluation mode, and the processor time that took."""
     start = time.process_time()
     settings = settings_for(config.model, own.train.shape, own.train.channels, len(own.labels))
+    untrained = build(settings, seed=derive(own.seed, "reconstruction", "weights"))
+    untrained.sampling = parse_sampling(settings.family, config.sampling)
     model = fit(
-        build(settings, seed=derive(own.seed, "reconstruction", "weights")),
+        untrained,
         own.train,
         config.training.model_copy(update={"steps": steps}),
         seed=derive(own.seed, "reconstruction"),

@@ -22,6 +22,8 @@ from medgen.errors import TrainingError
 from medgen.models.networks.blocks import crop_to, pad_to_multiple
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.recipe import LabelledImages
+from medgen.segmentation.segmenter import class_indices
+from medgen.synthesis.filtering.pool import SyntheticSet
 from medgen.system.precision import Precision, precision_of
 from medgen.training.trainer import device_of
 
@@ -60,7 +62,7 @@ def train_peer(
     labels: Sequence[int],
     seed: int,
     *,
-    steps: int = STEPS,
+    steps: int,
     device: str = "auto",
 ) -> PeerSegmenter:
     """Train on real scans, and on further ones with the probability :data:`SHARE` for each element of a batch.
@@ -112,24 +114,11 @@ def train_peer(
     return PeerSegmenter(network.eval(), classes, precision)
 
 
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """Scans with labels.
-
-    Attributes:
-        images: (n, c, i, j, k) float32.
-        labels: (n, 1, i, j, k) label numbers.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-
-def pseudo_labelled(teacher: PeerSegmenter, images: Tensor) -> Labelled:
+def pseudo_labelled(teacher: PeerSegmenter, images: Tensor) -> SyntheticSet:
     """Scans with the most probable labels of a teacher (Lee, "Pseudo-label", ICML workshop 2013)."""
     numbers = torch.tensor(teacher.classes)
     found = [numbers[teacher.probabilities(image[None]).argmax(dim=1, keepdim=True)] for image in images]
-    return Labelled(images, torch.cat(found).to(torch.uint8))
+    return SyntheticSet(images, torch.cat(found).to(torch.uint8))
 
 
 def _batch(
@@ -149,10 +138,7 @@ def _batch(
             source, row = further, int(torch.randint(len(further.images), (), generator=generator))
         if source.labels is None:
             raise TrainingError("expected scans with labels, found a set without")
-        numbers = source.labels[row]
-        indices = torch.zeros(numbers.shape)
-        for index, label in enumerate(classes):
-            indices[numbers == label] = index
+        indices = class_indices(source.labels[row], classes[1:]).float()
         pair = change({"image": _standardised(source.images[row][None])[0], "label": indices})
         images.append(pair["image"].as_tensor())
         targets.append(pair["label"].as_tensor())

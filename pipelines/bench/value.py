@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+import medgen
 from medgen.config import load_config
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
@@ -38,7 +40,7 @@ from ..augment.intake import admit, split
 from ..augment.study import held_out, spaced
 from . import peer_segmenter
 from .cells import kept
-from .peer_segmenter import Labelled, PeerSegmenter, pseudo_labelled, train_peer
+from .peer_segmenter import PeerSegmenter, pseudo_labelled, train_peer
 
 OWN, PEER = "own", "peer"
 _BASE = "standard"
@@ -281,21 +283,23 @@ class _Peer:
 
     def rows(self, seed: int) -> list[Row]:
         """All its arms under one seed."""
-        arms: dict[str, Callable[[], Labelled | None]] = {_BASE: lambda: None}
+        arms: dict[str, Callable[[], SyntheticSet | None]] = {_BASE: lambda: None}
         if "self_training" in self.ordinary:
             arms["self_training"] = partial(self._pseudo, seed)
         for name, pool in self.material.pools.items():
             if pool is not None:
-                arms[f"{_BASE}+{name}"] = partial(Labelled, pool.images, pool.labels)
+                arms[f"{_BASE}+{name}"] = partial(self.material.pools.get, name)
         return [row for name, further in arms.items() for row in self._cell(name, seed, further)]
 
-    def _cell(self, arm: str, seed: int, further: Callable[[], Labelled | None]) -> list[Row]:
+    def _cell(self, arm: str, seed: int, further: Callable[[], SyntheticSet | None]) -> list[Row]:
         digests = self.material.sha256
         said: dict[str, Any] = {
             "method": f"{PEER}-{arm}-n{self.material.subjects}",
             "seed": seed,
             "steps": peer_segmenter.STEPS,
             "run": self.config.seed,
+            # The versions stand for the code, the settings of the training included.
+            "versions": [medgen.__version__, str(torch.__version__)],
             "content": [digests["real"], digests["unlabelled"], digests.get(arm.removeprefix(_BASE))],
             "held out": [part.sha256 for part in (self.test, self.validation) if part is not None],
         }
@@ -313,11 +317,12 @@ class _Peer:
         rows: list[Row] = kept(self.out, said, compute)["rows"]
         return rows
 
-    def _train(self, further: Labelled | None, seed: int) -> PeerSegmenter:
+    def _train(self, further: SyntheticSet | None, seed: int) -> PeerSegmenter:
         own = derive(self.config.seed, "bench value", PEER, seed)
-        return train_peer(self.material.real, further, self.labels, own, device=self.config.device)
+        steps, device = peer_segmenter.STEPS, self.config.device
+        return train_peer(self.material.real, further, self.labels, own, steps=steps, device=device)
 
-    def _pseudo(self, seed: int) -> Labelled | None:
+    def _pseudo(self, seed: int) -> SyntheticSet | None:
         """Unlabelled scans, labelled by a teacher that learnt from the labelled ones."""
         if self.material.unlabelled is None:
             return None

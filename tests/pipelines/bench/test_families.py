@@ -96,6 +96,18 @@ def test_scans_without_masks_do_not_take_the_judge_away(
     assert cell["nearest"] > 0
 
 
+def test_options_of_sampling_are_heeded(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "_JUDGE_STEPS", 2)
+    monkeypatch.setattr(families, "step_memory", lambda *_: StepMemory(0, 3 << 20, 1))
+    found = []
+    for options in ("{}", "{temperature: 0.01}"):
+        own = [*TINY, f"sampling={options}"]
+        families.run(tmp_path, data=cohort, families=["vae"], seeds=[0], overrides=own)
+        found.append(json.loads((tmp_path / "families.json").read_text())["cells"][-1])
+    assert found[0]["psnr"] == found[1]["psnr"]
+    assert found[0]["nearest"] < found[1]["nearest"]
+
+
 def test_seconds_are_turned_into_steps(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "_JUDGE_STEPS", 2)
     monkeypatch.setattr(families, "step_memory", lambda *_: StepMemory(0, 3 << 20, 1))

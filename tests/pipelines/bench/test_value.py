@@ -12,7 +12,8 @@ import torch
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError, TrainingError
 from medgen.pipelines.bench import peer_segmenter, value
-from medgen.pipelines.bench.peer_segmenter import Labelled, pseudo_labelled, train_peer
+from medgen.pipelines.bench.peer_segmenter import pseudo_labelled, train_peer
+from medgen.synthesis.filtering.pool import SyntheticSet
 
 TINY = [
     "preprocess={shape: [16, 24, 16], spacing: [12, 10, 12], align: center, center_on: foreground}",
@@ -68,14 +69,14 @@ def test_the_peer_learns_and_its_randomness_is_its_seed() -> None:
     axes = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
     labels = ((axes[None] - centres[:, :, None, None, None]).norm(dim=1, keepdim=True) < 6).to(torch.uint8) * 3
     noise = torch.randn(labels.shape, generator=torch.Generator().manual_seed(1))
-    real = Labelled(labels.float() + 0.3 * noise, labels)
+    real = SyntheticSet(labels.float() + 0.3 * noise, labels)
     trained = train_peer(real, None, (3,), 0, steps=24, device="cpu")
     again = train_peer(real, None, (3,), 0, steps=24, device="cpu")
     assert torch.equal(trained.probabilities(real.images), again.probabilities(real.images))
     said = pseudo_labelled(trained, real.images)
     both = 2 * ((said.labels == 3) & (labels == 3)).sum() / ((said.labels == 3).sum() + (labels == 3).sum())
     assert both > 0.6
-    misled = train_peer(real, Labelled(real.images, 3 - labels), (3,), 0, steps=24, device="cpu")
+    misled = train_peer(real, SyntheticSet(real.images, 3 - labels), (3,), 0, steps=24, device="cpu")
     assert (
         misled.probabilities(real.images)[:, 1][labels[:, 0] == 0].mean()
         > trained.probabilities(real.images)[:, 1][labels[:, 0] == 0].mean()
@@ -103,6 +104,7 @@ def test_the_command_makes_the_tables_and_keeps_what_it_has(tmp_path: Path, monk
     simulate(tmp_path / "cohort", n=16, seed=0, spacing=12.0)
     ask = {"data": tmp_path / "cohort", "subjects": [4], "repetitions": 2, "seeds": 1, "ordinary": ["standard"]}
     summary = value.run(tmp_path / "out", overrides=TINY, device="cpu", **ask)
+    assert "MONAI's loss and transforms, 2 steps." in summary.lines[0]
     found = json.loads((tmp_path / "out" / "value.json").read_text())
     assert {(gain["segmenter"], gain["backend"]) for gain in found["gains"]} == {("own", "deform"), ("peer", "deform")}
     assert all(len(gain["repetitions"]) == 2 for gain in found["gains"])
