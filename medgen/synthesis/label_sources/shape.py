@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, final
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from medgen.config import Config
 from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
@@ -113,7 +114,8 @@ class ShapeLabels(LabelSource):
             "mask_spread": config.mask_spread,
             "mask_dice": result.history[-1].get("dice"),
         }
-        arrays = {**pool.to_arrays(MASK), **FieldOfView.fit(pool.codes, sources.pairs.foregrounds).to_arrays()}
+        view = FieldOfView.fit(pool.codes, sources.pairs.foregrounds, _labels_of(sources.pairs))
+        arrays = {**pool.to_arrays(MASK), **view.to_arrays()}
         return cls(cls.record(arrays, meta, trained), trained, result.history, context.device)
 
     @torch.no_grad()
@@ -127,7 +129,11 @@ class ShapeLabels(LabelSource):
 def _shapes(model: MaskVae, pairs: Dataset, labels: int, config: ShapeConfig) -> CodePool:
     means, logvars = model.codes(pairs)
     mean, factor = aggregated_posterior(means, logvars)
+    described = shape_descriptors(_labels_of(pairs), range(1, labels + 1))
+    return CodePool(means, mean, factor, coverage_weights(described, config.steering))
+
+
+def _labels_of(pairs: Dataset) -> Tensor:
     if pairs.labels is None:
         raise TypeError("pairs carry labels")
-    described = shape_descriptors(pairs.labels, range(1, labels + 1))
-    return CodePool(means, mean, factor, coverage_weights(described, config.steering))
+    return pairs.labels
