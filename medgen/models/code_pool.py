@@ -12,6 +12,8 @@ from torch import Tensor
 
 # A scan is drawn at most so many times as often as the average one, so that no single anatomy takes over.
 _MOST = 5.0
+# Standard deviations that an anatomy may be from the mean; and the least of them, of log volumes and voxels.
+_REACH, _LEAST = 2.0, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,44 @@ def shape_descriptors(labels: Tensor, numbers: Sequence[int]) -> NDArray[np.floa
             middle = np.nanmean(place) if (volume > 0).any() else 0.0
             columns.append(np.where(volume > 0, place, middle))
     return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeLimits:
+    """Where volumes and places of one more anatomy lie: what drawn anatomies are held to.
+
+    Attributes:
+        low, high: Limits of the :func:`shape_descriptors`, (4 · labels,) float64: the interval in which a normal
+            variable's next value lies with 95 %, mean ± 2 s √(1 + 1/n), and as far as any training anatomy goes.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, descriptors: NDArray[np.float64]) -> ShapeLimits:
+        """Measure training anatomies, (n, 4 · labels)."""
+        n = len(descriptors)
+        mean, spread = descriptors.mean(axis=0), descriptors.std(axis=0, ddof=1 if n > 1 else 0)
+        reach = _REACH * np.sqrt(1 + 1 / n) * np.maximum(spread, _LEAST)
+        return cls(np.minimum(mean - reach, descriptors.min(axis=0)), np.maximum(mean + reach, descriptors.max(axis=0)))
+
+    def excess(self, descriptors: NDArray[np.float64]) -> float:
+        """How far an anatomy, (4 · labels,), is outside, in widths of the interval, where it is farthest; 0 inside."""
+        beyond = np.maximum(self.low - descriptors, descriptors - self.high) / (self.high - self.low)
+        # A label that is not there has no place; whether it may be missing is told by its volume.
+        there = np.repeat(descriptors[::4] > 0, 4)
+        there[::4] = True
+        return max(float(beyond[there].max()), 0.0)
+
+    def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """Named arrays that :meth:`from_arrays` reads back."""
+        return {f"{prefix}.low": self.low, f"{prefix}.high": self.high}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> ShapeLimits:
+        """Inverse of :meth:`to_arrays`; raises KeyError if one is missing."""
+        return cls(*(np.asarray(arrays[f"{prefix}.{name}"], dtype=np.float64) for name in ("low", "high")))
 
 
 def coverage_weights(descriptors: NDArray[np.float64], strength: float) -> NDArray[np.float64]:

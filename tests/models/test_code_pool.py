@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage, stats
 
 from medgen.errors import DataError
-from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
+from medgen.models.code_pool import CodePool, ShapeLimits, coverage_weights, shape_descriptors
 from medgen.models.latent import aggregated_posterior
 from medgen.synthesis.cohort.training_pairs import balanced_pairs, numbered
 from medgen.synthesis.sources import Sources
@@ -96,3 +96,31 @@ def test_labelled_scans_keep_their_share(sources: Sources) -> None:
     assert balanced_pairs(sources, 0.5).ids == sources.labelled.ids
     with pytest.raises(DataError, match="masks"):
         numbered(blobs(2, 0, "x", labelled=False), (1, 4))
+
+
+def test_limits_hold_one_more_anatomy_in_nineteen_of_twenty_cases() -> None:
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(300):
+        sizes, places = rng.normal(5, 0.3, (20, 1)), rng.normal(10, 2, (20, 3))
+        limits = ShapeLimits.fit(np.hstack([sizes, places])[:-1])
+        inside.append((limits.low <= np.hstack([sizes, places])[-1]) & (np.hstack([sizes, places])[-1] <= limits.high))
+    assert abs(np.mean(inside) - stats.t.cdf(2, 18) + stats.t.cdf(-2, 18)) < 0.03
+
+
+def test_an_anatomy_outside_the_limits_is_told_how_far_it_is() -> None:
+    training = np.array([[5.0, 10.0, 10.0, 10.0], [6.0, 12.0, 11.0, 10.0], [5.5, 11.0, 10.5, 10.0]])
+    limits = ShapeLimits.fit(training)
+    assert all(limits.excess(row) == 0 for row in training)
+    far, farther = (training[0] + [0, away, 0, 0] for away in (8.0, 12.0))
+    assert 0 < limits.excess(far) < limits.excess(farther)
+    again = ShapeLimits.from_arrays(limits.to_arrays("x"), "x")
+    assert again.excess(far) == limits.excess(far)
+
+
+def test_a_label_that_is_missing_is_judged_by_its_volume_alone() -> None:
+    never = ShapeLimits.fit(np.array([[5.0, 10.0, 10.0, 10.0], [5.2, 11.0, 10.0, 10.0]]))
+    sometimes = ShapeLimits.fit(np.array([[5.0, 10.0, 10.0, 10.0], [0.0, 10.0, 10.0, 10.0]]))
+    missing = np.zeros(4)
+    assert never.excess(missing) > 0
+    assert sometimes.excess(missing) == 0

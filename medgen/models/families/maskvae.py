@@ -155,7 +155,27 @@ class MaskVae(ScanModel):
         mean, factor = aggregated_posterior(*self.codes(dataset))
         self.latent_mean.copy_(mean)
         self.latent_factor.copy_(factor)
-        self._fit_balance(dataset)
+        self.balance_labels(dataset, self._draw(_DRAWS, Generator().manual_seed(0), GaussianSampling()))
+
+    @torch.no_grad()
+    def balance_labels(self, dataset: Dataset, codes: Tensor) -> None:
+        """Find what brings the mean volumes of drawn labels to those of the training labels, round by round.
+
+        Args:
+            dataset: The training labels.
+            codes: Codes of drawn anatomies, (n, d): of draws such as will be made, since the balance of codes that are
+                spread otherwise is another one.
+        """
+        classes = self.settings.n_labels + 1
+        counts = [self._volumes(self._labels(dataset.batch([n]))) for n in range(len(dataset))]
+        wanted = torch.stack(counts).mean(0).to(self.balance.device)
+        self.balance.zero_()
+        for _ in range(_ROUNDS):
+            found = self._volumes(self.labels_of(codes)) / len(codes)
+            # A label that no training scan has stays as it is; one that is drawn nowhere moves by a whole step.
+            change = (wanted.clamp_min(0.5) / found.clamp_min(0.5)).log().clamp(-_STEP, _STEP)
+            self.balance += torch.where(wanted > 0, change, torch.zeros(classes, device=change.device))
+            self.balance -= self.balance[0].clone()
 
     @torch.no_grad()
     def codes(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -189,20 +209,6 @@ class MaskVae(ScanModel):
         """Codes (n, d) of the aggregated posterior."""
         draws = sampling.shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
         return self.latent_mean + draws @ self.latent_factor.T
-
-    def _fit_balance(self, dataset: Dataset) -> None:
-        """Find what brings the mean volumes of drawn labels to those of the training labels, round by round."""
-        classes = self.settings.n_labels + 1
-        counts = [self._volumes(self._labels(dataset.batch([n]))) for n in range(len(dataset))]
-        wanted = torch.stack(counts).mean(0).to(self.balance.device)
-        self.balance.zero_()
-        codes = self._draw(_DRAWS, Generator().manual_seed(0), GaussianSampling())
-        for _ in range(_ROUNDS):
-            found = self._volumes(self.labels_of(codes)) / len(codes)
-            # A label that no training scan has stays as it is; one that is drawn nowhere moves by a whole step.
-            change = (wanted.clamp_min(0.5) / found.clamp_min(0.5)).log().clamp(-_STEP, _STEP)
-            self.balance += torch.where(wanted > 0, change, torch.zeros(classes, device=change.device))
-            self.balance -= self.balance[0].clone()
 
     def _volumes(self, labels: Tensor) -> Tensor:
         """Voxels of every class in label maps, (n_labels + 1,) float32."""

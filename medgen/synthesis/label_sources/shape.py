@@ -2,7 +2,9 @@
 
 After Skandarani et al., "Generative adversarial networks in cardiology" (2020). It learns from labelled scans and from
 unlabelled ones with consensus labels. A drawn anatomy is decoded from a perturbed code of the training anatomies,
-chosen so that rare volumes and positions are covered.
+chosen so that rare volumes and positions are covered. Where its volumes and positions lie outside of those that one
+more real anatomy would have, another is drawn: a decoder paints what it has not learnt, too (truncation, as Brock et
+al., "Large scale GAN training", 2019, do it in the code).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medgen.config import Config
-from medgen.models.code_pool import CodePool, coverage_weights, shape_descriptors
+from medgen.models.code_pool import CodePool, ShapeLimits, coverage_weights, shape_descriptors
 from medgen.models.families.maskvae import MaskVae
 from medgen.models.latent import aggregated_posterior
 from medgen.models.sampling import SamplingConfig
@@ -35,6 +37,8 @@ from medgen.training.trainer import TrainingConfig
 MASK = "mask"
 # Its random draws are named as they were when this was a part of the backend ``spade``.
 _STREAM = ("spade", MASK)
+# Anatomies that are drawn until one lies within the limits; and those whose labels are balanced.
+_DRAWS, _BALANCED = 12, 32
 _TRAINING: dict[str, Any] = {"steps": 300, "augment": MILD}
 
 
@@ -85,6 +89,7 @@ class ShapeLabels(LabelSource):
         """The network, its codes and fields of view."""
         self._drawing = self.network(MASK, MaskVae)
         self._shapes = CodePool.from_arrays(self.stored.arrays, MASK)
+        self._limits = ShapeLimits.from_arrays(self.stored.arrays, MASK)
         self._views = FieldOfView.from_arrays(self.stored.arrays)
         self._numbers = torch.tensor([0, *self.stored.meta["labels"]], dtype=torch.uint8)
 
@@ -101,13 +106,19 @@ class ShapeLabels(LabelSource):
             ConfigError: If a model setting is wrong.
             TrainingError: As :func:`medgen.training.trainer.fit`.
         """
-        drawing = build_network(MaskVae.family, config.mask, sources, context, *_STREAM)
+        untrained = build_network(MaskVae.family, config.mask, sources, context, *_STREAM)
+        train = balanced_pairs(sources, config.labelled_share)
+        result = train_network(untrained, train, config.mask_training, context, *_STREAM)
+        trained = {MASK: kept_network(result, sources, context)}
+        drawing = result.model
         if not isinstance(drawing, MaskVae):
             raise TypeError("the family 'maskvae' is of another class")
-        train = balanced_pairs(sources, config.labelled_share)
-        result = train_network(drawing, train, config.mask_training, context, *_STREAM)
-        trained = {MASK: kept_network(result, sources, context)}
-        pool = _shapes(drawing, numbered(sources.pairs, sources.labels), len(sources.labels), config)
+        pairs = numbered(sources.pairs, sources.labels)
+        described = shape_descriptors(_labels_of(pairs), range(1, len(sources.labels) + 1))
+        means, logvars = drawing.codes(pairs)
+        pool = CodePool(means, *aggregated_posterior(means, logvars), coverage_weights(described, config.steering))
+        chance = torch_rng(context.seed, *_STREAM, "balance")
+        drawing.balance_labels(pairs, torch.cat([pool.draw(config.mask_spread, chance) for _ in range(_BALANCED)]))
         meta = {
             "labels": list(sources.labels),
             "learnt_from": list(sources.pairs.ids),
@@ -115,22 +126,27 @@ class ShapeLabels(LabelSource):
             "mask_dice": result.history[-1].get("dice"),
         }
         view = FieldOfView.fit(pool.codes, sources.pairs.foregrounds, _labels_of(sources.pairs))
-        arrays = {**pool.to_arrays(MASK), **view.to_arrays()}
+        arrays = {**pool.to_arrays(MASK), **ShapeLimits.fit(described).to_arrays(MASK), **view.to_arrays()}
         return cls(cls.record(arrays, meta, trained), trained, result.history, context.device)
 
     @torch.no_grad()
     def draw(self, seed: int) -> Anatomy:
-        """Labels decoded from a perturbed code of the training anatomies."""
-        code = self._shapes.draw(self.sampling.mask_spread, torch_rng(seed, *_STREAM))
-        labels = self._numbers[self._drawing.labels_of(code.to(self.device))[0, 0].cpu()].numpy()
-        return Anatomy(labels=labels, view=self._views.of(code, labels), facts={"labels": "drawn"})
+        """Labels decoded from a perturbed code of the training anatomies: of a few draws, the first within the limits.
 
-
-def _shapes(model: MaskVae, pairs: Dataset, labels: int, config: ShapeConfig) -> CodePool:
-    means, logvars = model.codes(pairs)
-    mean, factor = aggregated_posterior(means, logvars)
-    described = shape_descriptors(_labels_of(pairs), range(1, labels + 1))
-    return CodePool(means, mean, factor, coverage_weights(described, config.steering))
+        Where all are outside, the one that is least.
+        """
+        chance = torch_rng(seed, *_STREAM)
+        tried: list[tuple[float, Tensor, Tensor]] = []
+        numbers = range(1, len(self._numbers))
+        while len(tried) < _DRAWS:
+            code = self._shapes.draw(self.sampling.mask_spread, chance)
+            indices = self._drawing.labels_of(code.to(self.device)).cpu()
+            tried.append((self._limits.excess(shape_descriptors(indices, numbers)[0]), code, indices[0, 0]))
+            if tried[-1][0] == 0:
+                break
+        _, code, chosen = min(tried, key=lambda entry: entry[0])
+        labels = self._numbers[chosen].numpy()
+        return Anatomy(labels=labels, view=self._views.of(code, labels), facts={"labels": "drawn", "draws": len(tried)})
 
 
 def _labels_of(pairs: Dataset) -> Tensor:
