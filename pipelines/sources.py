@@ -30,7 +30,9 @@ def inits(config: object, key: str = "", family: str = "") -> Iterator[tuple[str
         yield from inits(own, f"{key}.{name}" if key else name, family)
 
 
-def check_sources(config: BaseModel, manifest: Manifest, held_out: Mapping[str, Manifest], workers: int) -> None:
+def check_sources(
+    config: BaseModel, manifest: Manifest, held_out: Mapping[str, Manifest], workers: int, family: str = ""
+) -> None:
     """Refuse a source that is not sound, or that has learnt from whom the run holds out, before anything is trained.
 
     Args:
@@ -38,20 +40,21 @@ def check_sources(config: BaseModel, manifest: Manifest, held_out: Mapping[str, 
         manifest: Its cohort; hashed here if it is not yet, and if there is a source at all.
         held_out: Cases of that cohort that are held out, by what for.
         workers: Threads.
+        family: What sources have to hold a model of, where the configuration does not say it.
 
     Raises:
         ArtifactError: If an artifact is missing or altered.
         ConfigError: If it holds no model of the family that is to be trained.
         AuditError: As :func:`medgen.training.transfer.source.refuse_held_out`.
     """
-    found = list(inits(config))
+    found = list(inits(config, family=family))
     if not found:
         return
     from medgen.training.transfer.source import read_lineage, refuse_held_out
 
     if not all(case.sha256 for case in manifest):
         manifest = manifest.with_hashes(workers)
-    for _, init, family in found:
-        lineage = read_lineage(init, family)
+    for _, init, wanted in found:
+        lineage = read_lineage(init, wanted)
         for where, part in held_out.items():
             refuse_held_out(lineage, init, manifest.subset([case.id for case in part]), where)

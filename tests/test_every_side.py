@@ -12,7 +12,7 @@ from torch import Tensor
 from medgen.anomaly.scores.descriptors import describe
 from medgen.anomaly.scores.ssim import structural_dissimilarity
 from medgen.metrics.msssim import pairwise_ms_ssim
-from medgen.segmentation.segmenter import SegmenterConfig, UNet
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.filtering.copies import Gallery
 
 SIDES = range(8, 129)
@@ -37,7 +37,7 @@ def ms_ssim(scans: Tensor) -> np.ndarray:
 def segmenter(scans: Tensor) -> Tensor:
     torch.manual_seed(0)
     with torch.no_grad():
-        scores = UNet(SegmenterConfig(channels=(8, 8, 8, 8)), 1, 2)(scans)
+        scores = SegmenterConfig(channels=(8, 8, 8, 8)).network(1, 2)(scans)
     assert scores.shape[2:] == scans.shape[2:]
     return scores
 

@@ -334,6 +334,15 @@ class Denoises(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelsScans(Protocol):
+    """A model that says which label each voxel of a scan has."""
+
+    def label_probabilities(self, x: Tensor) -> Tensor:
+        """Probability of background and of each label number, (b, labels + 1, i, j, k) float32; they sum to 1."""
+        ...
+
+
 class ScanCode(NamedTuple):
     """All that a model draws a scan from.
 

@@ -123,6 +123,43 @@ def soft_dice(probability: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (overlap / both)[1:].mean()
 
 
+def dice_cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy plus 1 − soft Dice, the mean over foreground classes, pooled over the batch.
+
+    Pooling over the batch (nnU-Net's "batch Dice") keeps a class that one scan lacks from counting as a miss. For
+    shares instead of indices the product in the Dice becomes a minimum, so that a perfect answer, and no other, still
+    reaches 1 (Wang et al., "Dice semimetric losses: optimizing the Dice score with soft labels", MICCAI 2023); for
+    shares of 0 and 1 the two are the same.
+
+    Args:
+        scores: (b, classes, i, j, k), before the softmax.
+        target: (b, i, j, k) class indices, or (b, classes, i, j, k) shares, floating point.
+        weight: (b, 1, i, j, k) weight of each voxel in both terms; None for 1.
+
+    Returns:
+        A scalar, float32.
+    """
+    scores = scores.float()
+    probability = scores.softmax(dim=1)
+    axes = (0, 2, 3, 4)
+    if target.is_floating_point():
+        truth = target.to(probability.dtype)
+        common = torch.minimum(probability, truth)
+    else:
+        target = target.long()
+        truth = functional.one_hot(target, scores.shape[1]).movedim(-1, 1).to(probability.dtype)
+        common = probability * truth
+    if weight is None:
+        entropy = functional.cross_entropy(scores, target)
+    else:
+        each = functional.cross_entropy(scores, target, reduction="none")
+        entropy = (each * weight[:, 0]).sum() / weight.sum().clamp_min(1e-6)
+        common, probability, truth = common * weight, probability * weight, truth * weight
+    overlap = 2 * common.sum(axes) + 1e-5
+    dice = overlap / (probability.sum(axes) + truth.sum(axes) + 1e-5)
+    return entropy + 1 - dice[1:].mean()
+
+
 def signed_distance(labels: Tensor, n_labels: int, truncation: int) -> Tensor:
     """Truncated signed Euclidean distance maps of labels 1 to ``n_labels``, exact, in units of the truncation.
 

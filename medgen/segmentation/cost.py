@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy
+from medgen.models.losses import dice_cross_entropy
+from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.system.precision import precision_of
 from medgen.training.cost import FLOAT_BYTES, WEIGHT_COPIES, WORKSPACE, Cost
 from medgen.training.counting import KeptForBackward, timed_step, unchanged
@@ -23,7 +24,7 @@ def segmenter_cost(
     precision = precision_of(config.precision, where)
     small, batch = stand_in(shape), min(config.batch_size, 2)
     with torch.random.fork_rng(devices=[]):
-        network = UNet(config, channels, classes).to(where).train()
+        network = config.network(channels, classes).to(where).train()
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((batch, channels, *small), generator=generator).to(where)
     target = torch.randint(0, classes, (batch, *small), generator=generator).to(where)

@@ -14,7 +14,7 @@ from torch import Tensor
 from medgen.config import parse_config
 from medgen.errors import ArtifactError
 from medgen.metrics.neighbourhood import connected_parts
-from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, UNet
+from medgen.segmentation.segmenter import Segmenter, SegmenterConfig
 from medgen.system.precision import precision_of
 from medgen.training.trainer import device_of
 
@@ -134,7 +134,7 @@ def segmenter_from_arrays(
     Raises:
         ArtifactError: If weights are missing or of another shape.
     """
-    network = UNet(config, channels, len(classes))
+    network = config.network(channels, len(classes))
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     try:
         network.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in own.items()})

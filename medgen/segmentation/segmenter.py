@@ -11,11 +11,13 @@ from typing import Annotated
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medgen.config import Config
 from medgen.errors import TrainingError
-from medgen.models.networks.blocks import crop_to, pad_to_multiple
+from medgen.models.families.segmenter import ScanSegmenter, SegmenterSettings
+from medgen.models.losses import dice_cross_entropy
+from medgen.models.networks.segmenter_unet import SegmenterUNet
+from medgen.models.stages import Phase
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher
 from medgen.segmentation.recipe import LabelledBatch, LabelledImages, LabelledSet, Recipe
@@ -23,6 +25,7 @@ from medgen.system.precision import Precision, precision_of
 from medgen.system.precision_names import PrecisionName
 from medgen.training.finite_watch import FiniteWatch
 from medgen.training.trainer import device_of
+from medgen.training.transfer.start import Start, trained_groups
 from medgen.transforms.augmentation import AugmentConfig, augment
 
 Positive = Annotated[float, Field(gt=0)]
@@ -58,6 +61,17 @@ class SegmenterConfig(Config):
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ValueError("channels: expected at least two positive widths, such as [16, 32, 64]")
         return self
+
+    def network(self, in_channels: int, n_classes: int) -> SegmenterUNet:
+        """A network of these settings with random weights."""
+        return SegmenterUNet(self.channels, self.residual_units, in_channels, n_classes)
+
+    def model(self, shape: Sequence[int], n_classes: int) -> ScanSegmenter:
+        """The same network as a model of scans of ``shape`` (c, i, j, k), whose tensors a start is matched with."""
+        channels, *grid = shape
+        given = {"channels": self.channels, "residual_units": self.residual_units}
+        settings = {**given, "n_labels": n_classes - 1, "in_channels": channels, "shape": tuple(grid)}
+        return ScanSegmenter(SegmenterSettings.model_validate(settings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +172,7 @@ def train_segmenter(
     synthetic: LabelledImages | None = None,
     p_synthetic: float = 0.5,
     recipe: Recipe | None = None,
+    start: Start | None = None,
     device: str = "auto",
 ) -> Segmenter:
     """Train a segmenter by Dice + cross-entropy for exactly ``config.steps`` steps.
@@ -176,6 +191,8 @@ def train_segmenter(
             scans.
         p_synthetic: See above; 1 trains on synthetic scans until the last quarter.
         recipe: How to train, instead of ``augmentation`` alone; see :mod:`medgen.segmentation.ordinary`.
+        start: What is taken from a trained segmenter, see :func:`medgen.segmentation.start.segmenter_start`; all
+            other weights are those that the seed gives.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
 
     Returns:
@@ -196,12 +213,12 @@ def train_segmenter(
     if recipe.consistency is not None:
         _same_grid(recipe.consistency.images, shape, "unlabelled")
     precision = precision_of(config.precision, device_of(device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "segmenter", "weights"))
-        network = UNet(config, shape[0], len(classes))
+    network, factors = _initial(config, shape, len(classes), seed, start)
     network.to(precision.device).train()
     teacher = None if recipe.consistency is None else MeanTeacher(network, recipe.consistency)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    groups = trained_groups(Phase(list(network.parameters())), factors)
+    moving = [parameter for own, _ in groups for parameter in own]
+    optimiser = torch.optim.AdamW([{"params": own} for own, _ in groups], weight_decay=config.weight_decay)
     history: list[tuple[int, float]] = []
     watch = FiniteWatch("segmenter.lr", "the segmenter's ")
     for step in range(config.steps):
@@ -209,8 +226,8 @@ def train_segmenter(
         batch = _with_extra(batch, recipe, labels, seed, step, config.steps).to(precision.device)
         names = batch.ids
         batch = _changed(batch, recipe, seed, step)
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * _schedule(step, config.steps)
+        for group, (_, factor) in zip(optimiser.param_groups, groups, strict=True):
+            group["lr"] = config.lr * factor * _schedule(step, config.steps)
         with precision.autocast():
             scores = network(batch.image)
         soft = batch.target.is_floating_point()
@@ -222,8 +239,8 @@ def train_segmenter(
             loss = loss + teacher.loss(network, size, progress, recipe.augmentation, precision, stream)
             names += teacher.drawn
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        torch.autograd.backward(loss, inputs=moving)
+        norm = nn.utils.clip_grad_norm_(moving, config.clip)
         watch.add(step + 1, names, {"loss": loss.detach(), "gradient": norm})
         optimiser.step()
         if teacher is not None:
@@ -236,75 +253,17 @@ def train_segmenter(
     return Segmenter(trained.eval(), classes, precision, tuple(history))
 
 
-class UNet(nn.Module):
-    """MONAI's U-Net with instance norm, on scans of any shape and intensity scale.
-
-    MONAI's UNet takes a third of the time of its BasicUNet per step at equal Dice (40×56×40, two CPU cores).
-
-    Args:
-        config: Widths and residual units.
-        in_channels: Image channels of a scan.
-        n_classes: Scores per voxel.
-    """
-
-    def __init__(self, config: SegmenterConfig, in_channels: int, n_classes: int) -> None:
-        super().__init__()
-        from monai.networks.nets import UNet as MonaiUNet
-
-        strides = (2,) * (len(config.channels) - 1)
-        self.factor = 2 ** len(strides)
-        self.body = MonaiUNet(
-            spatial_dims=3,
-            in_channels=in_channels,
-            out_channels=n_classes,
-            channels=config.channels,
-            strides=strides,
-            num_res_units=config.residual_units,
-            norm="instance",
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Scores (b, classes, i, j, k) of images (b, c, i, j, k); every scan and channel is standardised first."""
-        mean = image.mean(dim=(2, 3, 4), keepdim=True)
-        spread = image.std(dim=(2, 3, 4), keepdim=True).clamp_min(1e-6)
-        return crop_to(self.body(pad_to_multiple((image - mean) / spread, self.factor)), image.shape[2:])
-
-
-def dice_cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy plus 1 − soft Dice, the mean over foreground classes, pooled over the batch.
-
-    Pooling over the batch (nnU-Net's "batch Dice") keeps a class that one scan lacks from counting as a miss. For
-    shares instead of indices the product in the Dice becomes a minimum, so that a perfect answer, and no other, still
-    reaches 1 (Wang et al., "Dice semimetric losses: optimizing the Dice score with soft labels", MICCAI 2023); for
-    shares of 0 and 1 the two are the same.
-
-    Args:
-        scores: (b, classes, i, j, k), before the softmax.
-        target: (b, i, j, k) class indices, or (b, classes, i, j, k) shares, floating point.
-        weight: (b, 1, i, j, k) weight of each voxel in both terms; None for 1.
-
-    Returns:
-        A scalar, float32.
-    """
-    scores = scores.float()
-    probability = scores.softmax(dim=1)
-    axes = (0, 2, 3, 4)
-    if target.is_floating_point():
-        truth = target.to(probability.dtype)
-        common = torch.minimum(probability, truth)
-    else:
-        target = target.long()
-        truth = functional.one_hot(target, scores.shape[1]).movedim(-1, 1).to(probability.dtype)
-        common = probability * truth
-    if weight is None:
-        entropy = functional.cross_entropy(scores, target)
-    else:
-        each = functional.cross_entropy(scores, target, reduction="none")
-        entropy = (each * weight[:, 0]).sum() / weight.sum().clamp_min(1e-6)
-        common, probability, truth = common * weight, probability * weight, truth * weight
-    overlap = 2 * common.sum(axes) + 1e-5
-    dice = overlap / (probability.sum(axes) + truth.sum(axes) + 1e-5)
-    return entropy + 1 - dice[1:].mean()
+def _initial(
+    config: SegmenterConfig, shape: Sequence[int], n_classes: int, seed: int, start: Start | None
+) -> tuple[SegmenterUNet, dict[int, float]]:
+    """The network at step 0, and factors on the learning rate by the id of the weight."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "segmenter", "weights"))
+        if start is None:
+            return config.network(shape[0], n_classes), {}
+        model = config.model(shape, n_classes)
+    start.apply(model)
+    return model.network, start.factors_of(model)
 
 
 def _checked(data: LabelledImages, labels: Sequence[int], kind: str) -> tuple[LabelledSet, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +34,11 @@ class InitConfig(Config):
     frozen: tuple[str, ...] = ()
     slow: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     other_people: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"artifact": given} if isinstance(given, str | Path) else given
 
 
 class TrainingConfig(Config):
@@ -86,10 +90,3 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(default=500, ge=1)
     augment: AugmentConfig | None = None
     init: InitConfig | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _path_alone(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and isinstance(given.get("init"), str | Path):
-            return {**given, "init": {"artifact": given["init"]}}
-        return given

@@ -13,7 +13,11 @@ from medgen.seeds import derive
 from medgen.synthesis.cohort.labels_in_use import Labelling, check_masks, labels_in_use, without_partial
 from medgen.synthesis.cohort.split import CohortSplit, divide
 
-from .config import AugmentRunConfig, LabelledRunConfig
+from .. import sources
+from .config import LabelledRunConfig
+
+# The family of what segmenters start from.
+_SEGMENTER = "segmenter"
 
 
 def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False) -> Labelling:
@@ -42,16 +46,37 @@ def admit(config: LabelledRunConfig, manifest: Manifest, progress: bool = False)
     return Labelling.of(used, manifest.labels)
 
 
-def held_out(config: AugmentRunConfig, parts: CohortSplit) -> dict[str, Manifest]:
-    """Whom a model that generators start from must not know: those of validation and test.
+def held_out(config: LabelledRunConfig, parts: CohortSplit) -> dict[str, Manifest]:
+    """Whom a model that generators and segmenters start from must not know: those of validation and test.
 
-    Where the value study trains generators on fewer labelled subjects, others than these must not come in by the back
-    door: the labelled ones are then among them.
+    Where the value study trains on fewer labelled subjects, others than these must not come in by the back door: the
+    labelled ones are then among them.
     """
     found = {"validation": parts.validation, "test": parts.test}
-    if config.value.enabled and config.value.subjects:
+    if config.value.enabled and (config.value.subjects or config.value.real_only):
         found["a study of fewer labelled subjects"] = parts.labelled
     return found
+
+
+def check_sources(config: LabelledRunConfig, manifest: Manifest, parts: CohortSplit) -> None:
+    """Refuse trained models that the run starts from and that know whom it holds out.
+
+    A segmenter of the value study must know nobody whose mask the study does not give it: unlabelled subjects are held
+    out as well.
+
+    Args:
+        config: The run.
+        manifest: Its cohort.
+        parts: Who is in which part.
+
+    Raises:
+        MedgenError: As :func:`medgen.pipelines.sources.check_sources`.
+    """
+    parts_held_out = held_out(config, parts)
+    sources.check_sources(config, manifest, parts_held_out, config.workers)
+    if config.value.enabled:
+        unlabelled = {"its mask, which no segmenter of the study may know": parts.unlabelled}
+        sources.check_sources(config.value, manifest, {**parts_held_out, **unlabelled}, config.workers, _SEGMENTER)
 
 
 def split(config: LabelledRunConfig, manifest: Manifest) -> CohortSplit:

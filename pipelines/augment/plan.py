@@ -14,11 +14,10 @@ from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline
 from medgen.training.cost import describe_memory
 
-from ..sources import check_sources
 from ..stages import cohort_to_plan, plan_lines
 from .choice import STUDIED, choose
 from .config import AugmentRunConfig
-from .intake import admit, held_out, split
+from .intake import admit, check_sources, split
 from .stages import estimates
 
 
@@ -31,7 +30,7 @@ def plan(config: AugmentRunConfig, *, resume: bool = False, overwrite: bool = Fa
     manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     manifest = admit(config, manifest).apply(manifest)
     parts = split(config, manifest)
-    check_sources(config, manifest, held_out(config, parts), config.workers)
+    check_sources(config, manifest, parts)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)
     labels = tuple(sorted(manifest.labels))

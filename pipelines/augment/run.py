@@ -12,9 +12,8 @@ from medgen.synthesis.cohort.prepared import PreparedCohort
 
 from .. import patient_names
 from ..preflight import preflight
-from ..sources import check_sources
 from .config import AugmentRunConfig
-from .intake import admit, held_out, split
+from .intake import admit, check_sources, split
 from .stages import AUGMENT
 from .stages.export import Exported
 
@@ -43,7 +42,7 @@ def run(
     labelling = admit(config, manifest, progress)
     patient_names.announce(manifest)
     manifest = manifest.with_hashes(config.workers)
-    check_sources(config, manifest, held_out(config, split(config, labelling.apply(manifest))), config.workers)
+    check_sources(config, manifest, split(config, labelling.apply(manifest)))
     with start_run("augment", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest, labelling])
         AUGMENT.run(config, results, context)

@@ -8,8 +8,10 @@ from typing import Any
 
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.augment.value import StudyResults
+from medgen.report.start import source_tags
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
+from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline, segmenter_estimate
@@ -23,6 +25,7 @@ from medgen.synthesis.value.undecided import Learning
 from medgen.synthesis.value.verdict import judge
 from medgen.system.files import write_csv
 from medgen.training.cost import Estimate
+from medgen.training.transfer.start import Start
 
 from .config import LabelledRunConfig
 
@@ -49,7 +52,7 @@ def run_cells(
         material: Number of subjects and parts with so many → what its cells train on.
     """
     prepared, parts = results[PreparedCohort], results[CohortSplit]
-    value = config.value
+    value, start = config.value, _start(config.value, prepared)
     numbers = value.subjects or (len(parts.labelled.subjects),)
     materials = []
     for number in sorted({*numbers, *value.real_only}):
@@ -76,12 +79,28 @@ def run_cells(
             held_out(prepared, parts, "test"),
             prepared.labels,
             validation=held_out(prepared, parts, "validation") if "validation" in prepared.data else None,
+            start=start,
             seed=run.derive("study"),
             device=config.device,
             workers=config.workers,
             store=run.folder.checkpoints / "value",
             done=done,
         )
+
+
+def _start(study: ValueConfig, prepared: PreparedCohort) -> Start | None:
+    """What every segmenter of the study takes from a trained one."""
+    if study.init is None:
+        return None
+    return segmenter_start(study.init, study.segmenter, prepared.data["labelled"].images, prepared.labels)
+
+
+def _start_record(study: ValueConfig, prepared: PreparedCohort) -> dict[str, Any] | None:
+    start = _start(study, prepared)
+    if start is None:
+        return None
+    shape = prepared.data["labelled"].images.shape[1:]
+    return start.record(study.segmenter.model(shape, len(prepared.labels) + 1))
 
 
 def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
@@ -107,12 +126,13 @@ def judged(rows: Sequence[Row], config: LabelledRunConfig, results: Results, not
         label_names=prepared.label_names,
         subjects={name: len(parts.named()[name].subjects) for name in ("validation", "test") if name in parts.named()},
         notes=tuple(notes),
+        start=_start_record(config.value, prepared),
     )
 
 
 def track_verdict(track: tracking.Run, results: StudyResults) -> None:
     """The verdict as a tag and the deciding differences as metrics of the run."""
-    track.set_tags({"medgen.verdict": results.judgement.word})
+    track.set_tags({"medgen.verdict": results.judgement.word, **source_tags(results.start)})
     for item in results.judgement.verdicts:
         track.log_metrics({"value.dice_difference": item.difference.estimate}, item.subjects)
     for worth in results.judgement.worths:
@@ -125,8 +145,12 @@ def usefulness(study: StudyResults | None) -> Usefulness:
         sentence = "NOT MEASURED: the value study was left out; nothing says that these scans help."
         return Usefulness("NOT MEASURED", sentence)
     if study.judgement.word is not None:
-        return Usefulness(study.judgement.word, study.judgement.sentence)
+        return Usefulness(study.judgement.word, study.judgement.sentence + _started(study))
     return Usefulness("NO EVIDENCE", "NO EVIDENCE: no synthetic arm could be run, since no scan passed the filter.")
+
+
+def _started(study: StudyResults) -> str:
+    return "" if study.start is None else f" Its segmenters started from the artifact {study.start['sha256'][:12]}."
 
 
 def headline(study: StudyResults) -> tuple[str, str]:

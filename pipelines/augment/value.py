@@ -20,7 +20,7 @@ from medgen.training.cost import describe_memory
 from .. import patient_names
 from ..preflight import preflight
 from ..stages import cohort_to_plan, plan_lines
-from .intake import admit, split
+from .intake import admit, check_sources, split
 from .stages import VALUE
 from .study import headline
 from .value_config import ValueRunConfig
@@ -40,8 +40,9 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     patient_names.warn(manifest.named_by_folders)
     labelling = admit(config, manifest, progress)
     patient_names.announce(manifest)
-    _check_synthetic(config, labelling.apply(manifest))
+    parts = _check_synthetic(config, labelling.apply(manifest))
     manifest = manifest.with_hashes(config.workers)
+    check_sources(config, manifest, parts)
     with start_run("augment-value", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest, labelling])
         VALUE.run(config, results, context)
@@ -72,6 +73,7 @@ def plan(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = Fals
     manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     manifest = admit(config, manifest).apply(manifest)
     parts = _check_synthetic(config, manifest)
+    check_sources(config, manifest, parts)
     preprocess = fit_preprocess(parts.labelled, config.preprocess, config.max_side)
     channels = len(next(iter(parts.labelled)).read_image().data)
     shape, labels = preprocess.shape, tuple(range(1, (len(manifest.labels) or 1) + 1))

@@ -23,6 +23,7 @@ from medgen.models.base import (
     HasLikelihood,
     HasVoxelLikelihood,
     HasVoxelMaps,
+    LabelsScans,
     PaintsLabels,
     Reconstructs,
 )
@@ -49,6 +50,7 @@ def offering(kind):
 ONE_MAP = (
     "discriminator_distance",
     "anomaly_logits",
+    "label_probabilities",
     *(name for family in FAMILIES for name in family_class(family).maps),
 )
 TRAINING = TrainingConfig(steps=4, batch_size=2, precision="32", log_every=1)
@@ -95,6 +97,10 @@ def answers(model, data):
         said["code"] = model.encode(x)[0].detach()
     if isinstance(model, HasDecoder):
         said["decode"] = model.decode(model.encode(x)[0]).logvar.detach()
+    if isinstance(model, LabelsScans):
+        probability = model.label_probabilities(x)
+        torch.testing.assert_close(probability.sum(1), torch.ones_like(probability[:, 0]))
+        said["label_probabilities"] = probability[:, 1:2]
     if isinstance(model, Discriminates):
         said["discriminator_distance"] = model.discriminator_distance(x, x.flip(2))
     if isinstance(model, Denoises):

@@ -74,6 +74,6 @@ def test_it_parses_and_plans(path: Path, cohort: Path, tmp_path: Path) -> None:
         load_config(kind, path)
     lines = plan(parse_config(kind, small(settings, cohort, tmp_path / "run"), source=path.name))
     assert any("training of" in line or "trainings of" in line or "segmenter" in line for line in lines)
-    makes = kind is train.TrainRunConfig and settings["model"]["family"] not in ("context", "dae")
+    makes = kind is train.TrainRunConfig and settings["model"]["family"] not in ("context", "dae", "segmenter")
     assert any("a sample takes about" in line for line in lines) == makes
     assert not (tmp_path / "run").exists()

@@ -13,9 +13,10 @@ from torch.nn import functional
 from medgen.config import parse_config
 from medgen.errors import ConfigError, TrainingError
 from medgen.metrics.segmentation import dice
+from medgen.models.losses import dice_cross_entropy
 from medgen.seeds import torch_rng
 from medgen.segmentation.recipe import Extra, LabelledBatch, LabelledSet, Recipe
-from medgen.segmentation.segmenter import SegmenterConfig, UNet, dice_cross_entropy, synthetic_share, train_segmenter
+from medgen.segmentation.segmenter import SegmenterConfig, synthetic_share, train_segmenter
 from medgen.transforms.augmentation import AugmentConfig
 
 SHAPE = (13, 16, 10)
@@ -177,7 +178,7 @@ def test_further_scans_come_with_their_probability_and_confidence() -> None:
 
 
 def test_any_shape_goes_through_a_deep_network() -> None:
-    network = UNet(SegmenterConfig(channels=(4, 4, 8, 8)), in_channels=2, n_classes=3)
+    network = SegmenterConfig(channels=(4, 4, 8, 8)).network(in_channels=2, n_classes=3)
     assert network(torch.rand(1, 2, 9, 15, 11)).shape == (1, 3, 9, 15, 11)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot, learning_curve
 from medgen.report.html import Kind, Report, fmt, png
+from medgen.report.start import start_section
 from medgen.runs.folder import RunFolder
 from medgen.segmentation.ordinary import available, describe
 from medgen.synthesis.value.arms import STANDARD, Arm
@@ -44,6 +45,7 @@ class StudyResults:
         label_names: Label → name.
         subjects: Part (``test``, ``validation``) → number of subjects.
         notes: Further sentences for the report.
+        start: Record of what every segmenter started from; None for random weights.
     """
 
     judgement: Judgement
@@ -51,6 +53,7 @@ class StudyResults:
     label_names: Mapping[int, str]
     subjects: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    start: Mapping[str, Any] | None = None
 
 
 def study_metrics(results: StudyResults) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def study_metrics(results: StudyResults) -> dict[str, Any]:
         "best_ordinary": {str(number): arm for number, arm in judged.best.items()},
         "worth": [{**asdict(item), "text": item.text, "sentence": item.sentence} for item in judged.worths],
         "caution": judged.caution,
+        "init": results.start,
         "learning": None if judged.learning is None else asdict(judged.learning),
     }
 
@@ -93,6 +97,7 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
     if not judged.summaries:
         report.text("No arm was run.")
         return
+    start_section(report, results.start, "value.init")
     for note in results.notes:
         report.text(note)
     if judged.caution:

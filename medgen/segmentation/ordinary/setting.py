@@ -8,6 +8,7 @@ from typing import Any
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset, guard_unlabelled
 from medgen.segmentation.segmenter import SegmenterConfig
+from medgen.training.transfer.start import Start
 from medgen.transforms.augmentation import AugmentConfig
 
 
@@ -21,6 +22,7 @@ class Setting:
         labels: Label numbers to segment, without 0.
         segmenter: Network and training; teachers are trained the same way.
         augment: The standard augmentation.
+        start: What segmenters take from a trained one, teachers of the same network included; None for nothing.
         seed: Seed of the work that arms share: training of teachers, choice of registrations.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         memo: Finished shared work (registrations, pseudo-labels, teachers) by what it depends on. Pass one dictionary
@@ -37,6 +39,7 @@ class Setting:
     labels: tuple[int, ...]
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    start: Start | None = None
     seed: int = 0
     device: str = "auto"
     memo: dict[str, Any] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from medgen.synthesis.value.tables import TEST, VALIDATION, Row
 from medgen.system.files import sha256_json
 from medgen.system.processes import run_in_processes, torch_threads
 from medgen.training.trainer import device_of
+from medgen.training.transfer.start import Start
 from medgen.volume import Volume
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Study:
         labels: Label numbers, without 0.
         seed: Seed of the run, from which every random stream is derived.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        start: What every segmenter takes from a trained one; None for nothing.
         memo: Shared work of ordinary arms, see :class:`medgen.segmentation.ordinary.Setting`.
     """
 
@@ -122,6 +124,7 @@ class Study:
     labels: tuple[int, ...]
     seed: int
     device: str
+    start: Start | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
     def name(self, cell: Cell) -> str:
@@ -137,8 +140,9 @@ class Study:
         used = [digests["real"], digests["unlabelled"], None if source is None else digests[f"+{source}"]]
         held_out = [self.test.sha256, None if self.validation is None else self.validation.sha256]
         versions = [medgen.__version__, str(torch.__version__)]
+        started = [] if self.start is None else [self.start.fingerprint()]
         # The versions stand for the code, the settings of the ordinary arms included.
-        return sha256_json([relevant, used, held_out, self.labels, cell.arm, cell.seed, self.seed, *versions])
+        return sha256_json([relevant, used, held_out, self.labels, cell.arm, cell.seed, self.seed, *versions, *started])
 
     def run(self, cell: Cell) -> list[Row]:
         """Train and test one cell."""
@@ -158,6 +162,7 @@ class Study:
                 recipe=Recipe(config.augment) if arm.ordinary is None else self.recipe(arm.ordinary),
                 synthetic=pool if alone is None else None,
                 p_synthetic=config.p_synthetic,
+                start=self.start,
                 device=self.device,
             )
             seconds = round(time.perf_counter() - start, 2)
@@ -182,6 +187,7 @@ class Study:
             labels=self.labels,
             segmenter=config.segmenter,
             augment=config.augment,
+            start=self.start,
             seed=derive(self.seed, "ordinary"),
             device=self.device,
             memo=self.memo,

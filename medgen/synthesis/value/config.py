@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from medgen.config import Config
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.value.arms import STANDARD, SYNTHETIC, Arm, checked
+from medgen.training.config import InitConfig
 from medgen.transforms.augmentation import AugmentConfig
 
 
@@ -26,6 +27,8 @@ class ValueConfig(Config):
             ``<ordinary>+synthetic`` (accepted scans of every backend mixed in), ``<ordinary>+<backend>`` (of one),
             ``synthetic`` (no real scan at all).
         segmenter: Network and training; equal for all arms.
+        init: A trained model of the family ``segmenter`` that every segmenter starts from, in all arms alike; none if
+            absent. Larger teachers, of ``ensemble_labels``, start from random weights where theirs are of other sizes.
         augment: The standard augmentation.
         p_synthetic: Probability that an element of a batch is a synthetic scan.
         bootstrap: Resamples of the intervals.
@@ -40,6 +43,7 @@ class ValueConfig(Config):
     seeds: Annotated[int, Field(ge=1)] = 5
     arms: tuple[str, ...] = ("real", STANDARD, f"{STANDARD}+{SYNTHETIC}")
     segmenter: SegmenterConfig = SegmenterConfig()
+    init: InitConfig | None = None
     augment: AugmentConfig = AugmentConfig()
     p_synthetic: Annotated[float, Field(ge=0, le=1)] = 0.5
     bootstrap: Annotated[int, Field(ge=100)] = 5000

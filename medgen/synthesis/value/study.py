@@ -16,6 +16,7 @@ from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cel
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
 from medgen.system.files import plain, read_json, seal_holds, sealed, write_json
+from medgen.training.transfer.start import Start
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 
@@ -27,6 +28,7 @@ def run_study(
     labels: Sequence[int],
     *,
     validation: TestSet | None = None,
+    start: Start | None = None,
     seed: int,
     device: str = "auto",
     workers: int = 1,
@@ -41,6 +43,7 @@ def run_study(
         test: Held-out scans, the same for every cell.
         labels: Label numbers, without 0.
         validation: Further held-out scans, on which the synthetic arm of the verdict is chosen.
+        start: What every segmenter takes from a trained one, see :func:`medgen.segmentation.start.segmenter_start`.
         seed: Seed of the run; a cell's random stream depends on it and its seed number, not on its arm.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
@@ -61,7 +64,7 @@ def run_study(
         _check(config, material, test, validation)
     rows: list[Row] = []
     for material in materials:
-        study = Study(config, material, test, validation, tuple(labels), seed, device)
+        study = Study(config, material, test, validation, tuple(labels), seed, device, start)
         cells = [
             Cell(arm.name, number)
             for arm in map(Arm.parse, config.arms)

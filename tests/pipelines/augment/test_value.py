@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 from pathlib import Path
@@ -16,12 +17,15 @@ from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
 from medgen.errors import AuditError, ConfigError, DataError, MedgenError
+from medgen.models.artifact import TrainedModel
+from medgen.pipelines import pretrain
 from medgen.pipelines.augment import run as augment
 from medgen.pipelines.augment import value as augment_value
 from medgen.pipelines.augment.config import AugmentRunConfig
 from medgen.pipelines.augment.intake import split
 from medgen.pipelines.augment.stages import VALUE
 from medgen.pipelines.augment.value_config import ValueRunConfig
+from medgen.pipelines.pretrain_settings import PretrainRunConfig
 from medgen.synthesis.value.study import _keep
 from medgen.system.files import read_json, write_json
 from tests.builders.run_outputs import undeclared
@@ -93,7 +97,7 @@ def test_outputs_and_cells(finished: tuple[Path, tuple[str, ...]]) -> None:
     assert [choice["on"] for choice in metrics["choices"]] == ["validation", "validation"]
     assert {item["reference"] for item in metrics["worth"]} >= {"standard"}
     assert all("real subjects" in item["sentence"] for item in metrics["worth"])
-    html = (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
     for word in (
         "gan",
         "worth",
@@ -102,7 +106,7 @@ def test_outputs_and_cells(finished: tuple[Path, tuple[str, ...]]) -> None:
         "not recorded",
         "The verdict is about the synthetic arm with the highest",
     ):
-        assert word in html
+        assert word in page
     assert any("are worth" in line for line in lines)
 
 
@@ -228,3 +232,34 @@ def test_plan_counts_the_cells(cohort: Path, tmp_path: Path) -> None:
 def test_shipped_configurations_are_valid() -> None:
     for path in sorted((CONFIGS / "value").glob("*.yaml")):
         assert load_config(ValueRunConfig, path).value.seeds >= 5
+
+
+def test_segmenters_start_from_one_that_was_pretrained_on_other_anatomy(
+    cohort: Path, runs: Path, tmp_path: Path
+) -> None:
+    """A segmenter of painted label maps is the start of every cell; one that knows this cohort's people is refused."""
+    simulate(tmp_path / "brains", n=3, seed=5, spacing=16.0)
+    made = {"family": "segmenter", "channels": [8, 16]}
+    steps = ["training.steps=2", "training.validate_every=0", "validation=0", "painting.scans=3", "device=cpu"]
+    for name, data in (("other", tmp_path / "brains"), ("same", cohort)):
+        settings = [f"data={data}", f"out={tmp_path / name}", f"model={json.dumps(made)}", *steps]
+        pretrain.run(load_config(PretrainRunConfig, CONFIGS / "tiny" / "train_vae.yaml", settings))
+    given = ["value.subjects=[2]", "value.real_only=[]", "value.seeds=1", "value.arms=[real]", "validation=0"]
+    given.append("value.segmenter.channels=[8, 16]")
+    with pytest.raises(AuditError, match="has learnt from subject sim-"):
+        augment_value.plan(config(cohort, runs / "started", *given, f"value.init={tmp_path / 'other' / 'model'}"))
+    for key in ("artifact", "other_people"):
+        value = tmp_path / "same" / "model" if key == "artifact" else "true"
+        given.append(f"value.init.{key}={value}")
+    with pytest.raises(AuditError, match="has learnt from the very file of case"):
+        augment_value.run(config(cohort, runs / "started", *given))
+    given[-2] = f"value.init.artifact={tmp_path / 'other' / 'model'}"
+    summary = augment_value.run(config(cohort, runs / "started", *given))
+    assert summary.exit_code == 0
+    digest = TrainedModel.load(tmp_path / "other" / "model").sha256
+    record = read_json(runs / "started" / "metrics.json")["init"]
+    assert record["sha256"] == digest
+    report = html.unescape((runs / "started" / "report.html").read_text())
+    assert f"The training started from the segmenter of artifact {digest[:12]}" in report
+    assert "value.init" in report
+    assert digest in (runs / "started" / "journal.jsonl").read_text()

@@ -9,14 +9,18 @@ import pytest
 
 from medgen.config import parse_config
 from medgen.errors import AuditError, ConfigError, DataError
+from medgen.models.artifact import TrainedModel
+from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
 from medgen.segmentation.segmenter import SegmenterConfig
+from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.filtering.pool import SyntheticSet
 from medgen.synthesis.value.cells import Cell, Study
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.study import Material, TestSet, run_study
+from medgen.training.config import InitConfig
 from medgen.volume import Volume
 from tests.builders.labelled_scans import SHAPE, blobs
 
@@ -112,7 +116,10 @@ def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_kept_cell_counts_only_for_the_same_content(test_set: TestSet, material: Material) -> None:
+def test_a_kept_cell_counts_only_for_the_same_content(test_set: TestSet, material: Material, tmp_path: Path) -> None:
+    model = build({"family": "segmenter", "channels": SEGMENTER.channels, "n_labels": 2, "shape": SHAPE}, seed=0)
+    segmenter = TrainedModel([model], Preprocess(shape=SHAPE, spacing=(2.0, 2.0, 2.0))).save(tmp_path / "model")
+
     def key(own: Material, arm: str = "standard+deform", number: int = 0, **changes: object) -> str:
         config = CONFIG.model_copy(update=changes)
         return Study(config, own, test_set, None, (1, 4), 0, "cpu").fingerprint(Cell(arm, number))
@@ -129,7 +136,10 @@ def test_a_kept_cell_counts_only_for_the_same_content(test_set: TestSet, materia
         key(material, p_synthetic=0.4),
         key(material, threads=2),
     ]
-    assert len({key(material), *others}) == 8
+    start = segmenter_start(InitConfig(artifact=segmenter), SEGMENTER, material.real.images, (1, 4))
+    for own in (start, replace(start, init=InitConfig(artifact=segmenter, frozen=("network.body.model.0.*",)))):
+        others.append(Study(CONFIG, material, test_set, None, (1, 4), 0, "cpu", own).fingerprint(Cell("real", 0)))
+    assert len({key(material), key(material, "real"), *others}) == 11
     assert key(material) == key(replace(material, pools={**material.pools, "": moved}), bootstrap=300)
 
 

@@ -40,6 +40,7 @@ def recipe(setting: Setting) -> Recipe:
                 derive(setting.seed, "ensemble-labels", number),
                 labels=setting.labels,
                 augmentation=setting.augment,
+                start=setting.start if larger == setting.segmenter else None,
                 device=setting.device,
             )
             for number in range(_TEACHERS)

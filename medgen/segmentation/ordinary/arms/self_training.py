@@ -32,7 +32,13 @@ def _pool(setting: Setting, rounds: int) -> LabelledSet:
         plan = Recipe(setting.augment) if rounds == 1 else _student(setting, _pool(setting, rounds - 1))
         seed = derive(setting.seed, "self-training", rounds)
         teacher = train_segmenter(
-            setting.real, setting.segmenter, seed, labels=setting.labels, recipe=plan, device=setting.device
+            setting.real,
+            setting.segmenter,
+            seed,
+            labels=setting.labels,
+            recipe=plan,
+            start=setting.start,
+            device=setting.device,
         )
         setting.memo[key] = labelled_by([teacher], _images(setting), _THRESHOLD)
     pool: LabelledSet = setting.memo[key]
