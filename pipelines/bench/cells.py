@@ -50,6 +50,7 @@ def read_scans(
     others: Sequence[TrainRunConfig] = (),
     *,
     with_masks: bool = False,
+    stream: str = "reconstruction",
 ) -> tuple[Dataset, Dataset, tuple[int, ...]]:
     """Training and held-out scans, disjoint by subject, and the labels of the first.
 
@@ -58,6 +59,7 @@ def read_scans(
         seed: Of the split.
         progress: Show progress bars.
         others: Configurations of further trainings on these scans, whose sources must not know a held-out one either.
+        stream: Names the random stream of the split: benchmarks that have another one hold out other subjects.
         with_masks: Leave out scans without a mask, if enough subjects have one, so that all families see the same.
 
     Raises:
@@ -71,9 +73,10 @@ def read_scans(
     if needed or (with_masks and len(masked.subjects) >= _FEWEST):
         manifest = masked
     if len(manifest.subjects) < _FEWEST:
-        raise DataError(f"{config.data}: {len(manifest.subjects)} subjects; expected at least {_FEWEST}")
+        masks = " with masks" if needed else ""
+        raise DataError(f"{config.data}: {len(manifest.subjects)} subjects{masks}; expected at least {_FEWEST}")
     shares = {"training": 1 - _TEST, "held-out": _TEST}
-    parts = split_subjects(manifest, shares, derive(seed, "reconstruction", "split"))
+    parts = split_subjects(manifest, shares, derive(seed, stream, "split"))
     for own in (config, *others):
         check_sources(own, manifest, {"the benchmark": parts["held-out"]}, config.workers)
     with bars(progress) as tick:

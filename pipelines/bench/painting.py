@@ -12,15 +12,11 @@ from pathlib import Path
 from torch import Generator, Tensor
 
 from medgen.config import load_config
-from medgen.data.cases import split_subjects
-from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
 from medgen.metrics.halves import Measure
 from medgen.models.catalogue import build, parse_sampling, settings_for
 from medgen.models.families.flow import Flow
 from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.parts import prepare_parts
-from medgen.progress import bars
 from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.html import fmt, png
 from medgen.runs.folder import RunSummary
@@ -30,16 +26,15 @@ from medgen.synthesis.cohort.training_pairs import numbered
 from medgen.synthesis.fidelity.comparison import FidelityConfig, Scans, auditor_features, compare, describe
 from medgen.system.files import plain, write_bytes, write_json, write_text
 from medgen.training.trainer import fit
-from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.augmentation import AugmentConfig
 from medgen.volume import Volume
 
-from ..sources import check_sources
 from ..train_settings import TrainRunConfig
+from .cells import read_scans
 from .family_measures import detail, judged_dice, paint
 
-# Share of the subjects that are held out, and steps of the segmenter that judges.
-_TEST, _JUDGE_STEPS = 0.28, 400
+# Steps of the segmenter that judges.
+_JUDGE_STEPS = 400
 _SHOWN = 4
 # Held-out scans whose likelihood is estimated, and draws for each: one takes as long as a dozen painted scans.
 _LIKELY, _DRAWS = 6, 2
@@ -210,20 +205,9 @@ def _painted(config: TrainRunConfig, seed: int, out: Path, progress: bool) -> Pa
 
 def _data(config: TrainRunConfig, seed: int, progress: bool) -> tuple[Dataset, Dataset, tuple[int, ...]]:
     """Training and held-out scans with labels 1, 2, ..., disjoint by subject."""
-    manifest = load_cohort(config.data, config.cohort)
-    manifest = manifest.subset([case.id for case in manifest if case.mask is not None])
-    if len(manifest.subjects) < 8:
-        raise DataError(f"{config.data}: {len(manifest.subjects)} subjects with masks; expected at least 8")
-    parts = split_subjects(manifest, {"training": 1 - _TEST, "held-out": _TEST}, derive(seed, "painting", "split"))
-    check_sources(config, manifest, {"the benchmark": parts["held-out"]}, config.workers)
-    with bars(progress) as tick:
-        prepared = prepare_parts(
-            parts, parts["training"], config.preprocess, workers=config.workers, register=register_affine, tick=tick
-        )
-    train, test = prepared.data["training"], prepared.data["held-out"]
+    train, test, numbers = read_scans(config, seed, progress, stream="painting")
     if train.labels is None or test.labels is None:
         raise DataError(f"{config.data}: a mask could not be prepared; expected one for each scan")
-    numbers = [int(value) for value in train.labels.unique() if value]
     return numbered(train, numbers), numbered(test, numbers), tuple(range(1, len(numbers) + 1))
 
 

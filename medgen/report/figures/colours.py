@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 # Distinct on grey also for colour-blind readers (Okabe and Ito).
 _LABELS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#b8b8ff")
 
+# How opaque the outline of a label is.
+_OUTLINE = 0.85
+
 
 def heat_colours() -> Colormap:
     """Dark red to pale yellow: brightness grows with z, and none of it is grey."""
@@ -40,11 +43,23 @@ def heat_picture(heat: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.
     return rgba
 
 
-def label_picture(labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Label numbers, (i, j), as colours, (i, j, 4) in [0, 1]; background is transparent."""
+def label_picture(labels: NDArray[Any], tint: float = 0.16) -> NDArray[np.float64]:
+    """Label numbers, (rows, columns), as colours, (rows, columns, 4) in [0, 1]: an outline over a tint.
+
+    The scan shows through. The outline is one pixel wide: the pixels of a label that have another label, or background,
+    below or to the right of them, or background on another side.
+
+    Args:
+        labels: Whole numbers, 0 for background, which is transparent.
+        tint: How opaque the inside of a label is.
+    """
     rgba = np.zeros((*labels.shape, 4))
     for value in np.unique(labels[labels > 0]):
-        rgba[labels == value] = (*to_rgb(label_colour(int(value))), 0.5)
+        rgba[labels == value, :3] = to_rgb(label_colour(int(value)))
+    around = np.pad(labels, 1, mode="edge")
+    above, left, below, right = around[:-2, 1:-1], around[1:-1, :-2], around[2:, 1:-1], around[1:-1, 2:]
+    edge = (labels != below) | (labels != right) | (above == 0) | (left == 0)
+    rgba[..., 3] = np.where(labels > 0, np.where(edge, _OUTLINE, tint), 0)
     return rgba
 
 

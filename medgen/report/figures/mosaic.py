@@ -46,6 +46,8 @@ class _Layers:
     limits: tuple[float, float] = LIMITS
     contour: Volume | None = None
     labels: Volume | None = None
+    # How opaque labels are: little over a scan, wholly where there is none.
+    tint: float = 0.16
     colours: str | Colormap = "gray"
 
 
@@ -73,7 +75,7 @@ def mosaic(
         image: Scan, (c, i, j, k).
         heatmap: Scores, NaN where there is none.
         contour: Mask whose outline is drawn.
-        labels: Integers, 0 background, drawn as colours with a legend.
+        labels: Integers, 0 background, drawn as outlines over a tint, with a legend.
         label_names: Label → name.
         limits: Colour scale of the heatmap; default :data:`LIMITS`, the same for every scan on purpose.
         window: Grey scale; default: 1st to 99.5th percentile of the object.
@@ -276,7 +278,8 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
     picture = geometry.cut(layers.image, grid, 1, layers.channel)
     axes.imshow(picture, cmap=layers.colours, vmin=layers.window[0], vmax=layers.window[1], aspect="auto")
     if layers.labels is not None:
-        axes.imshow(label_picture(geometry.cut(layers.labels, grid, 0)), aspect="auto", interpolation="nearest")
+        marks = label_picture(geometry.cut(layers.labels, grid, 0), layers.tint)
+        axes.imshow(marks, aspect="auto", interpolation="nearest")
     if layers.heatmap is not None:
         heat = geometry.cut(layers.heatmap, grid, 1)
         axes.imshow(heat_picture(heat, layers.limits), aspect="auto")

@@ -148,7 +148,10 @@ def _scene(frames: Sequence[Frame]) -> tuple[list[_Layers], dict[str, Grid]]:
     together = np.concatenate(images, axis=1) if images else np.zeros((1, 2, 2, 2), np.float32)
     window = _window(Volume(together, Grid(together.shape[1:], np.eye(4))), 0)
     black = Volume(np.zeros((1, *grid.shape), np.float32), grid)
-    layers = [_Layers(frame.image or black, window, labels=frame.labels) for frame in frames]
+    layers = [
+        _Layers(frame.image or black, window, labels=frame.labels, tint=0.16 if frame.image else 1.0)
+        for frame in frames
+    ]
     point = _middle(frames, grid)
     return layers, {view: geometry.slices(grid, view, 1, point)[0] for view in geometry.VIEWS}
 
