@@ -27,6 +27,32 @@ _DASH = "\N{EN DASH}"
 Kind = Literal["good", "neutral", "bad"]
 
 
+@dataclass(frozen=True)
+class Link:
+    """A value of a table that leads to another file.
+
+    Attributes:
+        text: What is read.
+        target: Path of the file relative to the report, with slashes.
+    """
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture in a table.
+
+    Attributes:
+        data: The bytes of a PNG.
+        alt: What is seen, for readers who cannot see it.
+    """
+
+    data: bytes
+    alt: str
+
+
 @dataclass
 class _Section:
     title: str
@@ -43,10 +69,12 @@ class Report:
         title: What was run, on what.
         subtitle: One line below it.
         run_id: The tracked run that made it, shown at the end.
+        back: The page that lists this one among others, shown above the title.
     """
 
-    def __init__(self, title: str, subtitle: str = "", run_id: str | None = None) -> None:
+    def __init__(self, title: str, subtitle: str = "", run_id: str | None = None, *, back: Link | None = None) -> None:
         self._title, self._subtitle, self._run = title, subtitle, run_id
+        self._back = back
         self._front = _Section("", "top")
         self._sections: list[_Section] = []
 
@@ -55,6 +83,11 @@ class Report:
         self._sections.append(_Section(title, f"s{len(self._sections) + 1}"))
         if text:
             self.text(text)
+
+    def include(self, other: Report) -> None:
+        """Add the sections of another report, as they are now, below one's own; its title is left out."""
+        for section in other._sections:
+            self._sections.append(_Section(section.title, f"s{len(self._sections) + 1}", section.blocks))
 
     def text(self, text: str) -> None:
         """Paragraphs parted by empty lines; lines with ``- `` make a list; ``**bold**`` and code in backquotes."""
@@ -75,7 +108,8 @@ class Report:
 
         Args:
             columns: Headings.
-            rows: One value per heading: text, number, None (shown as a dash) or interval, see :func:`fmt`.
+            rows: One value per heading: text, number, None (shown as a dash) or interval, see :func:`fmt`; or a
+                :class:`Link` or :class:`Thumbnail`.
             caption: What the numbers are, with unit and number of subjects; marks as in :meth:`text`.
             highlight: Rows to set bold, from 0.
 
@@ -89,7 +123,7 @@ class Report:
             any(_is_number(row[k]) for row in rows) and all(row[k] is None or _is_number(row[k]) for row in rows)
             for k in range(len(columns))
         ]
-        body = [([fmt(value) for value in row], index in highlight) for index, row in enumerate(rows)]
+        body = [([_cell(value) for value in row], index in highlight) for index, row in enumerate(rows)]
         heads = list(zip(columns, numeric, strict=True))
         self._add("table", columns=heads, rows=body, numeric=numeric, caption=_inline(caption))
 
@@ -150,6 +184,7 @@ class Report:
             front=self._front,
             sections=self._sections,
             run=self._run,
+            back=None if self._back is None else _cell(self._back),
             version=medgen.__version__,
         )
 
@@ -226,6 +261,17 @@ def png(picture: Figure | bytes | str | Path) -> bytes:
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", facecolor=picture.get_facecolor(), metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """A value of a table as it is written: escaped later, where it is not markup already."""
+    if isinstance(value, Link):
+        return Markup('<a href="{}">{}</a>').format(quote(value.target), value.text)
+    if isinstance(value, Thumbnail):
+        # Drawn when it is scrolled to: a list of hundreds opens at once.
+        source = "data:image/png;base64," + base64.b64encode(png(value.data)).decode()
+        return Markup('<img class="small" loading="lazy" src="{}" alt="{}">').format(source, value.alt)
+    return fmt(value)
 
 
 def _decimals(size: float, digits: int) -> int:

@@ -16,7 +16,7 @@ from medgen.config import Config
 from medgen.errors import TrainingError
 from medgen.models.families.segmenter import ScanSegmenter, SegmenterSettings
 from medgen.models.losses import dice_cross_entropy
-from medgen.models.networks.segmenter_unet import SegmenterUNet
+from medgen.models.networks.unet import SegmenterUNet
 from medgen.models.stages import Phase
 from medgen.seeds import derive, torch_rng
 from medgen.segmentation.mean_teacher import MeanTeacher

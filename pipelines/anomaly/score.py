@@ -18,10 +18,11 @@ from medgen.data.layouts.detect import exists
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
+from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import scoring_sections
+from medgen.report.anomaly.scoring import ScoredCase, case_section, index_sections
 from medgen.report.anomaly.words import LIMITS
-from medgen.report.html import Report
+from medgen.report.html import Link, Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
@@ -32,6 +33,9 @@ from .. import patient_names
 from ..preflight import SCORING, check_new, check_scans
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, unique_names, write_calibration
+
+# Folder of the pages, relative to the report.
+_PAGES = "cases/"
 
 
 class ScoreConfig(Config):
@@ -97,7 +101,7 @@ def score(
     """
     check_scans(scans)
     check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
-    series = any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
+    series = _named_by_folders(scans)
     patient_names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
@@ -120,19 +124,21 @@ def score(
 
 @dataclass(frozen=True, eq=False)
 class Scorings:
-    """New scans and what the detector says of them.
+    """What the detector says of new scans; no scan, heatmap or other map is held, however many there are.
 
     Attributes:
         detector: The detector.
         scored: The scans that could be scored.
+        said: A line on each of them for the console.
         failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
-        outside: Name and reason of scans that the gate refuses and that were scored all the same.
+        only: The section of the scan, where one alone was given; several have pages of their own.
     """
 
     detector: AnomalyDetector
-    scored: Sequence[Scored]
+    scored: Sequence[ScoredCase]
+    said: Sequence[str]
     failures: Sequence[tuple[str, str, str]]
-    outside: Sequence[tuple[str, str]]
+    only: Report | None
 
     @property
     def counts(self) -> str:
@@ -143,7 +149,10 @@ class Scorings:
 
 
 class ScoreScans(Stage[ScoreConfig]):
-    """Scores every scan that can be read and that the gate lets through, and writes its files."""
+    """Scores every scan that can be read and that the gate lets through, and writes its files and page.
+
+    One scan is in memory at a time: what a scan leaves is on disk before the next one is read.
+    """
 
     name = "score"
     needs = (TrainedModel,)
@@ -159,42 +168,49 @@ class ScoreScans(Stage[ScoreConfig]):
         detector = from_artifact(artifact)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         files = ScanFiles(folder.out)
-        scored: list[Scored] = []
+        scored: list[ScoredCase] = []
+        said: list[str] = []
         failures: list[tuple[str, str, str]] = []
-        outside: list[tuple[str, str]] = []
+        only: Report | None = None
         named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
         write_inputs(folder.out, read, source_of(config.model, artifact))
+        limits = cohort_words.limits(LIMITS, _named_by_folders(config.scans))
         scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
             for done, (name, path) in enumerate(named.items(), start=1):
+                # The maps of the last scan are let go before those of the next one are made.
+                entry: Scored | None = None
                 try:
-                    scan = io.read(path, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
-                    result = scorer.score_scan(scan)
-                    pseudo = detector.pseudo_healthy(result.prepared)
+                    entry = _score(scorer, name, path, config)
                 except OutOfDistribution as error:
                     failures.append((name, "gate", str(error)))
                 except MedgenError as error:
                     failures.append((name, "score", str(error)))
                 else:
-                    files.add(name, result)
-                    if pseudo is not None:
-                        files.add_pseudo_healthy(name, pseudo, scan.with_data(scan.data - pseudo.data))
-                    scored.append(Scored(name, scan, result, pseudo))
-                    if reason := _refusal(detector, result.prepared):
-                        outside.append((name, reason))
+                    _write(files, entry)
+                    refused = _refusal(detector, entry.result.prepared)
+                    page = "" if len(named) == 1 else f"{_PAGES}{name}.html"
+                    if page:
+                        _page(entry, detector, refused, limits).write(folder.out / page)
+                    else:
+                        only = Report(name)
+                        case_section(only, entry, detector, refused)
+                    scored.append(ScoredCase.of(entry, refused, page))
+                    said.append(_line(entry, detector.calibration))
                 tick("scoring", done, len(named))
         files.close()
         write_calibration(folder.out, detector.calibration)
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        return [Scorings(detector, scored, failures, outside)]
+        return [Scorings(detector, scored, said, failures, only)]
 
     def outputs(self) -> tuple[Output, ...]:
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
-        return (*SCAN_OUTPUTS, CALIBRATION, FAILED, inputs)
+        pages = Output(_PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
+        return (*SCAN_OUTPUTS, CALIBRATION, pages, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""
@@ -207,20 +223,49 @@ class ScoreScans(Stage[ScoreConfig]):
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """Every scan."""
+        """A list of all scans, and the only one itself."""
         found, sha256 = results[Scorings], results[TrainedModel].sha256
-        scoring_sections(report, found.detector, found.scored, found.failures, found.outside, sha256)
+        index_sections(report, found.detector, found.scored, found.failures, sha256)
+        if found.only is not None:
+            report.include(found.only)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """A line for each scan."""
         found = results[Scorings]
-        lines = [_line(entry, found.detector.calibration) for entry in found.scored]
+        lines = list(found.said)
         for name, stage, reason in found.failures:
             lines.append(f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}")
-        return lines + [f"{name}: outside the cohort, scored all the same: {reason}" for name, reason in found.outside]
+        outside = [case for case in found.scored if case.refused]
+        return lines + [f"{case.name}: outside the cohort, scored all the same: {case.refused}" for case in outside]
 
 
 PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
+
+
+def _score(detector: AnomalyDetector, name: str, path: Path, config: ScoreConfig) -> Scored:
+    scan = io.read(path, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
+    result = detector.score_scan(scan)
+    return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
+
+
+def _write(files: ScanFiles, entry: Scored) -> None:
+    files.add(entry.name, entry.result)
+    if entry.pseudo is not None:
+        difference = entry.scan.with_data(entry.scan.data - entry.pseudo.data)
+        files.add_pseudo_healthy(entry.name, entry.pseudo, difference)
+
+
+def _named_by_folders(scans: Iterable[Path]) -> bool:
+    """Whether a scan is a DICOM series, whose folder may be named after its patient."""
+    return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
+
+
+def _page(entry: Scored, detector: AnomalyDetector, refused: str, limits: str) -> Report:
+    """A page that can be read, and sent, without the others."""
+    page = Report(entry.name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
+    case_section(page, entry, detector, refused)
+    page.section("Limits", limits)
+    return page
 
 
 def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
@@ -233,9 +278,8 @@ def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
     return ""
 
 
-def _numbers(entry: Scored) -> dict[str, object]:
-    result = entry.result
-    return {"scores": dict(result.scores), "p": dict(result.p_values), "findings": len(result.findings)}
+def _numbers(case: ScoredCase) -> dict[str, object]:
+    return {"scores": dict(case.scores), "p": dict(case.p_values), "findings": case.findings}
 
 
 def _line(entry: Scored, calibration: Calibration) -> str:

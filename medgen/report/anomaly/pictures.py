@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +13,25 @@ from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
-from medgen.report.html import Report
+from medgen.report.html import Report, png
 from medgen.volume import Volume
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A test scan shown in the report: the scan on the model grid in its own world, and its result."""
+    """A picture of a test scan for the report; the scan and its maps are not held.
 
-    scan: TestScan
-    image: Volume
-    result: ScanResult
+    Attributes:
+        kind: Of the scan: healthy, or what was implanted.
+        picture: A PNG.
+        caption: What is seen.
+        title: The scan, and what was found in it.
+    """
+
+    kind: str
+    picture: bytes
+    caption: str
+    title: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,19 @@ class Scored:
     pseudo: Volume | None = None
 
 
+def example(scan: TestScan, result: ScanResult) -> Example:
+    """A test scan on the model grid in its own world, with its heat and the true outline of what was implanted."""
+    image = Volume(scan.image.numpy(), scan.prepared.grid)
+    healthy = scan.kind == HEALTHY
+    truth = None if healthy else image.with_data(scan.truth.astype(np.uint8))
+    point = peak_of(result) if healthy or truth is None else _middle(truth)
+    what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
+    title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
+    figure = mosaic(image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal")
+    through = "the hottest voxel" if healthy else "the implant"
+    return Example(scan.kind, png(figure), picture_caption(f"On the model grid; slices through {through}."), title)
+
+
 def pictures_section(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
     """Some of the test scans with their heat and the true outline of what was implanted."""
     report.section(
@@ -47,18 +64,8 @@ def pictures_section(report: Report, examples: Sequence[Example], detector: Anom
         "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
         f"{LIMITS[0]:g}; findings need {detector.calibration.threshold:.2f}.",
     )
-    for example in examples:
-        scan, result = example.scan, example.result
-        healthy = scan.kind == HEALTHY
-        truth = None if healthy else example.image.with_data(scan.truth.astype(np.uint8))
-        point = peak_of(result) if healthy or truth is None else _middle(truth)
-        what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
-        title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
-        figure = mosaic(
-            example.image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal"
-        )
-        through = "the hottest voxel" if healthy else "the implant"
-        report.figure(figure, picture_caption(f"On the model grid; slices through {through}."), title)
+    for shown in examples:
+        report.figure(shown.picture, shown.caption, shown.title)
 
 
 def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector) -> None:

@@ -1,37 +1,67 @@
-"""The report of new scans: verdict, pseudo-healthy comparison and findings of each."""
+"""The report of new scans: an index of all, and for each its verdict, pseudo-healthy comparison and findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.report.anomaly.gate import abstained_section, outside_section
 from medgen.report.anomaly.pictures import Scored, comparison_section, findings_section, peak_of, picture_caption
 from medgen.report.anomaly.words import scan_words
 from medgen.report.figures.mosaic import mosaic
-from medgen.report.html import Report
+from medgen.report.figures.thumbnail import thumbnail
+from medgen.report.html import Link, Report, Thumbnail
 
 UNGATED_WORDS = (
     "The gate refuses this scan, and it was scored all the same: p-values, threshold and findings mean nothing here."
 )
 
 
-def scoring_sections(
+@dataclass(frozen=True, eq=False)
+class ScoredCase:
+    """What an index of scored scans keeps of one: numbers and a picture of a few kilobytes, none of its maps.
+
+    Attributes:
+        name: Of the scan.
+        findings: How many it has.
+        scores, p_values: As in :class:`medgen.anomaly.detector.ScanResult`.
+        refused: Why the gate refuses it though it was scored; empty if it does not.
+        thumbnail: A PNG of the slice through the hottest voxel.
+        page: Path of its own page beside the report; empty if its section is in the report.
+    """
+
+    name: str
+    findings: int
+    scores: Mapping[str, float]
+    p_values: Mapping[str, float]
+    refused: str
+    thumbnail: bytes
+    page: str = ""
+
+    @classmethod
+    def of(cls, entry: Scored, refused: str, page: str = "") -> ScoredCase:
+        """What is kept of a scan."""
+        result = entry.result
+        small = thumbnail(entry.scan, result.heatmap, peak_of(result))
+        numbers = dict(result.scores), dict(result.p_values)
+        return cls(entry.name, len(result.findings), *numbers, refused, small, page)
+
+
+def index_sections(
     report: Report,
     detector: AnomalyDetector,
-    scored: Sequence[Scored],
+    scored: Sequence[ScoredCase],
     failures: Sequence[tuple[str, str, str]],
-    outside: Sequence[tuple[str, str]],
     model_sha256: str,
 ) -> None:
-    """Tables of all scans, then a section for each.
+    """What all scans share, and tables of all of them, the hottest first.
 
     Args:
         report: The report.
         detector: What scored them.
         scored: The scans that could be scored.
         failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
-        outside: Name and reason of scans that the gate refuses and that were scored all the same.
         model_sha256: Digest of the model.
     """
     target = detector.config.calibration.target_fpr
@@ -46,26 +76,19 @@ def scoring_sections(
             "score of whole scans": detector.config.scan_score,
         }
     )
-    refused = dict(outside)
     if scored:
         names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
         columns = [text for name in names_of for text in (name, f"p ({name})")]
         report.table(
-            ["scan", "findings", *columns],
+            ["slice", "scan", "findings", *columns],
             [
                 (
-                    s.name,
-                    len(s.result.findings),
-                    *(
-                        part
-                        for name in names_of
-                        for part in (
-                            s.result.scores[name],
-                            None if s.name in refused else s.result.p_values[name],
-                        )
-                    ),
+                    Thumbnail(s.thumbnail, f"Slice of {s.name} through its hottest voxel"),
+                    Link(s.name, s.page) if s.page else s.name,
+                    s.findings,
+                    *(part for name in names_of for part in (s.scores[name], None if s.refused else s.p_values[name])),
                 )
-                for s in scored
+                for s in sorted(scored, key=lambda s: (bool(s.refused), -s.scores["max"]))
             ],
             "max: hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
             "(conformal); a scan has a finding exactly where p (max) is at or below the target. By hand: "
@@ -74,16 +97,25 @@ def scoring_sections(
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
     abstained_section(report, abstained)
-    outside_section(report, outside)
-    for entry in scored:
-        report.section(entry.name)
-        if entry.name in refused:
-            report.verdict(UNGATED_WORDS, "bad")
-        else:
-            report.verdict(*scan_words(entry.result, target, detector.calibration))
-        comparison_section(report, entry, detector)
-        figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=peak_of(entry.result), title=entry.name)
-        report.figure(
-            figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name
-        )
-        findings_section(report, entry.result)
+    outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
+
+
+def case_section(report: Report, entry: Scored, detector: AnomalyDetector, refused: str) -> None:
+    """The section of one scan.
+
+    Args:
+        report: The report, or a page of its own.
+        entry: The scan and its result; nothing of it is kept but the pictures.
+        detector: What scored it.
+        refused: Why the gate refuses it though it was scored; empty if it does not.
+    """
+    report.section(entry.name)
+    if refused:
+        report.verdict(UNGATED_WORDS, "bad")
+        report.text(f"What the gate found: {refused}")
+    else:
+        report.verdict(*scan_words(entry.result, detector.config.calibration.target_fpr, detector.calibration))
+    comparison_section(report, entry, detector)
+    figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=peak_of(entry.result), title=entry.name)
+    report.figure(figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name)
+    findings_section(report, entry.result)

@@ -91,7 +91,7 @@ def mosaic(
     Returns:
         A figure without global state; save it with ``figure.savefig`` or hand it to ``Report.figure``.
     """
-    layers = _Layers(image, window or _window(image, channel), channel, heatmap, limits or LIMITS, contour, labels)
+    layers = _Layers(image, window or grey_scale(image, channel), channel, heatmap, limits or LIMITS, contour, labels)
     box = geometry.bounding_box(image) if crop else None
     views = [name.strip() for name in rows.split(",")]
     table = [(view, geometry.slices(image.grid, view, n_slices, slices, box)) for view in views]
@@ -152,7 +152,7 @@ def comparison(
         title: One line above.
         contour_label: Text of the contour in the legend.
     """
-    window = _window(image, 0)
+    window = grey_scale(image, 0)
     span = span or (window[1] - window[0]) / 2
     columns = {"scan": _Layers(image, window)}
     if expected is not None:
@@ -229,7 +229,7 @@ def sample_pairs(
         for image, mark in zip(pair, marks, strict=True):
             box = geometry.bounding_box(image)
             grids = [geometry.slices(image.grid, view, 1, None, box)[0] for view in views]
-            sides[-1].append((_Layers(image, _window(image, 0), labels=mark), grids))
+            sides[-1].append((_Layers(image, grey_scale(image, 0), labels=mark), grids))
     handles = _legend(sides[0][0][0], label_names or {}, "")
     # Columns as wide as their widest slice; all slices at one scale.
     widths = [geometry.same_extent([grids[k] for row in sides for _, grids in row])[0] for k in range(len(views))]
@@ -353,7 +353,8 @@ def _draw_legend(figure: Figure, handles: list[Line2D | Patch], width: float, he
         )
 
 
-def _window(image: Volume, channel: int) -> tuple[float, float]:
+def grey_scale(image: Volume, channel: int) -> tuple[float, float]:
+    """What is drawn black and white: the 1st and 99.5th percentile of the object, in the scan's intensities."""
     data = image.data[channel]
     values = data[tuple(slice(None, None, max(1, n // 96)) for n in data.shape)]
     values = values[np.isfinite(values)]

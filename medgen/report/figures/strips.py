@@ -25,7 +25,7 @@ from medgen.report.figures.mosaic import (
     _figure,
     _Layers,
     _panel,
-    _window,
+    grey_scale,
 )
 from medgen.volume import Grid, Volume
 
@@ -146,7 +146,7 @@ def _scene(frames: Sequence[Frame]) -> tuple[list[_Layers], dict[str, Grid]]:
     images = [frame.image.data[:1] for frame in frames if frame.image is not None]
     # Of all steps together: the one with the widest range must not make the others grey.
     together = np.concatenate(images, axis=1) if images else np.zeros((1, 2, 2, 2), np.float32)
-    window = _window(Volume(together, Grid(together.shape[1:], np.eye(4))), 0)
+    window = grey_scale(Volume(together, Grid(together.shape[1:], np.eye(4))), 0)
     black = Volume(np.zeros((1, *grid.shape), np.float32), grid)
     layers = [
         _Layers(frame.image or black, window, labels=frame.labels, tint=0.16 if frame.image else 1.0)

@@ -19,12 +19,11 @@ from medgen.report.anomaly.cohort import scores_section
 from medgen.report.anomaly.evaluation import scan_section, voxel_section
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
-from medgen.report.anomaly.pictures import Example, pictures_section
+from medgen.report.anomaly.pictures import Example, example, pictures_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import plain
 from medgen.training.cost import Estimate
-from medgen.volume import Volume
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort
@@ -99,7 +98,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
                 measurements.append(entry.measurement)
                 if _shown(scan, examples):
                     _write_pseudo_healthy(scan, scan.prepared, detector, files)
-                    examples.append(Example(scan, Volume(scan.image.numpy(), scan.prepared.grid), result))
+                    examples.append(example(scan, result))
                 tick("scoring test scans", done, total)
         files.close()
         if self.save_measurements:
@@ -166,7 +165,7 @@ def _write_pseudo_healthy(scan: TestScan, prepared: PreparedScan, detector: Anom
 
 def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
     """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
-    return sum(example.scan.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
+    return sum(example.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
 
 
 def _numbers(summary: Summary) -> dict[str, float]:

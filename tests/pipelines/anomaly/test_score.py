@@ -1,0 +1,191 @@
+"""Scoring many scans: one in memory at a time, a page for each, and an index that stays light."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import re
+import weakref
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medgen import io
+from medgen.anomaly.artifact import to_artifact
+from medgen.anomaly.config import AnomalyConfig
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.models.catalogue import build
+from medgen.pipelines.anomaly import score as scoring
+from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.recipe import Preprocess
+from medgen.report.figures.mosaic import mosaic
+from medgen.report.figures.thumbnail import SIDE, thumbnail
+from medgen.report.html import png
+from medgen.volume import Grid, Volume
+from tests.builders.run_outputs import undeclared
+
+CUBE = (12, 12, 12)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of ten scans of noise, in two folds."""
+    ids = tuple("abcdefghij")
+    images = torch.rand((10, 1, *CUBE), generator=torch.Generator().manual_seed(0))
+    vaes = [[build({"family": "vae", "shape": CUBE, "widths": (16, 16)}, seed=fold)] for fold in (1, 2)]
+    given = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
+    config = AnomalyConfig.model_validate({**given, "gate": {"enabled": False}, "validation": {"enabled": False}})
+    recipe = Preprocess(shape=CUBE, spacing=(1, 1, 1))
+    data = Dataset(ids, ids, images, images >= 0)
+    detector = AnomalyDetector.fit(data, [ids[:5], ids[5:]], vaes, config, recipe, voxel_scores=())
+    return to_artifact(detector, {"cases": list(ids)}).save(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Scans of noise; the later ones have a brighter cube."""
+    folder, paths = tmp_path_factory.mktemp("scans"), []
+    for number in range(12):
+        data = np.random.default_rng(number).random((1, *CUBE)).astype(np.float32)
+        data[:, 4:8, 4:8, 4:8] += 0.2 * number
+        paths.append(folder / f"scan-{number:02d}.nii.gz")
+        io.write(Volume(data, Grid(CUBE, np.eye(4))), paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all runs: they share its MLflow store, which is slow to set up."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that are drawn once: what is held, and what is written when, does not depend on them."""
+    picture = png(mosaic(Volume(np.eye(12, dtype=np.float32)[None, None].repeat(12, 1), Grid(CUBE, np.eye(4)))))
+    monkeypatch.setattr("medgen.report.anomaly.scoring.mosaic", lambda *_, **__: picture)
+    monkeypatch.setattr("medgen.report.anomaly.pictures.comparison", lambda *_, **__: picture)
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_scan_is_held_while_the_next_is_scored_and_its_page_is_there(
+    model: Path, scans: list[Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, count = runs / "many", len(scans)
+    alive: list[weakref.ref[Any]] = []
+    held: list[int] = []
+    pages: list[int] = []
+    real = scoring._score
+
+    def watched(*given: Any) -> Any:
+        gc.collect()
+        held.append(sum(own() is not None for own in alive))
+        pages.append(len(list((out / "cases").glob("*.html"))) if alive else 0)
+        entry = real(*given)
+        alive.extend(map(weakref.ref, (entry, entry.scan, entry.result, entry.result.heatmap, entry.result.measured)))
+        return entry
+
+    monkeypatch.setattr(scoring, "_score", watched)
+    summary = scoring.score(scans, model=model, out=out, device="cpu")
+    assert summary.exit_code == 0
+    assert held == [0] * count
+    assert pages == list(range(count))
+    assert len([line for line in summary.lines if line.startswith("scan-")]) == count
+
+
+class Reader(HTMLParser):
+    """Links and pictures of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.pictures: list[str] = []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "a":
+            self.links.append(str(given["href"]))
+        elif tag == "img":
+            self.pictures.append(str(given["src"]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_index_is_light_and_leads_to_every_page_the_hottest_first(
+    model: Path, scans: list[Path], runs: Path, tmp_path: Path
+) -> None:
+    out = runs / "index"
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(scans[0].read_bytes()[:100])
+    summary = scoring.score([*scans[::3], bad], model=model, out=out, device="cpu")
+    assert summary.exit_code == 1
+    assert undeclared(out, scoring.PIPELINE) == []
+    index = Reader(out / "report.html")
+    pages = [link for link in index.links if link.startswith("cases/") and link != "cases/"]
+    assert {*pages} == {f"cases/{path.name}" for path in (out / "cases").iterdir()}
+    heat = {row.split(",")[0]: row for row in (out / "scans.csv").read_text().splitlines()}
+    columns = heat["case"].split(",")
+    hottest = [float(heat[Path(page).stem].split(",")[columns.index("max")]) for page in pages]
+    assert hottest == sorted(hottest, reverse=True)
+    assert len(hottest) == 4
+    assert "bad" in index.text
+    # A picture of some kilobytes for each scan, and none of the large ones.
+    assert len(index.pictures) == 4
+    assert max(map(len, index.pictures)) < 12_000
+    page = Reader(out / pages[0])
+    assert "../report.html" in page.links
+    assert (out / "cases" / "../report.html").is_file()
+    for words in ("not for clinical use", "exchangeable with the healthy scans", "p (max) ="):
+        assert words in page.text
+    assert len(page.pictures) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_scan_alone_is_read_in_the_report(model: Path, scans: list[Path], runs: Path) -> None:
+    scoring.score(scans[-1:], model=model, out=runs / "one", device="cpu")
+    assert not (runs / "one" / "cases").exists()
+    report = Reader(runs / "one" / "report.html")
+    assert len(report.pictures) == 3
+    pattern = r'<section id="(s\d)">\s*<h2><span class="index">\d</span>([^<]*)</h2>'
+    headings = re.findall(pattern, report.text)
+    assert headings == [("s1", "scan-11"), ("s2", "Limits"), ("s3", "Files")]
+
+
+def test_what_is_kept_of_a_scan_are_kilobytes(model: Path, scans: list[Path]) -> None:
+    from medgen.anomaly.artifact import from_artifact
+    from medgen.models.artifact import TrainedModel
+    from medgen.report.anomaly.pictures import Scored
+    from medgen.report.anomaly.scoring import ScoredCase
+
+    scan = io.read(scans[-1])
+    result = from_artifact(TrainedModel.load(model, "cpu")).score_scan(scan)
+    kept = ScoredCase.of(Scored("scan", scan, result), "")
+    assert len(pickle.dumps(kept)) < 20_000
+    assert kept.findings == len(result.findings) > 0
+
+
+def test_a_thumbnail_is_the_scan_in_grey_with_its_heat_in_colour() -> None:
+    grid = Grid((60, 80, 40), np.eye(4))
+    data = np.zeros((1, *grid.shape), np.float32)
+    data[:, 5:55, 5:75, 5:35] = 100
+    data[:, 5:30, 5:75, 5:35] = 50
+    heat = np.full((1, *grid.shape), np.nan, np.float32)
+    heat[:, 40:50, 20:30, 15:25] = 8
+    small = Image.open(BytesIO(thumbnail(Volume(data, grid), Volume(heat, grid), (45, 25, 20))))
+    assert max(small.size) == SIDE
+    pixels = np.asarray(small.convert("RGB")).astype(int)
+    coloured = pixels.max(-1) - pixels.min(-1) > 60
+    rows, columns = np.nonzero(coloured)
+    # A cube of 10 mm in a slice of some 62 x 82 mm: 1.4 % of it, below and on the left, where the patient's right is.
+    assert 0.008 < coloured.mean() < 0.03
+    assert rows.mean() > 0.55 * pixels.shape[0]
+    assert columns.mean() < 0.45 * pixels.shape[1]
+    grey = pixels[~coloured]
+    assert (grey.max(-1) - grey.min(-1)).max() < 12
