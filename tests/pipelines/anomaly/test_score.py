@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 import re
 import weakref
@@ -84,7 +83,6 @@ def test_no_scan_is_held_while_the_next_is_scored_and_its_page_is_there(
     real = scoring._score
 
     def watched(*given: Any) -> Any:
-        gc.collect()
         held.append(sum(own() is not None for own in alive))
         pages.append(len(list((out / "cases").glob("*.html"))) if alive else 0)
         entry = real(*given)
