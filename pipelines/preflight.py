@@ -114,6 +114,21 @@ def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
         raise ConfigError(f"{out}: already holds results; pass --overwrite to replace them, or another --out")
 
 
+def check_scoring(out: Path, inputs: Iterable[Path], *, resume: bool = False, overwrite: bool = False) -> None:
+    """As :func:`check_new` for a scoring, which can go on with what an interrupted one has left.
+
+    Raises:
+        ConfigError: As there, or if both flags are given.
+        DataError: As there.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; choose one")
+    if resume:
+        check_out(out, inputs)
+    else:
+        check_new(out, inputs, overwrite=overwrite, mark=SCORING)
+
+
 def check_model(model: Path) -> None:
     """Refuse, before torch is imported, a model folder that is not there.
 

@@ -52,10 +52,25 @@ class ScanFiles:
         row: dict[str, Any] = {"case": name, **facts, "findings": len(result.findings)}
         for key, value in result.scores.items():
             row |= {key: value, f"p_{key}": result.p_values[key]}
-        self._scans.append(row)
-        self._findings += [finding.row(name) for finding in result.findings]
-        self._json[name] = [finding.to_plain() for finding in result.findings]
+        found = [finding.row(name) for finding in result.findings]
+        self.take({"scan": row, "findings": found, "json": [finding.to_plain() for finding in result.findings]})
         return path
+
+    def take(self, rows: Mapping[str, Any]) -> None:
+        """Take over rows that an interrupted run has kept of a scan whose files are written."""
+        name = str(rows["scan"]["case"])
+        self._scans.append(dict(rows["scan"]))
+        self._findings += rows["findings"]
+        self._json[name] = rows["json"]
+
+    def rows(self) -> dict[str, Any]:
+        """The rows of the scan that was added last, for :meth:`take`."""
+        name = self._scans[-1]["case"]
+        return {
+            "scan": self._scans[-1],
+            "findings": [row for row in self._findings if row["case"] == name],
+            "json": self._json[name],
+        }
 
     def add_pseudo_healthy(self, name: str, pseudo: Volume, difference: Volume) -> None:
         """Write ``pseudo-healthy/<name>.nii.gz`` and ``difference/<name>.nii.gz``, both in the scan's intensities."""

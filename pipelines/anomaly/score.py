@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medgen import io
+from medgen import __version__, io
 from medgen.anomaly import findings
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
@@ -20,7 +20,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, case_section, index_sections
+from medgen.report.anomaly.scoring import ScoredCase, case_blocks, index_sections
 from medgen.report.anomaly.words import LIMITS
 from medgen.report.html import Link, Report
 from medgen.runs import tracking
@@ -30,10 +30,13 @@ from medgen.runs.outputs import INPUTS, sha256_of, write_inputs
 from medgen.training.trainer import device_of
 
 from .. import patient_names
-from ..preflight import SCORING, check_new, check_scans
+from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
+from .kept_cases import KeptCase, KeptCases
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, unique_names, write_calibration
 
+# Settings that the result for a scan depends on.
+_READING = frozenset({"ungated", "fill", "unscaled", "slices"})
 # Folder of the pages, relative to the report.
 _PAGES = "cases/"
 
@@ -74,6 +77,7 @@ def score(
     fill: float | None = None,
     unscaled: bool = False,
     slices: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> RunSummary:
@@ -92,6 +96,7 @@ def score(
         fill: Value for voxels that are NaN or infinite; without it such scans are not scored.
         unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
         slices: How many slices every DICOM series should have.
+        resume: Go on with an interrupted scoring: scans that are done are not scored again.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
 
@@ -100,7 +105,7 @@ def score(
         ArtifactError: If the artifact is damaged or of another kind.
     """
     check_scans(scans)
-    check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
+    check_scoring(out, (*scans, model), resume=resume, overwrite=overwrite)
     series = _named_by_folders(scans)
     patient_names.warn(series)
     artifact = TrainedModel.load(model, device_of(device))
@@ -109,10 +114,10 @@ def score(
     config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
-        open_run(out, config, overwrite=overwrite, mark=SCORING) as folder,
+        open_run(out, config, resume=resume, overwrite=overwrite, mark="" if resume else SCORING) as folder,
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
     ):
-        context = RunContext(folder, track, track, seed, progress=progress)
+        context = RunContext(folder, track, track, seed, resume=resume, progress=progress)
         results = Results([artifact])
         PIPELINE.run(config, results, context)
         found = results[Scorings]
@@ -167,44 +172,32 @@ class ScoreScans(Stage[ScoreConfig]):
         artifact, folder = results[TrainedModel], run.folder
         detector = from_artifact(artifact)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
-        files = ScanFiles(folder.out)
-        scored: list[ScoredCase] = []
-        said: list[str] = []
-        failures: list[tuple[str, str, str]] = []
-        only: Report | None = None
         named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
         write_inputs(folder.out, read, source_of(config.model, artifact))
-        limits = cohort_words.limits(LIMITS, _named_by_folders(config.scans))
+        settings = config.model_dump(mode="json", include={*_READING})
+        about = {**settings, "model": artifact.sha256, "version": __version__}
+        kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
+        done = _Done(detector, folder.out, kept, len(named) > 1, _limits(config))
+        failures: list[tuple[str, str, str]] = []
         scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
-            for done, (name, path) in enumerate(named.items(), start=1):
-                # The maps of the last scan are let go before those of the next one are made.
-                entry: Scored | None = None
-                try:
-                    entry = _score(scorer, name, path, config)
-                except OutOfDistribution as error:
-                    failures.append((name, "gate", str(error)))
-                except MedgenError as error:
-                    failures.append((name, "score", str(error)))
-                else:
-                    _write(files, entry)
-                    refused = _refusal(detector, entry.result.prepared)
-                    page = "" if len(named) == 1 else f"{_PAGES}{name}.html"
-                    if page:
-                        _page(entry, detector, refused, limits).write(folder.out / page)
+            for number, (name, path) in enumerate(named.items(), start=1):
+                if not (run.resume and done.before(name, read.get(name, {}))):
+                    entry = _attempt(scorer, name, path, config)
+                    if isinstance(entry, Scored):
+                        done.add(entry, read[name])
                     else:
-                        only = Report(name)
-                        case_section(only, entry, detector, refused)
-                    scored.append(ScoredCase.of(entry, refused, page))
-                    said.append(_line(entry, detector.calibration))
-                tick("scoring", done, len(named))
-        files.close()
+                        failures.append(entry)
+                    # Its maps are let go before those of the next scan are made.
+                    del entry
+                tick("scoring", number, len(named))
+        done.files.close()
         write_calibration(folder.out, detector.calibration)
         folder.write_failures(failures)
-        if failures and all(stage == "score" for _, stage, _ in failures) and not scored:
+        if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        return [Scorings(detector, scored, said, failures, only)]
+        return [Scorings(detector, done.scored, done.said, failures, done.only)]
 
     def outputs(self) -> tuple[Output, ...]:
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
@@ -239,6 +232,65 @@ class ScoreScans(Stage[ScoreConfig]):
         return lines + [f"{case.name}: outside the cohort, scored all the same: {case.refused}" for case in outside]
 
 
+@dataclass
+class _Done:
+    """What is done of a scoring; what a scan leaves in memory are kilobytes.
+
+    Attributes:
+        detector: The detector, with its gate.
+        out: Folder of the run.
+        kept: Where scans are kept for a scoring that goes on.
+        several: Whether there are several scans, each with a page of its own.
+        limits: What a page says that results do not show.
+    """
+
+    detector: AnomalyDetector
+    out: Path
+    kept: KeptCases
+    several: bool
+    limits: str
+    files: ScanFiles = field(init=False)
+    scored: list[ScoredCase] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    only: Report | None = None
+
+    def __post_init__(self) -> None:
+        self.files = ScanFiles(self.out)
+
+    def before(self, name: str, read: Mapping[str, str]) -> bool:
+        """Take a scan over that an interrupted scoring has kept; False if there is none."""
+        found = self.kept.find(name, read)
+        if found is None:
+            return False
+        self.files.take(found.rows)
+        self.scored.append(found.case)
+        self.said.append(found.said)
+        return True
+
+    def add(self, entry: Scored, read: Mapping[str, str]) -> None:
+        """Write the files and the page of a scan, and keep what the index and the tables need."""
+        refused, name = _refusal(self.detector, entry.result.prepared), entry.name
+        self.files.add(name, entry.result)
+        if entry.pseudo is not None:
+            difference = entry.scan.with_data(entry.scan.data - entry.pseudo.data)
+            self.files.add_pseudo_healthy(name, entry.pseudo, difference)
+        page = f"{_PAGES}{name}.html" if self.several else ""
+        if page:
+            # It can be read, and sent, without the others.
+            report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
+            case_blocks(report, entry, self.detector, refused)
+            report.section("Limits", self.limits)
+            report.write(self.out / page)
+        else:
+            self.only = Report(name)
+            self.only.section(name)
+            case_blocks(self.only, entry, self.detector, refused)
+        self.scored.append(ScoredCase.of(entry, refused, page))
+        self.said.append(_line(entry, self.detector.calibration))
+        if page:
+            self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
+
+
 PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
 
 
@@ -248,11 +300,14 @@ def _score(detector: AnomalyDetector, name: str, path: Path, config: ScoreConfig
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 
-def _write(files: ScanFiles, entry: Scored) -> None:
-    files.add(entry.name, entry.result)
-    if entry.pseudo is not None:
-        difference = entry.scan.with_data(entry.scan.data - entry.pseudo.data)
-        files.add_pseudo_healthy(entry.name, entry.pseudo, difference)
+def _attempt(detector: AnomalyDetector, name: str, path: Path, config: ScoreConfig) -> Scored | tuple[str, str, str]:
+    """A scan and its result, or its name, the stage and the reason where it cannot be scored."""
+    try:
+        return _score(detector, name, path, config)
+    except OutOfDistribution as error:
+        return name, "gate", str(error)
+    except MedgenError as error:
+        return name, "score", str(error)
 
 
 def _named_by_folders(scans: Iterable[Path]) -> bool:
@@ -260,12 +315,8 @@ def _named_by_folders(scans: Iterable[Path]) -> bool:
     return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
 
 
-def _page(entry: Scored, detector: AnomalyDetector, refused: str, limits: str) -> Report:
-    """A page that can be read, and sent, without the others."""
-    page = Report(entry.name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-    case_section(page, entry, detector, refused)
-    page.section("Limits", limits)
-    return page
+def _limits(config: ScoreConfig) -> str:
+    return cohort_words.limits(LIMITS, _named_by_folders(config.scans))
 
 
 def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:

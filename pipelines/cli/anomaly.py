@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .carry_out import Runnable, carry_out, finish, group
-from .options import Device, Overwrite, Quiet, ReadOptions, RunOptions, command
+from .options import Device, Overwrite, Quiet, ReadOptions, Resume, RunOptions, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 RUN = Runnable(
@@ -35,16 +35,17 @@ def anomaly_score(
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
     ] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
-    from ..preflight import SCORING, check_model, check_new, check_scans
+    from ..preflight import check_model, check_scans, check_scoring
 
     check_scans(scans)
     check_model(model)
-    check_new(out, (*scans, model), overwrite=overwrite, mark=SCORING)
+    check_scoring(out, (*scans, model), resume=resume, overwrite=overwrite)
     from ..anomaly import score as pipeline
 
     finish(
@@ -57,6 +58,7 @@ def anomaly_score(
             fill=reading.fill,
             unscaled=reading.unscaled,
             slices=reading.slices,
+            resume=resume,
             overwrite=overwrite,
             progress=not quiet,
         )

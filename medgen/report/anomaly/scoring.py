@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.report.anomaly.gate import abstained_section, outside_section
@@ -12,6 +15,7 @@ from medgen.report.anomaly.words import scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import Link, Report, Thumbnail
+from medgen.system.files import plain
 
 UNGATED_WORDS = (
     "The gate refuses this scan, and it was scored all the same: p-values, threshold and findings mean nothing here."
@@ -47,6 +51,20 @@ class ScoredCase:
         numbers = dict(result.scores), dict(result.p_values)
         return cls(entry.name, len(result.findings), *numbers, refused, small, page)
 
+    def to_plain(self) -> dict[str, Any]:
+        """As plain data, the picture in base 64."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**plain(own | {"thumbnail": ""}), "thumbnail": base64.b64encode(self.thumbnail).decode()}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> ScoredCase:
+        """From what :meth:`to_plain` gave; a number that JSON does not have is NaN again."""
+        numbers = {
+            name: {key: math.nan if value is None else value for key, value in data[name].items()}
+            for name in ("scores", "p_values")
+        }
+        return cls(**{**data, **numbers, "thumbnail": base64.b64decode(data["thumbnail"])})
+
 
 def index_sections(
     report: Report,
@@ -77,6 +95,7 @@ def index_sections(
         }
     )
     if scored:
+        pages = " The hottest scan first; its name leads to its page." if any(case.page for case in scored) else ""
         names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
         columns = [text for name in names_of for text in (name, f"p ({name})")]
         report.table(
@@ -92,7 +111,7 @@ def index_sections(
             ],
             "max: hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
             "(conformal); a scan has a finding exactly where p (max) is at or below the target. By hand: "
-            "`calibration.csv` lists the healthy scores. A scan that the gate refuses has no p.",
+            f"`calibration.csv` lists the healthy scores. A scan that the gate refuses has no p.{pages}",
         )
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
@@ -100,8 +119,8 @@ def index_sections(
     outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
 
 
-def case_section(report: Report, entry: Scored, detector: AnomalyDetector, refused: str) -> None:
-    """The section of one scan.
+def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refused: str) -> None:
+    """What is said and shown of one scan, in the section opened last.
 
     Args:
         report: The report, or a page of its own.
@@ -109,7 +128,6 @@ def case_section(report: Report, entry: Scored, detector: AnomalyDetector, refus
         detector: What scored it.
         refused: Why the gate refuses it though it was scored; empty if it does not.
     """
-    report.section(entry.name)
     if refused:
         report.verdict(UNGATED_WORDS, "bad")
         report.text(f"What the gate found: {refused}")

@@ -19,6 +19,7 @@ from medgen import io
 from medgen.anomaly.artifact import to_artifact
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.errors import ConfigError
 from medgen.models.catalogue import build
 from medgen.pipelines.anomaly import score as scoring
 from medgen.preprocessing.dataset import Dataset
@@ -187,3 +188,43 @@ def test_a_thumbnail_is_the_scan_in_grey_with_its_heat_in_colour() -> None:
     assert columns.mean() < 0.45 * pixels.shape[1]
     grey = pixels[~coloured]
     assert (grey.max(-1) - grey.min(-1)).max() < 12
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_interrupted_scoring_goes_on_where_it_stopped(
+    model: Path, scans: list[Path], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [tmp_path / path.name for path in scans[:4]]
+    for path, own in zip(scans, given, strict=False):
+        own.write_bytes(path.read_bytes())
+    real, asked = scoring._score, []
+
+    def noted(detector: Any, name: str, *rest: Any) -> Any:
+        asked.append(name)
+        if name == "scan-02" and len(asked) == 3:
+            raise KeyboardInterrupt
+        return real(detector, name, *rest)
+
+    monkeypatch.setattr(scoring, "_score", noted)
+    out = runs / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score(given, model=model, out=out, device="cpu")
+    assert {path.stem for path in (out / "cases").iterdir()} == {"scan-00", "scan-01"}
+    # A scan that has changed since is scored again, and so is one whose page is gone.
+    asked.clear()
+    given[0].write_bytes(scans[5].read_bytes())
+    with pytest.raises(ConfigError, match="exclude each other"):
+        scoring.score(given, model=model, out=out, device="cpu", resume=True, overwrite=True)
+    summary = scoring.score(given, model=model, out=out, device="cpu", resume=True)
+    assert asked == ["scan-00", "scan-02", "scan-03"]
+    assert not (out / "checkpoints").exists()
+    assert undeclared(out, scoring.PIPELINE) == []
+    # All tables, and the index, are those of a scoring in one go.
+    whole = scoring.score(given, model=model, out=runs / "whole", device="cpu")
+    for name in ("scans.csv", "findings.csv", "findings.json", "failures.csv", "metrics.json"):
+        assert (out / name).read_bytes() == (runs / "whole" / name).read_bytes()
+    assert [line for line in summary.lines if line.startswith("scan")] == [
+        line for line in whole.lines if line.startswith("scan")
+    ]
+    index, other = Reader(out / "report.html"), Reader(runs / "whole" / "report.html")
+    assert (index.links, index.pictures) == (other.links, other.pictures)
