@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 from matplotlib.figure import Figure
 
 from medgen.errors import DataError
-from medgen.report.html import BANNER, Report, fmt, png
+from medgen.report.html import BANNER, Link, Report, Thumbnail, fmt, png
 
 EVIL = "<script>alert('x')</script>&\"'"
 
@@ -34,6 +35,29 @@ def document(tmp_path):
     report.figure(figure, EVIL, EVIL)
     report.write(tmp_path / "report.html")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_links_thumbnails_and_included_sections_are_escaped_and_numbered_anew():
+    figure = Figure(figsize=(0.5, 0.5), dpi=40)
+    part = Report("left out")
+    part.section("Scan", "of the part")
+    whole = Report("Index", back=Link(EVIL, f"../{EVIL}.html"))
+    whole.section("First")
+    whole.table(["", "scan"], [[Thumbnail(png(figure), EVIL), Link(EVIL, f"cases/{EVIL}.html")]])
+    whole.include(part)
+    tags, page = Tags(), whole.html()
+    tags.feed(page)
+    assert EVIL not in page
+    assert "left out" not in page
+    assert "of the part" in page
+    assert [attrs["id"] for tag, attrs in tags.found if tag == "section"] == ["s1", "s2"]
+    links = [str(attrs["href"]) for tag, attrs in tags.found if tag == "a"]
+    assert [unquote(link) for link in links if "/" in link] == [f"../{EVIL}.html", f"cases/{EVIL}.html"]
+    (picture,) = [attrs for tag, attrs in tags.found if tag == "img"]
+    assert picture["alt"] == EVIL
+    assert picture["loading"] == "lazy"
+    with pytest.raises(DataError, match="PNG"):
+        whole.table(["picture"], [[Thumbnail(b"GIF89a", "")]])
 
 
 class Tags(HTMLParser):
