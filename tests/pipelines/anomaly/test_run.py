@@ -344,8 +344,11 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
     hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
     assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4
-    report = html.unescape((out / "report.html").read_text(encoding="utf-8"))
-    assert "changed: comparison" in report
+    pages = {
+        path.stem: html.unescape(path.read_text(encoding="utf-8")) for path in sorted((out / "cases").iterdir())
+    }
+    assert set(pages) == set(scored)
+    assert "changed: comparison" in pages["changed"]
     pseudo = io.read(out / "pseudo-healthy" / "changed.nii.gz", allow_nan=True)
     difference = io.read(out / "difference" / "changed.nii.gz", allow_nan=True)
     np.testing.assert_allclose(difference.data, data - pseudo.data, atol=1e-3)
@@ -354,7 +357,7 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     assert difference.data[0, i, j, k] > 0.5 * (data.max() - scan.data.max())
     for row in rows(out / "findings.csv"):
         assert "of the field" in row["region"]
-        assert row["region"] in report
+        assert row["region"] in pages[row["case"]]
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
     assert re.search(r"changed: p\(max\) = [\d.]+, p\(top\) = [\d.]+, \d+ regions?[:,]", printed)
