@@ -25,7 +25,6 @@ from medgen.synthesis.value.undecided import Learning
 from medgen.synthesis.value.verdict import judge
 from medgen.system.files import write_csv
 from medgen.training.cost import Estimate
-from medgen.training.transfer.start import Start
 
 from .config import LabelledRunConfig
 
@@ -52,7 +51,7 @@ def run_cells(
         material: Number of subjects and parts with so many → what its cells train on.
     """
     prepared, parts = results[PreparedCohort], results[CohortSplit]
-    value, start = config.value, _start(config.value, prepared)
+    value = config.value
     numbers = value.subjects or (len(parts.labelled.subjects),)
     materials = []
     for number in sorted({*numbers, *value.real_only}):
@@ -79,7 +78,6 @@ def run_cells(
             held_out(prepared, parts, "test"),
             prepared.labels,
             validation=held_out(prepared, parts, "validation") if "validation" in prepared.data else None,
-            start=start,
             seed=run.derive("study"),
             device=config.device,
             workers=config.workers,
@@ -88,19 +86,13 @@ def run_cells(
         )
 
 
-def _start(study: ValueConfig, prepared: PreparedCohort) -> Start | None:
-    """What every segmenter of the study takes from a trained one."""
+def _start_record(study: ValueConfig, prepared: PreparedCohort) -> dict[str, Any] | None:
+    """What every segmenter of the study has taken from a trained one."""
     if study.init is None:
         return None
-    return segmenter_start(study.init, study.segmenter, prepared.data["labelled"].images, prepared.labels)
-
-
-def _start_record(study: ValueConfig, prepared: PreparedCohort) -> dict[str, Any] | None:
-    start = _start(study, prepared)
-    if start is None:
-        return None
-    shape = prepared.data["labelled"].images.shape[1:]
-    return start.record(study.segmenter.model(shape, len(prepared.labels) + 1))
+    images = prepared.data["labelled"].images
+    start = segmenter_start(study.init, study.segmenter, images, prepared.labels)
+    return start.record(study.segmenter.model(images.shape[1:], len(prepared.labels) + 1))
 
 
 def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:

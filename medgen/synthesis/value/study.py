@@ -10,13 +10,13 @@ import numpy as np
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation.ordinary import needs_unlabelled
+from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.lineage import guard_parts
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
 from medgen.system.files import plain, read_json, seal_holds, sealed, write_json
-from medgen.training.transfer.start import Start
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 
@@ -28,7 +28,6 @@ def run_study(
     labels: Sequence[int],
     *,
     validation: TestSet | None = None,
-    start: Start | None = None,
     seed: int,
     device: str = "auto",
     workers: int = 1,
@@ -43,7 +42,6 @@ def run_study(
         test: Held-out scans, the same for every cell.
         labels: Label numbers, without 0.
         validation: Further held-out scans, on which the synthetic arm of the verdict is chosen.
-        start: What every segmenter takes from a trained one, see :func:`medgen.segmentation.start.segmenter_start`.
         seed: Seed of the run; a cell's random stream depends on it and its seed number, not on its arm.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
@@ -59,9 +57,14 @@ def run_study(
         DataError: If an arm needs unlabelled scans and there are none.
         AuditError: If training, validation and test share a subject.
         TrainingError: If a training fails, or a worker process dies.
+        ArtifactError: If the trained model that segmenters start from cannot be read.
+        ConfigError: If it does not serve, see :func:`medgen.segmentation.start.segmenter_start`.
     """
     for material in materials:
         _check(config, material, test, validation)
+    start = None
+    if config.init is not None and materials:
+        start = segmenter_start(config.init, config.segmenter, materials[0].real.images, labels)
     rows: list[Row] = []
     for material in materials:
         study = Study(config, material, test, validation, tuple(labels), seed, device, start)

@@ -344,9 +344,7 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
     hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
     assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4
-    pages = {
-        path.stem: html.unescape(path.read_text(encoding="utf-8")) for path in sorted((out / "cases").iterdir())
-    }
+    pages = {path.stem: html.unescape(path.read_text(encoding="utf-8")) for path in sorted((out / "cases").iterdir())}
     assert set(pages) == set(scored)
     assert "changed: comparison" in pages["changed"]
     pseudo = io.read(out / "pseudo-healthy" / "changed.nii.gz", allow_nan=True)
