@@ -33,6 +33,7 @@ _RESUMABLE = (
     ("train",),
     ("pretrain",),
     ("anomaly", "run"),
+    ("anomaly", "score"),
     ("augment", "run"),
     ("augment", "value"),
     ("bench", "anomaly"),

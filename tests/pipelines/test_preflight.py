@@ -220,4 +220,5 @@ def test_resume_is_advised_by_the_commands_that_have_it_and_by_no_other() -> Non
                 advised.add(words)
     assert advised == offered
     assert ("train",) in offered
-    assert ("anomaly", "score") not in offered
+    assert ("anomaly", "score") in offered
+    assert ("anomaly", "evaluate") not in offered
