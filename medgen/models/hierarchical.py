@@ -31,6 +31,8 @@ _FLOOR = 0.1
 # Makes the codes of a grid: number, level, state of the decoder, and what is made so far, all on the padded grid.
 Chooser = Callable[[int, CodeGrid, Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor, Tensor], Tensor]
+# Looks on: the state of the decoder that a grid meets, and its codes.
+Watch = Callable[[Tensor, Codes], None]
 
 
 class HierarchicalSettings(ModelConfig):
@@ -129,7 +131,13 @@ class HierarchicalModel(GenerativeModel, ABC):
         return Decoded(decoded.mean, torch.logaddexp(decoded.logvar, self.grid_variance.clamp_min(1e-9).log()))
 
     def infer(
-        self, x: Tensor, z: Tensor, features: list[Tensor], draw: Draw, typical: float = 0.0
+        self,
+        x: Tensor,
+        z: Tensor,
+        features: list[Tensor],
+        draw: Draw,
+        typical: float = 0.0,
+        watch: Watch | None = None,
     ) -> tuple[Decoded, list[Codes]]:
         """The prediction of scans (b, c, i, j, k) by their codes, and the grids, coarse to fine.
 
@@ -139,6 +147,7 @@ class HierarchicalModel(GenerativeModel, ABC):
             features: The scans' :meth:`features`.
             draw: Makes a code of mean and log-variance of its posterior.
             typical: Standard deviations of the prior that codes are kept within before decoding; 0 is no limit.
+            watch: Shown every grid on the way.
         """
         scan = blocks.pad_to_multiple(x.float(), self._factor)
         grids: list[Codes] = []
@@ -154,6 +163,8 @@ class HierarchicalModel(GenerativeModel, ABC):
                 reach = typical * torch.exp(0.5 * prior[1])
                 code = prior[0] + torch.clamp(code - prior[0], -reach, reach)
             grids.append(Codes(code, *posterior, *prior))
+            if watch is not None:
+                watch(state, grids[-1])
             return code
 
         return self._descend(z, inferred), grids

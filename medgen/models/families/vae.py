@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -12,12 +13,14 @@ from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import ScanCode, VoxelMap
+from medgen.models.code_flow import CodeFlow, CodeFlows, CodeFlowSettings, Seen
 from medgen.models.facts import Fact, Likelihood
 from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.code_grid import CodeGrid, Codes
 from medgen.models.sampling import GaussianSampling, SamplingConfig
+from medgen.models.stages import Phase, Stage
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Batch, Dataset
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Draws of codes decoded at a time, and nats per scan below which a level of codes says nothing.
 _CHUNK, _COLLAPSED = 8, 1.0
+# The phase, and the stage, that trains the flow of codes.
+_FLOW = "flow"
 
 
 class VaeSettings(HierarchicalSettings):
@@ -37,6 +42,8 @@ class VaeSettings(HierarchicalSettings):
         warmup: Share of the training during which ``beta`` rises from 0.
         typical: Standard deviations of the prior that the grids of a reconstruction keep within; 0 is no limit. What is
             unlike healthy scans is then rebuilt as what is most like it.
+        code_flow: The flow that grids of codes of new scans are drawn by, trained in a stage of its own; without it
+            they are drawn from their priors.
     """
 
     family: Literal["vae"] = "vae"
@@ -44,10 +51,22 @@ class VaeSettings(HierarchicalSettings):
     free_bits: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.3, ge=0, le=1)
     typical: float = Field(default=2.0, ge=0)
+    code_flow: CodeFlowSettings | None = None
 
     def ramp(self, progress: float) -> float:
         """Factor in [0, 1] that rises linearly over the warm-up."""
         return min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
+
+
+class VaeSampling(GaussianSampling):
+    """Options of sampling from :class:`Vae`.
+
+    Attributes:
+        solver_steps: Steps of the solver from noise to a grid of codes, two passes through the network of the flow
+            each; only models with ``code_flow`` have one.
+    """
+
+    solver_steps: int = Field(default=6, ge=1, le=1000)
 
 
 class Vae(HierarchicalModel):
@@ -55,6 +74,11 @@ class Vae(HierarchicalModel):
 
     Offers reconstruction, likelihood per scan (a bound) and per voxel (a surrogate), the top code, and samples, which
     are decoder means and therefore smooth.
+
+    With ``code_flow`` a second stage learns by flow matching how codes of the trained model really are, beyond their
+    priors (a latent flow, as the latent diffusion of Rombach et al., CVPR 2022, or the latent score model of Vahdat et
+    al., NeurIPS 2021, on frozen codes). It is what new scans are drawn by and nothing else: likelihoods, bounds and
+    maps are under the priors, and the same numbers as without it.
     """
 
     family: ClassVar[str] = "vae"
@@ -67,10 +91,15 @@ class Vae(HierarchicalModel):
             fused=False,
         )
     }
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 32), "latent": 2, "codes": ((4, 2), (2, 2))}
-    Sampling: ClassVar[type[SamplingConfig]] = GaussianSampling
+    tiny: ClassVar[dict[str, Any]] = {
+        "widths": (16, 32),
+        "latent": 2,
+        "codes": ((4, 2), (2, 2)),
+        "code_flow": {"share": 0.2, "widths": (16,)},
+    }
+    Sampling: ClassVar[type[SamplingConfig]] = VaeSampling
     settings: VaeSettings
-    sampling: GaussianSampling
+    sampling: VaeSampling
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__(settings)
@@ -81,6 +110,45 @@ class Vae(HierarchicalModel):
         self.register_buffer("latent_mean", torch.zeros(settings.latent))
         self.register_buffer("latent_factor", torch.eye(settings.latent))
         self.register_buffer("level_nats", torch.zeros(1 + len(settings.codes)))
+        # Last, so that all other weights begin as they do without it.
+        self.flows = CodeFlows(self._flows())
+
+    def _flows(self) -> list[CodeFlow]:
+        """A flow for every grid, where there are to be any."""
+        settings, flow = self.settings, self.settings.code_flow
+        if flow is None:
+            return []
+        shape = blocks.padded_shape(settings.shape, self._factor)
+        return [
+            CodeFlow(settings.widths[place], codes, [size // side for size in shape], flow.widths, flow.blocks)
+            for place, (side, codes) in zip(self.decoder.places, settings.codes, strict=True)
+        ]
+
+    def stages(self) -> Sequence[Stage]:
+        """All that the bound depends on; then, where there is one, the flow of the codes that this gives."""
+        flow = self.settings.code_flow
+        own = {id(parameter) for parameter in self.flows.parameters()}
+        # Phases of one name have the same draws, so that the first stage is the training without a flow, bit for bit.
+        first = {"all": Phase([parameter for parameter in self.parameters() if id(parameter) not in own])}
+        if flow is None:
+            return (Stage("training", first),)
+        second = {_FLOW: Phase(list(self.flows.parameters()))}
+        return Stage("autoencoder", first, 1 - flow.share), Stage(_FLOW, second, flow.share)
+
+    @torch.no_grad()
+    def begin_stage(self, name: str, dataset: Dataset) -> None:
+        """Before the flow: measure the spread of codes at every place of the grids."""
+        device = self.latent_mean.device
+        self.flows.measure(self._drawn_codes(dataset.batch([row]).to(device).image) for row in range(len(dataset)))
+
+    @torch.no_grad()
+    def _drawn_codes(self, x: Tensor) -> list[Seen]:
+        """Of every grid codes drawn from the posteriors of scans, and the states that these codes meet."""
+        found: list[Seen] = []
+        features = self.features(x)
+        z = reparametrise(*self.top_posterior(x, features))
+        self.infer(x, z, features, reparametrise, watch=lambda state, grid: found.append((grid.standardised(), state)))
+        return found
 
     def loss(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         """(Weighted NLL + β · KL) / weighted number of voxels, in nats per voxel, and its parts.
@@ -88,6 +156,10 @@ class Vae(HierarchicalModel):
         Logged: ``nll``, the KL of every level in nats per scan (``kl_level0`` is the top code), ``rmse`` in the
         foreground.
         """
+        if phase == _FLOW:
+            seen = blocks.pad_to_multiple(batch.foreground, self._factor)
+            weight = seen + self.settings.background * (1 - seen)
+            return {"loss": self.flows.error(self._drawn_codes(batch.image), weight)}
         settings, x = self.settings, batch.image
         features = self.features(x)
         mean, logvar = self.top_posterior(x, features)
@@ -158,10 +230,19 @@ class Vae(HierarchicalModel):
         return blocks.crop_to(torch.stack(maps).sum(0), self.settings.shape)
 
     def facts(self) -> tuple[Fact, ...]:
-        """What every level of codes holds of the training scans, beside the kind of the likelihood."""
+        """What every level of codes holds of the training scans, and what new scans are drawn by."""
+        said = ("prior", "", "New scans draw their grids of codes from the {value}, since no flow was to be trained.")
+        if self.settings.code_flow is not None:
+            said = (
+                "flow",
+                "",
+                "New scans draw their grids of codes by a {value} that model.code_flow asked for; the likelihood is "
+                "under the priors, as without it.",
+            )
         levels = ["top code", *(f"grid of codes at every {side} voxels" for side, _ in self.settings.codes)]
         return (
             *super().facts(),
+            Fact("code_model", *said),
             *(
                 Fact(
                     f"nats_level{n}", nats, "nats per scan", f"The {name} holds {{value:.1f}} nats of a training scan."
@@ -251,13 +332,19 @@ class Vae(HierarchicalModel):
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Images (n, c, i, j, k): decoder means, top codes from the aggregated posterior, grids from their priors."""
-        shaped = self.sampling.shaped
+        """Images (n, c, i, j, k): decoder means, top codes from the aggregated posterior.
+
+        Grids are drawn by the flow, where there is one, else from their priors.
+        """
+        shaped, flows = self.sampling.shaped, self.flows.flows()
         draws = shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
         z = self.latent_mean + draws @ self.latent_factor.T
 
         def drawn(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
             shape = (len(state), level.codes, *state.shape[2:])
-            return level.draw(state, shaped(randn_beside(shape, generator, self.latent_mean)))
+            noise = shaped(randn_beside(shape, generator, self.latent_mean))
+            if flows:
+                noise = flows[number].draw(noise, state, self.sampling.solver_steps)
+            return level.draw(state, noise)
 
         return torch.cat([self._descend(part, drawn).mean for part in z.split(_CHUNK)])

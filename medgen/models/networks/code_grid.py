@@ -33,6 +33,10 @@ class Codes(NamedTuple):
         """KL of the posterior from the prior, in nats per number; of grids, given the drawn neighbours."""
         return losses.kl_gaussians(self.mean, self.logvar, self.prior_mean, self.prior_logvar)
 
+    def standardised(self) -> Tensor:
+        """The codes in standard deviations from what their prior expects."""
+        return (self.code - self.prior_mean) * torch.exp(-0.5 * self.prior_logvar)
+
     def log_ratio(self) -> Tensor:
         """Log p(code) − log q(code | scan) in nats, (b,)."""
         log_p = losses.gaussian_nll(self.code, self.prior_mean, self.prior_logvar)
