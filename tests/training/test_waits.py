@@ -113,16 +113,20 @@ def loop(model: ScanModel, monkeypatch: pytest.MonkeyPatch, labels: int) -> Loop
         None,
         None,
     )
-    made.average = [tensor.detach().clone() for tensor in made.live]
     return made
 
 
 def waits(model: ScanModel, monkeypatch: pytest.MonkeyPatch, labels: int = 0) -> list[str]:
-    """What one step of a training waits for."""
+    """What one step of every stage of a training waits for."""
     training = loop(model, monkeypatch, labels)
     with Waits() as mode, Built(mode):
         try:
-            training.update()
+            for place in range(len(training.stages)):
+                # What happens between two stages happens once, and may wait.
+                training._enter(place)
+                training.start = training.step
+                training.average = [tensor.detach().clone() for tensor in training.live]
+                training.update()
         except (RuntimeError, NotImplementedError) as error:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/medgen/" in frame.filename]
             return [*mode.found, f"{error}: {frames[-1].name}"]
