@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from medgen.models import losses
 from medgen.models.base import ScanCode, VoxelMap
-from medgen.models.code_flow import CodeFlow, CodeFlows, CodeFlowSettings, Seen
+from medgen.models.code_model import CodeFlowSettings, CodeModel, CodeModels, Seen
 from medgen.models.facts import Fact, Likelihood
 from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalSettings, means
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
@@ -43,7 +43,7 @@ class VaeSettings(HierarchicalSettings):
         typical: Standard deviations of the prior that the grids of a reconstruction keep within; 0 is no limit. What is
             unlike healthy scans is then rebuilt as what is most like it.
         code_flow: The flow that grids of codes of new scans are drawn by, trained in a stage of its own; without it
-            they are drawn from their priors.
+            they are drawn from their priors, with the spread that training scans have at each place.
     """
 
     family: Literal["vae"] = "vae"
@@ -111,35 +111,34 @@ class Vae(HierarchicalModel):
         self.register_buffer("latent_factor", torch.eye(settings.latent))
         self.register_buffer("level_nats", torch.zeros(1 + len(settings.codes)))
         # Last, so that all other weights begin as they do without it.
-        self.flows = CodeFlows(self._flows())
+        self.code_models = CodeModels(self._code_models())
 
-    def _flows(self) -> list[CodeFlow]:
-        """A flow for every grid, where there are to be any."""
-        settings, flow = self.settings, self.settings.code_flow
-        if flow is None:
-            return []
+    def _code_models(self) -> list[CodeModel]:
+        """What each grid of new scans is drawn from."""
+        settings = self.settings
         shape = blocks.padded_shape(settings.shape, self._factor)
         return [
-            CodeFlow(settings.widths[place], codes, [size // side for size in shape], flow.widths, flow.blocks)
+            CodeModel(settings.widths[place], codes, [size // side for size in shape], settings.code_flow)
             for place, (side, codes) in zip(self.decoder.places, settings.codes, strict=True)
         ]
 
     def stages(self) -> Sequence[Stage]:
         """All that the bound depends on; then, where there is one, the flow of the codes that this gives."""
         flow = self.settings.code_flow
-        own = {id(parameter) for parameter in self.flows.parameters()}
+        own = {id(parameter) for parameter in self.code_models.parameters()}
         # Phases of one name have the same draws, so that the first stage is the training without a flow, bit for bit.
         first = {"all": Phase([parameter for parameter in self.parameters() if id(parameter) not in own])}
         if flow is None:
             return (Stage("training", first),)
-        second = {_FLOW: Phase(list(self.flows.parameters()))}
+        second = {_FLOW: Phase(list(self.code_models.parameters()))}
         return Stage("autoencoder", first, 1 - flow.share), Stage(_FLOW, second, flow.share)
 
     @torch.no_grad()
     def begin_stage(self, name: str, dataset: Dataset) -> None:
         """Before the flow: measure the spread of codes at every place of the grids."""
         device = self.latent_mean.device
-        self.flows.measure(self._drawn_codes(dataset.batch([row]).to(device).image) for row in range(len(dataset)))
+        scans = (dataset.batch([row]).to(device).image for row in range(len(dataset)))
+        self.code_models.measure(self._drawn_codes(image) for image in scans)
 
     @torch.no_grad()
     def _drawn_codes(self, x: Tensor) -> list[Seen]:
@@ -159,7 +158,7 @@ class Vae(HierarchicalModel):
         if phase == _FLOW:
             seen = blocks.pad_to_multiple(batch.foreground, self._factor)
             weight = seen + self.settings.background * (1 - seen)
-            return {"loss": self.flows.error(self._drawn_codes(batch.image), weight)}
+            return {"loss": self.code_models.error(self._drawn_codes(batch.image), weight)}
         settings, x = self.settings, batch.image
         features = self.features(x)
         mean, logvar = self.top_posterior(x, features)
@@ -231,18 +230,14 @@ class Vae(HierarchicalModel):
 
     def facts(self) -> tuple[Fact, ...]:
         """What every level of codes holds of the training scans, and what new scans are drawn by."""
-        said = ("prior", "", "New scans draw their grids of codes from the {value}, since no flow was to be trained.")
+        said = ("gaussian", "since no flow was to be trained")
         if self.settings.code_flow is not None:
-            said = (
-                "flow",
-                "",
-                "New scans draw their grids of codes by a {value} that model.code_flow asked for; the likelihood is "
-                "under the priors, as without it.",
-            )
+            said = ("flow", "as model.code_flow asked; the likelihood is under the priors, as without it")
+        drawn = "New scans draw their grids of codes by a {value} model of what their priors leave, "
         levels = ["top code", *(f"grid of codes at every {side} voxels" for side, _ in self.settings.codes)]
         return (
             *super().facts(),
-            Fact("code_model", *said),
+            Fact("code_model", said[0], "", f"{drawn}{said[1]}."),
             *(
                 Fact(
                     f"nats_level{n}", nats, "nats per scan", f"The {name} holds {{value:.1f}} nats of a training scan."
@@ -321,6 +316,9 @@ class Vae(HierarchicalModel):
         self.latent_factor.copy_(factor)
         self.level_nats.copy_(nats / len(dataset))
         self.measure_grids(dataset)
+        if self.settings.code_flow is None:
+            # A flow has been trained on the spread that was measured before it.
+            self.begin_stage("training", dataset)
         for number, value in enumerate(self.level_nats.tolist()):
             if value < _COLLAPSED:
                 logger.warning(
@@ -334,17 +332,16 @@ class Vae(HierarchicalModel):
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """Images (n, c, i, j, k): decoder means, top codes from the aggregated posterior.
 
-        Grids are drawn by the flow, where there is one, else from their priors.
+        Grids are drawn by the flow, where there is one, else from their priors; with the spread that codes of training
+        scans have at each place.
         """
-        shaped, flows = self.sampling.shaped, self.flows.flows()
+        shaped, levels = self.sampling.shaped, self.code_models.levels()
         draws = shaped(randn_beside((n, len(self.latent_mean)), generator, self.latent_mean))
         z = self.latent_mean + draws @ self.latent_factor.T
 
         def drawn(number: int, level: CodeGrid, state: Tensor, made: Tensor) -> Tensor:
             shape = (len(state), level.codes, *state.shape[2:])
             noise = shaped(randn_beside(shape, generator, self.latent_mean))
-            if flows:
-                noise = flows[number].draw(noise, state, self.sampling.solver_steps)
-            return level.draw(state, noise)
+            return level.draw(state, levels[number].draw(noise, state, self.sampling.solver_steps))
 
         return torch.cat([self._descend(part, drawn).mean for part in z.split(_CHUNK)])

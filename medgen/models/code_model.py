@@ -1,9 +1,10 @@
-"""Flows from standard normal numbers to grids of codes as scans have them, each given the state of the decoder."""
+"""What grids of codes of new scans are drawn from: Gaussians with the spread of their place, or a flow from these."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -47,13 +48,12 @@ class CodeFlowSettings(Config):
 class CodeFlow(nn.Module):
     """Velocity of a grid of codes e (b, n, i, j, k) on their way from noise, given the decoder's state above them.
 
-    Codes are standardised: standard deviations from what their prior expects, over the ``spread`` that training scans
-    have at the place, N(0, I) if that were all there is to know. The way is y_θ = cos θ · ε + sin θ · e, from noise
+    The way is y_θ = cos θ · ε + sin θ · e, from noise
     ε ~ N(0, I) to e, and the network regresses its derivative: conditional flow matching (Lipman et al., "Flow matching
     for generative modeling", ICLR 2023) along the straight lines (1 − t) ε + t e of rectified flow (Liu et al. 2023),
     seen over their own standard deviation, tan θ = t / (1 − t); the trigonometric interpolant of Albergo and
     Vanden-Eijnden (ICLR 2023). Variances are then 1 on the whole way, and a network that says 0, as this one does at
-    first, leaves the noise as it is for any number of steps: the flow begins as the model with Gaussian codes.
+    first, leaves the noise as it is for any number of steps: the flow begins as Gaussian codes.
 
     Codes are strong or weak by regions of a scan, more than Gaussians are. So the network is shown how strong they are
     at each position, and says a gain beside a shift: the best velocity of a Gaussian with another variance is a gain.
@@ -64,18 +64,14 @@ class CodeFlow(nn.Module):
     Args:
         width: Channels of the state.
         codes: Numbers at each position.
-        grid: Positions (i, j, k).
-        widths: Channels per level of the network.
-        depth: Residual blocks per level, on the way down and on the way up.
+        settings: Those of the network.
     """
 
-    def __init__(self, width: int, codes: int, grid: Sequence[int], widths: Sequence[int], depth: int) -> None:
+    def __init__(self, width: int, codes: int, settings: CodeFlowSettings) -> None:
         super().__init__()
         self.norm = blocks.ChannelNorm(width)
         self.shown = blocks.Pointwise(width, codes)
-        self.network = TimeUNet(8 * (2 * codes + 1), widths, depth, 8 * 2 * codes)
-        self.spread: Tensor
-        self.register_buffer("spread", torch.ones(codes, *grid))
+        self.network = TimeUNet(8 * (2 * codes + 1), settings.widths, settings.blocks, 8 * 2 * codes)
 
     def forward(self, at: Tensor, time: Tensor, state: Tensor) -> Tensor:
         """Velocities for (b, n, i, j, k), times (b,) in [0, 1], and states (b, width, i, j, k)."""
@@ -85,6 +81,27 @@ class CodeFlow(nn.Module):
         said = self.network(blocks.space_to_depth(blocks.pad_to_multiple(seen, 2)), time)
         shift, gain = blocks.crop_to(blocks.depth_to_space(said), at.shape[2:]).float().chunk(2, dim=1)
         return shift + gain * at
+
+
+class CodeModel(nn.Module):
+    """Codes e (b, n, i, j, k) of one grid, in standard deviations from what their prior expects.
+
+    They would be N(0, I) if the prior were right at every place; each number is drawn with the root mean square that
+    training scans have there, its ``spread``: by independent Gaussians, or by a :class:`CodeFlow` of e over the spread.
+    That is what new scans are drawn from, and no part of a likelihood.
+
+    Args:
+        width: Channels of the decoder's state.
+        codes: Numbers at each position.
+        grid: Positions (i, j, k).
+        flow: Settings of the flow; None for Gaussians.
+    """
+
+    def __init__(self, width: int, codes: int, grid: Sequence[int], flow: CodeFlowSettings | None) -> None:
+        super().__init__()
+        self.spread: Tensor
+        self.register_buffer("spread", torch.ones(codes, *grid))
+        self.flow = None if flow is None else CodeFlow(width, codes, flow)
 
     def error(self, codes: Tensor, state: Tensor, weight: Tensor) -> Tensor:
         """Weighted mean squared error of the velocity, over noise and times drawn from torch's global generator.
@@ -99,12 +116,17 @@ class CodeFlow(nn.Module):
         codes, state, weight = (own.repeat_interleave(_DRAWS, 0) for own in (codes / self.spread, state, weight))
         noise, time = torch.randn_like(codes), torch.rand(len(codes), device=codes.device)
         at, velocity = on_the_way(noise, codes, time)
-        error = (self(at, time, state) - velocity).square()
+        if self.flow is None:
+            raise RuntimeError("expected a model with a flow: there is nothing to train without one")
+        error = (self.flow(at, time, state) - velocity).square()
         return (error * weight).sum() / (weight.sum() * codes.shape[1]).clamp_min(1e-6)
 
     def draw(self, noise: Tensor, state: Tensor, steps: int) -> Tensor:
-        """Codes in standard deviations of their prior that the flow makes of noise, by ``steps`` of the solver."""
-        return self.spread * arrived(lambda at, time: self(at, time, state), noise, steps)
+        """The codes that standard normal noise leads to, by ``steps`` of the solver where there is a flow."""
+        flow = self.flow
+        if flow is not None:
+            noise = arrived(lambda at, time: flow(at, time, state), noise, steps)
+        return self.spread * noise
 
     @torch.no_grad()
     def measure(self, squares: Tensor, count: int) -> None:
@@ -117,32 +139,37 @@ class CodeFlow(nn.Module):
         usual = squares.mean(0) / count
         self.spread.copy_(((squares + _USUAL * usual) / (count + _USUAL)).clamp_min(1e-6).sqrt())
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Artifacts from before there was a spread were drawn without it.
+        state_dict.setdefault(prefix + "spread", torch.ones_like(self.spread))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
-class CodeFlows(nn.ModuleList):
-    """The flows of all grids of a model, coarse to fine, each given what is drawn above it."""
 
-    def flows(self) -> list[CodeFlow]:
+class CodeModels(nn.ModuleList):
+    """Those of all grids of a model, coarse to fine, each given what is drawn above it."""
+
+    def levels(self) -> list[CodeModel]:
         """They themselves."""
-        return [flow for flow in self if isinstance(flow, CodeFlow)]
+        return [level for level in self if isinstance(level, CodeModel)]
 
     def error(self, seen: Sequence[Seen], weight: Tensor) -> Tensor:
-        """Mean over the grids of :meth:`CodeFlow.error`; ``weight`` (b, 1, i, j, k) is that of the voxels."""
+        """Mean over the grids of :meth:`CodeModel.error`; ``weight`` (b, 1, i, j, k) is that of the voxels."""
         found = []
-        for flow, (codes, state) in zip(self.flows(), seen, strict=True):
+        for level, (codes, state) in zip(self.levels(), seen, strict=True):
             side = weight.shape[2] // codes.shape[2]
-            found.append(flow.error(codes, state, functional.avg_pool3d(weight, side)))
+            found.append(level.error(codes, state, functional.avg_pool3d(weight, side)))
         return torch.stack(found).mean()
 
     def measure(self, scans: Iterable[Sequence[Seen]]) -> None:
         """Take over the spread of codes at every place, from what is seen of one scan after the other."""
-        flows, count = self.flows(), 0
-        sums = [torch.zeros_like(flow.spread) for flow in flows]
+        levels, count = self.levels(), 0
+        sums = [torch.zeros_like(level.spread) for level in levels]
         for seen in scans:
             count += 1
             for own, (codes, _) in zip(sums, seen, strict=True):
                 own.add_(codes[0].square())
-        for flow, own in zip(flows, sums, strict=True):
-            flow.measure(own, count)
+        for level, own in zip(levels, sums, strict=True):
+            level.measure(own, count)
 
 
 def on_the_way(noise: Tensor, codes: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medgen.models.catalogue import build
-from medgen.models.code_flow import CodeFlow, CodeFlows, arrived, on_the_way
+from medgen.models.code_model import CodeFlowSettings, CodeModel, CodeModels, arrived, on_the_way
 from medgen.preprocessing.dataset import Dataset
 from medgen.training.trainer import TrainingConfig, fit
 
@@ -21,7 +21,7 @@ def generator(seed=0):
 
 def new(grid=GRID):
     torch.manual_seed(0)
-    return CodeFlow(WIDTH, CODES, grid, (16,), 1)
+    return CodeModel(WIDTH, CODES, grid, CodeFlowSettings(widths=(16,)))
 
 
 def two_modes(n, seed):
@@ -65,9 +65,9 @@ def test_a_flow_that_has_learnt_nothing_leaves_noise_as_it_is():
 def test_the_spread_is_that_of_the_place_and_drawn_codes_have_it():
     spread = 0.5 + torch.rand((CODES, *GRID), generator=generator())
     codes = spread * torch.randn((400, CODES, *GRID), generator=generator(1))
-    flows = CodeFlows([new()])
-    flows.measure([(scan[None], torch.zeros(1, WIDTH, *GRID))] for scan in codes)
-    (flow,) = flows.flows()
+    models = CodeModels([new()])
+    models.measure([(scan[None], torch.zeros(1, WIDTH, *GRID))] for scan in codes)
+    (flow,) = models.levels()
     torch.testing.assert_close(flow.spread, codes.square().mean(0).sqrt(), atol=0.02, rtol=0.02)
     with torch.no_grad():
         drawn = flow.draw(torch.randn((400, CODES, *GRID), generator=generator(2)), torch.zeros(400, WIDTH, *GRID), 2)
@@ -121,7 +121,8 @@ def test_a_flow_changes_samples_and_nothing_else():
     # Half of eight steps are four.
     same = fit(build(FLOW, seed=0), data, config.model_copy(update={"steps": 8}), seed=0, device="cpu").model
     found = same.state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in plain.state_dict().items())
+    own = {name: tensor for name, tensor in plain.state_dict().items() if not name.startswith("code_models")}
+    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
     x = data.images[:2]
     for method in ("elbo", "log_likelihood"):
         assert torch.equal(
@@ -132,14 +133,29 @@ def test_a_flow_changes_samples_and_nothing_else():
     assert not torch.equal(plain.sample(2, generator()), same.sample(2, generator()))
 
 
-def test_with_silent_flows_of_spread_one_samples_are_those_from_the_priors():
+def test_silent_flows_draw_what_gaussians_of_the_same_spread_draw():
     plain, flow = build(PLAIN, seed=0).eval(), build(FLOW, seed=0).eval()
-    plain.initialize(cohort())
-    flow.initialize(cohort())
+    before = []
+    for model in (plain, flow):
+        model.initialize(cohort())
+        before.append(model.sample(2, generator()))
+        torch.manual_seed(0)
+        model.begin_stage("flow", cohort())
+    assert torch.equal(*before)
     assert torch.equal(plain.sample(2, generator()), flow.sample(2, generator()))
+    assert not torch.equal(plain.sample(2, generator()), before[0])
+
+
+def test_weights_from_before_there_was_a_spread_draw_without_one():
+    old, model = build(PLAIN, seed=0), build(PLAIN, seed=1)
+    for level in model.code_models.levels():
+        level.spread.fill_(3)
+    state = {name: tensor for name, tensor in old.state_dict().items() if not name.endswith("spread")}
+    model.load_state_dict({**state, "linear.spread": old.linear.spread})
+    assert all((level.spread == 1).all() for level in model.code_models.levels())
 
 
 def test_a_model_says_what_its_samples_are_drawn_by():
     said = [{fact.name: fact for fact in build(settings, seed=0).facts()} for settings in (PLAIN, FLOW)]
-    assert [facts["code_model"].value for facts in said] == ["prior", "flow"]
+    assert [facts["code_model"].value for facts in said] == ["gaussian", "flow"]
     assert said[0]["likelihood"] == said[1]["likelihood"]
