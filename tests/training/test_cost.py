@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import textwrap
@@ -134,36 +135,37 @@ def attentive(tmp_path, monkeypatch):
 
 
 def counted(settings, batch=1, n_labels=0):
-    """Operations and bytes of the real thing."""
+    """Operations and bytes of every phase of the real thing."""
     precision = precision_of("32", torch.device("cpu"))
     model = stand_in_model(settings, settings.shape, precision)
-    (works,) = step_work(model, TrainingConfig(batch_size=batch), batch, n_labels, torch.device("cpu"), precision)
-    return max(sum(work.operations) for work in works), max(sum(work.kept) for work in works)
+    stages = step_work(model, TrainingConfig(batch_size=batch), batch, n_labels, torch.device("cpu"), precision)
+    works = [work for stage in stages for work in stage]
+    return [sum(work.operations) for work in works] + [sum(work.kept) for work in works]
 
 
 def guessed(settings, batch=1, n_labels=0):
     """The same from two stand-ins."""
     precision, large = precision_of("32", torch.device("cpu")), stand_in(settings.shape)
     few, many = (
-        step_work(
-            stand_in_model(settings, shape, precision),
-            TrainingConfig(batch_size=batch),
-            batch,
-            n_labels,
-            torch.device("cpu"),
-            precision,
-        )[0]
+        itertools.chain(
+            *step_work(
+                stand_in_model(settings, shape, precision),
+                TrainingConfig(batch_size=batch),
+                batch,
+                n_labels,
+                torch.device("cpu"),
+                precision,
+            )
+        )
         for shape in (smaller(large), large)
     )
+    works = list(zip(few, many, strict=True))
     ratio, factor = math.prod(large) / math.prod(smaller(large)), math.prod(settings.shape) / math.prod(large)
-    operations, kept = (
-        [
-            extrapolated(getattr(less, name), getattr(more, name), ratio, factor)
-            for less, more in zip(few, many, strict=True)
-        ]
+    return [
+        extrapolated(getattr(less, name), getattr(more, name), ratio, factor)
         for name in ("operations", "kept")
-    )
-    return max(operations), max(kept)
+        for less, more in works
+    ]
 
 
 @pytest.mark.parametrize(("family", "labels"), [("vae", 0), ("flow", 2)])

@@ -102,7 +102,7 @@ def loop(model: ScanModel, monkeypatch: pytest.MonkeyPatch, labels: int) -> Loop
         torch.empty(shape, dtype=torch.uint8, device=META) if labels else None,
     )
     precision = Precision(META, bf16=False)
-    made = Loop(
+    return Loop(
         model.to(META).train(),
         data,
         None,
@@ -113,7 +113,6 @@ def loop(model: ScanModel, monkeypatch: pytest.MonkeyPatch, labels: int) -> Loop
         None,
         None,
     )
-    return made
 
 
 def waits(model: ScanModel, monkeypatch: pytest.MonkeyPatch, labels: int = 0) -> list[str]:
