@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration, FoldMember
+from medgen.anomaly.findings.appearance import HealthyAppearance
+from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.normative import Normative
@@ -25,6 +27,7 @@ KIND = "anomaly"
 _SEPARATOR = "/"
 # Calibrations before this entry held the scores of single folds on the model grid; no p-value can be read off them.
 _OWN_GRID = "the scan's own grid"
+_CANDIDATES = ("heat", "scan", "subject")
 
 
 def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None) -> TrainedModel:
@@ -39,6 +42,9 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         "support": detector.support.astype(np.uint8),
         "calibration/folds": detector.calibration.folds.astype(np.int64),
     }
+    healthy = detector.calibration.healthy
+    arrays |= {f"calibration/candidates/{name}": getattr(healthy, name) for name in _CANDIDATES}
+    arrays |= {f"appearance/{key}": value for key, value in detector.appearance.to_arrays(detector.support).items()}
     for name, values in detector.calibration.scores.items():
         arrays[f"calibration/scores/{name}"] = np.asarray(values, dtype=np.float64)
     if detector.gate is not None:
@@ -70,6 +76,8 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
             "subjects": len(detector.calibration.maxima),
             "target_fpr": detector.config.calibration.target_fpr,
             "threshold": detector.calibration.threshold,
+            "false_findings": detector.config.findings.false_findings,
+            "findings_threshold": detector.findings_threshold,
             "measured_on": _OWN_GRID,
         },
     }
@@ -93,6 +101,12 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
     try:
         if artifact.meta["calibration"].get("measured_on") != _OWN_GRID:
             raise ValueError("its calibration is of an earlier version; run `medgen anomaly run` again")
+        candidates = _below(artifact.arrays, "calibration/candidates")
+        if not candidates:
+            raise ValueError(
+                "it has no candidates of healthy scans, which findings are compared with; repeat `medgen anomaly run` "
+                "with --resume (models are kept)"
+            )
         config = parse_config(AnomalyConfig, artifact.meta["anomaly"], source="artifact")
         if not config.fusion.channels:
             raise ValueError("it names no channels")
@@ -106,7 +120,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
             folds=artifact.arrays["calibration/folds"],
             scores=scores,
             threshold=float(artifact.meta["calibration"]["threshold"]),
+            healthy=HealthyCandidates(*(candidates[name] for name in _CANDIDATES)),
         )
+        appearance = HealthyAppearance.from_arrays(_below(artifact.arrays, "appearance"), support)
         # Detectors before this entry were calibrated in float32.
         precision = artifact.meta.get("precision", "32")
         if precision not in ("32", "bf16"):
@@ -131,7 +147,7 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
     bf16 = calibrated_precision(precision, next(artifact.models[0].parameters()).device).bf16
-    parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support)
+    parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support, appearance)
     return AnomalyDetector(config, *parts, gate=gate, bf16=bf16)
 
 

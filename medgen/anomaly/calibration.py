@@ -25,7 +25,8 @@ class CalibrationConfig(Config):
     """What the calibration must guarantee.
 
     Attributes:
-        target_fpr: Share of healthy scans that may have a finding or a significant scan score.
+        target_fpr: Share of healthy scans that may have a voxel above the family-wise threshold, or a significant scan
+            score.
     """
 
     target_fpr: float = Field(default=0.05, gt=0, lt=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model
 
 from medgen.anomaly.calibration import CalibrationConfig, check_target
+from medgen.anomaly.findings.false_findings import FindingsConfig, check_false_findings
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
 from medgen.anomaly.normative import NormativeConfig
@@ -39,7 +40,7 @@ class Scoring(Config):
             connected region above it (see :mod:`medgen.anomaly.heat_scores`); or a registered scan score.
         top_fraction: Share of voxels in ``top``.
         validation: Implanted development scans that decide about the fused channels.
-        normative, fusion, calibration, gate: See the classes.
+        normative, fusion, calibration, findings, gate: See the classes.
     """
 
     folds: int = Field(default=5, ge=2, le=20)
@@ -51,6 +52,7 @@ class Scoring(Config):
     normative: NormativeConfig = NormativeConfig()
     fusion: FusionConfig = FusionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    findings: FindingsConfig = FindingsConfig()
     gate: GateConfig = GateConfig()
     validation: ValidationConfig = ValidationConfig()
 
@@ -83,11 +85,12 @@ class Scoring(Config):
         """Refuse, before anything is trained, what ``n`` development subjects cannot support.
 
         Raises:
-            CalibrationError: If the target false-positive rate needs more subjects.
+            CalibrationError: If the target false-positive rate or the level of findings needs more subjects.
             ConfigError: If there are fewer subjects than two per fold, or a fused channel is no voxel score.
         """
         self.check_names()
         check_target(self.calibration.target_fpr, n)
+        check_false_findings(self.findings.false_findings, n)
         if n < 2 * self.folds:
             raise ConfigError(f"anomaly.folds={self.folds} needs {2 * self.folds} development subjects, found {n}")
 

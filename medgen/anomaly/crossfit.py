@@ -21,6 +21,9 @@ from medgen.anomaly.ensemble import (
     model_scores,
     smoothed,
 )
+from medgen.anomaly.findings.appearance import HealthyAppearance
+from medgen.anomaly.findings.candidates import candidates_of
+from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.normative import Moments, Normative, normative_of
@@ -48,6 +51,7 @@ class Fitted:
         calibration: Healthy out-of-fold scores.
         support: (i, j, k), the voxels that can be scored.
         channels: The fused channels: the configured ones, or what the validation chose instead.
+        appearance: What healthy scans look like at every voxel.
         choice: How they were chosen; None if the validation is switched off.
     """
 
@@ -55,6 +59,7 @@ class Fitted:
     calibration: Calibration
     support: NDArray[np.bool_]
     channels: tuple[str, ...]
+    appearance: HealthyAppearance
     choice: Choice | None
 
 
@@ -74,7 +79,8 @@ def crossfit(
     2. Member k's normative maps come from the out-of-fold maps of the other folds, and so do its tails.
     3. Implanted copies of the scans of fold k pass through member k: they say which channels to fuse.
     4. So do the scans themselves, and their heatmaps go back to their own grids: the scores there are the calibration
-       that a new scan's scores, from the mean of all members, are compared with.
+       that a new scan's scores, from the mean of all members, are compared with, and the candidates there are what new
+       candidates are compared with.
 
     Args:
         dataset: Healthy development scans.
@@ -130,6 +136,7 @@ def crossfit(
 
     members = []
     values: list[dict[str, float]] = [{}] * len(dataset)
+    candidates: list[NDArray[np.float64]] = [np.zeros(0)] * len(dataset)
     for number, own in enumerate(models):
         tails, fused_tail = tails_of(number, channels)
         members.append(FoldMember(tuple(own), states[number], normatives[number], tails, fused_tail))
@@ -139,10 +146,13 @@ def crossfit(
             inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]], bf16)
             own_grid = prepared_record(dataset, index, preprocess.spacing)
             heatmap = to_own_grid(hot, regions[index], own_grid, preprocess)
+            candidates[index] = candidates_of(heatmap, config.findings.separation_mm).heat
             values[index] = heat_scores(heatmap, config.top_fraction) | model_scores(inputs, states[number])
         tick("calibrating", number + 1, len(models))
-    calibrated = _calibrate(values, dataset.subjects, fold_of, config)
-    return Fitted(tuple(members), calibrated, support, channels, choice)
+    healthy = HealthyCandidates.of(candidates, dataset.subjects)
+    calibrated = _calibrate(values, dataset.subjects, fold_of, healthy, config)
+    appearance = HealthyAppearance.fit(dataset, support)
+    return Fitted(tuple(members), calibrated, support, channels, appearance, choice)
 
 
 def _score_out_of_fold(
@@ -250,6 +260,7 @@ def _calibrate(
     values: Sequence[dict[str, float]],
     subjects: Sequence[str],
     fold_of: NDArray[np.int64],
+    healthy: HealthyCandidates,
     config: AnomalyConfig,
 ) -> Calibration:
     """One score per subject, the largest of its scans: errs towards fewer false positives for a single new scan."""
@@ -260,4 +271,5 @@ def _calibrate(
         folds=np.array([fold_of[own[0]] for own in rows], dtype=np.int64),
         scores=scores,
         threshold=calibration.threshold(scores["max"], config.calibration.target_fpr),
+        healthy=healthy,
     )

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgen.anomaly import findings
 from medgen.anomaly import pseudo_healthy as pseudohealthy
 from medgen.anomaly.channel_choice import Choice
 from medgen.anomaly.config import AnomalyConfig
@@ -26,7 +25,10 @@ from medgen.anomaly.ensemble import (
     supported,
     with_channels,
 )
-from medgen.anomaly.findings import Finding
+from medgen.anomaly.findings import listing
+from medgen.anomaly.findings.appearance import HealthyAppearance
+from medgen.anomaly.findings.candidates import Candidates, candidates_of
+from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.scores.catalogue import get
@@ -45,6 +47,7 @@ class Measured:
     """All maps and scores of the ensemble for one prepared scan, on the model grid (i, j, k).
 
     Attributes:
+        image: The prepared scan, (c, i, j, k) float32.
         region: Where the scan is scored.
         raw, z: Per voxel score, averaged over folds: the smoothed score and its normative z.
         surprise: Per fused channel, −log₁₀ of the healthy tail probability, averaged over folds.
@@ -52,6 +55,7 @@ class Measured:
         model_scores: Scan scores that come from the models, averaged over folds.
     """
 
+    image: NDArray[np.float32]
     region: NDArray[np.bool_]
     raw: Mapping[str, NDArray[np.float32]]
     z: Mapping[str, NDArray[np.float32]]
@@ -66,8 +70,10 @@ class ScanResult:
 
     Attributes:
         heatmap: One channel on the scan's native grid; NaN is "not scored".
-        findings: Regions above the calibrated threshold, hottest first: there is one exactly where ``p_values["max"]``
-            is at or below the target.
+        candidates: What may be a finding, strongest first.
+        findings: The candidates with at most ``anomaly.findings.false_findings`` expected false findings, strongest
+            first: finding k is candidate k.
+        regions: The findings' outlined parts: the number of the finding, 0 for none, on the native grid.
         scores: All scan scores: those of the heatmap as it is here, then those of the models.
         p_values: Their conformal p-values.
         scan_score: Name of the score that decides about the whole scan.
@@ -76,7 +82,9 @@ class ScanResult:
     """
 
     heatmap: Volume
+    candidates: Candidates
     findings: list[Finding]
+    regions: Volume
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
     scan_score: str
@@ -112,6 +120,7 @@ class AnomalyDetector:
         members: One per fold.
         calibration: Healthy out-of-fold scores.
         support: (i, j, k) boolean, the model voxels that can be scored.
+        appearance: What healthy scans look like, for the words on findings.
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
         gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
         bf16: Whether models compute in bfloat16, as in their training and the calibration.
@@ -123,6 +132,7 @@ class AnomalyDetector:
     members: tuple[FoldMember, ...]
     calibration: Calibration
     support: NDArray[np.bool_] = field(repr=False)
+    appearance: HealthyAppearance = field(repr=False)
     choice: Choice | None = None
     gate: Gate | None = None
     bf16: bool = False
@@ -168,8 +178,8 @@ class AnomalyDetector:
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
-        parts = (fitted.members, fitted.calibration, fitted.support, fitted.choice)
-        return cls(config, preprocess, template, *parts, gate, bf16)
+        parts = (fitted.members, fitted.calibration, fitted.support)
+        return cls(config, preprocess, template, *parts, fitted.appearance, fitted.choice, gate, bf16)
 
     @property
     def lean(self) -> AnomalyDetector:
@@ -223,7 +233,8 @@ class AnomalyDetector:
             for name, value in model_scores(inputs, member.states).items():
                 values_of.setdefault(name, []).append(value)
         averaged = {name: float(np.mean(values)) for name, values in values_of.items()}
-        return Measured(region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
+        image = np.asarray(prepared_image.float().cpu().numpy())
+        return Measured(image, region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
 
     def score_scan(self, scan: Volume) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
@@ -249,10 +260,16 @@ class AnomalyDetector:
         """Bring measured maps to the scan's native grid and judge them against the calibration."""
         heatmap = self.heatmap(prepared, measured)
         scores = heat_scores(heatmap, self.config.top_fraction) | dict(measured.model_scores)
-        found = findings.find(heatmap, self.calibration)
+        candidates = self.candidates(heatmap)
+        levels = self.config.findings.false_findings, self.config.calibration.target_fpr
+        found = listing.find(heatmap, candidates, self.calibration.healthy, self.calibration.maxima, *levels)
+        regions = listing.outline(heatmap, candidates, len(found), self.findings_threshold)
+        looks = self.appearance.maps(measured.image, measured.region) if found else {}
         return ScanResult(
             heatmap=heatmap,
-            findings=findings.describe(found, prepared, measured.surprise, self._registered_to),
+            candidates=candidates,
+            findings=listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to),
+            regions=regions,
             scores=scores,
             p_values={name: self.calibration.p_value(name, value) for name, value in scores.items()},
             scan_score=self.config.scan_score,
@@ -263,6 +280,15 @@ class AnomalyDetector:
     def heatmap(self, prepared: PreparedScan, measured: Measured) -> Volume:
         """The fused map on the scan's own grid, NaN where not scored."""
         return to_own_grid(measured.heat, measured.region, prepared, self.preprocess)
+
+    def candidates(self, heatmap: Volume) -> Candidates:
+        """What may be a finding in a heatmap on the scan's own grid."""
+        return candidates_of(heatmap, self.config.findings.separation_mm)
+
+    @property
+    def findings_threshold(self) -> float:
+        """Heat (z) that the strongest candidate of a scan must exceed to be a finding."""
+        return self.calibration.healthy.threshold(self.config.findings.false_findings)
 
     def pseudo_healthy(self, prepared: PreparedScan) -> Volume | None:
         """What the models take for the healthy version of a scan, on its native grid and in its intensities.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medgen.anomaly import calibration
 from medgen.anomaly.channel_choice import default_channels
 from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
+from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative import Normative
 from medgen.anomaly.scores.base import Inputs, State
@@ -50,12 +51,14 @@ class Calibration:
     Attributes:
         folds: (n,) fold of each subject, whose member scored it.
         scores: Scan scores by name, each (n,).
-        threshold: Heat that a healthy scan exceeds anywhere with probability at most the target.
+        threshold: Heat that a healthy scan exceeds anywhere with probability at most the target: the family-wise level.
+        healthy: The candidate findings of the same scans.
     """
 
     folds: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float64]]
     threshold: float
+    healthy: HealthyCandidates
 
     @property
     def maxima(self) -> NDArray[np.float64]:

@@ -109,6 +109,22 @@ def froc(scans: Sequence[Candidates], rates: Sequence[float] = FROC_RATES) -> Fr
     return Froc(fp, sensitivity, at, float(np.mean(list(at.values()))))
 
 
+def thirds(values: Sequence[float], unit: str) -> dict[str, list[int]]:
+    """Rows of each third of the values, named by the range that is in them; equal values stay together.
+
+    >>> thirds([5.0, 6.0, 7.0, 8.0, 9.0, 10.0], " mm")
+    {'5 to 6 mm': [0, 1], '7 to 8 mm': [2, 3], '9 to 10 mm': [4, 5]}
+    """
+    part = np.searchsorted(np.quantile(values, (1 / 3, 2 / 3)), values, side="left")
+    result = {}
+    for number in np.unique(part):
+        rows = np.flatnonzero(part == number).tolist()
+        own = [values[row] for row in rows]
+        low, high = f"{min(own):.3g}", f"{max(own):.3g}"
+        result[f"{low}{unit}" if low == high else f"{low} to {high}{unit}"] = rows
+    return result
+
+
 def _counts(scores: NDArray[np.float64], found: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """True and false positives of ``scores >= threshold`` for every different score, highest first."""
     _, place = np.unique(-scores, return_inverse=True)

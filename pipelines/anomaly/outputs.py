@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medgen import io
-from medgen.anomaly.detector import ScanResult
+from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.ensemble import Calibration
-from medgen.anomaly.findings import COLUMNS
+from medgen.anomaly.findings.listing import COLUMNS
 from medgen.runs.context import Output
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
@@ -23,11 +23,12 @@ SCAN_OUTPUTS = (
     Output("pseudo-healthy/", "what a model of healthy anatomy makes of some scans, in their own intensities"),
     Output("difference/", "these scans minus their pseudo-healthy versions"),
     Output("scans.csv", "scores and p-values of every scan", tracked=True),
-    Output("findings.csv", "place, size, peak and p-value of every finding", tracked=True),
+    Output("findings.csv", "place, looks, size, expected false findings and p-value of every finding", tracked=True),
     Output("findings.json", "the same findings, by scan"),
 )
-CALIBRATION = Output(
-    "calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"
+CALIBRATION = (
+    Output("calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"),
+    Output("candidates.csv", "the candidates of the calibration scans, from which expected false findings follow"),
 )
 _DESCRIPTION = "medgen heat (z), research only"
 
@@ -50,6 +51,7 @@ class ScanFiles:
         path = self.out / "heatmaps" / f"{name}.nii.gz"
         io.write(result.heatmap, path, description=_DESCRIPTION)
         row: dict[str, Any] = {"case": name, **facts, "findings": len(result.findings)}
+        row["family_wise"] = sum(finding.family_wise for finding in result.findings)
         for key, value in result.scores.items():
             row |= {key: value, f"p_{key}": result.p_values[key]}
         found = [finding.row(name) for finding in result.findings]
@@ -92,10 +94,11 @@ class ScanFiles:
 
 
 def write_calibration(out: Path, calibration: Calibration, subjects: Sequence[str] = ()) -> None:
-    """Write ``calibration.csv``: one line per healthy calibration subject with its scan scores, out of fold.
+    """Write ``calibration.csv`` and ``candidates.csv``: scan scores and candidates of healthy subjects, out of fold.
 
     A p-value of ``scans.csv`` is (1 + how many lines have a score at least as high) / (1 + lines), and that of a
-    finding is the same for its peak and the column ``max``.
+    finding is the same for its peak and the column ``max``. The expected false findings of the r-th finding of a scan
+    are (r + the sum of the weights of the candidates at least as hot) / (1 + subjects).
 
     Args:
         out: Folder of the run.
@@ -104,6 +107,20 @@ def write_calibration(out: Path, calibration: Calibration, subjects: Sequence[st
     """
     rows = calibration.rows(subjects)
     write_csv(out / "calibration.csv", map(_exact, rows), list(rows[0]))
+    candidates = calibration.healthy.rows(subjects)
+    columns = [*(["subject"] if subjects else []), "scan", "heat", "weight"]
+    write_csv(out / "candidates.csv", map(_exact, candidates), columns)
+
+
+def level_facts(detector: AnomalyDetector) -> dict[str, Any]:
+    """The level of findings for ``metrics.json``: what it aims at, its threshold, and how it came out."""
+    level, healthy = detector.config.findings.false_findings, detector.calibration.healthy
+    return {
+        "false_findings": level,
+        "threshold": detector.findings_threshold,
+        "measured": healthy.rate(level),
+        "subjects_with_finding": healthy.share_with_finding(level),
+    }
 
 
 def _exact(row: Mapping[str, Any]) -> dict[str, Any]:

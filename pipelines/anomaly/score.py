@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from medgen import __version__, io
-from medgen.anomaly import findings
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.ensemble import Calibration
+from medgen.anomaly.findings import listing
+from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.data.layouts.detect import exists
@@ -21,7 +23,7 @@ from medgen.preprocessing.prepared import PreparedScan
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.scoring import ScoredCase, case_blocks, index_sections
-from medgen.report.anomaly.words import LIMITS
+from medgen.report.anomaly.words import LIMITS, level_words
 from medgen.report.html import Link, Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
@@ -33,10 +35,10 @@ from .. import patient_names
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .kept_cases import KeptCase, KeptCases
-from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, unique_names, write_calibration
+from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, level_facts, unique_names, write_calibration
 
 # Settings that the result for a scan depends on.
-_READING = frozenset({"ungated", "fill", "unscaled", "slices"})
+_READING = frozenset({"ungated", "false_findings", "fill", "unscaled", "slices"})
 # Folder of the pages, relative to the report.
 _PAGES = "cases/"
 
@@ -51,6 +53,7 @@ class ScoreConfig(Config):
         out: Folder of the results.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Whether scans that the gate refuses are scored.
+        false_findings: Expected false findings per healthy scan up to which findings are listed; None: as calibrated.
         fill: Value for voxels that are NaN or infinite; None refuses such scans.
         unscaled: Whether values are as stored where the scale of a NIfTI header is 0 or NaN; else it is refused.
         slices: How many slices every DICOM series should have.
@@ -62,6 +65,7 @@ class ScoreConfig(Config):
     out: Path
     device: str = "auto"
     ungated: bool = False
+    false_findings: float | None = Field(default=None, gt=0, le=20)
     fill: Fill | None = None
     unscaled: bool = False
     slices: Slices | None = None
@@ -74,6 +78,7 @@ def score(
     out: Path,
     device: str = "auto",
     ungated: bool = False,
+    false_findings: float | None = None,
     fill: float | None = None,
     unscaled: bool = False,
     slices: int | None = None,
@@ -93,6 +98,7 @@ def score(
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
             not, on scans of another site. What does not register stays refused.
+        false_findings: List findings up to so many expected false findings per healthy scan, whatever the run was told.
         fill: Value for voxels that are NaN or infinite; without it such scans are not scored.
         unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
         slices: How many slices every DICOM series should have.
@@ -103,6 +109,7 @@ def score(
     Raises:
         DataError: If no scan is given or none exists.
         ArtifactError: If the artifact is damaged or of another kind.
+        CalibrationError: If the level of findings needs more calibration subjects.
     """
     check_scans(scans)
     check_scoring(out, (*scans, model), resume=resume, overwrite=overwrite)
@@ -111,7 +118,9 @@ def score(
     artifact = TrainedModel.load(model, device_of(device))
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
-    config = parse_config(ScoreConfig, {**given, "ungated": ungated, **reading}, source="command line")
+    config = parse_config(
+        ScoreConfig, {**given, "ungated": ungated, "false_findings": false_findings, **reading}, source="command line"
+    )
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, resume=resume, overwrite=overwrite, mark="" if resume else SCORING) as folder,
@@ -170,7 +179,7 @@ class ScoreScans(Stage[ScoreConfig]):
             DataError: If none of the scans could be scored.
         """
         artifact, folder = results[TrainedModel], run.folder
-        detector = from_artifact(artifact)
+        detector = _at_level(from_artifact(artifact), config.false_findings)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
@@ -203,7 +212,7 @@ class ScoreScans(Stage[ScoreConfig]):
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(_PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
-        return (*SCAN_OUTPUTS, CALIBRATION, pages, FAILED, inputs)
+        return (*SCAN_OUTPUTS, *CALIBRATION, pages, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""
@@ -211,6 +220,7 @@ class ScoreScans(Stage[ScoreConfig]):
         return {
             "target_fpr": found.detector.config.calibration.target_fpr,
             "threshold": found.detector.calibration.threshold,
+            "findings": level_facts(found.detector),
             "calibration_subjects": len(found.detector.calibration.maxima),
             "scans": {entry.name: _numbers(entry) for entry in found.scored},
         }
@@ -226,6 +236,9 @@ class ScoreScans(Stage[ScoreConfig]):
         """A line for each scan."""
         found = results[Scorings]
         lines = list(found.said)
+        if lines:
+            detector = found.detector
+            lines.append(level_words(detector.calibration.healthy, detector.config.findings.false_findings))
         for name, stage, reason in found.failures:
             lines.append(f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}")
         outside = [case for case in found.scored if case.refused]
@@ -286,7 +299,7 @@ class _Done:
             self.only.section(name)
             case_blocks(self.only, entry, self.detector, refused)
         self.scored.append(ScoredCase.of(entry, refused, page))
-        self.said.append(_line(entry, self.detector.calibration))
+        self.said.append(_line(entry))
         if page:
             self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
 
@@ -319,6 +332,16 @@ def _limits(config: ScoreConfig) -> str:
     return cohort_words.limits(LIMITS, _named_by_folders(config.scans))
 
 
+def _at_level(detector: AnomalyDetector, level: float | None) -> AnomalyDetector:
+    """The detector with another level of findings: the calibration knows the candidates, so nothing is fitted."""
+    if level is None:
+        return detector
+    check_false_findings(level, detector.calibration.healthy.n)
+    config = detector.config
+    own = config.findings.model_copy(update={"false_findings": level})
+    return replace(detector, config=config.model_copy(update={"findings": own}))
+
+
 def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
     """Why the gate refuses a scan that was scored; empty if it does not."""
     try:
@@ -330,10 +353,11 @@ def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
 
 
 def _numbers(case: ScoredCase) -> dict[str, object]:
-    return {"scores": dict(case.scores), "p": dict(case.p_values), "findings": case.findings}
+    counts = {"findings": case.findings, "family_wise": case.family_wise}
+    return {"scores": dict(case.scores), "p": dict(case.p_values), **counts}
 
 
-def _line(entry: Scored, calibration: Calibration) -> str:
+def _line(entry: Scored) -> str:
     p_values, name = entry.result.p_values, entry.result.scan_score
     numbers = ", ".join(f"p({key}) = {p_values[key]:.3f}" for key in dict.fromkeys(["max", name]))
-    return f"{entry.name}: {numbers}, {findings.summary(entry.result.findings, calibration)}"
+    return f"{entry.name}: {numbers}, {listing.summary(entry.result.findings)}"

@@ -36,6 +36,10 @@ def anomaly_score(
         bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
     ] = False,
     resume: Resume = False,
+    false_findings: Annotated[
+        float | None,
+        typer.Option("--false-findings", help="List findings up to so many expected false ones per healthy scan."),
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -55,6 +59,7 @@ def anomaly_score(
             out=out,
             device=device or "auto",
             ungated=ungated,
+            false_findings=false_findings,
             fill=reading.fill,
             unscaled=reading.unscaled,
             slices=reading.slices,

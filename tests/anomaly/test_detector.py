@@ -161,10 +161,12 @@ def test_a_calibration_scan_through_its_own_fold_has_its_calibration_scores(dete
         assert set(result.scores) == set(detector.calibration.scores)
         for name, value in result.scores.items():
             assert value == pytest.approx(detector.calibration.scores[name][row], rel=1e-4), name
+        healthy = detector.calibration.healthy
+        assert result.candidates.heat == pytest.approx(healthy.heat[healthy.scan == row], rel=1e-4)
 
 
 def test_scores_can_be_read_off_the_heatmap_and_p_values_off_the_calibration_table(detector):
-    table = detector.calibration.rows()
+    table, candidates = detector.calibration.rows(), detector.calibration.healthy.rows()
     target = CONFIG.calibration.target_fpr
     seen = set()
     for seed in range(200, 212):
@@ -177,10 +179,16 @@ def test_scores_can_be_read_off_the_heatmap_and_p_values_off_the_calibration_tab
             for name, value in result.scores.items():
                 by_hand = (1 + sum(row[name] >= value for row in table)) / (1 + len(table))
                 assert result.p_values[name] == by_hand, name
-            assert bool(result.findings) == (result.p_values["max"] <= target)
             for finding in result.findings:
                 assert finding.p_max == (1 + sum(row["max"] >= finding.peak for row in table)) / (1 + len(table))
-            seen.add(bool(result.findings))
+                assert finding.family_wise == (finding.p_max <= target)
+                hotter = sum(row["weight"] for row in candidates if row["heat"] >= finding.peak)
+                assert finding.expected_false == pytest.approx((hotter + finding.id) / (1 + len(table)))
+                assert finding.expected_false <= CONFIG.findings.false_findings + 1e-9
+                assert result.heatmap.data[0][result.regions.data[0] == finding.id].min() > detector.findings_threshold
+            passing = any(finding.family_wise for finding in result.findings)
+            assert passing == (result.p_values["max"] <= target)
+            seen.add(passing)
     assert seen == {False, True}
 
 
@@ -270,6 +278,11 @@ def test_the_gate_travels_with_the_model_and_an_artifact_without_one_is_refused(
 def test_a_calibration_of_an_earlier_version_is_refused(detector):
     artifact = to_artifact(detector)
     old = {key: value for key, value in artifact.meta["calibration"].items() if key != "measured_on"}
+    arrays = {name: values for name, values in artifact.arrays.items() if "candidates" not in name}
+    with pytest.raises(
+        ArtifactError, match=r"no candidates of healthy scans.*repeat `medgen anomaly run` with --resume"
+    ):
+        from_artifact(TrainedModel(artifact.models, RECIPE, None, arrays, artifact.meta))
     with pytest.raises(ArtifactError, match=r"earlier version; run `medgen anomaly run` again"):
         from_artifact(
             TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**artifact.meta, "calibration": old})
@@ -291,6 +304,8 @@ def test_several_scans_of_a_subject_count_once():
     fitted = AnomalyDetector.fit(paired, halves, models(), config, RECIPE, voxel_scores=())
     assert len(fitted.calibration.maxima) == 6
     assert fitted.calibration.folds.tolist() == [0, 0, 0, 1, 1, 1]
+    assert fitted.calibration.healthy.n == 6
+    assert fitted.calibration.healthy.subject.tolist() == [number // 2 for number in range(12)]
 
 
 def test_what_a_cohort_cannot_support_is_refused():
@@ -298,6 +313,9 @@ def test_what_a_cohort_cannot_support_is_refused():
     with pytest.raises(CalibrationError, match=r"10 % needs at least 9 healthy scans.*found 4"):
         AnomalyDetector.fit(data, folds(data), models(), CONFIG, RECIPE)
     wide = CONFIG.model_copy(update={"calibration": CONFIG.calibration.model_copy(update={"target_fpr": 0.5})})
+    few = wide.model_copy(update={"findings": wide.findings.model_copy(update={"false_findings": 0.1})})
+    with pytest.raises(CalibrationError, match=r"0\.1 expected false findings .* at least 9 .*found 4"):
+        AnomalyDetector.fit(data, folds(data), models(), few, RECIPE)
     with pytest.raises(DataError, match="exactly once"):
         AnomalyDetector.fit(data, [data.ids[:2], data.ids[:2]], models(), wide, RECIPE)
     with pytest.raises(ConfigError, match="needs 10 development subjects"):

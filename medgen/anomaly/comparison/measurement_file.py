@@ -22,7 +22,7 @@ from medgen.system.archives import read_npz
 from medgen.system.files import atomic_path
 
 FILE = "measurements.npz"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class MeasurementFile:
         regions = self._bits("regions").reshape(len(self.facts), *_member(self.path, "shape").tolist())
         return [
             Measurement(
-                **{**fact, "own_grid": tuple(fact["own_grid"])},
+                **_from_plain(fact),
                 region=regions[number],
                 truth=truth[number],
                 rows={name: own[number] for name, own in values.items()},
@@ -120,6 +120,9 @@ def save(path: str | Path, measurements: Sequence[Measurement]) -> None:
             "p_values": dict(item.p_values),
             "hottest_in_truth": item.hottest_in_truth,
             "own_grid": list(item.own_grid),
+            "expected_false": item.expected_false.tolist(),
+            "hits": item.hits.tolist(),
+            "untouched": item.untouched,
         }
         for item in measurements
     ]
@@ -137,6 +140,16 @@ def save(path: str | Path, measurements: Sequence[Measurement]) -> None:
         for number, name in enumerate(names):
             values = [item.rows[name].astype(np.float16, copy=False) for item in measurements]
             _write(archive, f"row{number}", np.concatenate(values))
+
+
+def _from_plain(fact: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a measurement that are no voxels."""
+    return {
+        **fact,
+        "own_grid": tuple(fact["own_grid"]),
+        "expected_false": np.array(fact["expected_false"], dtype=np.float64),
+        "hits": np.array(fact["hits"], dtype=bool),
+    }
 
 
 def _write(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import holm, sign_flip_p
-from medgen.metrics.detection import Candidates, find_candidates, froc
+from medgen.metrics.detection import Candidates, find_candidates, froc, thirds
 from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Ranked, Resampler, Statistic, centred, level_counts
 
@@ -347,25 +347,13 @@ def _groups(facts: Sequence[ScanFacts]) -> dict[str, dict[str, list[int]]]:
     contrasts = [item.contrast for item in facts if item.contrast is not None]
     if len(contrasts) == len(facts):
         result["contrast"] = (
-            _rows(contrasts, lambda value: f"{value:g}") if len(set(contrasts)) <= _FEW else _thirds(contrasts, "")
+            _rows(contrasts, lambda value: f"{value:g}") if len(set(contrasts)) <= _FEW else thirds(contrasts, "")
         )
     radii = [item.radius_mm for item in facts if item.radius_mm is not None]
     if len(radii) == len(facts):
-        result["radius"] = _thirds(radii, " mm")
+        result["radius"] = thirds(radii, " mm")
     return result
 
 
 def _rows(values: Sequence[Any], name: Callable[[Any], str]) -> dict[str, list[int]]:
     return {name(value): [row for row, own in enumerate(values) if own == value] for value in sorted(set(values))}
-
-
-def _thirds(values: Sequence[float], unit: str) -> dict[str, list[int]]:
-    """Thirds of the values, named by the range that is in them; equal values stay together."""
-    part = np.searchsorted(np.quantile(values, (1 / 3, 2 / 3)), values, side="left")
-    result = {}
-    for number in np.unique(part):
-        rows = np.flatnonzero(part == number).tolist()
-        own = [values[row] for row in rows]
-        low, high = f"{min(own):.3g}", f"{max(own):.3g}"
-        result[f"{low}{unit}" if low == high else f"{low} to {high}{unit}"] = rows
-    return result

@@ -88,5 +88,5 @@ def share_of_subjects(items: Sequence[Measurement], flags: Sequence[bool]) -> In
 
 
 def family_wise(runs: Runs) -> Interval:
-    """Share of healthy test subjects with any voxel above the calibrated threshold."""
-    return share_of_subjects(runs.healthy, [item.has_finding for item in runs.healthy])
+    """Share of healthy test subjects with any voxel above the family-wise threshold."""
+    return share_of_subjects(runs.healthy, [item.passes_family_wise for item in runs.healthy])

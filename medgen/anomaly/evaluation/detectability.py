@@ -78,7 +78,7 @@ class Cell:
         contrast: Signed, in robust standard deviations.
         radius_mm: Radius.
         subjects: Subjects with such an implant; fewer than wanted where it does not fit.
-        detected: Those with a voxel of the implant above the calibrated threshold, on the scan's own grid.
+        detected: Those with a finding that hits the implant, see :data:`medgen.anomaly.evaluation.hits.RULE`.
         share: ``detected`` in ``subjects`` with its exact 95 % interval; None if it fits nowhere.
     """
 
@@ -168,6 +168,7 @@ def detectability(
         seed: Seed of the run.
         progress: Called with (what, done, total).
     """
+    from medgen.anomaly.evaluation.hits import hits_of
     from medgen.anomaly.heat_scores import truth_on_own_grid
     from medgen.preprocessing.dataset import prepared_record
 
@@ -190,8 +191,11 @@ def detectability(
                     if placed is not None:
                         image, truth = placed
                         heatmap = lean.heatmap(own, lean.measure(image, test.foregrounds[row].bool()))
-                        there = truth_on_own_grid(truth, own, detector.preprocess).data > 0
-                        found.append(bool((heatmap.data[there] > detector.calibration.threshold).any()))
+                        there = truth_on_own_grid(truth, own, detector.preprocess).data[0] > 0
+                        candidates = lean.candidates(heatmap)
+                        listed = lean.calibration.healthy.listed(candidates, lean.config.findings.false_findings)
+                        hits = hits_of(candidates, heatmap, there, lean.findings_threshold)
+                        found.append(bool(hits[:listed].any()))
                     done += 1
                     if progress is not None:
                         progress("minimum detectable lesion", done, total)

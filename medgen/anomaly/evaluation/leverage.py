@@ -1,8 +1,8 @@
-"""One calibration subject that decides alone: what it costs, and what the run would find without it.
+"""One calibration subject that decides alone about the family-wise level: what it costs, and what passes without it.
 
 The family-wise threshold is a high quantile of the healthy subjects' hottest voxels. With 19 subjects and 5 % it is the
 hottest voxel of all of them, so a single subject with an unnoticed lesion, an artefact or an unusual anatomy sets it,
-and everything cooler goes unfound.
+and nothing cooler passes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Leverage:
         cases: Its scans: what ``exclude`` has to name.
         hottest, next_hottest: Its hottest voxel and the next subject's, z.
         robust_z: How far the first lies above the others' (modified z-score).
-        threshold, threshold_without: Heat (z) above which a voxel belongs to a finding, calibrated with and without the
+        threshold, threshold_without: Heat (z) that a family-wise finding exceeds, calibrated with and without the
             subject.
         target, target_without: False-positive rates that they stand for: without the subject one fewer is left, and
             fewer subjects may certify a higher rate only.
-        found, found_without: Implants touched by a finding, of ``implanted``.
+        found, found_without: Implants with a voxel above it, of ``implanted``.
         implanted: Implanted test scans.
-        healthy_without: Healthy test scans that would have a finding, of ``healthy``.
+        healthy_without: Healthy test scans that would have a voxel above it, of ``healthy``.
         healthy: Healthy test scans.
     """
 
@@ -74,10 +74,10 @@ class Leverage:
         who = self.subject if self.cases == (self.subject,) else f"{self.subject} ({', '.join(self.cases)})"
         rate = f" (at {100 * self.target_without:g} %)" if self.target_without > self.target else ""
         return (
-            f"One healthy development subject sets the threshold alone: {who} has a voxel of "
+            f"One healthy development subject sets the family-wise threshold alone: {who} has a voxel of "
             f"z = {self.hottest:.2f}, the next subject {self.next_hottest:.2f}. By the maps of this run, without it "
-            f"the threshold would be {self.threshold_without:.2f}{rate} instead of {self.threshold:.2f}, with a "
-            f"finding on {self.found_without} instead of {self.found} of {self.implanted} implants, and in "
+            f"the threshold would be {self.threshold_without:.2f}{rate} instead of {self.threshold:.2f}, passed "
+            f"by {self.found_without} instead of {self.found} of {self.implanted} implants, and by "
             f"{self.healthy_without} of {self.healthy} healthy test scans. Look at the scan; only if it is not "
             f"healthy, add `{self.overrides}` to the command of this run: models are kept, the calibration is made "
             "again. Healthy means and spreads are then those of the others, so these numbers will differ somewhat."
@@ -118,7 +118,7 @@ def leverage_of(
         threshold_without=without,
         target=target,
         target_without=lower,
-        found=sum(item.is_found for item in implanted),
+        found=sum(item.is_found_family_wise for item in implanted),
         found_without=sum(item.hottest_in_truth > without for item in implanted),
         implanted=len(implanted),
         healthy_without=sum(item.scores["max"] > without for item in healthy),

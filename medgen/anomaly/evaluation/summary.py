@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement
+from medgen.anomaly.evaluation.sensitivity import Sensitivity, sensitivity_of
 from medgen.anomaly.scores.catalogue import get
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
@@ -76,10 +77,10 @@ class Summary:
         best_raw, best_z: Names of the best baseline row as it is and with the same normative z as the channels.
         gain_raw, gain_z: Fused AP minus theirs, paired over subjects.
         ratio_raw, ratio_z: Fused AP over theirs.
-        dice_at_threshold: Pooled Dice of the heatmap above the calibrated threshold, on the scans' own grids.
-        any_hot: Share of healthy test subjects with a finding (family-wise), exact interval.
-        with_finding: Implanted scans with a finding, anywhere.
-        found_scans: Implanted scans whose implant is touched by a finding; found: their share.
+        dice_at_threshold: Pooled Dice of the heatmap above the family-wise threshold, on the scans' own grids.
+        findings: What findings find, at several numbers of false findings.
+        any_hot: Share of healthy test subjects with a voxel above the family-wise threshold, exact interval.
+        found_family_wise: Implanted scans with a voxel of the implant above the family-wise threshold.
         controls: What must be at chance, see :func:`controls`.
     """
 
@@ -99,15 +100,14 @@ class Summary:
     ratio_raw: Interval
     ratio_z: Interval
     dice_at_threshold: Interval
+    findings: Sensitivity
     any_hot: Interval
-    with_finding: int
-    found_scans: int
-    found: Interval
+    found_family_wise: int
     controls: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
-    def healthy_with_finding(self) -> int:
-        """Healthy test subjects with a finding."""
+    def healthy_family_wise(self) -> int:
+        """Healthy test subjects with a voxel above the family-wise threshold."""
         return round(self.any_hot.estimate * self.any_hot.n)
 
     @property
@@ -120,12 +120,15 @@ class Summary:
         return next(row for row in self.voxel if row.name == name)
 
 
-def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap: int, seed: int) -> Summary:
+def summarise(
+    measurements: Sequence[Measurement], target_fpr: float, false_findings: float, bootstrap: int, seed: int
+) -> Summary:
     """All tables of an evaluation.
 
     Args:
         measurements: Scored healthy and implanted test scans.
         target_fpr: The calibrated false-positive rate.
+        false_findings: Expected false findings per healthy scan.
         bootstrap: Resamples of the test subjects.
         seed: Seed of the resampling.
     """
@@ -164,10 +167,9 @@ def summarise(measurements: Sequence[Measurement], target_fpr: float, bootstrap:
         ratio_raw=ratios[best_raw],
         ratio_z=ratios[best_z],
         dice_at_threshold=_dice_at_threshold(implanted, resampler),
-        any_hot=_share_of_subjects(healthy, [item.has_finding for item in healthy]),
-        with_finding=sum(item.has_finding for item in implanted),
-        found_scans=sum(item.is_found for item in implanted),
-        found=resampler.mean(np.array([float(item.is_found) for item in implanted]), subjects),
+        findings=sensitivity_of(measurements, false_findings, bootstrap, seed),
+        any_hot=_share_of_subjects(healthy, [item.passes_family_wise for item in healthy]),
+        found_family_wise=sum(item.is_found_family_wise for item in implanted),
         controls=controls(healthy, implanted, resampler),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.anomaly.evaluation.detectability import CORTEX_MM, FOUND, Detectability
+from medgen.anomaly.evaluation.hits import RULE
 from medgen.report.figures.heattable import heat_tables
 from medgen.report.html import Report
 from medgen.system.files import write_csv
@@ -33,8 +34,8 @@ def detectability_section(report: Report, result: Detectability | None) -> None:
         return
     report.section(
         "Minimum detectable lesion",
-        "Dark and bright implants in held-out healthy scans, placed by region. Detected: a voxel of the implant is "
-        "above the calibrated threshold. Each subject counts once in a cell, with exact two-sided 95 % intervals: few "
+        "Dark and bright implants in held-out healthy scans, placed by region. Detected: a finding is on the implant. "
+        f"{RULE} Each subject counts once in a cell, with exact two-sided 95 % intervals: few "
         f"subjects say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
     )
     report.table(

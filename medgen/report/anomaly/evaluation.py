@@ -18,7 +18,7 @@ def voxel_section(report: Report, summary: Summary) -> None:
         "Finding the voxels",
         f"All {summary.implanted} implanted scans of {summary.subjects} held-out subjects, pooled; prevalence "
         f"{summary.prevalence:.4f}. Intervals: 95 %, resampling subjects. Dice is an upper limit, at the threshold "
-        f"chosen with the truth at hand; at the calibrated threshold fused reaches {fmt(summary.dice_at_threshold)}.",
+        f"chosen with the truth at hand; at the family-wise threshold fused reaches {fmt(summary.dice_at_threshold)}.",
     )
     columns = ["score", "form", "baseline", "AP", "AP per scan", "AUROC", "best Dice"]
     rows = [(r.score, r.form, r.baseline, r.ap, r.ap_per_scan, r.auroc, r.dice) for r in summary.voxel]
@@ -71,8 +71,8 @@ def scan_section(report: Report, summary: Summary) -> None:
     report.table(columns, rows, "Chance: AUROC 0.5, AP the share of implanted scans. Detected: p at or below the aim.")
     report.facts(
         {
-            "healthy subjects with a finding": summary.any_hot,
-            "implants touched by a finding": summary.found,
+            "healthy subjects with a voxel above the family-wise threshold": summary.any_hot,
+            "implants with one": f"{summary.found_family_wise} of {summary.implanted}",
         }
     )
 

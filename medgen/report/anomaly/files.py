@@ -21,7 +21,8 @@ def files_section(report: Report, files: Comparison, ap_on_model_grid: float) ->
         "The same scans on their own grids, as the files in `heatmaps/` and `truth/` have them; `medgen anomaly "
         "evaluate heatmaps truth` in the run folder prints these numbers. The tables above compare scores on the model "
         f"grid, where the implants were made: voxel AP {fmt(ap_on_model_grid)} there, {fmt(ap)} here (chance "
-        f"{files.prevalence:.4f}). Lesions: found by clusters of the hottest 1 % of each scan, ranked by their peak.",
+        f"{files.prevalence:.4f}). Lesions: found by clusters of the hottest 1 % of each scan, ranked by their peak, "
+        "as any program's heatmap can be judged; the section Findings goes by the calibration.",
     )
     report.table(
         ["measure", "value", "chance"],

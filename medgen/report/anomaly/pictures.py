@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly import findings
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
+from medgen.anomaly.findings import listing
 from medgen.anomaly.pseudo_healthy import as_seen
+from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
 from medgen.report.html import Report, png
 from medgen.volume import Volume
+
+# Findings with a picture; the table lists all.
+SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +66,8 @@ def pictures_section(report: Report, examples: Sequence[Example], detector: Anom
     report.section(
         "Heatmaps",
         "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
-        f"{LIMITS[0]:g}; findings need {detector.calibration.threshold:.2f}.",
+        f"{LIMITS[0]:g}; findings need {detector.findings_threshold:.2f}, family-wise ones "
+        f"more than {detector.calibration.threshold:.2f}.",
     )
     for shown in examples:
         report.figure(shown.picture, shown.caption, shown.title)
@@ -74,13 +79,12 @@ def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector)
     if entry.pseudo is not None:
         seen = as_seen(result.prepared, detector.preprocess)
         difference = seen.with_data(seen.data - entry.pseudo.data)
-    contour = findings.outline(result.heatmap, detector.calibration.threshold)
     figure = comparison(
         entry.scan,
         heatmap=result.heatmap,
         expected=entry.pseudo,
         difference=difference,
-        contour=contour if result.findings else None,
+        contour=marks_of(result) if result.findings else None,
         point=peak_of(result),
         # In the scan's own terms: half the range between the percentiles that it was scaled by.
         span=result.prepared.scale[0][1] / 2,
@@ -95,34 +99,56 @@ def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector)
     report.figure(figure, picture_caption(text), f"{entry.name}: comparison")
 
 
-def findings_section(report: Report, result: ScanResult) -> None:
-    """The findings of a scan as a table; nothing if there are none."""
-    rows = [
-        (
-            f.id,
-            f.region,
-            findings.millilitres(f.half_peak_extent_ml),
-            findings.millilitres(f.above_threshold_ml),
-            f.peak,
-            f.p_max,
-            f.channels or None,
-            f.position,
-        )
-        for f in result.findings
-    ]
-    if rows:
-        columns = [
-            "finding", "region", "extent at half the peak", "part above the threshold", "peak z", "p (max)", "channels",
-            "position of the peak",
-        ]  # fmt: skip
-        report.table(
-            columns,
-            rows,
-            "Extent: where the heat is at least half as far above the scan's background as the peak is; the part above "
-            "the threshold is smaller, and neither is a lesion's volume. p (max): share of healthy scans whose hottest "
-            "voxel is at least as hot (family-wise). channels: those that at most 1 % of healthy voxels surprise as "
-            "much as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
-        )
+def findings_section(report: Report, entry: Scored) -> None:
+    """The findings of a scan as a table, with a small picture of each; nothing if there are none."""
+    found = entry.result.findings
+    if not found:
+        return
+    report.table(
+        ["finding", "family-wise", "where", "unusual", "expected false", "p (max)", "peak z", "size", "channels",
+         "position of the peak"],
+        [
+            (
+                f.id,
+                f.family_wise,
+                f.region,
+                f.unusual,
+                f.expected_false,
+                f.p_max,
+                f.peak,
+                f"{listing.millilitres(f.half_peak_extent_ml)}; {listing.millilitres(f.above_threshold_ml)}",
+                f.channels or None,
+                f.position,
+            )
+            for f in found
+        ],
+        "Strongest first. expected false: findings as strong as this that a healthy scan has on average. family-wise: "
+        "whether p (max), the share of healthy scans whose hottest voxel is as hot, is at or below the target. "
+        "unusual: the median over its outline, in standard deviations of healthy scans there. size: around the peak, "
+        "where the heat is at least half as far above the scan's background; and its outline, which is also above the "
+        "threshold. Neither is a lesion's volume. channels: those that at most 1 % of healthy voxels surprise as much "
+        "as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
+    )  # fmt: skip
+    shown = found[:SHOWN]
+    figure = finding_slices(
+        entry.scan,
+        heatmap=entry.result.heatmap,
+        contour=marks_of(entry.result),
+        points=[np.array(f.peak_ras) for f in shown],
+        captions=[f"{f.id}  {f.region}; {f.unusual}{'; family-wise' if f.family_wise else ''}" for f in shown],
+    )
+    rest = f" The first {SHOWN} of {len(found)} findings." if len(found) > SHOWN else ""
+    report.figure(
+        figure,
+        picture_caption(f"Slices through the peak of each finding, the scan beside its heat.{rest}"),
+        f"{entry.name}: findings",
+    )
+
+
+def marks_of(result: ScanResult) -> Volume:
+    """What pictures outline: 1 in the parts of findings, 2 where the finding is family-wise."""
+    value = np.array([0, *(1 + finding.family_wise for finding in result.findings)], dtype=np.uint8)
+    return result.regions.with_data(value[result.regions.data])
 
 
 def picture_caption(text: str) -> str:

@@ -10,8 +10,15 @@ from typing import Any
 
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.report.anomaly.gate import abstained_section, outside_section
-from medgen.report.anomaly.pictures import Scored, comparison_section, findings_section, peak_of, picture_caption
-from medgen.report.anomaly.words import scan_words
+from medgen.report.anomaly.pictures import (
+    Scored,
+    comparison_section,
+    findings_section,
+    marks_of,
+    peak_of,
+    picture_caption,
+)
+from medgen.report.anomaly.words import level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import Link, Report, Thumbnail
@@ -28,7 +35,8 @@ class ScoredCase:
 
     Attributes:
         name: Of the scan.
-        findings: How many it has.
+        findings, family_wise: How many it has, and how many of them pass the family-wise level.
+        strongest: Where the strongest one is and what is unusual about it, in words; empty if there is none.
         scores, p_values: As in :class:`medgen.anomaly.detector.ScanResult`.
         refused: Why the gate refuses it though it was scored; empty if it does not.
         thumbnail: A PNG of the slice through the hottest voxel.
@@ -37,6 +45,8 @@ class ScoredCase:
 
     name: str
     findings: int
+    family_wise: int
+    strongest: str
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
     refused: str
@@ -49,7 +59,10 @@ class ScoredCase:
         result = entry.result
         small = thumbnail(entry.scan, result.heatmap, peak_of(result))
         numbers = dict(result.scores), dict(result.p_values)
-        return cls(entry.name, len(result.findings), *numbers, refused, small, page)
+        found = result.findings
+        strongest = f"{found[0].region}; {found[0].unusual}" if found else ""
+        passing = sum(finding.family_wise for finding in found)
+        return cls(entry.name, len(found), passing, strongest, *numbers, refused, small, page)
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data, the picture in base 64."""
@@ -82,15 +95,19 @@ def index_sections(
         failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
         model_sha256: Digest of the model.
     """
-    target = detector.config.calibration.target_fpr
+    config, calibration = detector.config, detector.calibration
+    level = config.findings.false_findings
     abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
     unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
     report.facts(
         {
             "model (SHA-256)": model_sha256,
-            "healthy subjects in the calibration": len(detector.calibration.maxima),
-            "target false-positive rate": f"{100 * target:g} % of healthy scans",
-            "heat threshold": detector.calibration.threshold,
+            "healthy subjects in the calibration": len(calibration.maxima),
+            "expected false findings per healthy scan": level,
+            "the same, measured in the calibration": calibration.healthy.rate(level),
+            "threshold of findings (z)": detector.findings_threshold,
+            "family-wise level": f"{100 * config.calibration.target_fpr:g} % of healthy scans",
+            "threshold of family-wise findings (z)": calibration.threshold,
             "score of whole scans": detector.config.scan_score,
         }
     )
@@ -99,19 +116,22 @@ def index_sections(
         names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
         columns = [text for name in names_of for text in (name, f"p ({name})")]
         report.table(
-            ["slice", "scan", "findings", *columns],
+            ["slice", "scan", "findings", "family-wise", "strongest finding", *columns],
             [
                 (
                     Thumbnail(s.thumbnail, f"Slice of {s.name} through its hottest voxel"),
                     Link(s.name, s.page) if s.page else s.name,
                     s.findings,
+                    s.family_wise,
+                    s.strongest or None,
                     *(part for name in names_of for part in (s.scores[name], None if s.refused else s.p_values[name])),
                 )
                 for s in sorted(scored, key=lambda s: (bool(s.refused), -s.scores["max"]))
             ],
-            "max: hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
-            "(conformal); a scan has a finding exactly where p (max) is at or below the target. By hand: "
-            f"`calibration.csv` lists the healthy scores. A scan that the gate refuses has no p.{pages}",
+            f"{level_words(calibration.healthy, level)}. family-wise: how many of them pass the stricter level. max: "
+            "hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
+            "(conformal). By hand: `calibration.csv` has the healthy scores, `candidates.csv` their candidates. A "
+            f"scan that the gate refuses has no p.{pages}",
         )
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
@@ -132,8 +152,16 @@ def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refuse
         report.verdict(UNGATED_WORDS, "bad")
         report.text(f"What the gate found: {refused}")
     else:
-        report.verdict(*scan_words(entry.result, detector.config.calibration.target_fpr, detector.calibration))
+        report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
+    # What a reader needs first: the list with its pictures.
+    findings_section(report, entry)
     comparison_section(report, entry, detector)
-    figure = mosaic(entry.scan, heatmap=entry.result.heatmap, slices=peak_of(entry.result), title=entry.name)
+    figure = mosaic(
+        entry.scan,
+        heatmap=entry.result.heatmap,
+        contour=marks_of(entry.result) if entry.result.findings else None,
+        contour_label="finding",
+        slices=peak_of(entry.result),
+        title=entry.name,
+    )
     report.figure(figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name)
-    findings_section(report, entry.result)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from medgen.anomaly import findings
 from medgen.anomaly.calibration import significant
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import ScanResult
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.summary import Summary
+from medgen.anomaly.findings import listing
+from medgen.anomaly.findings.false_findings import HealthyCandidates
+from medgen.anomaly.findings.listing import number
 from medgen.report.html import Kind, fmt
 
 LIMITS = """
-- The false-positive rate holds for scans that are exchangeable with the healthy scans of this cohort: same scanner,
-protocol and population. On anything else it holds nothing.
+- The numbers of false findings and the false-positive rate hold for scans that are exchangeable with the healthy scans
+of this cohort: same scanner, protocol and population. On anything else they hold nothing.
+- A finding is no diagnosis: at the level of the list healthy scans have findings too, as many as it says.
 - Test anomalies are implants. Real lesions look different; detection rates do not carry over.
 - A hot voxel is unusual, not diseased; a cold one is usual among these scans, not proven healthy. NaN is not scored.
 - Research use only: no part of this is meant for a decision about a patient.
@@ -19,13 +23,29 @@ protocol and population. On anything else it holds nothing.
 
 
 def found_words(summary: Summary) -> str:
-    """What the calibrated threshold finds: implants, and healthy scans with a false finding."""
-    rate = f"{100 * summary.target_fpr:g} %"
+    """What findings find at the level of the run and at others, what they cost, and what passes the stricter level."""
+    found, own, false = summary.findings, summary.findings.operating, summary.findings.false
+    others = ", ".join(
+        f"{share.found} at {number(share.level)}" for share in found.everything.shares if share.level != found.level
+    )
+    untouched = "none" if own.untouched == 0 else f"{own.untouched}"
     return (
-        f"At the threshold that at most {rate} of healthy scans exceed anywhere, a finding touches "
-        f"**{summary.found_scans} of {summary.implanted} implants** ({fmt(summary.found)}); {summary.with_finding} of "
-        f"{summary.implanted} implanted scans have a finding at all. Of the healthy test subjects, "
-        f"{summary.healthy_with_finding} of {summary.any_hot.n} have one ({fmt(summary.any_hot)})."
+        f"At {number(found.level)} expected false findings per healthy scan a finding is on **{own.found} of "
+        f"{summary.implanted} implants** ({fmt(own.share)}); {others}. Without the implants {untouched} of these "
+        f"places have one. Held-out healthy scans have {fmt(false.measured)} findings each; {false.with_finding} of "
+        f"{false.measured.n} healthy subjects have any. The stricter family-wise level, which at most "
+        f"{100 * summary.target_fpr:g} % of healthy scans exceed anywhere, is passed on {summary.found_family_wise} of "
+        f"{summary.implanted} implants and in {summary.healthy_family_wise} of {summary.any_hot.n} healthy subjects."
+    )
+
+
+def level_words(healthy: HealthyCandidates, level: float) -> str:
+    """What the level of findings means, and how it came out in this calibration."""
+    share = healthy.share_with_finding(level)
+    return (
+        f"Findings are listed up to {number(level)} expected false findings per healthy scan. In this calibration, "
+        f"each of its {healthy.n} healthy subjects left out in turn, a healthy scan has {fmt(healthy.rate(level))} "
+        f"and {round(share.estimate * share.n)} of {share.n} subjects have any"
     )
 
 
@@ -51,15 +71,32 @@ def compared_words(summary: Summary) -> tuple[str, Kind]:
     return "\n\n".join([words, f"{ap} {raw} {z}"]), kind
 
 
-def scan_words(result: ScanResult, target: float, calibration: Calibration) -> tuple[str, Kind]:
-    """The verdict on a scan: findings where p (max) is at or below the target, else what the scan score says."""
-    name = result.scan_score
+def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibration) -> tuple[str, Kind]:
+    """The verdict on a scan: its findings with their level, those that pass the stricter one, else what the scan says.
+
+    Args:
+        result: The scan.
+        config: The levels.
+        calibration: What they were calibrated on.
+    """
+    name, target, level = result.scan_score, config.calibration.target_fpr, config.findings.false_findings
     family, whole = f"p (max) = {result.p_values['max']:.3f}", f"p ({name}) = {result.p_values[name]:.3f}"
     numbers = family if name == "max" else f"{family}, {whole}"
+    unusual = [key for key in dict.fromkeys(["max", name]) if significant(result.p_values[key], target)]
+    as_a_whole = f"the scan as a whole is unusual by {' and '.join(unusual)}"
     if result.findings:
-        text = f"**{findings.summary(result.findings, calibration)}.**"
-        text += f" At most {100 * target:g} % of healthy scans have a voxel above the threshold of "
-        return f"{text}{calibration.threshold:.2f}. {numbers}.", "bad"
-    if significant(result.p_values[name], target):
-        return f"No single region stands out, but the scan as a whole is unusual by {name}: {numbers}.", "bad"
+        strong = sum(finding.family_wise for finding in result.findings)
+        share = calibration.healthy.share_with_finding(level)
+        text = f"**{listing.summary(result.findings)}.** Listed up to {number(level)} expected false findings per "
+        text += f"healthy scan: {round(share.estimate * share.n)} of {share.n} healthy subjects have one or more."
+        if strong:
+            text += f" {strong} of {len(result.findings)} passes" if strong == 1 else f" {strong} pass"
+            text += f" the family-wise level: at most {100 * target:g} % of healthy scans have a voxel above "
+            return f"{text}{calibration.threshold:.2f}. {numbers}.", "bad"
+        text += " None passes the family-wise level."
+        if unusual:
+            return f"{text} But {as_a_whole}: {numbers}.", "bad"
+        return f"{text} {numbers}.", "neutral"
+    if unusual:
+        return f"No finding stands out, but {as_a_whole}: {numbers}.", "bad"
     return f"Nothing unusual among the scored voxels: {numbers}.", "neutral"

@@ -29,7 +29,7 @@ LIMITS = (2.0, 8.0)
 """Default colour scale of heatmaps: from z = 2, where 2 % of healthy voxels lie above, to z = 8."""
 
 _BACKGROUND, _INK = "#101419", "#d8dee5"
-_TRUTH, _SCORED = "#38e8ff", "#8d99a6"
+_TRUTH, _STRONG, _SCORED = "#38e8ff", "#7dff5c", "#8d99a6"
 _DPI = 110
 _WIDTH = 10.5
 _GAP = 0.05
@@ -145,7 +145,7 @@ def comparison(
         expected: The pseudo-healthy scan in the scan's intensities, NaN where there is none; drawn with the scan's
             grey scale, or left out.
         difference: What the scan has more (above 0) or less than was expected, NaN where there is none, or left out.
-        contour: Mask whose outline is drawn on the heat and on the difference.
+        contour: What is outlined on the heat and on the difference: 1, or 2 where it is family-wise.
         point: World point (RAS+ mm) that the slices go through.
         span: The difference's colours go from −span to span, in the scan's intensities; default: half of the scan's
             grey scale.
@@ -285,7 +285,9 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
         axes.imshow(heat_picture(heat, layers.limits), aspect="auto")
         _outline(axes, np.isfinite(heat), _SCORED, 0.6, "dotted")
     if layers.contour is not None:
-        _outline(axes, geometry.cut(layers.contour, grid, 0) > 0, _TRUTH, 1.0, "solid")
+        outlined = geometry.cut(layers.contour, grid, 0)
+        _outline(axes, outlined > 0, _TRUTH, 1.0, "solid")
+        _outline(axes, outlined > 1, _STRONG, 1.0, "solid")
     axes.set_axis_off()
     shown = geometry.VIEWS[view]
     stroke = [withStroke(linewidth=1.8, foreground=_BACKGROUND)]
@@ -337,6 +339,8 @@ def _legend(layers: _Layers, names: Mapping[int, str], contour: str) -> list[Lin
     handles: list[Line2D | Patch] = []
     if layers.contour is not None:
         handles.append(Line2D([], [], color=_TRUTH, lw=1.5, label=contour))
+        if (layers.contour.data > 1).any():
+            handles.append(Line2D([], [], color=_STRONG, lw=1.5, label=f"family-wise {contour}"))
     if layers.heatmap is not None and not np.isfinite(layers.heatmap.data).all():
         handles.append(Line2D([], [], color=_SCORED, lw=1, ls="dotted", label="scored region"))
     if layers.labels is not None:

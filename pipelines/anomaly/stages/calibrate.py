@@ -22,7 +22,7 @@ from medgen.training.transfer.source import recorded
 from ...stages import Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
-from ..outputs import CALIBRATION, write_calibration
+from ..outputs import CALIBRATION, level_facts, write_calibration
 from .train import FoldModels
 
 
@@ -82,7 +82,9 @@ class Calibrate(Stage[AnomalyRunConfig]):
                 progress=tick,
                 bf16=trained.bf16,
             )
-        run.stage.log_metrics({"threshold": detector.calibration.threshold})
+        run.stage.log_metrics(
+            {"threshold": detector.calibration.threshold, "findings_threshold": detector.findings_threshold}
+        )
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
         provenance = _provenance(config, results[Manifest], development, run.track.id)
         provenance |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
@@ -96,7 +98,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         """The detector and the scores it was calibrated by."""
         return (
             Output("model/", "the detector, which `medgen anomaly score` takes", tracked=True),
-            CALIBRATION,
+            *CALIBRATION,
         )
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
@@ -104,6 +106,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         detector = results[Calibrated].detector
         return {
             "threshold": detector.calibration.threshold,
+            "false_findings": level_facts(detector),
             "precision": "bf16" if detector.bf16 else "32",
             "calibration_subjects": len(detector.calibration.maxima),
             "channels": list(detector.config.fusion.channels),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,9 @@ from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores,
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.evaluation.screening import Screening, screen
+from medgen.anomaly.evaluation.sensitivity import COLUMNS
 from medgen.anomaly.evaluation.summary import Summary, summarise
+from medgen.anomaly.findings.listing import number
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.prepared import PreparedScan
@@ -20,9 +23,10 @@ from medgen.report.anomaly.evaluation import scan_section, voxel_section
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
 from medgen.report.anomaly.pictures import Example, example, pictures_section
+from medgen.report.anomaly.sensitivity import sensitivity_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
-from medgen.system.files import plain
+from medgen.system.files import plain, write_csv
 from medgen.training.cost import Estimate
 
 from ...stages import Stage
@@ -91,7 +95,11 @@ class Evaluate(Stage[AnomalyRunConfig]):
             for done, entry in enumerate(measure(detector, scans), start=1):
                 scan, result = entry.scan, entry.result
                 drawn = scan.kind, scan.radius_mm, scan.contrast
-                files.add(scan.name, result, subject=scan.subject, kind=drawn[0], radius_mm=drawn[1], contrast=drawn[2])
+                facts = {"subject": scan.subject, "kind": drawn[0], "radius_mm": drawn[1], "contrast": drawn[2]}
+                on_implant = entry.measurement.on_implant
+                # Empty where no candidate is on the implant, and for healthy scans.
+                facts |= {"expected_false_on_implant": on_implant if math.isfinite(on_implant) else None}
+                files.add(scan.name, result, **facts)
                 files.add_truth(scan.name, entry.truth)
                 truth_voxels, voxels, own = reduce_scan({FUSED: result.heatmap.data[0]}, entry.truth.data[0] > 0)
                 on_own_grid.append((ScanFacts(scan.name, scan.subject, truth_voxels, voxels, *drawn), own[FUSED]))
@@ -107,8 +115,9 @@ class Evaluate(Stage[AnomalyRunConfig]):
         on_own_grid.sort(key=lambda pair: f"{pair[0].name}.nii.gz")
         listed, scores = (list(part) for part in zip(*on_own_grid, strict=True))
         comparison = compare(listed, {FUSED: scores}, BOOTSTRAP, SEED)
-        target, resamples = config.anomaly.calibration.target_fpr, config.evaluation.bootstrap
-        summary = summarise(measurements, target, resamples, run.derive("bootstrap"))
+        levels = config.anomaly.calibration.target_fpr, config.anomaly.findings.false_findings
+        summary = summarise(measurements, *levels, config.evaluation.bootstrap, run.derive("bootstrap"))
+        write_csv(run.folder.out / "sensitivity.csv", summary.findings.rows(), COLUMNS)
         run.stage.log_metrics(_numbers(summary))
         return [screening, Evaluation(measurements, examples, comparison, summary)]
 
@@ -116,6 +125,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         """Heatmaps, findings and scores of every test scan."""
         return (
             *SCAN_OUTPUTS,
+            Output("sensitivity.csv", "which implants have a finding, by kind, size, contrast and false findings"),
             Output("truth/", "the implants of the test scans, 0 and 1, each on the grid of its scan"),
             Output(measurement_file.FILE, "voxel scores of all test scans, for benchmarks over several runs"),
         )
@@ -133,6 +143,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Voxels, scans, files, pictures, the gate, and what each score is."""
         evaluation, detector = results[Evaluation], results[Calibrated].detector
+        sensitivity_section(report, evaluation.summary.findings)
         voxel_section(report, evaluation.summary)
         scan_section(report, evaluation.summary)
         files_section(report, evaluation.files, evaluation.summary.fused.ap.estimate)
@@ -144,10 +155,15 @@ class Evaluate(Stage[AnomalyRunConfig]):
         """What was found, and how well the heatmap does beside the best baseline."""
         summary = results[Evaluation].summary
         best = summary.row(summary.best_raw)
+        own, false = summary.findings.operating, summary.findings.false
+        shares = [share for share in summary.findings.everything.shares if share.level != own.level]
+        others = ", ".join(f"{share.found} at {number(share.level)}" for share in shares)
         return [
-            f"findings: on {summary.found_scans} of {summary.implanted} implants, in "
-            f"{summary.healthy_with_finding} of {summary.any_hot.n} healthy test subjects (aim: at "
-            f"most {100 * summary.target_fpr:g} %)",
+            f"findings: on {own.found} of {summary.implanted} implants at {number(own.level)} expected false findings "
+            f"per healthy scan ({others}); measured in {false.measured.n} held-out healthy subjects: {false.measured}",
+            f"family-wise: on {summary.found_family_wise} of {summary.implanted} implants, in "
+            f"{summary.healthy_family_wise} of {summary.any_hot.n} healthy test subjects (aim: at most "
+            f"{100 * summary.target_fpr:g} %)",
             f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance "
             f"{summary.prevalence:.4f}",
             *(f"{case}: abstained: {reason}" for case, reason in results[Screening].refused),
@@ -177,5 +193,6 @@ def _numbers(summary: Summary) -> dict[str, float]:
         **numbers,
         "prevalence": summary.prevalence,
         "realised_fpr": summary.any_hot.estimate,
-        "found": summary.found.estimate,
+        "false_findings_measured": summary.findings.false.measured.estimate,
+        **{f"found_at_{share.level:g}": share.share.estimate for share in summary.findings.everything.shares},
     }

@@ -43,6 +43,9 @@ def measurements(seed, subjects=5, rows=(FUSED, "zscore (raw)", "zscore (z)", "n
                     p_values={"top": (1.0, 0.5, 0.1, 0.05)[copy] if number else 0.05},
                     hottest_in_truth=float(maps[rows[0]][truth].max(initial=-np.inf)),
                     own_grid=(int((maps[rows[0]] > 3.5).sum()), int(truth.sum()), int(truth.sum() // 2)),
+                    expected_false=np.arange(1, copy + 1) / 10,
+                    hits=np.arange(copy) == 1,
+                    untouched=np.inf if copy else 0.25,
                 )
             )
     return result
@@ -63,9 +66,9 @@ def test_measurements_come_back_as_they_were(tmp_path):
     original, found = measurements(3), saved(tmp_path, 3)
     assert found.names == tuple(original[0].rows)
     for before, after in zip(original, found.measurements(found.names), strict=True):
-        for name in ("case", "subject", "kind", "radius_mm", "contrast", "scores", "p_values", "own_grid"):
+        for name in ("case", "subject", "kind", "radius_mm", "contrast", "scores", "p_values", "own_grid", "untouched"):
             assert getattr(after, name) == getattr(before, name)
-        for name in ("region", "truth", "hottest_in_truth"):
+        for name in ("region", "truth", "hottest_in_truth", "expected_false", "hits"):
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         for name, values in before.rows.items():
             assert after.rows[name].dtype == np.float16

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.evaluation.detectability import (
     REGIONS,
     DetectabilityConfig,
@@ -17,6 +18,8 @@ from medgen.anomaly.evaluation.detectability import (
     region_masks,
     tabulate,
 )
+from medgen.anomaly.findings.candidates import candidates_of
+from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.heat_scores import to_own_grid
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError
@@ -35,16 +38,26 @@ def ball(radius_mm=26.0):
 
 @dataclass
 class BrightFinder:
-    """Stands in for a detector: heat is the difference to 1, all over the foreground."""
+    """Stands in for a detector: heat is the difference to 1 in standard deviations of the noise."""
 
     support: np.ndarray
-    threshold: float = 0.5
+    threshold: float = 6.0
     seen: list = field(default_factory=list)
     preprocess = Preprocess(shape=SHAPE, spacing=SPACING)
 
+    config = AnomalyConfig()
+
     @property
     def calibration(self):
-        return SimpleNamespace(threshold=self.threshold)
+        """Four healthy scans with one candidate each, so that a new one is a finding above the hottest of them."""
+        return SimpleNamespace(healthy=HealthyCandidates.of([[self.threshold]] * 4, "abcd"))
+
+    @property
+    def findings_threshold(self):
+        return self.calibration.healthy.threshold(self.config.findings.false_findings)
+
+    def candidates(self, heatmap):
+        return candidates_of(heatmap, self.config.findings.separation_mm)
 
     @property
     def lean(self):
@@ -52,7 +65,7 @@ class BrightFinder:
 
     def measure(self, image, foreground):
         region = foreground[0].numpy() & self.support
-        heat = image[0].numpy() - 1
+        heat = 10 * (image[0].numpy() - 1)
         self.seen.append(heat)
         return SimpleNamespace(region=region, heat=heat)
 

@@ -11,6 +11,7 @@ from medgen.anomaly.calibration import p_value
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.leverage import leverage_of
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
+from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.config import load_config
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
 
@@ -31,7 +32,9 @@ def example(outlier=5.89, target=0.05):
     subjects = [f"s{number:02d}" for number in range(19)] + ["s18"]
     cases = [f"case-{number:02d}" for number in range(20)]
     threshold = float(np.sort(maxima)[-1])
-    found = Calibration(np.zeros(19, dtype=np.int64), {"max": maxima}, threshold)
+    found = Calibration(
+        np.zeros(19, dtype=np.int64), {"max": maxima}, threshold, HealthyCandidates.of([[4.0]] * 19, subjects[:19])
+    )
     scans = [scan("blob", 6.0, value, threshold) for value in (4.3, 4.5, 5.0, 6.0)]
     scans += [scan(HEALTHY, value, -np.inf, threshold) for value in (3.0, 4.6)]
     return leverage_of(found, subjects, cases, target, scans)
@@ -63,8 +66,8 @@ def test_every_number_of_the_sentence_is_a_field():
         ({"next_hottest": 4.01}, "the next subject 4.01"),
         ({"threshold_without": 4.2}, "would be 4.20 (at 5.3 %)"),
         ({"threshold": 6.5}, "instead of 6.50"),
-        ({"found_without": 2}, "on 2 instead of 1 of 4 implants"),
-        ({"healthy_without": 0}, "in 0 of 2 healthy test scans"),
+        ({"found_without": 2}, "by 2 instead of 1 of 4 implants"),
+        ({"healthy_without": 0}, "by 0 of 2 healthy test scans"),
         ({"target_without": 0.05}, "would be 4.40 instead"),
     ):
         assert words not in item.words

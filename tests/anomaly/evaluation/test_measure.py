@@ -146,13 +146,15 @@ def measurements(strength, n=8, seed=0):
                     p_values={"top": 0.01 if top > 3.5 else 0.5},
                     hottest_in_truth=float(good[truth].max(initial=-np.inf)),
                     own_grid=(int((good > 4).sum()), int(truth.sum()), int((truth & (good > 4)).sum())),
+                    expected_false=np.array([0.1]),
+                    hits=np.array([kind == "blob"]),
                 )
             )
     return result
 
 
 def test_a_good_score_wins_and_a_useless_one_is_at_chance():
-    summary = summarise(measurements(4.0), target_fpr=0.05, bootstrap=200, seed=0)
+    summary = summarise(measurements(4.0), 0.05, 0.5, bootstrap=200, seed=0)
     assert summary.subjects == 4
     assert (summary.healthy, summary.implanted) == (8, 16)
     assert summary.prevalence == pytest.approx(0.04)
@@ -167,12 +169,13 @@ def test_a_good_score_wins_and_a_useless_one_is_at_chance():
     # Masks of a few neighbouring voxels overlap by chance, so chance is only roughly 1 here.
     assert summary.controls["zero amplitude"].estimate < 3
     assert summary.controls["permuted masks"].estimate < 3
+    assert (summary.findings.operating.found, summary.implanted) == (8, 16)
     told = plain(summary)
     assert told["gain_raw"]["low"] == summary.gain_raw.low
     assert told["voxel"][0]["name"] == "fused"
 
 
 def test_no_difference_is_reported_as_none():
-    summary = summarise(measurements(0.0), target_fpr=0.05, bootstrap=200, seed=0)
+    summary = summarise(measurements(0.0), 0.05, 0.5, bootstrap=200, seed=0)
     assert summary.gain_raw.low < 0.02
     assert summary.fused.auroc.estimate == pytest.approx(0.5, abs=0.05)

@@ -24,3 +24,11 @@ def test_targets_out_of_reach_are_left_out_and_the_attainable_rate_is_a_step_of_
     rates = simulated_rates(9, (0.05, 0.15), cohorts=3)
     assert {rate.target for rate in rates} == {0.15}
     assert [rate.attainable for rate in rates] == pytest.approx([0.1, 0.1])
+
+
+def test_findings_of_new_healthy_subjects_are_at_most_the_level():
+    rates = {rate.score: rate for rate in simulated_rates(19, (), cohorts=80, seed=1, levels=(1.0,))}
+    assert set(rates) == {"findings"}
+    assert rates["findings"].realised.low <= 1.0
+    assert rates["findings"].realised.high >= 0.5
+    assert rates["findings"].attainable == 1.0

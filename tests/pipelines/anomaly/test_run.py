@@ -185,14 +185,44 @@ def test_every_p_value_follows_from_the_printed_score_and_the_calibration_table(
         for name in names:
             assert float(row[f"p_{name}"]) == by_hand(table, name, row[name]), (row["case"], name)
     listed = rows(finished / "findings.csv")
+    candidates = rows(finished / "candidates.csv")
+    assert {row["subject"] for row in candidates} <= {row["subject"] for row in table}
     for row in listed:
         assert float(row["p_max"]) == by_hand(table, "max", row["peak"])
+        hotter = sum(float(line["weight"]) for line in candidates if float(line["heat"]) >= float(row["peak"]))
+        expected = (hotter + int(row["finding"])) / (1 + len(table))
+        assert float(row["expected_false"]) == pytest.approx(expected, abs=1e-12)
+        assert expected <= metrics["false_findings"]["false_findings"] + 1e-9
     # A family-wise finding exactly where p(max) is at or below the target; scans.csv counts those of findings.csv.
     counts = Counter(row["case"] for row in listed)
+    strong = Counter(row["case"] for row in listed if row["family_wise"] == "True")
     for row in scored:
         assert int(row["findings"]) == counts[row["case"]]
-        assert (counts[row["case"]] > 0) == (float(row["p_max"]) <= metrics["target_fpr"] + 1e-12)
+        assert int(row["family_wise"]) == strong[row["case"]]
+        assert (strong[row["case"]] > 0) == (float(row["p_max"]) <= metrics["target_fpr"] + 1e-12)
     assert len({bool(counts[row["case"]]) for row in scored}) == 2
+
+
+def test_what_is_found_is_the_same_in_every_file(finished):
+    """The headline, the table by group and the scans: an implant is found up to the level of its strongest finding."""
+    found = json.loads((finished / "metrics.json").read_text())["findings"]
+    table = rows(finished / "sensitivity.csv")
+    implanted = [row for row in rows(finished / "scans.csv") if row["kind"] != "healthy"]
+    levels = [row["expected_false_on_implant"] for row in implanted]
+    for line in table:
+        own = [
+            value
+            for value, row in zip(levels, implanted, strict=True)
+            if line["by"] == "all" or (line["by"] == "kind" and row["kind"] == line["group"])
+        ]
+        if line["by"] in ("all", "kind"):
+            assert int(line["scans"]) == len(own)
+            at = float(line["expected_false"]) + 1e-9
+            assert int(line["found"]) == sum(value != "" and float(value) <= at for value in own)
+    everything = [share["found"] for share in found["groups"][0]["shares"]]
+    assert everything == [int(line["found"]) for line in table if line["by"] == "all"]
+    assert everything == sorted(everything)
+    assert everything[-1] > 0
 
 
 def test_the_scores_of_a_scan_can_be_read_off_its_file(finished):
@@ -231,15 +261,18 @@ def test_the_report_says_what_the_metrics_hold(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     text = re.sub(r"<[^>]+>", " ", html.unescape((finished / "report.html").read_text(encoding="utf-8")))
     text = " ".join(text.split())
-    assert f"a finding touches {metrics['found_scans']} of {metrics['implanted']} implants" in text
-    assert f"{metrics['with_finding']} of {metrics['implanted']} implanted scans have a finding" in text
+    found = metrics["findings"]
+    own = next(share for share in found["groups"][0]["shares"] if share["level"] == found["level"])
+    assert f"a finding is on {own['found']} of {metrics['implanted']} implants" in text
+    assert f"is passed on {metrics['found_family_wise']} of {metrics['implanted']} implants" in text
+    assert f"{len(found['missed'])} of {metrics['implanted']} implants have no finding on them" in text
     channels = ", ".join(metrics["channels"])
     assert f"channels of the heatmap {channels} " in text
     assert f"subjects in the calibration {metrics['calibration_subjects']} " in text
     # No docstring marks on the page, and the words of the leverage where it decides only.
     assert "``" not in text
     assert ":func:" not in text
-    assert ("sets the threshold alone" in text) == metrics["leverage"]["decides"]
+    assert ("sets the family-wise threshold alone" in text) == metrics["leverage"]["decides"]
 
 
 def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
@@ -358,7 +391,32 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
         assert row["region"] in pages[row["case"]]
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
-    assert re.search(r"changed: p\(max\) = [\d.]+, p\(top\) = [\d.]+, \d+ regions?[:,]", printed)
+    assert re.search(r"changed: p\(max\) = [\d.]+, p\(top\) = [\d.]+, \d+ findings?[:,]", printed)
+    assert "Findings are listed up to 0.5 expected false findings per healthy scan" in printed
+    assert "changed: findings" in pages["changed"]
+
+
+def test_another_level_lists_more_or_fewer_of_the_same_candidates(finished, cohort, tmp_path, monkeypatch, capsys):
+    scan = io.read(sorted((cohort / "images").iterdir())[0])
+    data = np.array(scan.data, dtype=np.float32)
+    i, j, k = np.rint(scan.grid.to_voxel(scan.grid.center)).astype(int) + np.array([3, 2, 2])
+    data[0, i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 1] += 2 * data.max()
+    io.write(Volume(data, scan.grid), tmp_path / "changed.nii.gz")
+    command = ["anomaly", "score", tmp_path / "changed.nii.gz", "--model", finished / "model", "-q", "--false-findings"]
+    peaks = {}
+    for level in ("0.1", "3"):
+        code, printed, _ = medgen(monkeypatch, capsys, *command, level, "--out", tmp_path / level)
+        assert code == 0
+        assert f"Findings are listed up to {level} expected false findings" in printed
+        listed = rows(tmp_path / level / "findings.csv")
+        peaks[level] = [row["peak"] for row in listed]
+        assert all(float(row["expected_false"]) <= float(level) + 1e-9 for row in listed)
+    # Ten subjects: one finding at most at 1/11, the hottest of those that are listed at 3.
+    assert peaks["0.1"] == peaks["3"][:1]
+    assert len(peaks["3"]) >= len(peaks["0.1"]) == 1
+    code, _, error = medgen(monkeypatch, capsys, *command, "0.05", "--out", tmp_path / "none")
+    assert code == 2
+    assert "0.05 expected false findings per healthy scan need at least 19 healthy scans (subjects)" in error
 
 
 def test_scans_with_nan_and_a_lost_scale_are_scored_where_one_says_so(finished, cohort, tmp_path, monkeypatch, capsys):

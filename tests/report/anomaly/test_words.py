@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import Calibration
+from medgen.anomaly.evaluation.sensitivity import FalseFindings, Group, Sensitivity, Share
 from medgen.anomaly.evaluation.summary import Summary, VoxelRow
-from medgen.anomaly.findings import Finding
+from medgen.anomaly.findings.false_findings import HealthyCandidates
+from medgen.anomaly.findings.listing import Finding
 from medgen.metrics.interval import Interval
-from medgen.report.anomaly.words import compared_words, found_words, scan_words
+from medgen.report.anomaly.words import compared_words, found_words, level_words, scan_words
 
 
 def interval(estimate, low, high, n=10):
@@ -23,6 +26,13 @@ def row(name, ap):
     score, _, form = name.partition(" (")
     nothing = interval(0.5, 0.4, 0.6)
     return VoxelRow(name, score, form.rstrip(")") or "heat", name != "fused", ap, nothing, nothing, nothing, {})
+
+
+def shares(at_half, untouched=0, level=0.5):
+    found = {0.25: 5, 0.5: at_half, 1.0: 30}
+    everything = [Share(key, value, interval(value / 42, 0.1, 0.9), untouched) for key, value in found.items()]
+    healthy = (FalseFindings(level, interval(0.4, 0.1, 0.9), 3),)
+    return Sensitivity(level, (Group("all", "all", 42, tuple(everything)),), healthy, ())
 
 
 SUMMARY = Summary(
@@ -47,21 +57,24 @@ SUMMARY = Summary(
     ratio_z=interval(3.5, 3, 4),
     dice_at_threshold=interval(0.1, 0.05, 0.2),
     any_hot=interval(0.1, 0.0025, 0.445),
-    with_finding=9,
-    found_scans=7,
-    found=interval(7 / 42, 0.07, 0.31),
+    findings=shares(21),
+    found_family_wise=7,
 )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"found_scans": 1}, "**1 of 42 implants**"),
-        ({"implanted": 40}, "**7 of 40 implants**"),
-        ({"with_finding": 8}, "8 of 42 implanted scans have a finding"),
-        ({"target_fpr": 0.1}, "at most 10 % of healthy scans"),
-        ({"any_hot": interval(0.2, 0.025, 0.556)}, "2 of 10 have one (0.200 [0.025, 0.556])"),
-        ({"found": interval(0.2, 0.1, 0.3)}, "(0.200 [0.100, 0.300])"),
+        ({"findings": shares(20)}, "**20 of 42 implants** (0.476 [0.100, 0.900]); 5 at 0.25, 30 at 1."),
+        ({"implanted": 40}, "**21 of 40 implants**"),
+        ({"findings": shares(21, untouched=4)}, "Without the implants 4 of these places have one"),
+        (
+            {"findings": replace(shares(21), healthy=(FalseFindings(0.5, interval(0.6, 0.2, 1.1), 5),))},
+            "healthy scans have 0.600 [0.200, 1.100] findings each; 5 of 10 healthy subjects have any",
+        ),
+        ({"target_fpr": 0.1}, "at most 10 % of healthy scans exceed anywhere"),
+        ({"found_family_wise": 6}, "is passed on 6 of 42 implants"),
+        ({"any_hot": interval(0.2, 0.025, 0.556)}, "and in 2 of 10 healthy subjects"),
     ],
 )
 def test_what_is_found_is_said_in_the_numbers_of_the_summary(change, words):
@@ -91,26 +104,63 @@ def test_better_is_said_only_of_intervals_that_exclude_zero(raw, z, words, kind)
     assert ("**better than the best baseline**" in text) == positive
 
 
-FINDING = Finding(1, 0.2, 0.9, 5.0, 4.0, 0.05, (1, 2, 3), (0.0, 0.0, 0.0), region="left central, deep")
-CALIBRATION = Calibration(np.zeros(19, dtype=np.int64), {"max": np.linspace(3, 4.5, 19)}, 4.5)
+FINDING = Finding(
+    1, 0.2, 0.9, 5.0, 4.0, 0.05, 0.05, True, (1, 2, 3), (0.0, 0.0, 0.0), region="left central, deep", brightness=(2.5,)
+)
+FAINT = replace(FINDING, id=2, peak=4.2, p_max=0.2, expected_false=0.4, family_wise=False)
+# 19 healthy subjects; the four hottest have one candidate above 4, the last one three.
+HEALTHY = HealthyCandidates.of([[3.0]] * 15 + [[4.1], [4.2], [4.3], [4.5, 4.4, 4.3]], list(map(str, range(19))))
+CALIBRATION = Calibration(np.zeros(19, dtype=np.int64), {"max": np.linspace(3, 4.5, 19)}, 4.5, HEALTHY)
+CONFIG = AnomalyConfig()
 
 
 def result(findings=(), p_max=0.5, p_top=0.6, name="top"):
     return SimpleNamespace(findings=list(findings), p_values={"max": p_max, "top": p_top}, scan_score=name)
 
 
-def test_the_verdict_on_a_scan_names_both_p_values_and_follows_them():
-    text, kind = scan_words(result([FINDING], p_max=0.05, p_top=0.1), 0.05, CALIBRATION)
-    assert kind == "bad"
-    assert "hotter than all 19 healthy scans" in text
-    assert (
-        "At most 5 % of healthy scans have a voxel above the threshold of 4.50. p (max) = 0.050, p (top) = 0.100."
-        in text
+def levels(false_findings=0.5, target=0.05):
+    return AnomalyConfig.model_validate(
+        {"findings": {"false_findings": false_findings}, "calibration": {"target_fpr": target}}
     )
-    text, kind = scan_words(result(p_top=0.05), 0.05, CALIBRATION)
+
+
+def test_the_level_is_said_with_how_it_came_out_in_the_calibration():
+    text = level_words(HEALTHY, 0.5)
+    assert text.startswith("Findings are listed up to 0.5 expected false findings per healthy scan.")
+    rate, share = HEALTHY.rate(0.5), HEALTHY.share_with_finding(0.5)
+    assert f"has {rate.estimate:.3f} [{rate.low:.3f}, {rate.high:.3f}]" in text
+    assert f"{round(19 * share.estimate)} of 19 subjects have any" in text
+    assert "up to 0.25 expected" in level_words(HEALTHY, 0.25)
+
+
+def test_the_verdict_on_a_scan_names_its_levels_and_both_p_values():
+    text, kind = scan_words(result([FINDING, FAINT], p_max=0.05, p_top=0.1), CONFIG, CALIBRATION)
+    assert kind == "bad"
+    assert text.startswith(
+        "**2 findings, the strongest: left central, deep, brighter (+2.5 sd), 0.9 ml at half its peak"
+    )
+    assert "Listed up to 0.5 expected false findings per healthy scan" in text
+    assert "1 of 2 passes the family-wise level: at most 5 % of healthy scans have a voxel above 4.50." in text
+    assert text.endswith("p (max) = 0.050, p (top) = 0.100.")
+    both, _ = scan_words(result([FINDING, replace(FAINT, family_wise=True)], p_max=0.05), levels(1), CALIBRATION)
+    assert "2 pass the family-wise level" in both
+    assert "Listed up to 1 expected" in both
+
+
+def test_findings_below_the_family_wise_level_are_no_alarm():
+    text, kind = scan_words(result([FAINT], p_max=0.2, p_top=0.3), CONFIG, CALIBRATION)
+    assert (kind, "None passes the family-wise level. p (max) = 0.200" in text) == ("neutral", True)
+    # Unless the scan as a whole is unusual.
+    text, kind = scan_words(result([FAINT], p_max=0.2, p_top=0.05), CONFIG, CALIBRATION)
+    assert kind == "bad"
+    assert "But the scan as a whole is unusual by top: p (max) = 0.200, p (top) = 0.050." in text
+
+
+def test_a_scan_without_findings_is_judged_as_a_whole():
+    text, kind = scan_words(result(p_top=0.05), CONFIG, CALIBRATION)
     assert kind == "bad"
     assert "the scan as a whole is unusual by top: p (max) = 0.500, p (top) = 0.050." in text
-    text, kind = scan_words(result(), 0.05, CALIBRATION)
+    text, kind = scan_words(result(), CONFIG, CALIBRATION)
     assert (kind, text) == ("neutral", "Nothing unusual among the scored voxels: p (max) = 0.500, p (top) = 0.600.")
-    text, _ = scan_words(result(name="max"), 0.05, CALIBRATION)
+    text, _ = scan_words(result(name="max"), CONFIG, CALIBRATION)
     assert text.endswith(": p (max) = 0.500.")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from medgen.report.figures.colours import heat_picture
 from medgen.report.figures.curves import interval_plot, learning_curve, training_curves
+from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic, sample_pairs
 from medgen.report.html import png
 from medgen.volume import Grid, Volume
@@ -152,3 +153,24 @@ def test_interval_and_learning_curves():
         interval_plot(["a"], items)
     with pytest.raises(ValueError, match="expected 3 intervals"):
         learning_curve([5, 10, 20], {"x": items[:2]})
+
+
+def test_a_family_wise_finding_has_an_outline_of_its_own(image):
+    heat = image.with_data(np.full(image.data.shape, 3, np.float32))
+    marks = np.zeros(image.data.shape, np.uint8)
+    marks[0, 4:9, 4:9, 4:9], marks[0, 14:19, 14:19, 4:9] = 1, 2
+    points = [image.grid.to_world((6, 6, 6)), image.grid.to_world((16, 16, 6))]
+    colours = {}
+    for name, value in (("plain", np.minimum(marks, 1)), ("strong", marks)):
+        contour = image.with_data(value)
+        figure = finding_slices(image, heatmap=heat, contour=contour, points=points, captions=["1  here", "2  there"])
+        colours[name] = {tuple(pixel) for pixel in pixels(figure).reshape(-1, 3)}
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == (["finding"] if name == "plain" else ["finding", "family-wise finding"])
+        # Two rows of three slices, beside each other without and with heat.
+        assert len(figure.axes) == 12
+    green = tuple(int("7dff5c"[k : k + 2], 16) for k in (0, 2, 4))
+    assert green in colours["strong"]
+    assert green not in colours["plain"]
+    with pytest.raises(ValueError, match="a caption each, found 2 and 1"):
+        finding_slices(image, heatmap=heat, contour=heat, points=points, captions=["1"])

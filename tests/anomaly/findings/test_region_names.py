@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.anomaly.region_names import regions
+from medgen.anomaly.findings.region_names import regions
 from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 

@@ -1,0 +1,137 @@
+"""What is unusual about a place, in words: darker or brighter, smoother or rougher than healthy scans are there.
+
+A heatmap says that a place is unusual, not how. Here two things that a reader can check by eye are compared with the
+healthy development scans, voxel by voxel on the model grid: the intensity, and the detail, how much an intensity
+differs from its neighbourhood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.normative import Moments, Normative, NormativeConfig, normative_of
+from medgen.preprocessing.dataset import Dataset
+from medgen.transforms.masked_smoothing import Smoother
+
+NOTABLE = 1.0
+"""From so many healthy standard deviations on, in the median over a finding, a difference is put into words."""
+
+ASPECTS = {"brightness": ("darker", "brighter"), "detail": ("smoother", "rougher")}
+"""What is compared, with the words for less and for more."""
+
+# As fine as the anatomy is: a blurred mean would call every ventricle's edge dark.
+_AS_IT_IS = NormativeConfig(blur=0.0)
+_NEIGHBOURHOOD = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class HealthyAppearance:
+    """Mean and standard deviation of intensity and detail over the healthy development scans.
+
+    Attributes:
+        aspects: Per aspect of :data:`ASPECTS` one entry for every image channel, on the model grid.
+    """
+
+    aspects: Mapping[str, tuple[Normative, ...]]
+
+    @classmethod
+    def fit(cls, dataset: Dataset, support: NDArray[np.bool_]) -> HealthyAppearance:
+        """From healthy prepared scans.
+
+        Args:
+            dataset: The scans.
+            support: (i, j, k), the voxels that can be scored.
+        """
+        regions = dataset.foregrounds[:, 0].cpu().numpy().astype(bool) & support
+        found: dict[str, tuple[Normative, ...]] = {}
+        for aspect in ASPECTS:
+            per_channel = []
+            for channel in range(dataset.channels):
+                maps = (
+                    _aspect(aspect, dataset.images[row, channel].float().cpu().numpy(), region)[region]
+                    for row, region in enumerate(regions)
+                )
+                per_channel.append(normative_of(Moments.of(maps, regions, support.shape), support, _AS_IT_IS))
+            found[aspect] = tuple(per_channel)
+        return cls(found)
+
+    def maps(self, image: NDArray[np.float32], region: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+        """Standard deviations from the healthy mean by aspect, (c, i, j, k), 0 outside the region.
+
+        Less their median over the region: a scan whose intensities are scaled a little differently is not dark at every
+        place.
+
+        Args:
+            image: (c, i, j, k), a prepared scan.
+            region: (i, j, k), where it is scored.
+        """
+        found = {}
+        for aspect, per_channel in self.aspects.items():
+            found[aspect] = np.zeros(image.shape, dtype=np.float32)
+            for own, values, normative in zip(found[aspect], image, per_channel, strict=True):
+                away = normative.z(_aspect(aspect, values, region))[region]
+                own[region] = away - np.median(away)
+        return found
+
+    def to_arrays(self, support: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Plain arrays inside the support that :meth:`from_arrays` reads back."""
+        return {
+            f"{aspect}/{part}": np.stack([getattr(normative, part)[support] for normative in per_channel])
+            for aspect, per_channel in self.aspects.items()
+            for part in ("mean", "sd")
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], support: NDArray[np.bool_]) -> HealthyAppearance:
+        """Inverse of :meth:`to_arrays`.
+
+        Raises:
+            KeyError: If an array is missing.
+        """
+        found = {}
+        for aspect in ASPECTS:
+            per_channel = []
+            for mean, sd in zip(arrays[f"{aspect}/mean"], arrays[f"{aspect}/sd"], strict=True):
+                whole = Normative(np.zeros(support.shape, np.float32), np.ones(support.shape, np.float32))
+                whole.mean[support], whole.sd[support] = mean, sd
+                per_channel.append(whole)
+            found[aspect] = tuple(per_channel)
+        return cls(found)
+
+
+def unusual_words(brightness: tuple[float, ...], detail: tuple[float, ...]) -> str:
+    """What differs from healthy scans, of the image channel in which it differs most.
+
+    Where the intensity differs, "rougher" is left out: the edge of a bright or dark spot is detail by itself.
+
+    Args:
+        brightness: Median difference of intensity over a finding in healthy standard deviations, one per image channel.
+        detail: The same of the detail.
+
+    >>> unusual_words((-2.34,), (0.2,)), unusual_words((1.2,), (-3.0,)), unusual_words((1.2,), (3.0,))
+    ('darker (-2.3 sd)', 'brighter (+1.2 sd), smoother (-3.0 sd)', 'brighter (+1.2 sd)')
+    >>> unusual_words((0.4,), (0.9,)), unusual_words((0.0, 3.0), (0.0, 0.0))
+    ('usual in brightness and detail', 'brighter (+3.0 sd, channel 2)')
+    """
+    told: list[str] = []
+    for aspect, values in zip(ASPECTS, (brightness, detail), strict=True):
+        channel = int(np.argmax(np.abs(values))) if values else 0
+        value = values[channel] if values else 0.0
+        less, more = ASPECTS[aspect]
+        if abs(value) >= NOTABLE and not (told and aspect == "detail" and value > 0):
+            which = f", channel {channel + 1}" if len(values) > 1 else ""
+            told.append(f"{more if value > 0 else less} ({value:+.1f} sd{which})")
+    return ", ".join(told) or f"usual in {' and '.join(ASPECTS)}"
+
+
+def _aspect(aspect: str, values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """One aspect of an image channel (i, j, k), defined inside the region."""
+    if aspect == "brightness":
+        return values
+    smoother = Smoother.of(region, _NEIGHBOURHOOD)
+    return smoother(np.abs(values - smoother(values)))
