@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def commit() -> Commit:
     """Git commit and dirty flag of the checkout that holds this package; asked once per process."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(medgen.__file__).resolve().parents[1]
     # A wheel inside some other project's checkout must not report that project's commit.
     if not (root / ".git").exists() or shutil.which("git") is None:
         return Commit("unknown", None)

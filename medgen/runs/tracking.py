@@ -8,6 +8,7 @@ A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (h
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -141,7 +142,9 @@ def place(out: str | Path) -> str:
         return f"MLflow store: {printable(uri)}"
     file = database(uri)
     new = "" if file.exists() else f" (made new, with artifacts in {file.parent / 'mlartifacts'})"
-    return f"MLflow store: {file}{new}; MLFLOW_TRACKING_URI names another"
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    why = "as MLFLOW_TRACKING_URI says" if chosen else "MLFLOW_TRACKING_URI names another"
+    return f"MLflow store: {file}{new}; {why}"
 
 
 def last_run(out: str | Path) -> dict[str, str] | None:

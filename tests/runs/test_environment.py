@@ -14,8 +14,28 @@ def test_versions_and_commit():
     found = environment.versions()
     assert found["medgen"] == medgen.__version__
     assert found["numpy"].startswith("2.")
-    source = environment.commit()
-    assert source.id == "unknown" or len(source.id) == 40
+
+
+def test_a_checkout_says_its_commit_and_a_wheel_none(tmp_path, monkeypatch):
+    def git(*arguments):
+        author = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        run = subprocess.run(
+            ["git", "-C", str(tmp_path), *author, *arguments], capture_output=True, text=True, check=True
+        )
+        return run.stdout.strip()
+
+    package = tmp_path / "medgen" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.setattr(medgen, "__file__", str(package))
+    asked = environment.commit.__wrapped__
+    assert asked().id == "unknown"
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    assert asked() == environment.Commit(git("rev-parse", "HEAD"), False)
+    package.write_text("changed")
+    assert asked().dirty
 
 
 def test_memory_and_threads_are_plausible():

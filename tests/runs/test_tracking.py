@@ -312,6 +312,10 @@ def test_where_a_new_store_goes_is_said_before_it_is_made(tmp_path, monkeypatch,
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for said in (True, False):
         with tracking.start("train", tmp_path / "runs" / str(said), config={}, seed=0):
-            assert ("mlartifacts" in capfd.readouterr().err) is said
+            told = capfd.readouterr().err
+            assert ("mlartifacts" in told) is said
+            assert "MLFLOW_TRACKING_URI names another" in told
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/here.db")
+    assert tracking.place(tmp_path / "runs" / "c").endswith("as MLFLOW_TRACKING_URI says")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
     assert tracking.place(tmp_path / "runs" / "c") == "MLflow store: http://127.0.0.1:9"

@@ -230,7 +230,7 @@ class Vae(HierarchicalModel):
 
     def facts(self) -> tuple[Fact, ...]:
         """What every level of codes holds of the training scans, and what new scans are drawn by."""
-        said = ("gaussian", "since no flow was to be trained")
+        said = ("gaussian", "with the spread that training scans have (no model.code_flow was asked for)")
         if self.settings.code_flow is not None:
             said = ("flow", "as model.code_flow asked; the likelihood is under the priors, as without it")
         drawn = "New scans draw their grids of codes by a {value} model of what their priors leave, "
