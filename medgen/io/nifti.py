@@ -134,12 +134,13 @@ def check_finite(path: Path, values: NDArray[Any], allow_nan: bool, fill: float 
         return values
     counts = ((missing, "NaN"), (infinite, "infinite"))
     found = " and ".join(f"{count} {name} voxels" for count, name in counts if count)
+    action = "replace them (--fill 0, or cohort.fill=0 in a configuration), or leave the file out"
     if missing + infinite == values.size:
         found += ", which is all of them"
+        action = "export the scan again, or leave the file out"
     elif fill is not None:
         logger.info("%s: %s filled with %g", path, found, fill)
         return np.where(np.isfinite(values), values, np.float32(fill))
-    action = "replace them (cohort.fill=0, or data import --fill 0), or leave the file out of the cohort"
     raise fail(path, found, "finite values", action)
 
 

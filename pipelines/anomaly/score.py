@@ -17,7 +17,7 @@ from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.data.layouts.detect import exists
-from medgen.errors import DataError, MedgenError, OutOfDistribution
+from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report import cohort as cohort_words
@@ -179,7 +179,10 @@ class ScoreScans(Stage[ScoreConfig]):
             DataError: If none of the scans could be scored.
         """
         artifact, folder = results[TrainedModel], run.folder
-        detector = _at_level(from_artifact(artifact), config.false_findings)
+        try:
+            detector = _at_level(from_artifact(artifact), config.false_findings)
+        except ArtifactError as error:
+            raise ArtifactError(f"{config.model}: {error}") from error
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         named = dict(zip(unique_names(config.scans), config.scans, strict=True))
         read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}

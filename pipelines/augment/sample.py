@@ -61,7 +61,7 @@ def run(
     Raises:
         ArtifactError: If there is no generator, or no state of filter and audit beside it, or one was altered.
         AuditError: If the audit refuses the export.
-        ConfigError: If ``out`` is in use, the layout cannot hold the scans, or there is no such option of sampling.
+        ConfigError: If ``out`` is in use or lies in the run's folder, the layout cannot hold the scans, or there is no such option of sampling.
         DataError: If no scan was accepted, or the verdict of the run is HARMFUL and ``harmful`` is not set.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -71,6 +71,10 @@ def run(
         raise ArtifactError(
             f"{model}: no {FOLDER}/ in it or beside it, so no sample could be checked; expected the model folder of a "
             "finished augment run"
+        )
+    if out.resolve().is_relative_to(folder.parent.resolve()):
+        raise ConfigError(
+            f"{out}: lies in {folder.parent}, all of whose files the run has recorded; choose a folder elsewhere"
         )
     verdict = read_usefulness(folder.parent) or NOT_MEASURED
     verdict.require(harmful, folder.parent)

@@ -82,10 +82,12 @@ def run(
         progress: Show progress bars.
 
     Raises:
-        ConfigError: If a family is unknown, or has no shipped configuration.
+        ConfigError: If no family is named, or one is unknown or has no shipped configuration.
         DataError: If the cohort has too few subjects.
     """
     able = [name for name in available() if shipped(name).is_file()]
+    if not families:
+        raise ConfigError(f"--families: expected some of {able}, found none")
     if wrong := [name for name in families if name not in able]:
         raise ConfigError(f"--families: expected some of {able}, found {wrong[0]!r}")
     own = [f"data={data}", f"out={out}", *([f"device={device}"] if device else []), *overrides]

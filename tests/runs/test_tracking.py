@@ -314,7 +314,7 @@ def test_where_a_new_store_goes_is_said_before_it_is_made(tmp_path, monkeypatch,
         with tracking.start("train", tmp_path / "runs" / str(said), config={}, seed=0):
             told = capfd.readouterr().err
             assert ("mlartifacts" in told) is said
-            assert "MLFLOW_TRACKING_URI names another" in told
+            assert ("MLFLOW_TRACKING_URI names another" in told) is said
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/here.db")
     assert tracking.place(tmp_path / "runs" / "c").endswith("as MLFLOW_TRACKING_URI says")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")

@@ -263,6 +263,8 @@ def test_harmful_scans_leave_the_run_only_when_they_are_wanted(
     metrics["generators"]["joint"]["accepted"] = 0
     (run / "metrics.json").write_text(json.dumps(metrics))
     write_outputs_record(run)
+    with pytest.raises(ConfigError, match=r"more: lies in .*run, all of whose files"):
+        augment_sample.run(run / "model" / "deform", run / "model" / "more", n=1, device="cpu", harmful=True)
     with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):
         augment_sample.run(run / "model", tmp_path / "more", n=1, device="cpu")
     with pytest.raises(DataError, match=r"HARMFUL: said so\..*--harmful"):

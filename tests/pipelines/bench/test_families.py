@@ -136,6 +136,8 @@ def test_a_blob_is_found_and_a_copy_is_nearest() -> None:
 def test_families_without_a_configuration_and_small_cohorts_are_refused(tmp_path: Path) -> None:
     simulate(tmp_path / "cohort", n=3, seed=0, spacing=16.0)
     ask = {"data": tmp_path / "cohort", "seeds": [0]}
+    with pytest.raises(ConfigError, match=r"expected some of .*'vae'.*, found none"):
+        families.run(tmp_path, families=[], **ask)
     with pytest.raises(ConfigError, match=r"expected some of .*'vae'.*, found 'nothing'"):
         families.run(tmp_path, families=["vae", "nothing"], **ask)
     with pytest.raises(DataError, match="3 subjects; expected at least 8"):
