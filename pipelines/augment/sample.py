@@ -61,7 +61,8 @@ def run(
     Raises:
         ArtifactError: If there is no generator, or no state of filter and audit beside it, or one was altered.
         AuditError: If the audit refuses the export.
-        ConfigError: If ``out`` is in use or lies in the run's folder, the layout cannot hold the scans, or there is no such option of sampling.
+        ConfigError: If ``out`` is in use or lies in the run's folder, the layout cannot hold the scans, or there is no
+            such option of sampling.
         DataError: If no scan was accepted, or the verdict of the run is HARMFUL and ``harmful`` is not set.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
