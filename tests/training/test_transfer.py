@@ -229,6 +229,7 @@ def test_who_the_source_of_a_source_knows_is_handed_on(source, tmp_path):
     ("change", "said"),
     [
         ({"source_cases": None}, "does not say from whom"),
+        ({"source_spacing": [1.5, 2.0, 4.0]}, "on voxels of 1.5 x 2 x 4 mm"),
         ({"other_people": True}, "is the user's word"),
         ({"mismatches": []}, "every tensor fitted"),
         ({"mismatches": ["a: b", "c: d"]}, "2 tensors did not fit"),

@@ -72,11 +72,13 @@ class Source:
         model: In evaluation mode, on the CPU.
         sha256: Digest of its artifact.
         lineage: From whom it has learnt; None if the artifact does not say.
+        spacing: Voxel size in mm of the grid that it has learnt on.
     """
 
     model: ScanModel
     sha256: str
     lineage: Lineage | None
+    spacing: tuple[float, float, float]
 
 
 def read_source(init: InitConfig, family: str) -> Source:
@@ -88,7 +90,7 @@ def read_source(init: InitConfig, family: str) -> Source:
     """
     artifact = TrainedModel.load(init.artifact)
     model = _of_family(artifact, init, family)
-    return Source(model, artifact.sha256, Lineage.of(artifact.meta.get(LINEAGE)))
+    return Source(model, artifact.sha256, Lineage.of(artifact.meta.get(LINEAGE)), artifact.preprocess.spacing)
 
 
 def read_lineage(init: InitConfig, family: str = "") -> Lineage | None:

@@ -127,6 +127,7 @@ class Start:
             "statistics": self.init.statistics,
             "other_people": self.init.other_people,
             "source_cases": None if lineage is None else len(lineage.cases),
+            "source_spacing": list(self.source.spacing),
         }
 
     def _check_phases(self, model: ScanModel) -> None:
@@ -163,6 +164,10 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         f"The training started from the {record['family']} of artifact {record['sha256'][:12]}: "
         f"{record['weights_taken']} of {record['weights']} weights were taken, {misfit}."
     ]
+    # Records of earlier versions do not say it.
+    if "source_spacing" in record:
+        size = " x ".join(f"{step:g}" for step in record["source_spacing"])
+        found.append(f"The source has learnt on voxels of {size} mm.")
     if record["statistics"] == "source":
         found.append("Buffers that describe scans, such as a mean scan, were taken from the source where they fitted.")
     elif record["buffers_measured"]:
