@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from medgen.anomaly.calibration import p_value, significant
-from medgen.anomaly.findings.appearance import ASPECTS, unusual_words
+from medgen.anomaly.findings.appearance import ASPECTS, lean, unusual_words
 from medgen.anomaly.findings.candidates import Candidates
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.findings.region_names import middle_of, regions
@@ -56,8 +56,9 @@ class Finding:
         channel: The channel with the smallest tail probability at the peak.
         channels: All channels with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca 3.0".
         region: Where the peak lies, in words; see :func:`medgen.anomaly.findings.region_names.regions`.
-        brightness, detail: Median difference of intensity and of detail from healthy scans over the outlined part,
-            in healthy standard deviations, one for each image channel; see :mod:`medgen.anomaly.findings.appearance`.
+        brightness, detail: Difference of intensity and of detail from healthy scans over the outlined part, to the side
+            that it leans to (:func:`medgen.anomaly.findings.appearance.lean`), in healthy standard deviations, one for
+            each image channel.
     """
 
     id: int
@@ -197,7 +198,7 @@ def describe(
         there = None if template is None else (round(away[0], 1), round(away[1], 1), round(away[2], 1))
         part = _on_model_grid(regions_of.data[0] == finding.id, prepared)
         brightness, detail = (
-            tuple(round(float(np.median(channel[part])), 2) for channel in appearance[aspect]) for aspect in ASPECTS
+            tuple(round(lean(channel[part]), 2) for channel in appearance[aspect]) for aspect in ASPECTS
         )
         described.append(
             replace(

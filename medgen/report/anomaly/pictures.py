@@ -124,7 +124,7 @@ def findings_section(report: Report, entry: Scored) -> None:
         ],
         "Strongest first. expected false: findings as strong as this that a healthy scan has on average. family-wise: "
         "whether p (max), the share of healthy scans whose hottest voxel is as hot, is at or below the target. "
-        "unusual: the median over its outline, in standard deviations of healthy scans there. size: around the peak, "
+        "unusual: where its outline leans to, in standard deviations of healthy scans there. size: around the peak, "
         "where the heat is at least half as far above the scan's background; and its outline, which is also above the "
         "threshold. Neither is a lesion's volume. channels: those that at most 1 % of healthy voxels surprise as much "
         "as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.anomaly.findings.appearance import HealthyAppearance, unusual_words
+from medgen.anomaly.findings.appearance import HealthyAppearance, lean, unusual_words
 from medgen.preprocessing.dataset import Dataset
 
 SHAPE = (18, 18, 18)
@@ -65,3 +65,11 @@ def test_it_is_kept_as_plain_arrays_inside_the_support():
     for aspect, values in fitted.maps(image, support).items():
         np.testing.assert_array_equal(again.maps(image, support)[aspect], values)
         assert not values[:, :4].any()
+
+
+def test_a_lesion_in_a_third_of_what_is_outlined_gives_the_word() -> None:
+    around = np.random.default_rng(0).normal(0, 1, 200)
+    for shift, word in ((-5.0, "darker"), (5.0, "brighter")):
+        value = lean(np.concatenate([around, np.random.default_rng(1).normal(shift, 1, 100)]))
+        assert unusual_words((value,), (3.0,)).startswith(word)
+    assert unusual_words((lean(around),), (0.0,)) == "usual in brightness and detail"

@@ -168,7 +168,7 @@ def test_channels_are_those_above_two_at_the_peak_strongest_first():
 def test_the_words_are_about_the_part_above_the_threshold():
     heat = heatmap()
     brightness = np.full(heat.data.shape, 50, np.float32)
-    # Of 24 voxels half are 4 sd darker and half 2: 3 in the median. What lies around does not count.
+    # Of 24 voxels half are 4 sd darker and half 2: they lean by 3. What lies around does not count.
     brightness[0][5:8, 6:10, 4] = -4
     brightness[0][5:8, 6:10, 5] = -2
     maps = {"pca": np.zeros(heat.grid.shape, np.float32)}
