@@ -68,12 +68,15 @@ from medgen.models.families import available
 assert "vae" in available()
 assert "torch" not in sys.modules
 from medgen.models.catalogue import available, family_class
-from medgen.segmentation.ordinary import available as arms
-from medgen.synthesis.backends import available as backends
-assert "dae" in available() and "real" in arms() and "deform" in backends()
 def loaded(folder):
     return [name for name in sys.modules if name.startswith(f"medgen.{folder}.")]
-assert not loaded("models.families") + loaded("segmentation.ordinary.arms") + loaded("synthesis.backends")
+assert "dae" in available() and not loaded("models.families")
+from medgen.segmentation.ordinary import available as arms
+from medgen.synthesis.backends import available as backends
+assert "real" in arms() and "deform" in backends()
+# Segmenters of studies are models of the family `segmenter`.
+assert loaded("models.families") == ["medgen.models.families.segmenter"]
+assert not loaded("segmentation.ordinary.arms") + loaded("synthesis.backends")
 assert not loaded("synthesis.label_sources") + loaded("synthesis.painters")
 family_class("dae")
 assert "medgen.models.families.vaegan" not in sys.modules

@@ -21,7 +21,9 @@ def test_a_step_fits_into_the_machine(family: str, case: tuple[str, int, int, in
 
 @pytest.mark.parametrize("family", presets.FAMILIES)
 def test_a_loss_is_one_graph(family: str) -> None:
-    assert presets.graph_breaks(family) == {"all": []}
+    found = presets.graph_breaks(family)
+    assert "all" in found
+    assert not any(found.values())
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
