@@ -192,7 +192,7 @@ def _disk(out: Path) -> Check:
 
 
 def _store(out: Path) -> Check:
-    origin = "from MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI", "").strip() else "the default"
+    origin = "from MLFLOW_TRACKING_URI" if journal.chosen_store() else "the default"
     uri = journal.store_uri(out)
     fine = not uri.startswith(("file:", "/", "./"))
     hint = "" if fine else "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"

@@ -318,10 +318,14 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
+def chosen_store() -> str:
+    """Address of the MLflow store that ``MLFLOW_TRACKING_URI`` names; empty if it names none."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+
+
 def store_uri(out: Path) -> str:
     """Address of the MLflow store for runs in ``out``: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` beside the folder.
 
     ``runs/anomaly`` and ``runs/augment`` so share ``runs/mlflow.db``, wherever the program is started.
     """
-    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return chosen or f"sqlite:///{(out.resolve().parent / 'mlflow.db').as_posix()}"
+    return chosen_store() or f"sqlite:///{(out.resolve().parent / 'mlflow.db').as_posix()}"

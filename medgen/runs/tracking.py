@@ -8,7 +8,6 @@ A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (h
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ import yaml
 
 from medgen.errors import DataError
 from medgen.runs import environment
-from medgen.runs.journal import LOCK, NAME, Journal, Run, entries, locked, open_runs, store_uri
+from medgen.runs.journal import LOCK, NAME, Journal, Run, chosen_store, entries, locked, open_runs, store_uri
 from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
 from medgen.runs.plain_text import printable, scrub
 from medgen.system import files
@@ -142,8 +141,7 @@ def place(out: str | Path) -> str:
         return f"MLflow store: {printable(uri)}"
     file = database(uri)
     new = "" if file.exists() else f" (made new, with artifacts in {file.parent / 'mlartifacts'})"
-    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    why = "as MLFLOW_TRACKING_URI says" if chosen else "MLFLOW_TRACKING_URI names another"
+    why = "as MLFLOW_TRACKING_URI says" if chosen_store() else "MLFLOW_TRACKING_URI names another"
     return f"MLflow store: {file}{new}; {why}"
 
 

@@ -58,13 +58,11 @@ class FieldOfView:
         _, _, i, j, k = foregrounds.shape
         z = codes.double().numpy()
         alphas = _RIDGES * max(float(z.var(axis=0).mean()), 1e-12)
+        views = torch.cat([_small(_distance(view)) for view in foregrounds])[:, 0]
+        inner = [_small(_distance((drawn > 0) & view)) for view, drawn in zip(foregrounds, labels, strict=True)]
         fitted = []
-        for by_labels in (False, True):
-            beyond = [
-                _distance(view) - _distance((drawn > 0) & view) if by_labels else _distance(view)
-                for view, drawn in zip(foregrounds, labels, strict=True)
-            ]
-            distances = torch.cat([_small(distance) for distance in beyond])[:, 0]
+        # Means over cubes are linear: what the view adds to the labels is the difference of the means.
+        for by_labels, distances in ((False, views), (True, views - torch.cat(inner)[:, 0])):
             ridge = RidgeCV(alphas=alphas)
             ridge.fit(z, distances.flatten(1).double().numpy())
             offset, weights = (torch.from_numpy(np.asarray(x, np.float32)) for x in (ridge.intercept_, ridge.coef_.T))
