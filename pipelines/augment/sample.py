@@ -18,6 +18,7 @@ from medgen.synthesis.backend import Backend
 from medgen.synthesis.backends import every_name, load_backend
 from medgen.synthesis.export.cohort import export_pool
 from medgen.synthesis.export.layouts import Layout, check_layout
+from medgen.synthesis.filtering.checks import check_name
 from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
 from medgen.synthesis.privacy.memorisation import audit_pool
 from medgen.synthesis.privacy.results import Audit
@@ -215,4 +216,4 @@ def _commonest(pool: CandidatePool) -> str:
         for reason in candidate.filtered.reasons:
             counts[reason] = counts.get(reason, 0) + 1
     worst = max(counts, key=lambda reason: counts[reason])
-    return f"{counts[worst]} failed the check {worst!r}"
+    return f"{counts[worst]} failed the check of {check_name(worst)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from medgen.report.html import Report
 from medgen.synthesis.backend import Backend
+from medgen.synthesis.filtering.checks import check_name
 from medgen.synthesis.filtering.filter import Filter
 from medgen.synthesis.filtering.pool import CandidatePool
 
@@ -24,7 +25,7 @@ def filter_section(
     counts: dict[tuple[str, str], int] = {}
     for candidate in pool.rejected():
         for reason in candidate.filtered.reasons:
-            key = (candidate.backend, _check(reason, label_names))
+            key = (candidate.backend, check_name(reason, label_names))
             counts[key] = counts.get(key, 0) + 1
     if counts:
         table = [(backend, check, count) for (backend, check), count in sorted(counts.items())]
@@ -42,9 +43,3 @@ def filter_section(
             "likeness r above which a deformed scan counts as a copy of its parent": filters.identity_bound,
         }
     )
-
-
-def _check(name: str, labels: Mapping[int, str]) -> str:
-    """The name of a check, with the label's name instead of its number."""
-    kind, _, number = name.partition("_")
-    return f"{kind} of {labels[int(number)]}" if number else kind

@@ -44,26 +44,32 @@ def samples_section(
     sources, grid = filters.sources, prepared.preprocess.canonical()
     report.section(
         "Samples",
-        "Accepted scans, drawn at random, with their labels, beside the training scan that each resembles most.",
+        "Accepted scans (refused ones of a generator that has none), drawn at random, with their labels, beside the "
+        "training scan that each resembles most.",
     )
     for backend in backends:
         accepted = pool.accepted(backend.name)
+        # Where nothing was accepted, what was refused is what there is to learn from.
+        able = accepted or tuple(item for item in pool.rejected(backend.name) if item.filtered.nearest)
         if not accepted:
-            report.text(f"**{backend.name}**: no scan was accepted.")
+            report.text(f"**{backend.name}**: no scan was accepted." + (" These were refused:" if able else ""))
+        if not able:
             continue
-        rows = numpy_rng(seed, "report", backend.name).permutation(len(accepted))[:_SHOWN]
-        chosen = [accepted[int(row)] for row in rows]
+        rows = numpy_rng(seed, "report", backend.name).permutation(len(able))[:_SHOWN]
+        chosen = [able[int(row)] for row in rows]
         pairs = [beside(sources, grid, candidate, candidate.filtered.nearest) for candidate in chosen]
         figure = sample_pairs(
             [(a, b) for a, b, _, _ in pairs],
             labels=[(c, d) for _, _, c, d in pairs],
             names=[_names(filters, candidate) for candidate in chosen],
             label_names=prepared.label_names,
-            title=f"{backend.name}: synthetic scans and their nearest real ones",
+            title=f"{backend.name}: {'synthetic' if accepted else 'refused'} scans and their nearest real ones",
         )
         write_bytes(folder.figures / f"samples-{backend.name}.png", png(figure))
         bare = sum(truth is None for _, _, _, truth in pairs)
         caption = f"{backend.name}. r is the likeness of the copy check, 1 for a copy. {_bare(bare, len(pairs))}"
+        if not accepted:
+            caption += "".join(f" {item.id}: {'; '.join(item.filtered.reasons.values())}." for item in chosen)
         report.figure(figure, caption, f"Samples of {backend.name} beside real scans")
 
 
@@ -84,7 +90,7 @@ def beside(
     """Image of a candidate and of a training case, and the labels of both where known."""
     synthetic = candidate.synthetic
     if synthetic is None:
-        raise ValueError("an accepted candidate has a scan")
+        raise ValueError("a candidate that was judged has a scan")
     image, labels = Volume(synthetic.image, grid), Volume(synthetic.labels[None], grid)
     if name in sources.labelled.ids or sources.unlabelled is None:
         row = sources.labelled.ids.index(name)

@@ -21,6 +21,7 @@ from medgen.progress import Progress
 from medgen.seeds import derive, numpy_rng
 from medgen.segmentation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from medgen.synthesis.backend import Synthetic
+from medgen.synthesis.filtering.checks import check_name
 from medgen.synthesis.filtering.copies import CopyBounds, Gallery, Likeness, calibrate
 from medgen.synthesis.filtering.label_bounds import (
     LabelBounds,
@@ -224,13 +225,13 @@ class Filter:
         scores: dict[str, float] = {}
         reasons: dict[str, str] = {}
 
-        def require(name: str, value: float, low: float, high: float, text: str) -> None:
+        def require(name: str, value: float, low: float, high: float, which: str = "") -> None:
             scores[name] = value
             # Written so that NaN, in the value or in a bound, fails.
             if not (low <= value <= high):
                 bounds = f"at least {low:.4g}" if math.isinf(high) else f"{low:.4g} to {high:.4g}"
                 bounds = f"at most {high:.4g}" if math.isinf(low) else bounds
-                reasons[name] = f"{text} {value:.4g}, expected {bounds}"
+                reasons[name] = f"{check_name(name)}{which} {value:.4g}, expected {bounds}"
 
         shape, grid = synthetic.image.shape[1:], self.sources.labelled.shape
         if tuple(shape) != grid or synthetic.labels.shape != grid:
@@ -243,20 +244,19 @@ class Filter:
         predictions = self._predictions(synthetic)
         found = [mean_dice(item, synthetic.labels, self.sources.labels) for item in predictions]
         agreement = float(np.mean(found)) if found else math.nan
-        require("agreement", agreement, self.agreement_bound, math.inf, "label agreement (Dice)")
+        require("agreement", agreement, self.agreement_bound, math.inf)
         self._check_labels(synthetic, require)
         if synthetic.region is None:
             self._check_bias(synthetic, predictions, require)
         if synthetic.region is None:
             wrong = self.neighbours.wrong(synthetic.labels)
-            shown = " and ".join(map(str, wrong[0])) if wrong else ""
-            text = f"labels whose neighbours are not those of real scans (first {shown}), pairs"
-            require("adjacency", float(len(wrong)), -math.inf, 0.0, text)
+            first = f" (first {wrong[0][0]} and {wrong[0][1]})" if wrong else ""
+            require("adjacency", float(len(wrong)), -math.inf, 0.0, first)
             distance = self.looks.distance(torch.from_numpy(synthetic.image))
-            require("looks", distance, -math.inf, self.looks.bound, "feature distance to the nearest real scan")
+            require("looks", distance, -math.inf, self.looks.bound)
         else:
             change = self._change(synthetic)
-            require("visible", change, self.config.visible, math.inf, "change where labels were drawn, in sd")
+            require("visible", change, self.config.visible, math.inf)
         nearest, likenesses = self.likeness(synthetic, derived=derived)
         for item in likenesses:
             scores[item.check] = item.value
@@ -264,7 +264,7 @@ class Filter:
                 reasons[item.check] = str(item)
         return FilterResult(not reasons, scores, reasons, nearest)
 
-    def _check_labels(self, synthetic: Synthetic, require: Callable[[str, float, float, float, str], None]) -> None:
+    def _check_labels(self, synthetic: Synthetic, require: Callable[[str, float, float, float], None]) -> None:
         """Volume, parts, place and brightness of each label against its bounds."""
         for label, bounds in self.bounds.items():
             mask = synthetic.labels == label
@@ -278,31 +278,27 @@ class Filter:
             voxels = float(mask.sum())
             # What some real scans do not have may be absent here as well.
             least = 0.0 if bounds.optional and not voxels else math.exp(low)
-            require(f"volume_{label}", voxels, least, math.exp(high), f"volume of label {label} in voxels")
+            require(f"volume_{label}", voxels, least, math.exp(high))
             if voxels:
                 component, centroid = measured
-                text = f"share of the largest component of label {label}"
-                require(f"component_{label}", component, bounds.component, math.inf, text)
+                require(f"component_{label}", component, bounds.component, math.inf)
                 distance = float(np.linalg.norm(centroid - bounds.centroid))
-                text = f"centroid of label {label}, voxels from the real mean"
-                require(f"centroid_{label}", distance, -math.inf, bounds.distance, text)
+                require(f"centroid_{label}", distance, -math.inf, bounds.distance)
                 unlike = bounds.unlike(synthetic.image, mask)
-                text = f"brightness of label {label}, sd from the real mean"
-                require(f"intensity_{label}", unlike, -math.inf, bounds.deviation, text)
+                require(f"intensity_{label}", unlike, -math.inf, bounds.deviation)
 
     def _check_bias(
         self,
         synthetic: Synthetic,
         predictions: list[NDArray[np.uint8]],
-        require: Callable[[str, float, float, float, str], None],
+        require: Callable[[str, float, float, float], None],
     ) -> None:
         """Whether labels differ from what auditors see as human labels do, so that a shared bias does not pass."""
         for label, (low, high) in self.seen.items():
             if (synthetic.labels == label).any():
                 ratios = [volume_ratio(synthetic.labels, item, label) for item in predictions]
                 value = float(np.exp(np.mean(ratios))) if ratios else math.nan
-                text = f"volume of label {label} over what auditors see, beside human labels"
-                require(f"bias_{label}", value, math.exp(low), math.exp(high), text)
+                require(f"bias_{label}", value, math.exp(low), math.exp(high))
 
     def _predictions(self, synthetic: Synthetic) -> list[NDArray[np.uint8]]:
         """What auditors see that have not been trained on a parent; none if all have."""

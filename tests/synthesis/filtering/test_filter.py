@@ -13,6 +13,7 @@ from medgen.errors import AuditError, DataError
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.synthesis.backend import Backend, Synthetic
 from medgen.synthesis.filtering import copies
+from medgen.synthesis.filtering.checks import check_name
 from medgen.synthesis.filtering.copies import Gallery, calibrate
 from medgen.synthesis.filtering.filter import Filter, FilterConfig
 from medgen.synthesis.filtering.label_bounds import Neighbours, pairs_within
@@ -288,3 +289,13 @@ def test_labels_are_compared_with_human_ones_where_auditors_share_the_bias(filte
     reasons = replace(filters, seen=half).check(agreed, derived=False).reasons
     assert "what auditors see, beside human labels" in reasons["bias_1"]
     assert "bias_4" in reasons
+
+
+def test_every_check_has_one_name(filters: Filter) -> None:
+    """Reasons start with the name that reports and messages use."""
+    for changes in ({"labels": np.full(SHAPE, 4, np.uint8)}, {"labels": np.zeros(SHAPE, np.uint8)}):
+        for check, reason in filters.check(scan(**changes), derived=False).reasons.items():
+            assert reason.startswith(check_name(check)), reason
+    named = {check_name(check, {1: "shell", 4: "core"}) for check in filters.check(scan(), derived=False).scores}
+    assert {"volume of core in voxels", "label agreement (Dice)"} <= named
+    assert len(named) == len(filters.check(scan(), derived=False).scores)
