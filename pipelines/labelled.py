@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from medgen.data.cases import Manifest
 from medgen.errors import DataError
-from medgen.models.base import DrawsLabels, PaintsLabels
+from medgen.models.base import DrawsLabels, LabelsScans, PaintsLabels
 from medgen.models.catalogue import family_class
 
 
@@ -29,7 +29,7 @@ def check_labelled(settings: Iterable[HasModel], manifest: Manifest) -> None:
     without = [case.id for case in manifest if case.mask is None]
     for own in settings:
         cls = family_class(own.model["family"])
-        if without and issubclass(cls, DrawsLabels | PaintsLabels):
+        if without and issubclass(cls, DrawsLabels | LabelsScans | PaintsLabels):
             raise DataError(
                 f"model.family: {cls.family} learns from masks, and {len(without)} of {len(manifest)} scans have none "
                 f"({without[0]} is the first); add the masks, or use vae or vaegan"

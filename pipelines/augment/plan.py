@@ -35,11 +35,10 @@ def plan(config: AugmentRunConfig, *, resume: bool = False, overwrite: bool = Fa
     channels = len(next(iter(parts.labelled)).read_image().data)
     labels = tuple(sorted(manifest.labels))
     outline = Outline(preprocess.shape, channels, labels or (1,), len(parts.labelled), len(parts.unlabelled))
-    if config.generators.auto or not labels:
-        studied = _studied(parts, preprocess, config.workers)
-        if studied.labels is not None:
-            labels = labels or tuple(int(value) for value in studied.labels.unique() if value)
-            outline = replace(outline, labels=labels, facts=label_facts(studied, labels))
+    studied = _studied(parts, preprocess, config.workers)
+    if studied.labels is not None:
+        labels = labels or tuple(int(value) for value in studied.labels.unique() if value)
+        outline = replace(outline, labels=labels, facts=label_facts(studied, labels))
     lines = [
         f"cohort: {len(parts.labelled.subjects)} labelled subjects, {len(parts.unlabelled)} unlabelled scans, "
         f"{len(parts.validation.subjects)} validation subjects, {len(parts.test.subjects)} test subjects",

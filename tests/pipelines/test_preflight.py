@@ -99,15 +99,16 @@ def test_every_family_that_is_listed_is_there() -> None:
     assert [family_class(name).family for name in available()] == available()
 
 
-def test_a_family_that_learns_from_masks_needs_them(cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["maskvae", "segmenter"])
+def test_a_family_that_learns_from_masks_needs_them(cohort: Path, tmp_path: Path, family: str) -> None:
     import shutil
 
     bare = tmp_path / "bare"
     bare.mkdir()
     for image in sorted(cohort.rglob("*_0000.nii.gz")) or sorted((cohort / "images").glob("*.nii.gz")):
         shutil.copy(image, bare / image.name)
-    config = anomaly_config(bare, f"out={tmp_path / 'out'}", "further.masks={model: {family: maskvae}}")
-    with pytest.raises(DataError, match="maskvae learns from masks, and 12 of 12 scans have none"):
+    config = anomaly_config(bare, f"out={tmp_path / 'out'}", f"further.masks={{model: {{family: {family}}}}}")
+    with pytest.raises(DataError, match=f"{family} learns from masks, and 12 of 12 scans have none"):
         planned(config)
 
 

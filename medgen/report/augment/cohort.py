@@ -20,6 +20,10 @@ def cohort_section(report: Report, manifest: Manifest, parts: CohortSplit, prepa
         (name, len(part.subjects), len(part), len(data) if (data := prepared.data.get(name)) is not None else 0)
         for name, part in parts.named().items()
     ]
+    used = {case.id for part in parts.named().values() for case in part}
+    idle = [case for case in manifest if case.id not in used]
+    if idle:
+        rows.append(("not used", len({case.subject for case in idle}), len(idle), 0))
     report.table(["part", "subjects", "scans", "prepared"], rows, "Parts are disjoint by subject.")
     taken_table(report, manifest)
     grid = prepared.preprocess.canonical()

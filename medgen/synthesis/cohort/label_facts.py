@@ -77,11 +77,6 @@ def label_facts(data: Dataset, labels: Sequence[int]) -> tuple[LabelFacts, ...]:
     return tuple(_facts(data, label) for label in labels)
 
 
-def focal_labels(data: Dataset, labels: Sequence[int]) -> tuple[int, ...]:
-    """Those labels that look like focal disease."""
-    return tuple(facts.label for facts in label_facts(data, labels) if facts.focal)
-
-
 def _facts(data: Dataset, label: int) -> LabelFacts:
     volumes, shares, places, counts, extents = [], [], [], [], []
     for row in range(len(data)):

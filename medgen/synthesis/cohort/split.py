@@ -78,7 +78,10 @@ def divide(
     """
     with_masks = manifest.labelled()
     if not len(with_masks):
-        raise DataError(f"{manifest.name}: no case has a mask; augmentation by synthesis needs labelled scans")
+        raise DataError(
+            f"{manifest.root}: none of {len(manifest)} scans has a mask; augmentation by synthesis needs labelled "
+            "scans: add masks, such as labels/<case>.nii.gz, or name them in the column mask of a manifest.csv"
+        )
     if len(with_masks.subjects) < 3:
         raise DataError(
             f"{manifest.name}: {len(with_masks.subjects)} labelled subjects; expected at least 3, two to learn from "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from pydantic import Field, field_validator
 
 from medgen.config import Config
 from medgen.errors import DataError
-from medgen.synthesis.cohort.label_facts import LabelFacts, focal_labels
+from medgen.synthesis.cohort.label_facts import LabelFacts, label_facts
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.lesions.forms import Labels, Lesion, Shape, centred, crop_for, crop_shape, find_lesions
 from medgen.synthesis.sources import Sources
@@ -20,8 +21,8 @@ class FocalConfig(Config):
     """Settings of everything that deals with focal lesions.
 
     Attributes:
-        lesion_labels: Labels that are focal disease; null guesses them (:mod:`medgen.synthesis.cohort.label_facts`),
-            and takes all if none looks focal.
+        lesion_labels: Labels that are focal disease; null finds them (:mod:`medgen.synthesis.cohort.label_facts`), and
+            refuses where none looks focal.
         smallest: Voxels below which a connected component is no lesion.
         context: Voxels around a lesion that its crop shows.
         largest_crop: Longest side of the crop in voxels; larger lesions are not learnt from.
@@ -65,10 +66,10 @@ def focal_lesions(sources: Sources, config: FocalConfig) -> Focal:
     """Find the lesions of the labelled scans.
 
     Raises:
-        DataError: If a label is not in use, there is no lesion, or none fits a crop.
+        DataError: If a label is not in use, none looks like a lesion, there is no lesion, or none fits a crop.
     """
     data = sources.labelled
-    labels = config.lesion_labels or focal_labels(data, sources.labels) or sources.labels
+    labels = config.lesion_labels or _focal(label_facts(data, sources.labels))
     strange = sorted(set(labels) - set(sources.labels))
     if strange:
         raise DataError(
@@ -99,13 +100,29 @@ def focal_lesions(sources: Sources, config: FocalConfig) -> Focal:
 
 
 def expected_lesions(config: FocalConfig, outline: Outline) -> tuple[Shape, int, list[LabelFacts]]:
-    """Crop, number of lesion labels, and the facts of these, before any scan is read.
+    """Crop, number of lesion labels, and the facts of these, before any training.
 
     The crop is as large as the label statistics say, the largest one without them.
+
+    Raises:
+        DataError: If no label is named and there are statistics, by which none looks like a lesion.
     """
-    facts = [item for item in outline.facts if item.label in (config.lesion_labels or (item.label,))]
-    facts = facts if config.lesion_labels else [item for item in facts if item.focal] or facts
+    wanted = config.lesion_labels or (_focal(outline.facts) if outline.facts else outline.labels)
+    facts = [item for item in outline.facts if item.label in wanted]
     largest = (config.largest_crop,) * 3
     extent = tuple(max(item.extent[axis] for item in facts) for axis in range(3)) if facts else largest
     crop = crop_for(extent, config.context, outline.shape, config.largest_crop)
-    return crop, len(config.lesion_labels or facts or outline.labels), facts
+    return crop, len(wanted), facts
+
+
+def _focal(facts: Sequence[LabelFacts]) -> tuple[int, ...]:
+    """Labels that look like focal disease."""
+    found = tuple(item.label for item in facts if item.focal)
+    if not found:
+        numbers = [str(item.label) for item in facts]
+        shown = ", ".join(numbers[:4]) + (" and more" if len(numbers) > 4 else "")
+        raise DataError(
+            f"lesion.lesion_labels: expected a label that looks like focal disease, found organs only (labels "
+            f"{shown}); name the lesions, such as lesion_labels: [1], or use deform or a pair with shape for organs"
+        )
+    return found

@@ -107,7 +107,7 @@ def two_subjects(cohort: Path) -> None:
         (empty, ["case1.nii.gz", "an empty mask"], True),
         (channels, ["case1_0000.nii.gz", "2 channels", "1 as in most cases"], True),
         (missing_class, ["label 31 (spare part)", "in no mask", "labelled training scans"], False),
-        (no_masks, ["no case has a mask"], False),
+        (no_masks, ["has a mask"], False),
         (two_subjects, ["2 labelled subjects", "at least 3"], False),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -63,7 +63,7 @@ def test_all_subjects_and_limits() -> None:
 def test_impossible_wishes_are_refused() -> None:
     with pytest.raises(DataError, match="expected 2 to 12"):
         parts(labelled_subjects=13)
-    with pytest.raises(DataError, match="no case has a mask"):
+    with pytest.raises(DataError, match="has a mask"):
         divide(cohort().unlabelled(), test=0.5, labelled_subjects=None, unlabelled_cases=None, seed=0)
 
 

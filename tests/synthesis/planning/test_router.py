@@ -15,7 +15,7 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.seeds import numpy_rng
 from medgen.synthesis import backends
 from medgen.synthesis.backends import available
-from medgen.synthesis.cohort.label_facts import LabelFacts, focal_labels, label_facts
+from medgen.synthesis.cohort.label_facts import LabelFacts, label_facts
 from medgen.synthesis.estimates import Estimate, Outline
 from medgen.synthesis.filtering.filter import FilterConfig
 from medgen.synthesis.planning.router import Hardware, check_fits, hardware, route
@@ -153,8 +153,8 @@ def made(n: int, focal: bool) -> Dataset:
 
 
 def test_kinds_of_label_are_told_apart() -> None:
-    assert focal_labels(made(12, focal=True), (3,)) == (3,)
-    assert focal_labels(made(12, focal=False), (3,)) == ()
+    assert [item.focal for item in label_facts(made(12, focal=True), (3,))] == [True]
+    assert [item.focal for item in label_facts(made(12, focal=False), (3,))] == [False]
     (found,) = label_facts(made(12, focal=False), (3,))
     assert found.presence == 1
     assert found.components == 1
