@@ -53,6 +53,8 @@ class Case:
         unscaled: Whether a scale of 0 or NaN in a NIfTI header means that values are as stored; else it is refused.
         resample_mask: Whether a mask on another grid is brought to that of its image; else it is refused.
         empty_mask: Whether a mask without a labelled voxel says that there is nothing; else it is a fault.
+        resample_channels: Whether channels on another grid than the first are brought to its grid; else such a case is
+            refused.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Case:
     unscaled: bool = False
     resample_mask: bool = False
     empty_mask: bool = False
+    resample_channels: bool = False
 
     def read_image(self) -> Volume:
         """All channels on one grid, (c, i, j, k).
@@ -80,14 +83,7 @@ class Case:
             io.read(path, multichannel=declared > 1, slices=slices, fill=self.fill, unscaled=self.unscaled)
             for path in self.images
         ]
-        first = volumes[0]
-        for path, volume in zip(self.images[1:], volumes[1:], strict=True):
-            if not near(first.grid, volume.grid):
-                raise GeometryError(
-                    f"{path}: {differing(volume.grid, first.grid)} {apart(path, self.images[0])[1]}; "
-                    f"expected all channels of case {self.id} on one grid; resample it to the first channel"
-                )
-        image = first if len(volumes) == 1 else first.with_data(np.concatenate([volume.data for volume in volumes]))
+        image = stacked(dict(zip(self.images, volumes, strict=True)), self.id, move=self.resample_channels)
         if declared and image.data.shape[0] != declared:
             raise fail(self.images[0], f"{image.data.shape[0]} channels", f"{declared}", "correct the manifest")
         return image
@@ -135,6 +131,34 @@ class Case:
     def renumbered(self, mask: Volume) -> Volume:
         """A label map with the numbers in use instead of those of the file."""
         return mask.with_data(renumber(mask.data, self.relabel)) if self.relabel else mask
+
+
+def stacked(channels: Mapping[Path, Volume], name: str, *, move: bool) -> Volume:
+    """Volumes of one scan as its channels, (c, i, j, k), on the grid of the first.
+
+    Args:
+        channels: File → volume, in channel order.
+        name: The case, for messages.
+        move: Whether those on another grid are interpolated on the first one's, where the headers say they lie. Beyond
+            their field of view they get their smallest value.
+
+    Raises:
+        GeometryError: If the grids differ and nothing may be moved.
+    """
+    (path, first), *others = channels.items()
+    data = [first.data]
+    for other, volume in others:
+        if near(first.grid, volume.grid):
+            data.append(volume.data)
+        elif move:
+            data.append(volume.resample(first.grid, fill=float(volume.data.min())).data)
+        else:
+            raise GeometryError(
+                f"{other}: {differing(volume.grid, first.grid)} {apart(other, path)[1]}; expected all channels of case "
+                f"{name} on one grid; resample it to the first channel, or declare that it may be "
+                "(cohort.resample_channels=true)"
+            )
+    return first if not others else first.with_data(np.concatenate(data))
 
 
 @dataclass(frozen=True)
@@ -238,6 +262,8 @@ class Manifest:
                 rows.append([case.id, case.fill, case.unscaled])
             if case.resample_mask:
                 rows.append([case.id, "resampled mask"])
+            if case.resample_channels and len(case.images) > 1:
+                rows.append([case.id, "resampled channels"])
         return files.sha256_json([rows, {str(value): name for value, name in sorted(self.labels.items())}])
 
     def write_csv(self, path: str | Path) -> None:

@@ -138,6 +138,15 @@ class Dataset:
             confidence=None if self.confidence is None else self.confidence[rows],
         )
 
+    def of_channels(self, rows: Sequence[int]) -> Dataset:
+        """The same cases with some of their image channels, in the order given."""
+        images = self.images[:, list(rows)]
+        prepared = tuple(
+            replace(item, image=image.numpy(), scale=tuple(item.scale[row] for row in rows))
+            for item, image in zip(self.prepared, images, strict=bool(self.prepared))
+        )
+        return replace(self, images=images, prepared=prepared)
+
     def batch(self, indices: Sequence[int], progress: float = 0.0, device: torch.device | None = None) -> Batch:
         """The cases at ``indices`` as a :class:`Batch` on a device, by default that of the data set.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ class Template:
 
     image: Volume
     foreground: Volume
+
+    def of_channels(self, rows: Sequence[int]) -> Template:
+        """The same anatomy with some of its channels, in the order given."""
+        return replace(self, image=self.image.with_data(self.image.data[list(rows)]))
 
     @property
     def grid(self) -> Grid:

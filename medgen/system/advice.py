@@ -17,7 +17,7 @@ _QUOTED = r"""'cohort\.(?P<quoted>\w+)=(?P<inside>(?:[^']|'"'"')*)'"""
 _BARE = r"""(?<![\w.'])cohort\.(?P<bare>\w+)=(?P<value>[\w@%+=:,./-]+)"""
 _SETTING = re.compile(f"{_QUOTED}|{_BARE}")
 # Settings that commands take as a flag.
-_FLAGS = frozenset({"unscaled", "resample_masks", "empty_masks"})
+_FLAGS = frozenset({"unscaled", "resample_masks", "resample_channels", "empty_masks"})
 
 
 def setting(name: str, value: str | Path) -> str:

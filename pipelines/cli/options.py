@@ -162,6 +162,9 @@ class ImageOptions(ReadOptions, FindOptions):
     labels: Annotated[str | None, typer.Option("--labels", help="Names of label numbers, such as '{1: lesion}'.")] = (
         None
     )
+    resample_channels: Annotated[
+        bool, typer.Option("--resample-channels", help="Bring channels on another grid to that of the first.")
+    ] = False
     root: Annotated[
         list[Path] | None, typer.Option("--root", help="Further folder that links inside the cohort may lead to.")
     ] = None

@@ -73,6 +73,22 @@ def test_fractional_and_negative_masks_are_refused(manifest, tmp_path):
         replace(case, mask=tmp_path / "negative.nii.gz").read_mask()
 
 
+def test_channels_on_other_grids_are_moved_where_that_is_declared(tmp_path):
+    finer = Grid((8, 10, 12), GRID.affine @ np.diag([0.5, 0.5, 0.5, 1.0]))
+    first, second = save(tmp_path / "a_t1.nii.gz"), tmp_path / "a_t2.nii.gz"
+    x = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in finer.shape], indexing="ij")
+    io.write(Volume(sum(x)[None], finer), second)
+    case = Case("a", "a", (first, second))
+    with pytest.raises(GeometryError, match=r"a_t2.nii.gz: .*one grid.*\(cohort.resample_channels=true\)"):
+        case.read_image()
+    image = replace(case, resample_channels=True).read_image()
+    assert image.grid.same_as(GRID)
+    np.testing.assert_array_equal(image.data[:1], io.read(first).data)
+    # A linear ramp stays what it is at every place that both grids cover.
+    expected = sum(np.meshgrid(*[2.0 * np.arange(n) for n in GRID.shape], indexing="ij"))
+    np.testing.assert_allclose(image.data[1][1:-1, 1:-1, 1:-1], expected[1:-1, 1:-1, 1:-1], atol=0.05)
+
+
 def test_declared_channels(tmp_path):
     nib.Nifti1Image(np.zeros((4, 5, 6, 3), np.float32), GRID.affine).to_filename(tmp_path / "a.nii")
     assert Case("a", "a", (tmp_path / "a.nii",), attributes={"channels": "3"}).read_image().data.shape == (3, 4, 5, 6)

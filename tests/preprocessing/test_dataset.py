@@ -6,7 +6,7 @@ from medgen import io
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Batch, Dataset, prepare_dataset
-from medgen.preprocessing.recipe import Preprocess
+from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
 from medgen.volume import Grid, Volume
 
 RECIPE = Preprocess(shape=(10, 12, 8), spacing=(2.0, 2.0, 2.0))
@@ -85,6 +85,21 @@ def test_subsets_keep_the_order_asked_for():
     assert torch.equal(part.images, data.images[[2, 0]])
     with pytest.raises(DataError, match="'c9' is not in the data set"):
         data.subset(["c9"])
+
+
+def test_channels_are_parted_with_what_belongs_to_them():
+    images = torch.rand(2, 3, 4, 4, 4)
+    grid = Grid((4, 4, 4), np.eye(4))
+    scales = ((0.0, 1.0), (5.0, 2.0), (7.0, 3.0))
+    inside = np.ones((4, 4, 4), bool)
+    prepared = tuple(PreparedScan(image.numpy(), inside, grid, grid, scales) for image in images)
+    data = Dataset(("a", "b"), ("a", "b"), images, images[:, :1] >= 0, prepared=prepared)
+    part = data.of_channels([2, 0])
+    assert torch.equal(part.images, images[:, [2, 0]])
+    assert [item.scale for item in part.prepared] == [((7.0, 3.0), (0.0, 1.0))] * 2
+    np.testing.assert_array_equal(part.prepared[1].image, images[1, [2, 0]].numpy())
+    template = Template(Volume(images[0].numpy(), grid), Volume(inside[None], grid))
+    np.testing.assert_array_equal(template.of_channels([1]).image.data, images[0, [1]].numpy())
 
 
 @pytest.mark.parametrize(

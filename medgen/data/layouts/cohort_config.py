@@ -40,6 +40,8 @@ class CohortConfig(Config):
             it; by default such files are refused.
         resample_masks: Bring masks that lie on another grid than their image to its grid (nearest label); by default
             they are refused.
+        resample_channels: Bring channels that lie on another grid than the first one to its grid, as their headers say
+            (linear); by default such cases are refused. ``preprocess.coregister`` corrects what the patient moved.
         empty_masks: Take a mask without a labelled voxel as "nothing there"; by default it is a fault.
         slices: How many slices the DICOM series of every case should have; a column ``slices`` of a manifest or
             subject list says it case by case.
@@ -57,6 +59,7 @@ class CohortConfig(Config):
     fill: Fill | None = None
     unscaled: bool = False
     resample_masks: bool = False
+    resample_channels: bool = False
     empty_masks: bool = False
     slices: Slices | None = None
 

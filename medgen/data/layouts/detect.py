@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medgen import io
 from medgen.data.cases import Case, Manifest, case_files, is_safe_id
@@ -91,11 +92,14 @@ def load_cohort(path: str | Path, config: CohortConfig = _DEFAULT, *, ask: bool 
         raise FaultyDataError(faults)
     if layout != "csv":
         cases = sorted(cases, key=lambda case: case.id)
-    moved, empty = config.resample_masks, config.empty_masks
-    cases = [
-        replace(case, fill=config.fill, unscaled=config.unscaled, resample_mask=moved, empty_mask=empty)
-        for case in cases
-    ]
+    reading: dict[str, Any] = {
+        "fill": config.fill,
+        "unscaled": config.unscaled,
+        "resample_mask": config.resample_masks,
+        "empty_mask": config.empty_masks,
+        "resample_channels": config.resample_channels,
+    }
+    cases = [replace(case, **reading) for case in cases]
     pattern = next(iter(config.globs.values()), "")
     # A manifest names what belongs to it; beside it may lie anything.
     used = [file for case in cases for file in case_files(case)]
