@@ -14,6 +14,7 @@ from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
 
+from .given_scans import GivenScan
 from .sources import inits
 
 
@@ -145,11 +146,12 @@ def check_scans(scans: Iterable[Path]) -> None:
     Raises:
         DataError: If no scan is given or none exists.
     """
-    given = tuple(scans)
+    given = [GivenScan.parse(path) for path in scans]
     if not given:
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
-    if not any(exists(path) for path in given):
-        raise DataError(f"{given[0]}: no such file or folder; check the path")
+    if not any(all(map(exists, scan.files)) for scan in given):
+        lost = next(path for path in given[0].files if not exists(path))
+        raise DataError(f"{lost}: no such file or folder; check the path")
 
 
 def check_folder(folder: Path, holds: str = "images") -> None:

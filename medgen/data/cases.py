@@ -221,6 +221,18 @@ class Manifest:
             raise DataError(f"{self.name}: no case {unknown[0]!r} ({len(unknown)} unknown ids); check the ids")
         return replace(self, cases=tuple(case for case in self.cases if case.id in wanted))
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What image channels are called: as the cohort says, else by their numbers, from 1.
+
+        >>> Manifest("mine", Path(), (Case("a", "a", (Path("a_t1.nii"), Path("a_t2.nii"))),)).channel_names
+        ('1', '2')
+        """
+        if self.intake.channels or not self.cases:
+            return self.intake.channels
+        first = self.cases[0]
+        return tuple(str(number + 1) for number in range(max(len(first.images), first._channels())))
+
     def labelled(self) -> Manifest:
         """The cases with a mask."""
         return replace(self, cases=tuple(case for case in self.cases if case.mask is not None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medgen.data.cases import Manifest, kfold_subjects, split_subjects
@@ -72,7 +72,34 @@ def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
             f"least {2 * config.anomaly.folds} for {config.anomaly.folds} folds; exclude fewer"
         )
     config.anomaly.check_subjects(len(kept))
+    left(config.without, manifest.channel_names)
     return parts
+
+
+def left(without: Sequence[Sequence[str]], channels: Sequence[str]) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """What is left where channels are missing: their names in the cohort's order → rows that are left.
+
+    >>> left([["FLAIR"], ["T2", "T1"]], ["T1", "T2", "FLAIR"])
+    {('FLAIR',): (0, 1), ('T1', 'T2'): (2,)}
+
+    Raises:
+        ConfigError: If a channel is unknown, a combination is empty or all there are, or one is named twice.
+    """
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for names in without:
+        known = ", ".join(channels)
+        if strange := [name for name in names if name not in channels]:
+            raise ConfigError(f"without: expected some of the channels {known}, found {strange[0]!r}")
+        kept = tuple(row for row, name in enumerate(channels) if name not in names)
+        if not names or not kept:
+            raise ConfigError(
+                f"without: expected one or more of the channels {known}, but not all, found {list(names)}"
+            )
+        key = tuple(name for name in channels if name in names)
+        if key in found:
+            raise ConfigError(f"without: [{', '.join(key)}] is there twice; keep one")
+        found[key] = kept
+    return found
 
 
 def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:

@@ -50,10 +50,13 @@ class AnomalyRunConfig(RunConfig):
         detectability: The grid of the minimum detectable lesion.
         exclude: Development cases that are not healthy after all: they calibrate nothing and no score learns from them.
             The networks are trained as before, so that a finished run can be calibrated anew with ``--resume``.
+        without: Combinations of channels that scans to be scored may lack, such as ``[[FLAIR], [FLAIR, T2]]``, by the
+            names of the cohort. For each, further models are trained and calibrated on the same scans without these
+            channels: what a model of all channels says of a scan that lacks one is worth nothing.
         check_resources: Refuse trainings that will not fit into memory.
     """
 
-    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "anomaly.calibration", "anomaly.findings")
+    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "without", "anomaly.calibration", "anomaly.findings")
 
     out: Path = Path("runs/anomaly")
     test: float = Field(default=0.25, gt=0, lt=1)
@@ -66,6 +69,7 @@ class AnomalyRunConfig(RunConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     detectability: DetectabilityConfig = DetectabilityConfig()
     exclude: tuple[str, ...] = ()
+    without: tuple[tuple[str, ...], ...] = ()
     check_resources: bool = True
 
     @field_validator("exclude", mode="before")

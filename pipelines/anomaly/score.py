@@ -32,10 +32,12 @@ from medgen.runs.outputs import INPUTS, sha256_of, write_inputs
 from medgen.training.trainer import device_of
 
 from .. import patient_names
+from ..given_scans import GivenScan, missing_channels
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .kept_cases import KeptCase, KeptCases
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, level_facts, unique_names, write_calibration
+from .stages.without import FOLDER as WITHOUT
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "false_findings", "fill", "unscaled", "slices"})
@@ -47,8 +49,8 @@ class ScoreConfig(Config):
     """One scoring of new scans, as it is kept in ``config.yaml``.
 
     Attributes:
-        scans: NIfTI, NRRD or MetaImage files, DICOM folders.
-        model: Artifact folder of an anomaly run.
+        scans: NIfTI, NRRD or MetaImage files, DICOM folders; or ``NAME=FILE`` for each channel, parted by commas.
+        model: Artifact folder of an anomaly run, for the channels that the scans have.
         model_sha256: Its digest.
         out: Folder of the results.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
@@ -92,8 +94,9 @@ def score(
     abstains), is listed in ``failures.csv``; the others are scored all the same, and the exit code is then 1.
 
     Args:
-        scans: NIfTI, NRRD or MetaImage files, DICOM folders.
-        model: Artifact folder of an anomaly run.
+        scans: NIfTI, NRRD or MetaImage files, DICOM folders; of scans with several channels a 4D file, or ``NAME=FILE``
+            for each channel, parted by commas.
+        model: Artifact folder of an anomaly run. Where all scans lack a channel, its detector for such scans is taken.
         out: New folder.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
@@ -107,15 +110,18 @@ def score(
         progress: Show progress bars.
 
     Raises:
-        DataError: If no scan is given or none exists.
+        DataError: If no scan is given or none exists, or scans do not have the same channels.
         ArtifactError: If the artifact is damaged or of another kind.
         CalibrationError: If the level of findings needs more calibration subjects.
     """
     check_scans(scans)
-    check_scoring(out, (*scans, model), resume=resume, overwrite=overwrite)
-    series = _named_by_folders(scans)
+    given_scans = [GivenScan.parse(path) for path in scans]
+    check_scoring(
+        out, (*(file for scan in given_scans for file in scan.files), model), resume=resume, overwrite=overwrite
+    )
+    series = _named_by_folders(given_scans)
     patient_names.warn(series)
-    artifact = TrainedModel.load(model, device_of(device))
+    model, artifact = _for_channels(model, given_scans, device)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
     config = parse_config(
@@ -184,8 +190,10 @@ class ScoreScans(Stage[ScoreConfig]):
         except ArtifactError as error:
             raise ArtifactError(f"{config.model}: {error}") from error
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
-        named = dict(zip(unique_names(config.scans), config.scans, strict=True))
-        read = {name: {"image": sha256_of(path)} for name, path in named.items() if exists(path)}
+        scans = [GivenScan.parse(path) for path in config.scans]
+        named = dict(zip(unique_names(scan.called for scan in scans), scans, strict=True))
+        read = {name: hashes for name, scan in named.items() if (hashes := _hashes(scan))}
+        channels = tuple(artifact.meta.get("channels") or ())
         write_inputs(folder.out, read, source_of(config.model, artifact))
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
@@ -194,9 +202,9 @@ class ScoreScans(Stage[ScoreConfig]):
         failures: list[tuple[str, str, str]] = []
         scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
-            for number, (name, path) in enumerate(named.items(), start=1):
+            for number, (name, scan) in enumerate(named.items(), start=1):
                 if not (run.resume and done.before(name, read.get(name, {}))):
-                    entry = _attempt(scorer, name, path, config)
+                    entry = _attempt(scorer, name, scan, channels, config)
                     if isinstance(entry, Scored):
                         done.add(entry, read[name])
                     else:
@@ -230,8 +238,10 @@ class ScoreScans(Stage[ScoreConfig]):
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """A list of all scans, and the only one itself."""
-        found, sha256 = results[Scorings], results[TrainedModel].sha256
-        index_sections(report, found.detector, found.scored, found.failures, sha256)
+        found, artifact = results[Scorings], results[TrainedModel]
+        if artifact.meta.get("missing"):
+            report.text(_without_words(artifact.meta["missing"], artifact.meta["channels"]))
+        index_sections(report, found.detector, found.scored, found.failures, artifact.sha256)
         if found.only is not None:
             report.include(found.only)
 
@@ -310,29 +320,72 @@ class _Done:
 PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
 
 
-def _score(detector: AnomalyDetector, name: str, path: Path, config: ScoreConfig) -> Scored:
-    scan = io.read(path, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
+def _score(
+    detector: AnomalyDetector, name: str, given: GivenScan, channels: Sequence[str], config: ScoreConfig
+) -> Scored:
+    scan = given.read(channels, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
     result = detector.score_scan(scan)
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 
-def _attempt(detector: AnomalyDetector, name: str, path: Path, config: ScoreConfig) -> Scored | tuple[str, str, str]:
+def _attempt(
+    detector: AnomalyDetector, name: str, given: GivenScan, channels: Sequence[str], config: ScoreConfig
+) -> Scored | tuple[str, str, str]:
     """A scan and its result, or its name, the stage and the reason where it cannot be scored."""
     try:
-        return _score(detector, name, path, config)
+        return _score(detector, name, given, channels, config)
     except OutOfDistribution as error:
         return name, "gate", str(error)
     except MedgenError as error:
         return name, "score", str(error)
 
 
-def _named_by_folders(scans: Iterable[Path]) -> bool:
+def _for_channels(model: Path, scans: Sequence[GivenScan], device: str) -> tuple[Path, TrainedModel]:
+    """The artifact for the channels that the scans have, and its folder: of a run's ``model/``, or one beside it.
+
+    Raises:
+        DataError: If the run has no detector for scans that lack these channels.
+    """
+    artifact = TrainedModel.load(model, device_of(device))
+    names = tuple(artifact.meta.get("channels") or ())
+    missing = missing_channels(scans, names)
+    if not missing:
+        return model, artifact
+    left, able = [name for name in names if name not in missing], []
+    for folder in sorted((model.resolve().parent / WITHOUT).glob("*/")):
+        other = TrainedModel.load(folder, device_of(device))
+        if other.meta.get("channels") == left:
+            return folder, other
+        able.append(", ".join(other.meta.get("missing") or ()))
+    raise DataError(
+        f"{scans[0].called.name}: lacks {', '.join(missing)}; expected {', '.join(names)}"
+        + "".join(f", or these without {text}" for text in able)
+        + f"; give the missing ones, or repeat the run with --resume and without=[[{','.join(missing)}]]"
+    )
+
+
+def _hashes(scan: GivenScan) -> dict[str, str]:
+    """SHA-256 of the files that are there, by what they are."""
+    parts = scan.channels or {"": scan.path}
+    return {f"image {name}".strip(): sha256_of(path) for name, path in parts.items() if exists(path)}
+
+
+def _without_words(missing: Sequence[str], left: Sequence[str]) -> str:
+    """What it means that channels are missing."""
+    return (
+        f"The scans have no {' and no '.join(missing)}: they were scored by a detector that was trained and calibrated "
+        f"on the same healthy scans with {' and '.join(left)} alone."
+    )
+
+
+def _named_by_folders(scans: Iterable[GivenScan]) -> bool:
     """Whether a scan is a DICOM series, whose folder may be named after its patient."""
-    return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in scans)
+    files = [path for scan in scans for path in scan.files]
+    return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in files)
 
 
 def _limits(config: ScoreConfig) -> str:
-    return cohort_words.limits(LIMITS, _named_by_folders(config.scans))
+    return cohort_words.limits(LIMITS, _named_by_folders(map(GivenScan.parse, config.scans)))
 
 
 def _at_level(detector: AnomalyDetector, level: float | None) -> AnomalyDetector:

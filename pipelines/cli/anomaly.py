@@ -28,7 +28,10 @@ def anomaly_run(options: RunOptions) -> None:
 
 @command(anomaly_app, "score", "medgen anomaly score scan.nii.gz --model runs/brains/model --out scored")
 def anomaly_score(
-    scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="NIfTI, NRRD or MHA files, DICOM folders.")],
+    scans: Annotated[
+        list[Path],
+        typer.Argument(metavar="SCAN...", help="NIfTI, NRRD or MHA files, DICOM folders; or T1=FILE,T2=FILE."),
+    ],
     model: Annotated[Path, typer.Option("--model", help="Artifact folder of an anomaly run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
     reading: ReadOptions,
@@ -45,11 +48,17 @@ def anomaly_score(
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
+    from ..given_scans import GivenScan
     from ..preflight import check_model, check_scans, check_scoring
 
     check_scans(scans)
     check_model(model)
-    check_scoring(out, (*scans, model), resume=resume, overwrite=overwrite)
+    check_scoring(
+        out,
+        (*(file for scan in scans for file in GivenScan.parse(scan).files), model),
+        resume=resume,
+        overwrite=overwrite,
+    )
     from ..anomaly import score as pipeline
 
     finish(

@@ -15,6 +15,7 @@ from .groups import Groups
 from .leverage import MeasureLeverage
 from .prepare import Prepare
 from .train import Train
+from .without import TrainWithout
 
 
 def pipeline(save_measurements: bool = False) -> Pipeline[AnomalyRunConfig]:
@@ -28,6 +29,7 @@ def pipeline(save_measurements: bool = False) -> Pipeline[AnomalyRunConfig]:
             Prepare(),
             Train(),
             Calibrate(),
+            TrainWithout(),
             Evaluate(save_measurements),
             Groups(),
             Contamination(),

@@ -86,10 +86,10 @@ class Calibrate(Stage[AnomalyRunConfig]):
             {"threshold": detector.calibration.threshold, "findings_threshold": detector.findings_threshold}
         )
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
-        provenance = _provenance(config, results[Manifest], development, run.track.id)
-        provenance |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
-        provenance |= {"init": dict(trained.starts), **recorded(trained.lineage)}
-        artifact = to_artifact(detector, provenance)
+        facts = provenance(config, results[Manifest], development, run.track.id)
+        facts |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
+        facts |= {"init": dict(trained.starts), **recorded(trained.lineage)}
+        artifact = to_artifact(detector, {**facts, "channels": list(results[Manifest].channel_names)})
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
         return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds))]
@@ -127,7 +127,7 @@ def _channels(detector: AnomalyDetector) -> dict[str, str]:
     return tags if detector.choice is None else {**tags, "medgen.anomaly.channel_choice": detector.choice.words}
 
 
-def _provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
+def provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
     """What the model is made from: the run, its configuration, and every development scan by id and hash."""
     used = {*development.ids}
     hashes = {case.id: zip(("image", "mask"), manifest.hashes_of(case), strict=True) for case in manifest}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medgen.data.cases import Manifest
+from medgen.data.layouts.by_file_name import safe_id
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import ScanModel
 from medgen.models.catalogue import build, settings_for
@@ -90,7 +92,7 @@ class Train(Stage[AnomalyRunConfig]):
         finished = _finished(config, digest, held_out, run.folder) if run.resume else None
         if finished is not None:
             return [finished]
-        trained = _train(config, results[Manifest], development, held_out, digest, run)
+        trained = train_folds(config, results[Manifest], development, held_out, digest, run)
         write_json(run.folder.out / LOSSES, trained.histories)
         run.track.set_tags(source_tags(*trained.starts.values()))
         return [trained]
@@ -133,28 +135,48 @@ def _finished(
 ) -> FoldModels | None:
     """The models of the finished run in this folder, if they depend on the same; else None."""
     under_way = any(folder.checkpoints.glob("fold-*"))
-    if under_way or not folder.model.is_dir() or not (folder.out / LOSSES).is_file():
+    if under_way or not (folder.out / LOSSES).is_file():
         return None
-    artifact = TrainedModel.load(folder.model, device_of(config.device))
+    return kept_folds(config, digest, held_out, folder.model, read_json(folder.out / LOSSES))
+
+
+def kept_folds(
+    config: AnomalyRunConfig, digest: str, held_out: Sequence[Sequence[str]], model: Path, histories: Histories
+) -> FoldModels | None:
+    """The models of an artifact of this run, if they depend on the same; else None."""
+    if not model.is_dir():
+        return None
+    artifact = TrainedModel.load(model, device_of(config.device))
     if artifact.meta.get("training_sha256") != digest or not artifact.models:
         return None
     each = len(config.models)
     models = [list(artifact.models[start : start + each]) for start in range(0, len(artifact.models), each)]
-    histories: Histories = read_json(folder.out / LOSSES)
     meta = artifact.meta
     starts, lineage = meta.get("init") or {}, Lineage.of(meta.get(LINEAGE))
     bf16 = calibrated_precision(meta.get("precision", "32"), device_of(config.device)).bf16
     return FoldModels(models, histories, held_out, digest, starts, lineage, bf16)
 
 
-def _train(
+def train_folds(
     config: AnomalyRunConfig,
     manifest: Manifest,
     development: Dataset,
     held_out: Sequence[Sequence[str]],
     digest: str,
     run: RunContext,
+    purpose: str = "",
 ) -> FoldModels:
+    """Train every kind of model on the scans outside of each fold.
+
+    Args:
+        config: What to run.
+        manifest: The cohort.
+        development: The prepared development scans.
+        held_out: Ids that each fold's models may not see.
+        digest: SHA-256 of all that the models depend on.
+        run: The run.
+        purpose: Names seeds, checkpoints and curves, where a run trains more than one such set.
+    """
     labels = 1 if development.labels is None else int(development.labels.max())
     models: list[list[ScanModel]] = [[] for _ in held_out]
     histories: Histories = {}
@@ -164,10 +186,11 @@ def _train(
     for place, (kind, own) in enumerate(config.models.items()):
         settings = settings_for(own.model, development.shape, development.channels, labels)
         # The first model keeps the seeds and the folder it has when it is alone.
-        key = [place] if place else []
+        key: list[str | int] = [*([purpose] if purpose else []), *([place] if place else [])]
         for number, held in enumerate(held_out):
             name = f"fold {number + 1}" if len(config.models) == 1 else f"{kind}, fold {number + 1}"
             training = development.subset([case for case in development.ids if case not in set(held)])
+            name += f", {purpose}" if purpose else ""
             with run.child(f"train {name}") as child:
                 result = fit(
                     build(settings, seed=run.derive("weights", number, *key)),
@@ -175,10 +198,11 @@ def _train(
                     own.training,
                     seed=run.derive("training", number, *key),
                     device=config.device,
-                    out=run.checkpoints("-".join(["fold", str(number), *map(str, key)])),
+                    out=run.checkpoints(safe_id("-".join(["fold", str(number), *map(str, key)]))),
                     resume=run.resume,
                     log=child.stage.log_metrics,
-                    title=f"{settings.family} fold {number + 1} of {len(held_out)}",
+                    title=f"{settings.family} fold {number + 1} of {len(held_out)}"
+                    + (f", {purpose}" if purpose else ""),
                     progress=run.progress,
                 )
             models[number].append(result.model)

@@ -1,0 +1,144 @@
+"""Further detectors for scans that lack channels, trained and calibrated on the same scans without these channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medgen.anomaly.artifact import to_artifact
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.data.cases import Manifest
+from medgen.data.layouts.by_file_name import safe_id
+from medgen.preprocessing.parts import PreparedParts
+from medgen.report.html import Report
+from medgen.runs.context import Output, Results, RunContext
+from medgen.system.files import sha256_json
+from medgen.training.cost import Estimate
+from medgen.training.transfer.source import recorded
+
+from ...stages import Stage
+from ..cohort import AnomalyCohort, left
+from ..config import AnomalyRunConfig
+from .calibrate import Calibrated, provenance
+from .train import FoldModels, Train, kept_folds, train_folds
+
+# Beside model/, a folder for each combination: scoring looks there.
+FOLDER = "model-without"
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorsWithout:
+    """Detectors for scans that lack channels.
+
+    Attributes:
+        detectors: By the missing channels, joined by commas.
+        channels: The channels that are left, likewise.
+    """
+
+    detectors: Mapping[str, AnomalyDetector]
+    channels: Mapping[str, tuple[str, ...]]
+
+
+class TrainWithout(Stage[AnomalyRunConfig]):
+    """Trains and calibrates once more for every combination of channels in ``without``.
+
+    A p-value compares a scan with healthy scans that were scored in the same way: for a scan without FLAIR these are
+    the healthy scans of the cohort without their FLAIR, by models that never saw one.
+    """
+
+    name = "without"
+    needs = (Manifest, AnomalyCohort, PreparedParts, FoldModels, Calibrated)
+    makes = (DetectorsWithout,)
+
+    def wanted(self, config: AnomalyRunConfig) -> bool:
+        """Where a combination is named."""
+        return bool(config.without)
+
+    def estimate(
+        self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """The time of the trainings, once more for every combination."""
+        found = {}
+        for missing in map(", ".join, left(config.without, known[Manifest].channel_names)):
+            for name, own in Train().estimate(config, known, before).items():
+                lines = tuple(f"without {missing}: {line}" for line in own.lines)
+                found[f"{name} without {missing}"] = replace(own, lines=lines)
+        return found
+
+    def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
+        """See the class."""
+        manifest, prepared, full = results[Manifest], results[PreparedParts], results[FoldModels]
+        names = manifest.channel_names
+        detectors, channels = {}, {}
+        for without, rows in left(config.without, names).items():
+            missing = ", ".join(without)
+            development = prepared.data["development"].of_channels(rows)
+            template = None if prepared.template is None else prepared.template.of_channels(rows)
+            digest, model = sha256_json([full.digest, missing]), run.folder.out / FOLDER / safe_id(missing)
+            trained = kept_folds(config, digest, full.held_out, model, {}) if run.resume else None
+            if trained is None:
+                trained = train_folds(
+                    config, manifest, development, full.held_out, digest, run, purpose=f"without {missing}"
+                )
+            excluded = {*config.exclude}
+            healthy = development.subset([case for case in development.ids if case not in excluded])
+            folds = [[case for case in fold if case not in excluded] for fold in full.held_out]
+            recipe = results[AnomalyCohort].recipe
+            with run.bars() as tick:
+                detector = AnomalyDetector.fit(
+                    healthy, folds, trained.models, config.anomaly, recipe, template, progress=tick, bf16=trained.bf16
+                )
+            facts = provenance(config, manifest, development, run.track.id)
+            facts |= {"excluded": list(config.exclude), "training_sha256": digest}
+            facts |= {"init": dict(trained.starts), **recorded(trained.lineage)}
+            detectors[missing], channels[missing] = detector, tuple(names[row] for row in rows)
+            to_artifact(detector, {**facts, "missing": list(without), "channels": list(channels[missing])}).save(model)
+        return [DetectorsWithout(detectors, channels)]
+
+    def outputs(self) -> tuple[Output, ...]:
+        """The detectors."""
+        about = "detectors for scans that lack these channels, which `medgen anomaly score` takes by itself"
+        return (Output(f"{FOLDER}/", about, tracked=True),)
+
+    def metrics(self, results: Results) -> Mapping[str, Any]:
+        """The channels and the threshold of each."""
+        found = results.get(DetectorsWithout)
+        return {} if found is None else {"without": {name: _facts(found, name) for name in found.detectors}}
+
+    def report(self, report: Report, results: Results, run: RunContext) -> None:
+        """What the detectors rest on."""
+        found = results.get(DetectorsWithout)
+        if found is None:
+            return
+        report.section(
+            "Scans that lack channels",
+            "Each row is a detector of its own, trained and calibrated on the same healthy scans without the missing "
+            "channels. How well it finds implants was not measured: with less to see it finds less.",
+        )
+        rows = []
+        for name in found.detectors:
+            facts = _facts(found, name)
+            rows.append(
+                (
+                    name,
+                    ", ".join(facts["channels"]),
+                    facts["calibration_subjects"],
+                    facts["threshold"],
+                    facts["findings_threshold"],
+                    ", ".join(facts["scores"]),
+                )
+            )
+        head = ["missing", "left", "healthy subjects", "threshold (family-wise)", "threshold of findings", "heat from"]
+        report.table(head, rows)
+
+
+def _facts(found: DetectorsWithout, name: str) -> dict[str, Any]:
+    detector = found.detectors[name]
+    return {
+        "channels": list(found.channels[name]),
+        "calibration_subjects": len(detector.calibration.maxima),
+        "threshold": detector.calibration.threshold,
+        "findings_threshold": detector.findings_threshold,
+        "scores": list(detector.config.fusion.channels),
+    }

@@ -1,0 +1,148 @@
+"""Scans as they are given to be scored: a file each, or the files of a scan's channels by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from string import ascii_letters, digits
+from typing import TYPE_CHECKING
+
+from medgen.data.layouts.detect import exists
+from medgen.errors import DataError
+from medgen.faults import fail
+
+if TYPE_CHECKING:
+    from medgen.volume import Volume
+
+_SEPARATORS = "._ -"
+_PART = re.compile(r"([^=,]+)=([^=]*)")
+
+
+@dataclass(frozen=True)
+class GivenScan:
+    """A scan to score.
+
+    Attributes:
+        path: Its only file or DICOM folder, or the first one.
+        channels: Channel name → file, where files are given by channel; else empty.
+        called: What it is named after: its file, or what the names of its files begin with alike, or their folder.
+    """
+
+    path: Path
+    channels: Mapping[str, Path]
+    called: Path
+
+    @classmethod
+    def parse(cls, given: Path) -> GivenScan:
+        """``scan.nii.gz``, or ``T1=a_t1.nii.gz,FLAIR=a_flair.nii.gz``: a file for each channel that there is.
+
+        >>> scan = GivenScan.parse(Path("T1=anna/t1.nii.gz,FLAIR=anna/flair.nii.gz"))
+        >>> list(scan.channels), scan.called.as_posix(), GivenScan.parse(Path("b.nii")).channels
+        (['T1', 'FLAIR'], 'anna', {})
+
+        Raises:
+            DataError: If a channel is named twice or has no file of its own.
+        """
+        text = str(given)
+        if exists(given) or "=" not in text:
+            return cls(given, {}, given)
+        channels: dict[str, Path] = {}
+        for part in text.split(","):
+            match = _PART.fullmatch(part.strip())
+            if match is None or not match[2].strip():
+                raise DataError(f"{text}: expected NAME=FILE for each channel, found {part!r}; part them by commas")
+            if match[1].strip() in channels:
+                raise DataError(f"{text}: the channel {match[1].strip()} is there twice; keep one file for it")
+            file = Path(match[2].strip())
+            if file in channels.values():
+                raise DataError(f"{text}: {file} is given for two channels; expected a file for each")
+            channels[match[1].strip()] = file
+        files = list(channels.values())
+        return cls(files[0], channels, _called(files))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All its files or folders."""
+        return tuple(self.channels.values()) or (self.path,)
+
+    def read(
+        self, names: Sequence[str], *, fill: float | None = None, unscaled: bool = False, slices: int | None = None
+    ) -> Volume:
+        """The scan, (c, i, j, k), with its channels in the order of ``names``.
+
+        Channels on another grid than the first are interpolated on its grid, where their headers say they lie.
+
+        Args:
+            names: The channels that the model expects; empty where it does not say.
+            fill: As for :func:`medgen.io.read`.
+            unscaled: Likewise.
+            slices: Likewise.
+
+        Raises:
+            DataError: If a file cannot be used.
+        """
+        from medgen import io
+        from medgen.data.cases import stacked
+
+        several = len(names) > 1 and not self.channels
+        order = [self.channels[name] for name in names if name in self.channels] or [self.path]
+        volumes = {
+            path: io.read(path, multichannel=several, fill=fill, unscaled=unscaled, slices=slices) for path in order
+        }
+        scan = stacked(volumes, self.called.name, move=True)
+        expected = len(order) if self.channels else len(names)
+        if names and len(scan.data) != expected:
+            raise fail(
+                self.path, f"{len(scan.data)} channels", f"{expected}: {', '.join(names)}", "give NAME=FILE for each"
+            )
+        return scan
+
+
+def missing_channels(scans: Iterable[GivenScan], names: Sequence[str]) -> tuple[str, ...]:
+    """The channels that the scans lack, in the model's order.
+
+    Args:
+        scans: Scans to be scored together.
+        names: The channels of the model; empty where it does not say.
+
+    Raises:
+        DataError: If a channel is none of the model's, or scans do not have the same channels: each combination has
+            p-values of its own.
+    """
+    found: dict[tuple[str, ...], GivenScan] = {}
+    for scan in scans:
+        if strange := [name for name in scan.channels if name not in names]:
+            expected = (
+                ", ".join(names) or "one file without a name: the model does not say what its channels are called"
+            )
+            raise DataError(f"{scan.path}: the model has no channel {strange[0]}; expected {expected}")
+        found.setdefault(tuple(n for n in names if scan.channels and n not in scan.channels), scan)
+    if len(found) > 1:
+        (one, first), (other, second) = list(found.items())[:2]
+        raise DataError(
+            f"{first.called.name} lacks {', '.join(one) or 'nothing'} and {second.called.name} "
+            f"{', '.join(other) or 'nothing'}; expected scans with the same channels; score them in two calls"
+        )
+    return next(iter(found), ())
+
+
+def _called(files: Sequence[Path]) -> Path:
+    """What names of files begin with alike, up to a separator; the folder where that is nothing.
+
+    >>> [_called([Path(f"anna/{name}") for name in names]).name for names in (["p1_T1.nii", "p1_T2.nii"], ["a", "b"])]
+    ['p1', 'anna']
+    """
+    if len(files) == 1:
+        return files[0]
+    signs = takewhile(lambda same: len(set(same)) == 1, zip(*(file.name for file in files), strict=False))
+    alike = "".join(sign for sign, *_ in signs)
+    if any(file.name[len(alike) : len(alike) + 1] not in _SEPARATORS for file in files):
+        alike = alike.rstrip(ascii_letters + digits)
+    alike = alike.rstrip(_SEPARATORS)
+    parents = {file.parent for file in files}
+    if alike:
+        return files[0].with_name(alike)
+    return files[0].parent if len(parents) == 1 and files[0].parent.name else files[0]
