@@ -68,6 +68,20 @@ class GivenScan:
         """All its files or folders."""
         return tuple(self.channels.values()) or (self.path,)
 
+    @property
+    def dicom(self) -> bool:
+        """Whether a file is a DICOM series, whose folder may be named after its patient."""
+        from medgen import io
+
+        return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in self.files)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that are there, by what they are."""
+        from medgen.runs.outputs import sha256_of
+
+        parts = self.channels or {"": self.path}
+        return {f"image {name}".strip(): sha256_of(path) for name, path in parts.items() if exists(path)}
+
     def read(
         self, names: Sequence[str], *, fill: float | None = None, unscaled: bool = False, slices: int | None = None
     ) -> Volume:
@@ -85,13 +99,13 @@ class GivenScan:
             DataError: If a file cannot be used.
         """
         from medgen import io
-        from medgen.data.cases import stacked
+        from medgen.io.channels import stacked
 
         several = len(names) > 1 and not self.channels
         order = [self.channels[name] for name in names if name in self.channels] or [self.path]
-        volumes = {
-            path: io.read(path, multichannel=several, fill=fill, unscaled=unscaled, slices=slices) for path in order
-        }
+        volumes = [
+            (path, io.read(path, multichannel=several, fill=fill, unscaled=unscaled, slices=slices)) for path in order
+        ]
         scan = stacked(volumes, self.called.name, move=True)
         expected = len(order) if self.channels else len(names)
         if names and len(scan.data) != expected:

@@ -13,10 +13,10 @@ import numpy as np
 
 from medgen import io
 from medgen.data.intake import Intake
-from medgen.data.masks import difference as differing
-from medgen.data.masks import near, on_grid, read_labels, renumber
-from medgen.errors import DataError, GeometryError
+from medgen.data.masks import on_grid, read_labels, renumber
+from medgen.errors import DataError
 from medgen.faults import fail
+from medgen.io.channels import stacked
 from medgen.seeds import derive
 from medgen.system import files
 from medgen.system.advice import apart
@@ -77,32 +77,22 @@ class Case:
             DataError: If a file cannot be used, or the number of channels is not the declared one.
             GeometryError: If the channels lie on different grids.
         """
-        declared = self._channels()
-        slices = self._slices()
+        declared = self._declared("channels", "a number")
+        slices = self._declared("slices", "a number of slices") or None
         volumes = [
-            io.read(path, multichannel=declared > 1, slices=slices, fill=self.fill, unscaled=self.unscaled)
+            (path, io.read(path, multichannel=declared > 1, slices=slices, fill=self.fill, unscaled=self.unscaled))
             for path in self.images
         ]
-        image = stacked(dict(zip(self.images, volumes, strict=True)), self.id, move=self.resample_channels)
+        image = stacked(volumes, self.id, move=self.resample_channels)
         if declared and image.data.shape[0] != declared:
             raise fail(self.images[0], f"{image.data.shape[0]} channels", f"{declared}", "correct the manifest")
         return image
 
-    def _channels(self) -> int:
-        text = self.attributes.get("channels") or ""
-        if not text:
-            return 0
-        if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
-            raise fail(self.images[0], f"{text[:40]!r} channels declared", "a number", "correct the manifest")
-        return int(text)
-
-    def _slices(self) -> int | None:
-        text = self.attributes.get("slices") or ""
-        if not text:
-            return None
-        if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1:
-            raise fail(self.images[0], f"slices {text[:40]!r} declared", "a number of slices", "correct the manifest")
-        return int(text)
+    def _declared(self, name: str, what: str) -> int:
+        text = self.attributes.get(name) or ""
+        if text and (not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1):
+            raise fail(self.images[0], f"{name} {text[:40]!r} declared", what, "correct the manifest")
+        return int(text or 0)
 
     def read_mask(self, image: Volume | None = None) -> Volume | None:
         """The label map, integers of shape (1, i, j, k), renumbered by ``relabel``; None where the case has none.
@@ -131,34 +121,6 @@ class Case:
     def renumbered(self, mask: Volume) -> Volume:
         """A label map with the numbers in use instead of those of the file."""
         return mask.with_data(renumber(mask.data, self.relabel)) if self.relabel else mask
-
-
-def stacked(channels: Mapping[Path, Volume], name: str, *, move: bool) -> Volume:
-    """Volumes of one scan as its channels, (c, i, j, k), on the grid of the first.
-
-    Args:
-        channels: File → volume, in channel order.
-        name: The case, for messages.
-        move: Whether those on another grid are interpolated on the first one's, where the headers say they lie. Beyond
-            their field of view they get their smallest value.
-
-    Raises:
-        GeometryError: If the grids differ and nothing may be moved.
-    """
-    (path, first), *others = channels.items()
-    data = [first.data]
-    for other, volume in others:
-        if near(first.grid, volume.grid):
-            data.append(volume.data)
-        elif move:
-            data.append(volume.resample(first.grid, fill=float(volume.data.min())).data)
-        else:
-            raise GeometryError(
-                f"{other}: {differing(volume.grid, first.grid)} {apart(other, path)[1]}; expected all channels of case "
-                f"{name} on one grid; resample it to the first channel, or declare that it may be "
-                "(cohort.resample_channels=true)"
-            )
-    return first if not others else first.with_data(np.concatenate(data))
 
 
 @dataclass(frozen=True)
@@ -230,8 +192,8 @@ class Manifest:
         """
         if self.intake.channels or not self.cases:
             return self.intake.channels
-        first = self.cases[0]
-        return tuple(str(number + 1) for number in range(max(len(first.images), first._channels())))
+        count = max(len(self.cases[0].images), self.cases[0]._declared("channels", "a number"))
+        return tuple(str(number + 1) for number in range(count))
 
     def labelled(self) -> Manifest:
         """The cases with a mask."""

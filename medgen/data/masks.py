@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medgen import io
 from medgen.errors import GeometryError
 from medgen.faults import fail
+from medgen.io.channels import difference, near
 from medgen.volume import Grid, Volume
 
 # How far a label may lie from a whole number for having been stored with a scale.
@@ -55,29 +56,6 @@ def renumber(data: NDArray[Any], relabel: Mapping[int, int]) -> NDArray[np.int32
     values, places = np.unique(data, return_inverse=True)
     numbers = np.array([relabel.get(int(value), 0) for value in values], dtype=np.int32)
     return numbers[places].reshape(data.shape)
-
-
-def difference(a: Grid, b: Grid) -> str:
-    """How two grids differ, as the beginning of a sentence that ends with what the other one belongs to."""
-    if a.shape != b.shape:
-        return f"shape {'x'.join(map(str, a.shape))} differs from {'x'.join(map(str, b.shape))} of"
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1).T
-    distance = np.abs(a.to_world(corners) - b.to_world(corners)).max()
-    why = ""
-    if a.axcodes != b.axcodes:
-        why = f" (array axes run {a.axcodes}, not {b.axcodes})"
-    elif not np.allclose(a.spacing, b.spacing, rtol=1e-3):
-        sizes = [" x ".join(f"{size:.4g}" for size in grid.spacing) for grid in (a, b)]
-        why = f" (voxel sizes {sizes[0]} mm, not {sizes[1]} mm)"
-    return f"positions differ by up to {distance:.3g} mm{why} from those of"
-
-
-def near(grid: Grid, other: Grid) -> bool:
-    """Whether two grids are one: no voxel is further from its counterpart than half a hundredth of a voxel, or 1e-3 mm.
-
-    Programs write orientations in single precision and through rotations; what they change by that moves no label.
-    """
-    return grid.same_as(other, max(1e-3, 0.005 * min(*grid.spacing, *other.spacing)))
 
 
 def on_grid(mask: Volume, image: Volume, name: str, of: str, *, move: bool) -> Volume:

@@ -9,14 +9,13 @@ from typing import Any
 
 from pydantic import Field
 
-from medgen import __version__, io
+from medgen import __version__
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.findings import listing
 from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.layouts.cohort_config import Fill, Slices
-from medgen.data.layouts.detect import exists
 from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.prepared import PreparedScan
@@ -28,16 +27,15 @@ from medgen.report.html import Link, Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
-from medgen.runs.outputs import INPUTS, sha256_of, write_inputs
-from medgen.training.trainer import device_of
+from medgen.runs.outputs import INPUTS, write_inputs
 
 from .. import patient_names
-from ..given_scans import GivenScan, missing_channels
+from ..given_scans import GivenScan
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .kept_cases import KeptCase, KeptCases
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, level_facts, unique_names, write_calibration
-from .stages.without import FOLDER as WITHOUT
+from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "false_findings", "fill", "unscaled", "slices"})
@@ -119,9 +117,9 @@ def score(
     check_scoring(
         out, (*(file for scan in given_scans for file in scan.files), model), resume=resume, overwrite=overwrite
     )
-    series = _named_by_folders(given_scans)
+    series = any(scan.dicom for scan in given_scans)
     patient_names.warn(series)
-    model, artifact = _for_channels(model, given_scans, device)
+    model, artifact = for_channels(model, given_scans, device)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
     config = parse_config(
@@ -192,7 +190,7 @@ class ScoreScans(Stage[ScoreConfig]):
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         scans = [GivenScan.parse(path) for path in config.scans]
         named = dict(zip(unique_names(scan.called for scan in scans), scans, strict=True))
-        read = {name: hashes for name, scan in named.items() if (hashes := _hashes(scan))}
+        read = {name: hashes for name, scan in named.items() if (hashes := scan.hashes())}
         channels = tuple(artifact.meta.get("channels") or ())
         write_inputs(folder.out, read, source_of(config.model, artifact))
         settings = config.model_dump(mode="json", include={*_READING})
@@ -240,7 +238,7 @@ class ScoreScans(Stage[ScoreConfig]):
         """A list of all scans, and the only one itself."""
         found, artifact = results[Scorings], results[TrainedModel]
         if artifact.meta.get("missing"):
-            report.text(_without_words(artifact.meta["missing"], artifact.meta["channels"]))
+            report.text(without_words(artifact.meta["missing"], artifact.meta["channels"]))
         index_sections(report, found.detector, found.scored, found.failures, artifact.sha256)
         if found.only is not None:
             report.include(found.only)
@@ -340,52 +338,8 @@ def _attempt(
         return name, "score", str(error)
 
 
-def _for_channels(model: Path, scans: Sequence[GivenScan], device: str) -> tuple[Path, TrainedModel]:
-    """The artifact for the channels that the scans have, and its folder: of a run's ``model/``, or one beside it.
-
-    Raises:
-        DataError: If the run has no detector for scans that lack these channels.
-    """
-    artifact = TrainedModel.load(model, device_of(device))
-    names = tuple(artifact.meta.get("channels") or ())
-    missing = missing_channels(scans, names)
-    if not missing:
-        return model, artifact
-    left, able = [name for name in names if name not in missing], []
-    for folder in sorted((model.resolve().parent / WITHOUT).glob("*/")):
-        other = TrainedModel.load(folder, device_of(device))
-        if other.meta.get("channels") == left:
-            return folder, other
-        able.append(", ".join(other.meta.get("missing") or ()))
-    raise DataError(
-        f"{scans[0].called.name}: lacks {', '.join(missing)}; expected {', '.join(names)}"
-        + "".join(f", or these without {text}" for text in able)
-        + f"; give the missing ones, or repeat the run with --resume and without=[[{','.join(missing)}]]"
-    )
-
-
-def _hashes(scan: GivenScan) -> dict[str, str]:
-    """SHA-256 of the files that are there, by what they are."""
-    parts = scan.channels or {"": scan.path}
-    return {f"image {name}".strip(): sha256_of(path) for name, path in parts.items() if exists(path)}
-
-
-def _without_words(missing: Sequence[str], left: Sequence[str]) -> str:
-    """What it means that channels are missing."""
-    return (
-        f"The scans have no {' and no '.join(missing)}: they were scored by a detector that was trained and calibrated "
-        f"on the same healthy scans with {' and '.join(left)} alone."
-    )
-
-
-def _named_by_folders(scans: Iterable[GivenScan]) -> bool:
-    """Whether a scan is a DICOM series, whose folder may be named after its patient."""
-    files = [path for scan in scans for path in scan.files]
-    return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in files)
-
-
 def _limits(config: ScoreConfig) -> str:
-    return cohort_words.limits(LIMITS, _named_by_folders(map(GivenScan.parse, config.scans)))
+    return cohort_words.limits(LIMITS, any(GivenScan.parse(path).dicom for path in config.scans))
 
 
 def _at_level(detector: AnomalyDetector, level: float | None) -> AnomalyDetector:

@@ -1,0 +1,45 @@
+"""Which detector of a run scores scans: that for all channels, or one for scans that lack some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medgen.errors import DataError
+from medgen.models.artifact import TrainedModel
+from medgen.training.trainer import device_of
+
+from ..given_scans import GivenScan, missing_channels
+from .stages.without import FOLDER
+
+
+def for_channels(model: Path, scans: Sequence[GivenScan], device: str) -> tuple[Path, TrainedModel]:
+    """The artifact for the channels that the scans have, and its folder: of a run's ``model/``, or one beside it.
+
+    Raises:
+        DataError: If the run has no detector for scans that lack these channels.
+    """
+    artifact = TrainedModel.load(model, device_of(device))
+    names = tuple(artifact.meta.get("channels") or ())
+    missing = missing_channels(scans, names)
+    if not missing:
+        return model, artifact
+    left, able = [name for name in names if name not in missing], []
+    for folder in sorted((model.resolve().parent / FOLDER).glob("*/")):
+        other = TrainedModel.load(folder, device_of(device))
+        if other.meta.get("channels") == left:
+            return folder, other
+        able.append(", ".join(other.meta.get("missing") or ()))
+    raise DataError(
+        f"{scans[0].called.name}: lacks {', '.join(missing)}; expected {', '.join(names)}"
+        + "".join(f", or these without {text}" for text in able)
+        + f"; give the missing ones, or repeat the run with --resume and without=[[{','.join(missing)}]]"
+    )
+
+
+def without_words(missing: Sequence[str], left: Sequence[str]) -> str:
+    """What it means that channels are missing."""
+    return (
+        f"The scans have no {' and no '.join(missing)}: they were scored by a detector that was trained and calibrated "
+        f"on the same healthy scans with {' and '.join(left)} alone."
+    )
