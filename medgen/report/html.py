@@ -218,13 +218,13 @@ def fmt(value: Any, digits: int = 3) -> str:
             return fmt(float(value.estimate), digits)
         # One number of decimals for all three, chosen by the estimate, so that they can be compared at a glance.
         decimals = _decimals(max(abs(value.estimate), abs(value.low), abs(value.high)), digits)
-        return f"{value.estimate:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+        return f"{_fixed(value.estimate, decimals)} [{_fixed(value.low, decimals)}, {_fixed(value.high, decimals)}]"
     if hasattr(value, "item") and not isinstance(value, str):
         value = value.item()
     if isinstance(value, float):
         if not math.isfinite(value):
             return _DASH if math.isnan(value) else ("∞" if value > 0 else "-∞")
-        return f"{value:.{_decimals(abs(value), digits)}f}"
+        return _fixed(value, _decimals(abs(value), digits))
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {fmt(item, digits)}" for key, item in value.items()) or _DASH
     if isinstance(value, list | tuple):
@@ -278,6 +278,12 @@ def _decimals(size: float, digits: int) -> int:
     if size == 0 or size >= 0.01:
         return digits if size < 100 else 1 if size < 1e5 else 0
     return min(1 - math.floor(math.log10(size)), 9)
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """With so many decimals; what is rounded to 0 has no sign."""
+    text = f"{value:.{decimals}f}"
+    return text if float(text) else text.lstrip("-")
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from medgen.anomaly.channel_choice import CONFIGURED, Choice
-from medgen.report.html import Report, fmt
+from medgen.report.html import Report
 
 
 def choice_section(report: Report, choice: Choice | None, tested: Collection[str], learned: Collection[str]) -> None:
@@ -24,14 +24,15 @@ def choice_section(report: Report, choice: Choice | None, tested: Collection[str
         (
             f"{entry.name} (chosen)" if entry.name == choice.chosen else entry.name,
             "baseline" if entry.baseline else "",
-            fmt(entry.ap),
-            "" if entry.name == CONFIGURED else fmt(entry.gain),
+            entry.ap,
+            None if entry.name == CONFIGURED else entry.gain,
+            None if entry.name == CONFIGURED else entry.p,
             *(entry.by_kind[kind] for kind in choice.kinds),
         )
         for entry in choice.candidates
     ]
     report.table(
-        ["candidate", "", "voxel AP", "minus configured", *choice.kinds],
+        ["candidate", "", "voxel AP", "minus configured", "p (Holm)", *choice.kinds],
         rows,
         f"{choice.scans} implanted development scans, scored out of fold; chance {choice.prevalence:.4f}. Scores as "
         f"normative z. {kinds_words(choice.kinds, tested, learned)}",
