@@ -15,7 +15,8 @@ from medgen.anomaly.findings.appearance import HealthyAppearance
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.gate import Gate
-from medgen.anomaly.normative import Normative
+from medgen.anomaly.normative.covariates import ChosenCovariates, Covariates
+from medgen.anomaly.normative.maps import Adjustment, Normative
 from medgen.anomaly.scores.base import State
 from medgen.anomaly.scores.catalogue import get, registered
 from medgen.config import parse_config
@@ -61,6 +62,10 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
             # Inside the support only: the rest is never used.
             own[f"normative/{name}/mean"] = member.normatives[name].mean[detector.support]
             own[f"normative/{name}/sd"] = member.normatives[name].sd[detector.support]
+            if (adjustment := member.normatives[name].adjustment) is not None:
+                own[f"normative/{name}/slopes"] = adjustment.slopes[:, detector.support]
+                own[f"normative/{name}/log_spread"] = adjustment.log_spread[:, detector.support]
+                own[f"normative/{name}/uncertainty"] = adjustment.uncertainty
             own[f"tail/{name}"] = member.tails[name].to_array()
         arrays |= {f"fold{number}/{key}": value for key, value in own.items()}
     choice = detector.choice
@@ -69,6 +74,7 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
         "gate": detector.gate is not None,
+        "adjusted": detector.adjusted.to_plain(),
         "precision": "bf16" if detector.bf16 else "32",
         "models_per_fold": len(detector.members[0].models),
         "choice": None if choice is None else {"chosen": choice.chosen, "words": choice.words},
@@ -128,6 +134,8 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         if precision not in ("32", "bf16"):
             raise ValueError(f"its precision is {precision!r}, expected 32 or bf16")
         gate = Gate.from_arrays(_below(artifact.arrays, "gate")) if artifact.meta["gate"] else None
+        # Detectors before this entry were adjusted for nothing.
+        adjusted = ChosenCovariates.from_plain(artifact.meta.get("adjusted", {"covariates": None, "dropped": []}))
         members = []
         each = int(artifact.meta["models_per_fold"])
         if each < 1 or len(artifact.models) % each:
@@ -138,7 +146,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
                 FoldMember(
                     models=tuple(artifact.models[number * each : (number + 1) * each]),
                     states={name: _state(own, name) for name in kept},
-                    normatives={name: _normative(own, name, support) for name in config.fusion.channels},
+                    normatives={
+                        name: _normative(own, name, support, adjusted.covariates) for name in config.fusion.channels
+                    },
                     tails={name: Tail.from_array(own[f"tail/{name}"]) for name in config.fusion.channels},
                     fused_tail=Tail.from_array(own["fused_tail"]),
                 )
@@ -148,7 +158,7 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
     bf16 = calibrated_precision(precision, next(artifact.models[0].parameters()).device).bf16
     parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support, appearance)
-    return AnomalyDetector(config, *parts, gate=gate, bf16=bf16)
+    return AnomalyDetector(config, *parts, gate=gate, bf16=bf16, adjusted=adjusted)
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -162,8 +172,22 @@ def _state(own: Mapping[str, NDArray[Any]], name: str) -> State:
     return {key: value.astype(bool) if value.dtype == np.uint8 else value for key, value in state.items()}
 
 
-def _normative(own: Mapping[str, NDArray[Any]], name: str, support: NDArray[np.bool_]) -> Normative:
+def _normative(
+    own: Mapping[str, NDArray[Any]], name: str, support: NDArray[np.bool_], covariates: Covariates | None
+) -> Normative:
     mean, sd = np.zeros(support.shape, dtype=np.float32), np.ones(support.shape, dtype=np.float32)
     mean[support] = own[f"normative/{name}/mean"]
     sd[support] = own[f"normative/{name}/sd"]
-    return Normative(mean, sd)
+    if covariates is None:
+        return Normative(mean, sd)
+    maps = []
+    for part in ("slopes", "log_spread"):
+        inside = own[f"normative/{name}/{part}"]
+        if len(inside) != len(covariates.covariance):
+            raise ValueError(f"{len(inside)} {part} are not {len(covariates.covariance)}, one for each column")
+        maps.append(np.zeros((len(inside), *support.shape), dtype=np.float32))
+        maps[-1][:, support] = inside
+    slopes, log_spread = maps
+    return Normative(
+        mean, sd, Adjustment(slopes, log_spread, own[f"normative/{name}/uncertainty"], covariates.covariance)
+    )

@@ -10,7 +10,7 @@ from medgen.anomaly.calibration import CalibrationConfig, check_target
 from medgen.anomaly.findings.false_findings import FindingsConfig, check_false_findings
 from medgen.anomaly.fusion import FusionConfig
 from medgen.anomaly.gate import GateConfig
-from medgen.anomaly.normative import NormativeConfig
+from medgen.anomaly.normative.config import NormativeConfig
 from medgen.anomaly.scores import settings
 from medgen.config import Config
 from medgen.errors import ConfigError

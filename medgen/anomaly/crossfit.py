@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ from medgen.anomaly.findings.candidates import candidates_of
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
-from medgen.anomaly.normative import Moments, Normative, normative_of
+from medgen.anomaly.normative.covariates import Covariates
+from medgen.anomaly.normative.maps import Normative, normative_of, with_spread
+from medgen.anomaly.normative.moments import Moments
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get
 from medgen.anomaly.scores.corrupted_copies import forget_copies
@@ -72,6 +74,7 @@ def crossfit(
     preprocess: Preprocess,
     progress: Tick | None = None,
     bf16: bool = False,
+    covariates: Covariates | None = None,
 ) -> Fitted:
     """Fit all members of the ensemble and calibrate them on the same healthy scans, out of fold.
 
@@ -91,6 +94,7 @@ def crossfit(
         preprocess: How the scans were prepared, and the way back to their own grids.
         progress: Called with (what, done, total).
         bf16: Whether models compute in bfloat16, as in training.
+        covariates: What mean and variance are adjusted for; needs the ``prepared`` records of the data set.
     """
     tick = progress or (lambda what, done, total: None)
     position = {case: index for index, case in enumerate(dataset.ids)}
@@ -104,11 +108,17 @@ def crossfit(
 
     memo: list[dict[str, Any]] = [{} for _ in range(len(dataset))]
     states, maps = _score_out_of_fold(dataset, fold_of, models, regions, config, names, memo, tick, bf16)
-    normatives = _normatives(maps, regions, fold_of, len(folds), support, config)
-    zs = [
-        {name: normatives[fold_of[row]][name].z_of(values, regions[row]) for name, values in maps[row].items()}
-        for row in range(len(dataset))
-    ]
+    people = None if covariates is None else np.stack([covariates.nearest(own.attributes) for own in dataset.prepared])
+    normatives = _normatives(maps, regions, fold_of, len(folds), support, config, covariates, people)
+
+    def for_person(row: int) -> dict[str, Normative]:
+        own = None if people is None else people[row]
+        return {name: entry.at(own) for name, entry in normatives[fold_of[row]].items()}
+
+    zs = []
+    for row in range(len(dataset)):
+        own_maps = for_person(row)
+        zs.append({name: own_maps[name].z_of(values, regions[row]) for name, values in maps[row].items()})
     del maps
     stride = max(1, int(regions.sum()) // _TAIL_VOXELS)
 
@@ -122,7 +132,7 @@ def crossfit(
     channels, choice = config.fusion.channels, None
     if config.validation.enabled:
         validated = _validate(
-            dataset, fold_of, models, states, normatives, support, voxel_names, config, preprocess.spacing, tick, bf16
+            dataset, fold_of, models, states, for_person, support, voxel_names, config, preprocess.spacing, tick, bf16
         )
         cached: dict[tuple[int, tuple[str, ...]], dict[str, Tail]] = {}
 
@@ -210,19 +220,29 @@ def _normatives(
     n_folds: int,
     support: NDArray[np.bool_],
     config: AnomalyConfig,
+    covariates: Covariates | None,
+    people: NDArray[np.float64] | None,
 ) -> list[dict[str, Normative]]:
     """Per fold and score, healthy mean and sd from the out-of-fold maps of all other folds."""
+    known = None if people is None else np.nan_to_num(people)
     result: list[dict[str, Normative]] = [{} for _ in range(n_folds)]
     for name in maps[0]:
         parts = []
         for number in range(n_folds):
             rows = np.flatnonzero(fold_of == number)
-            parts.append(Moments.of([maps[row][name] for row in rows.tolist()], regions[rows], support.shape))
+            own = [maps[row][name] for row in rows.tolist()]
+            parts.append(Moments.of(own, regions[rows], support.shape, None if known is None else known[rows]))
         whole = parts[0]
         for part in parts[1:]:
             whole = whole + part
         for number, part in enumerate(parts):
-            result[number][name] = normative_of(whole - part, support, config.normative)
+            covariance = None if covariates is None else covariates.covariance
+            found = normative_of(whole - part, support, config.normative, covariance)
+            if known is not None:
+                rows = np.flatnonzero(fold_of != number)
+                own = [maps[row][name] for row in rows.tolist()]
+                found = with_spread(found, own, list(regions[rows]), known[rows], support, config.normative)
+            result[number][name] = found
     return result
 
 
@@ -231,7 +251,7 @@ def _validate(
     fold_of: NDArray[np.int64],
     models: Sequence[Sequence[ScanModel]],
     states: Sequence[Mapping[str, State]],
-    normatives: Sequence[Mapping[str, Normative]],
+    for_person: Callable[[int], Mapping[str, Normative]],
     support: NDArray[np.bool_],
     names: Sequence[str],
     config: AnomalyConfig,
@@ -245,10 +265,11 @@ def _validate(
     for scan in scans_to_test(dataset, dataset, spacing, config.validation, seed=0):
         if scan.kind == HEALTHY:
             continue
-        number = int(fold_of[dataset.ids.index(scan.case)])
+        row = dataset.ids.index(scan.case)
+        number = int(fold_of[row])
         region = scan.foreground[0].numpy() & support
         inputs = inputs_for(models[number], scan.image[None], scan.foreground[None], config, bf16=bf16)
-        own = normatives[number]
+        own = for_person(row)
         flat = _flat_scores(names, inputs, states[number], region, config)
         z = {name: half(own[name].z_of(values, region)) for name, values in flat.items()}
         result.append(Validated(scan.subject, scan.kind, number, z, scan.truth[region]))

@@ -31,6 +31,7 @@ from medgen.anomaly.findings.candidates import Candidates, candidates_of
 from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.gate import Gate
 from medgen.anomaly.heat_scores import heat_scores, to_own_grid
+from medgen.anomaly.normative.covariates import ChosenCovariates, Covariates, choose_covariates
 from medgen.anomaly.scores.catalogue import get
 from medgen.data.faces import may_show_face
 from medgen.errors import DataError, OutOfDistribution
@@ -124,6 +125,7 @@ class AnomalyDetector:
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
         gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
         bf16: Whether models compute in bfloat16, as in their training and the calibration.
+        adjusted: What normative means and variances are adjusted for, and why not for more.
     """
 
     config: AnomalyConfig
@@ -136,6 +138,7 @@ class AnomalyDetector:
     choice: Choice | None = None
     gate: Gate | None = None
     bf16: bool = False
+    adjusted: ChosenCovariates = field(default_factory=lambda: ChosenCovariates(None))
 
     @classmethod
     def fit(
@@ -154,7 +157,7 @@ class AnomalyDetector:
         """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
 
         Args:
-            dataset: The prepared healthy development scans.
+            dataset: The prepared healthy development scans; what their records say of people is adjusted for.
             folds: Case ids held out of each fold; together they are the data set.
             models: The models of entry k were trained without the cases of fold k.
             config: How scans become heatmaps.
@@ -166,7 +169,8 @@ class AnomalyDetector:
 
         Raises:
             CalibrationError: If the target false-positive rate needs more subjects.
-            ConfigError: If a fused channel needs something that the models do not offer.
+            ConfigError: If a fused channel needs something that the models do not offer, or no scan has a covariate
+                that the configuration names.
             DataError: If the folds are not a partition of the data set.
         """
         config.check_subjects(len(set(dataset.subjects)))
@@ -175,11 +179,18 @@ class AnomalyDetector:
         config = with_channels(config, [type(model) for model in models[0]])
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
-        fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16)
+        known = [own.attributes for own in dataset.prepared] or [{} for _ in dataset.ids]
+        picked = choose_covariates(config.normative.covariates, known, dataset.subjects)
+        fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16, picked.covariates)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
         parts = (fitted.members, fitted.calibration, fitted.support)
-        return cls(config, preprocess, template, *parts, fitted.appearance, fitted.choice, gate, bf16)
+        return cls(config, preprocess, template, *parts, fitted.appearance, fitted.choice, gate, bf16, picked)
+
+    @property
+    def covariates(self) -> Covariates | None:
+        """What of people is adjusted for; None: nothing."""
+        return self.adjusted.covariates
 
     @property
     def lean(self) -> AnomalyDetector:
@@ -196,13 +207,22 @@ class AnomalyDetector:
         ]
         return replace(self, members=tuple(members))
 
-    def measure(self, prepared_image: torch.Tensor, foreground: torch.Tensor) -> Measured:
+    def measure(
+        self, prepared_image: torch.Tensor, foreground: torch.Tensor, person: Mapping[str, str] | None = None
+    ) -> Measured:
         """Score one prepared scan with every fold.
 
         Args:
             prepared_image: (c, i, j, k) float32.
             foreground: (1, i, j, k) boolean.
+            person: What is known of the person, by column of the manifest; a covariate that is not known is averaged
+                over the cohort.
+
+        Raises:
+            DataError: If no part of the scan can be scored.
+            OutOfDistribution: If a covariate lies outside of what the development subjects have.
         """
+        row = None if self.covariates is None else self.covariates.row(person or {})
         names = list(self.members[0].normatives)
         region = foreground[0].cpu().numpy().astype(bool) & self.support
         if not region.any():
@@ -223,7 +243,7 @@ class AnomalyDetector:
                     values = smoothed(name, inputs, member.states, smoother)
                     if get(name).fixed:
                         fixed[name] = values
-                own[name] = np.where(region, member.normatives[name].z(values), np.float32(0))
+                own[name] = np.where(region, member.normatives[name].at(row).z(values), np.float32(0))
                 raw.add(name, values)
                 zs.add(name, own[name])
             fused, single = fused_surprise(member.tails, own)
@@ -236,15 +256,21 @@ class AnomalyDetector:
         image = np.asarray(prepared_image.float().cpu().numpy())
         return Measured(image, region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
 
-    def score_scan(self, scan: Volume) -> ScanResult:
+    def score_scan(self, scan: Volume, person: Mapping[str, str] | None = None) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
 
+        Args:
+            scan: The scan.
+            person: What is known of the person, by column of the manifest, for :attr:`adjusted`.
+
         Raises:
-            OutOfDistribution: If the scan cannot be prepared, or the gate refuses it.
+            OutOfDistribution: If the scan cannot be prepared, the gate refuses it, or a covariate lies outside of what
+                the development subjects have.
             DataError: If it does not overlap the region that can be scored.
         """
         try:
-            prepared = replace(self.preprocess.apply(scan, self.template), may_show_face=may_show_face(scan))
+            prepared = self.preprocess.apply(scan, self.template)
+            prepared = replace(prepared, may_show_face=may_show_face(scan), attributes=dict(person or {}))
         except DataError as error:
             raise OutOfDistribution([str(error)]) from error
         if self.gate is not None:
@@ -253,7 +279,8 @@ class AnomalyDetector:
 
     def score_prepared(self, prepared: PreparedScan) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
-        measured = self.measure(torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None]))
+        image, foreground = torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None])
+        measured = self.measure(image, foreground, prepared.attributes)
         return self.result(prepared, measured)
 
     def result(self, prepared: PreparedScan, measured: Measured) -> ScanResult:

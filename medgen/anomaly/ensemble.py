@@ -15,7 +15,7 @@ from medgen.anomaly.channel_choice import default_channels
 from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail, fuse, heat
-from medgen.anomaly.normative import Normative
+from medgen.anomaly.normative.maps import Normative
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get, registered
 from medgen.errors import ConfigError

@@ -270,7 +270,11 @@ def _prepare(
     try:
         scan = case.read_image()
         # Seen here, since the model grid may cut the head off, or be another size.
-        prepared = replace(preprocess.apply(scan, template, register), may_show_face=may_show_face(scan))
+        prepared = replace(
+            preprocess.apply(scan, template, register),
+            may_show_face=may_show_face(scan),
+            attributes=dict(case.attributes),
+        )
         mask = case.read_mask(scan)
         labels = None if mask is None else prepare_labels(mask, prepared)
     except MedgenError as error:

@@ -30,6 +30,7 @@ class PreparedScan:
             grid; for a registered scan the share of the template's foreground found in the scan) and, when
             registered, ``similarity``, ``mutual_information``, ``overlap``, ``determinant``.
         may_show_face: What :func:`medgen.data.faces.may_show_face` says of the scan as it was read.
+        attributes: What the manifest says of the scan and the person, by column; may be empty.
     """
 
     image: NDArray[np.float32]
@@ -40,6 +41,7 @@ class PreparedScan:
     world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     quality: Mapping[str, float] = field(default_factory=dict)
     may_show_face: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,13 @@ class AnomalyRunConfig(RunConfig):
         check_resources: Refuse trainings that will not fit into memory.
     """
 
-    RECALIBRATED: ClassVar[tuple[str, ...]] = ("exclude", "without", "anomaly.calibration", "anomaly.findings")
+    RECALIBRATED: ClassVar[tuple[str, ...]] = (
+        "exclude",
+        "without",
+        "anomaly.calibration",
+        "anomaly.findings",
+        "anomaly.normative",
+    )
 
     out: Path = Path("runs/anomaly")
     test: float = Field(default=0.25, gt=0, lt=1)

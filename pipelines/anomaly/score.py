@@ -28,6 +28,7 @@ from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import INPUTS, write_inputs
+from medgen.system.files import sha256_json
 
 from .. import patient_names
 from ..given_scans import GivenScan
@@ -35,10 +36,11 @@ from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .kept_cases import KeptCase, KeptCases
 from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, level_facts, unique_names, write_calibration
+from .people import Person, check_covariates, need_covariates, people_of
 from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
-_READING = frozenset({"ungated", "false_findings", "fill", "unscaled", "slices"})
+_READING = frozenset({"ungated", "unadjusted", "false_findings", "fill", "unscaled", "slices"})
 # Folder of the pages, relative to the report.
 _PAGES = "cases/"
 
@@ -53,6 +55,8 @@ class ScoreConfig(Config):
         out: Folder of the results.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Whether scans that the gate refuses are scored.
+        covariates: What is known of the people, see :func:`medgen.pipelines.anomaly.people.people_of`.
+        unadjusted: Whether scans are scored of whose people a covariate of the model is not known.
         false_findings: Expected false findings per healthy scan up to which findings are listed; None: as calibrated.
         fill: Value for voxels that are NaN or infinite; None refuses such scans.
         unscaled: Whether values are as stored where the scale of a NIfTI header is 0 or NaN; else it is refused.
@@ -65,6 +69,8 @@ class ScoreConfig(Config):
     out: Path
     device: str = "auto"
     ungated: bool = False
+    covariates: str | None = None
+    unadjusted: bool = False
     false_findings: float | None = Field(default=None, gt=0, le=20)
     fill: Fill | None = None
     unscaled: bool = False
@@ -78,6 +84,8 @@ def score(
     out: Path,
     device: str = "auto",
     ungated: bool = False,
+    covariates: str | None = None,
+    unadjusted: bool = False,
     false_findings: float | None = None,
     fill: float | None = None,
     unscaled: bool = False,
@@ -99,6 +107,9 @@ def score(
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
             not, on scans of another site. What does not register stays refused.
+        covariates: What is known of the people where the model adjusts for it: ``age=71,sex=F`` for all scans, or a
+            table.
+        unadjusted: Score scans of whose people a covariate is not known with the cohort's average, and say so.
         false_findings: List findings up to so many expected false findings per healthy scan, whatever the run was told.
         fill: Value for voxels that are NaN or infinite; without it such scans are not scored.
         unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
@@ -118,13 +129,13 @@ def score(
         out, (*(file for scan in given_scans for file in scan.files), model), resume=resume, overwrite=overwrite
     )
     series = any(scan.dicom for scan in given_scans)
+    check_covariates(covariates)
     patient_names.warn(series)
     model, artifact = for_channels(model, given_scans, device)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
+    told = {"ungated": ungated, "covariates": covariates, "unadjusted": unadjusted, "false_findings": false_findings}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
-    config = parse_config(
-        ScoreConfig, {**given, "ungated": ungated, "false_findings": false_findings, **reading}, source="command line"
-    )
+    config = parse_config(ScoreConfig, {**given, **told, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, resume=resume, overwrite=overwrite, mark="" if resume else SCORING) as folder,
@@ -193,6 +204,7 @@ class ScoreScans(Stage[ScoreConfig]):
         read = {name: hashes for name, scan in named.items() if (hashes := scan.hashes())}
         channels = tuple(artifact.meta.get("channels") or ())
         write_inputs(folder.out, read, source_of(config.model, artifact))
+        people = people_of(config.covariates, {name: scan.path for name, scan in named.items()}, detector.covariates)
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
@@ -201,10 +213,12 @@ class ScoreScans(Stage[ScoreConfig]):
         scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
-                if not (run.resume and done.before(name, read.get(name, {}))):
-                    entry = _attempt(scorer, name, scan, channels, config)
+                person = people[name]
+                known = {**read.get(name, {}), "person": sha256_json(dict(person.used))}
+                if not (run.resume and done.before(name, known)):
+                    entry = _attempt(scorer, name, scan, channels, config, person)
                     if isinstance(entry, Scored):
-                        done.add(entry, read[name])
+                        done.add(entry, known, person)
                     else:
                         failures.append(entry)
                     # Its maps are let go before those of the next scan are made.
@@ -291,10 +305,11 @@ class _Done:
         self.said.append(found.said)
         return True
 
-    def add(self, entry: Scored, read: Mapping[str, str]) -> None:
+    def add(self, entry: Scored, read: Mapping[str, str], person: Person) -> None:
         """Write the files and the page of a scan, and keep what the index and the tables need."""
-        refused, name = _refusal(self.detector, entry.result.prepared), entry.name
-        self.files.add(name, entry.result)
+        refused, name = _refusal(self.detector, entry.result.prepared, person), entry.name
+        about = {"adjusted_for": person.words} if self.detector.covariates else {}
+        self.files.add(name, entry.result, **about)
         if entry.pseudo is not None:
             difference = entry.scan.with_data(entry.scan.data - entry.pseudo.data)
             self.files.add_pseudo_healthy(name, entry.pseudo, difference)
@@ -302,13 +317,13 @@ class _Done:
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            case_blocks(report, entry, self.detector, refused)
+            case_blocks(report, entry, self.detector, refused, person.words, person.missing)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
             self.only.section(name)
-            case_blocks(self.only, entry, self.detector, refused)
+            case_blocks(self.only, entry, self.detector, refused, person.words, person.missing)
         self.scored.append(ScoredCase.of(entry, refused, page))
         self.said.append(_line(entry))
         if page:
@@ -319,19 +334,31 @@ PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
 
 
 def _score(
-    detector: AnomalyDetector, name: str, given: GivenScan, channels: Sequence[str], config: ScoreConfig
+    detector: AnomalyDetector,
+    name: str,
+    given: GivenScan,
+    channels: Sequence[str],
+    config: ScoreConfig,
+    person: Person,
 ) -> Scored:
+    if detector.covariates is not None and not config.unadjusted:
+        need_covariates(given.path, person, detector.covariates)
     scan = given.read(channels, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
-    result = detector.score_scan(scan)
+    result = detector.score_scan(scan, person.used if config.ungated else person.known)
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 
 def _attempt(
-    detector: AnomalyDetector, name: str, given: GivenScan, channels: Sequence[str], config: ScoreConfig
+    detector: AnomalyDetector,
+    name: str,
+    given: GivenScan,
+    channels: Sequence[str],
+    config: ScoreConfig,
+    person: Person,
 ) -> Scored | tuple[str, str, str]:
     """A scan and its result, or its name, the stage and the reason where it cannot be scored."""
     try:
-        return _score(detector, name, given, channels, config)
+        return _score(detector, name, given, channels, config, person)
     except OutOfDistribution as error:
         return name, "gate", str(error)
     except MedgenError as error:
@@ -352,14 +379,14 @@ def _at_level(detector: AnomalyDetector, level: float | None) -> AnomalyDetector
     return replace(detector, config=config.model_copy(update={"findings": own}))
 
 
-def _refusal(detector: AnomalyDetector, prepared: PreparedScan) -> str:
-    """Why the gate refuses a scan that was scored; empty if it does not."""
+def _refusal(detector: AnomalyDetector, prepared: PreparedScan, person: Person) -> str:
+    """Why the gate refuses a scan that was scored, or nobody like its person is known; empty if neither is so."""
     try:
         if detector.gate is not None:
             detector.gate.check(prepared)
     except OutOfDistribution as error:
-        return str(error)
-    return ""
+        return ". ".join([str(error), *([person.problem] if person.problem else [])])
+    return person.problem
 
 
 def _numbers(case: ScoredCase) -> dict[str, object]:

@@ -253,7 +253,7 @@ def _prepared(plan: Plan, detector: AnomalyDetector, tick: Tick) -> tuple[Datase
             config.workers,
             progress=partial(tick, f"preparing {name} scans"),
         )
-    return prepared["development"], screen(detector.gate, prepared["test"]).passed
+    return prepared["development"], screen(detector.gate, prepared["test"], detector.covariates).passed
 
 
 def _implanted(scans: Iterator[TestScan], detector: AnomalyDetector) -> Iterator[tuple[TestScan, NDArray[np.bool_]]]:

@@ -38,6 +38,13 @@ def anomaly_score(
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
     ] = False,
+    covariates: Annotated[
+        str | None,
+        typer.Option("--covariates", help="Of the people: age=71,sex=F, or a table with a line for each scan."),
+    ] = None,
+    unadjusted: Annotated[
+        bool, typer.Option("--unadjusted", help="Score scans whose covariates are not known as average people.")
+    ] = False,
     resume: Resume = False,
     false_findings: Annotated[
         float | None,
@@ -68,6 +75,8 @@ def anomaly_score(
             out=out,
             device=device or "auto",
             ungated=ungated,
+            covariates=covariates,
+            unadjusted=unadjusted,
             false_findings=false_findings,
             fill=reading.fill,
             unscaled=reading.unscaled,

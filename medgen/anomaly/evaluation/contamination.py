@@ -85,7 +85,8 @@ def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
         own = replace(detector, members=(detector.members[fold],))
         best: Suspect | None = None
         for row in (row for row, subject in enumerate(development.subjects) if subject == names[number]):
-            measured = own.measure(development.images[row], development.foregrounds[row])
+            known = development.prepared[row].attributes
+            measured = own.measure(development.images[row], development.foregrounds[row], known)
             result = own.result(development.prepared[row], measured)
             hot = np.nan_to_num(result.heatmap.data[0], nan=-np.inf)
             peak = result.heatmap.grid.to_world(np.unravel_index(int(hot.argmax()), hot.shape))

@@ -190,7 +190,7 @@ def detectability(
                     found = counts.setdefault((region, contrast, radius), [])
                     if placed is not None:
                         image, truth = placed
-                        heatmap = lean.heatmap(own, lean.measure(image, test.foregrounds[row].bool()))
+                        heatmap = lean.heatmap(own, lean.measure(image, test.foregrounds[row].bool(), own.attributes))
                         there = truth_on_own_grid(truth, own, detector.preprocess).data[0] > 0
                         candidates = lean.candidates(heatmap)
                         listed = lean.calibration.healthy.listed(candidates, lean.config.findings.false_findings)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from medgen.data.cases import Manifest
     from medgen.preprocessing.dataset import Dataset
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.anomaly.calibration import significant
+from medgen.anomaly.normative.values import sex, years
 from medgen.data.cases import Case
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
@@ -30,10 +30,6 @@ DEVELOPMENT = "development, out of fold"
 UNKNOWN = "unknown"
 # Fixed beforehand: bands cut to the cohort would let a reader's eye find a difference in any cohort.
 _BANDS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"))
-# Years, or a DICOM age string (VR AS: 045Y, 006M, 012W, 003D); "89+" is how ages are often capped.
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([YMWD]?)\+?", re.IGNORECASE)
-_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
-_SEX = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,9 @@ def group_of(column: str, value: str) -> str:
     """
     text = value.strip()
     if column == "age":
-        match = _AGE.fullmatch(text)
-        if match is None:
-            return UNKNOWN
-        years = float(match[1]) / _PER_YEAR[match[2].upper()]
-        return next((name for limit, name in _BANDS if years < limit), "80+")
-    if column == "sex":
-        return _SEX.get(text.lower(), text or UNKNOWN)
-    return text or UNKNOWN
+        age = years(text)
+        return UNKNOWN if age is None else next((name for limit, name in _BANDS if age < limit), "80+")
+    return (sex(text) if column == "sex" else text) or UNKNOWN
 
 
 def out_of_fold_p(scores: ArrayLike) -> NDArray[np.float64]:

@@ -114,7 +114,8 @@ def measure(detector: AnomalyDetector, scans: Iterator[TestScan]) -> Iterator[Ev
     """Score test scans one by one; each healthy scan comes before its implanted copies."""
     untouched: tuple[str, ScanResult] | None = None
     for scan in scans:
-        result = detector.result(scan.prepared, detector.measure(scan.image, scan.foreground))
+        measured = detector.measure(scan.image, scan.foreground, scan.prepared.attributes)
+        result = detector.result(scan.prepared, measured)
         truth = truth_on_own_grid(scan.truth, scan.prepared, detector.preprocess)
         if scan.kind == HEALTHY:
             untouched = scan.case, result

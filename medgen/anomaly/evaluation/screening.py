@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medgen.anomaly.gate import Gate, Limit
+from medgen.anomaly.normative.covariates import Covariates
 from medgen.errors import DataError
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
@@ -54,8 +55,13 @@ class Screening:
         }
 
 
-def screen(gate: Gate | None, test: Dataset) -> Screening:
+def screen(gate: Gate | None, test: Dataset, covariates: Covariates | None = None) -> Screening:
     """Take the scans that the gate refuses out of the healthy test scans; without a gate all of them pass.
+
+    Args:
+        gate: The gate.
+        test: Healthy test scans.
+        covariates: What is adjusted for: scans of people like none of the development subjects are refused, too.
 
     Raises:
         DataError: If the gate refuses all of them.
@@ -69,6 +75,10 @@ def screen(gate: Gate | None, test: Dataset) -> Screening:
             problems = gate.problems(prepared)
             if problems:
                 refused.append(Failure(case, ". ".join(problems)))
+    if covariates is not None:
+        for case, prepared in zip(test.ids, test.prepared, strict=True):
+            if (problem := covariates.problem(prepared.attributes)) and case not in {own.case for own in refused}:
+                refused.append(Failure(case, problem))
     names = {failure.case for failure in refused}
     subjects = {subject for case, subject in zip(test.ids, test.subjects, strict=True) if case in names}
     if len(names) == len(test):

@@ -20,7 +20,9 @@ from medgen.anomaly import calibration
 from medgen.anomaly.findings.candidates import Candidates, candidates_of
 from medgen.anomaly.findings.false_findings import HealthyCandidates, count_interval
 from medgen.anomaly.fusion import Tail, heat
-from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
+from medgen.anomaly.normative.config import NormativeConfig
+from medgen.anomaly.normative.maps import normative_of
+from medgen.anomaly.normative.moments import Moments
 from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.interval import Interval
 from medgen.progress import Progress
@@ -104,11 +106,11 @@ def _one_cohort(
     region = np.ones(SHAPE, dtype=bool)
     spread = 0.5 + rng.gamma(2.0, 0.5, size=SHAPE)
     restless = np.where(rng.random(n + 1) < 0.05, 2.5, 1.0) * rng.gamma(20.0, 1 / 20, size=n + 1)
-    people = _fields(rng, (n + 1,)) * spread * restless[:, None, None, None]
+    people = fields(rng, (n + 1,)) * spread * restless[:, None, None, None]
     fold_of = rng.permutation(np.arange(n) % folds)
     # Every model errs in one way everywhere, and in another on every scan.
-    habit = _fields(rng, (folds,)) * model_noise
-    own_error = _fields(rng, (n,)) * model_noise
+    habit = fields(rng, (folds,)) * model_noise
+    own_error = fields(rng, (n,)) * model_noise
     maps = [people[row] + habit[fold_of[row]] + own_error[row] for row in range(n)]
     parts = [
         Moments.of([maps[row][region] for row in rows], [region] * len(rows), SHAPE)
@@ -121,12 +123,12 @@ def _one_cohort(
     zs = [norms[fold_of[row]].z(maps[row]) for row in range(n)]
     tails = [Tail.of(np.stack([zs[row] for row in np.flatnonzero(fold_of != fold)])) for fold in range(folds)]
     hot = [heat(tails[fold_of[row]](zs[row])) for row in range(n)]
-    healthy = [_scores(values) for values in hot]
-    new = people[n] + habit + _fields(rng, (folds,)) * model_noise
+    healthy = [scan_scores(values) for values in hot]
+    new = people[n] + habit + fields(rng, (folds,)) * model_noise
     averaged = np.mean([heat(tails[fold](norms[fold].z(new[fold]))) for fold in range(folds)], axis=0)
     p_values = {
         name: calibration.p_value([scores[name] for scores in healthy], value)
-        for name, value in _scores(averaged).items()
+        for name, value in scan_scores(averaged).items()
     }
     if not levels:
         return p_values, {}
@@ -139,12 +141,13 @@ def _candidates(hot: NDArray[np.floating]) -> Candidates:
     return candidates_of(Volume(hot[None].astype(np.float32), _GRID), _SEPARATION)
 
 
-def _fields(rng: np.random.Generator, count: tuple[int, ...]) -> NDArray[np.float64]:
+def fields(rng: np.random.Generator, count: tuple[int, ...]) -> NDArray[np.float64]:
     """Independent smooth random maps of unit variance, (count, i, j, k)."""
     noise = ndimage.gaussian_filter(rng.normal(size=(*count, *SHAPE)), sigma=(0, 1, 1, 1), mode="wrap")
     return np.asarray(noise / noise.std(axis=(1, 2, 3), keepdims=True))
 
 
-def _scores(hot: NDArray[np.floating]) -> dict[str, float]:
+def scan_scores(hot: NDArray[np.floating]) -> dict[str, float]:
+    """``max`` and ``top`` of a heatmap."""
     values = np.sort(hot.ravel())
     return {"max": float(values[-1]), "top": float(values[-max(1, round(TOP_FRACTION * values.size)) :].mean())}

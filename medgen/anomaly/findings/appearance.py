@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen.anomaly.normative import Moments, Normative, NormativeConfig, normative_of
+from medgen.anomaly.normative.config import NormativeConfig
+from medgen.anomaly.normative.maps import Normative, normative_of
+from medgen.anomaly.normative.moments import Moments
 from medgen.preprocessing.dataset import Dataset
 from medgen.transforms.masked_smoothing import Smoother
 

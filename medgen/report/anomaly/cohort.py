@@ -48,6 +48,7 @@ def cohort_section(
             "folds": detector.config.folds,
             "channels of the heatmap": ", ".join(detector.config.fusion.channels),
             "score of whole scans": detector.config.scan_score,
+            "healthy means and variances": detector.adjusted.words,
             "subjects in the calibration": len(detector.calibration.maxima),
             "left out of the calibration": ", ".join(excluded) or "none",
             "seed": seed,

@@ -109,6 +109,7 @@ def index_sections(
             "family-wise level": f"{100 * config.calibration.target_fpr:g} % of healthy scans",
             "threshold of family-wise findings (z)": calibration.threshold,
             "score of whole scans": detector.config.scan_score,
+            "healthy means and variances": detector.adjusted.words,
         }
     )
     if scored:
@@ -139,7 +140,14 @@ def index_sections(
     outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
 
 
-def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refused: str) -> None:
+def case_blocks(
+    report: Report,
+    entry: Scored,
+    detector: AnomalyDetector,
+    refused: str,
+    person: str = "",
+    unknown: Sequence[str] = (),
+) -> None:
     """What is said and shown of one scan, in the section opened last.
 
     Args:
@@ -147,12 +155,16 @@ def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refuse
         entry: The scan and its result; nothing of it is kept but the pictures.
         detector: What scored it.
         refused: Why the gate refuses it though it was scored; empty if it does not.
+        person: For whom means and variances were adjusted, in words; empty where nothing is.
+        unknown: Covariates that are not known of the person.
     """
     if refused:
         report.verdict(UNGATED_WORDS, "bad")
         report.text(f"What the gate found: {refused}")
     else:
         report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
+    if person:
+        report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
     comparison_section(report, entry, detector)
@@ -165,3 +177,14 @@ def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refuse
         title=entry.name,
     )
     report.figure(figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name)
+
+
+def _unknown_words(unknown: Sequence[str]) -> str:
+    """What it means that something is not known; empty if all is."""
+    if not unknown:
+        return ""
+    return (
+        f" Of {' and '.join(name.replace('_', ' ') for name in unknown)} nothing is known: the cohort's average was "
+        "taken, with the variance that not knowing adds. p-values then hold for people drawn like the cohort, not for "
+        "each kind of person."
+    )

@@ -113,6 +113,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
             "scan_score": detector.config.scan_score,
             "excluded": list(results[Calibrated].excluded),
             "choice": detector.choice,
+            "adjusted": {**detector.adjusted.to_plain(), "words": detector.adjusted.words},
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
@@ -120,6 +121,11 @@ class Calibrate(Stage[AnomalyRunConfig]):
         calibrated = results[Calibrated]
         detector = calibrated.detector
         choice_section(report, detector.choice, calibrated.tested, detector.config.corruptions)
+
+    def lines(self, results: Results, run: RunContext) -> list[str]:
+        """What is adjusted for, where the cohort has covariates."""
+        adjusted = results[Calibrated].detector.adjusted
+        return [f"normative maps: {adjusted.words}"] if adjusted.covariates or adjusted.dropped else []
 
 
 def _channels(detector: AnomalyDetector) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         """See the class."""
         calibrated, prepared = results[Calibrated], results[PreparedParts]
         detector = calibrated.detector
-        screening = screen(detector.gate, prepared.data["test"])
+        screening = screen(detector.gate, prepared.data["test"], detector.covariates)
         failures = [(failure.case, "preprocess", failure.message) for failure in prepared.failures]
         run.folder.write_failures([*failures, *((case, "gate", reason) for case, reason in screening.refused)])
         spacing = detector.preprocess.spacing

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.anomaly.normative import Moments, NormativeConfig, normative_of
+from medgen.anomaly.normative.config import NormativeConfig
+from medgen.anomaly.normative.maps import normative_of
+from medgen.anomaly.normative.moments import Moments
 from medgen.errors import DataError
 from medgen.transforms.masked_smoothing import smooth
 
