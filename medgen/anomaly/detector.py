@@ -244,7 +244,8 @@ class AnomalyDetector:
             DataError: If it does not overlap the region that can be scored.
         """
         try:
-            prepared = replace(self.preprocess.apply(scan, self.template), may_show_face=may_show_face(scan))
+            prepared = self.preprocess.apply(scan, self.template)
+            prepared = replace(prepared, may_show_face=may_show_face(prepared.cleaned or scan))
         except DataError as error:
             raise OutOfDistribution([str(error)]) from error
         if self.gate is not None:

@@ -46,6 +46,8 @@ _VOLUME_ML = (800.0, 2200.0)
 _SIMILAR, _SYMMETRIC, _CUT = 0.4, 0.85, 0.1
 # A scan with one value on this share of its border, and less than this volume of anything else, is stripped already.
 _CONSTANT, _LARGEST_ML = 0.5, 2100.0
+# Enough to see that: voxels of this size (mm).
+_LOOK_MM = 2.0
 _ADVICE = (
     "check that the scan is T1-weighted and shows a whole adult head, or strip it with another tool and set "
     "preprocess.brain=keep"
@@ -128,13 +130,29 @@ def extract_brain(scan: Volume) -> BrainExtraction:
 
 def is_stripped(scan: Volume) -> bool:
     """Whether what a scan, (c, i, j, k), shows stands in a constant background and is no larger than a brain."""
+    return _stripped_ml(scan) < _LARGEST_ML
+
+
+def is_stripped_brain(scan: Volume) -> bool:
+    """Whether it is stripped and what it shows has the size of an adult's brain."""
+    return _VOLUME_ML[0] <= _stripped_ml(scan) < _LARGEST_ML
+
+
+def _stripped_ml(scan: Volume) -> float:
+    """Millilitres of what stands in a constant background; infinite where the background is not constant."""
+    stride = [
+        max(1, min(round(_LOOK_MM / step), n // 16)) for n, step in zip(scan.grid.shape, scan.grid.spacing, strict=True)
+    ]
     first = scan.data[0]
     border = np.concatenate([first[cut].ravel() for axis in range(3) for cut in _faces(axis)])
-    levels, counts = np.unique(border, return_counts=True)
+    counts = np.unique(border, return_counts=True)[1]
     if counts.max() < _CONSTANT * border.size:
-        return False
-    shown = foreground_mask(first) if np.ptp(first) > 0 else first != levels[0]
-    return bool(shown.sum() * scan.grid.voxel_volume / 1e3 < _LARGEST_ML)
+        return float("inf")
+    try:
+        shown = foreground_mask(first[:: stride[0], :: stride[1], :: stride[2]])
+    except DataError:  # nothing to be seen
+        return float("inf")
+    return float(shown.sum() * scan.grid.voxel_volume * np.prod(stride) / 1e3)
 
 
 def _faces(axis: int) -> list[tuple[slice | int, ...]]:

@@ -18,6 +18,7 @@ from medgen.report.anomaly.pictures import (
     peak_of,
     picture_caption,
 )
+from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
 from medgen.report.anomaly.words import level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import thumbnail
@@ -109,6 +110,7 @@ def index_sections(
             "family-wise level": f"{100 * config.calibration.target_fpr:g} % of healthy scans",
             "threshold of family-wise findings (z)": calibration.threshold,
             "score of whole scans": detector.config.scan_score,
+            **recipe_facts(detector.preprocess),
         }
     )
     if scored:
@@ -155,6 +157,7 @@ def case_blocks(report: Report, entry: Scored, detector: AnomalyDetector, refuse
         report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
+    preparation_blocks(report, entry)
     comparison_section(report, entry, detector)
     figure = mosaic(
         entry.scan,
