@@ -207,10 +207,14 @@ def _some(manifest: Manifest) -> tuple[list[Case], list[Volume]]:
     found, scans, reasons = [], [], []
     for row in rows:
         try:
-            scans.append(cases[row].read_image())
-            found.append(cases[row])
+            scan = cases[row].read_image()
+            if scan.data.min() == scan.data.max():
+                raise DataError("the image has one constant value; there is nothing to find in it")
         except MedgenError as error:
             reasons.append(str(error))
+        else:
+            scans.append(scan)
+            found.append(cases[row])
     if not scans:
         raise DataError(f"{manifest.name}: no scan can be read; {reasons[0]}")
     return found, scans

@@ -7,8 +7,8 @@ import numpy as np
 from medgen.preprocessing.modality import window_words
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.figures.mosaic import mosaic
-from medgen.report.html import Report, png
+from medgen.report.figures.before_after import before_after
+from medgen.report.html import Report
 
 _BRAIN = {
     "keep": "left as they are",
@@ -46,9 +46,9 @@ def preparation_blocks(report: Report, entry: Scored) -> None:
     if after is None:
         return
     outline = after.with_data((after.data[:1] != 0).astype(np.uint8))
-    for scan, what in ((entry.scan, "as it was read"), (after, "as it was scored")):
-        figure = mosaic(
-            scan, contour=outline, contour_label="what was scored", title=f"{entry.name}: {what}", crop=False
-        )
-        caption = f"The scan {what}, in its own space. Radiological convention: the patient's right is on the left."
-        report.figure(png(figure), caption, f"{entry.name}: {what}")
+    report.figure(
+        before_after(entry.scan, after, outline, entry.name),
+        "The scan as it was read and as it was scored, in its own space. Radiological convention: the patient's right "
+        "is on the left.",
+        f"{entry.name}: before and after its preparation",
+    )
