@@ -270,7 +270,8 @@ class AnomalyDetector:
         """
         try:
             prepared = self.preprocess.apply(scan, self.template)
-            prepared = replace(prepared, may_show_face=may_show_face(scan), attributes=dict(person or {}))
+            face = may_show_face(prepared.cleaned or scan)
+            prepared = replace(prepared, may_show_face=face, attributes=dict(person or {}))
         except DataError as error:
             raise OutOfDistribution([str(error)]) from error
         if self.gate is not None:

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from medgen.axes import assigned, margin
 from medgen.config import parse_config
 from medgen.data.cases import Case, Manifest
+from medgen.data.faces import may_show_face
 from medgen.errors import ConfigError, DataError, MedgenError
-from medgen.io.hounsfield import is_hounsfield, measured
+from medgen.io.hounsfield import measured
+from medgen.preprocessing.brain_extraction import is_stripped_brain
+from medgen.preprocessing.modality import WINDOWS, modality_of, tomogram_window, uptake_window, window_words
 from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.affine_registration import thinnest
 from medgen.transforms.foreground import foreground_mask
@@ -46,9 +49,13 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     are registered to the cohort template; crops inside the body, and slabs too thin to register, are centred.
 
     Where scans lie so obliquely that it is arbitrary which of their axes is nearest to R, A or S, as in short-axis
-    views of the heart, axes are ordered by those of the scan that is most like all others (``frame``). Hounsfield units
-    are scaled by one ``window`` for all scans, from the 1st to the 99th percentile inside the body of a typical scan,
-    unless ``percentiles`` are given.
+    views of the heart, axes are ordered by those of the scan that is most like all others (``frame``).
+
+    The ``modality`` is that of :func:`medgen.preprocessing.modality.modality_of`. Hounsfield units are scaled by one
+    ``window`` for all scans, from the 1st to the 99th percentile inside the body of a typical scan; where the
+    configuration says ``modality: CT``, by the window ``brain`` for whole heads and ``soft tissue`` for all else. PET
+    is scaled from 0 to what the hottest 0.5 % of a typical scan exceed. Where all scans are stripped brains, whole
+    heads are stripped like them (``brain: auto``). What was chosen is logged.
 
     Args:
         manifest: The cohort; up to 12 scans spread over it are read.
@@ -64,14 +71,14 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     """
     wanted = {key: value for key, value in wanted.items() if value is not None}
     # What is wrong with the user's own keys is said before any scan is read.
-    parse_config(Preprocess, {"shape": (1, 1, 1), "spacing": (1, 1, 1), **wanted}, source="preprocess")
+    _check_keys(wanted)
+    cases, scans = _some(manifest) if _open(wanted) else ((), ())
+    if scans:
+        wanted = _of_modality(cases, scans, wanted)
     if not {"shape", "spacing", "align"} <= set(wanted):
-        scans = _some(manifest)
         reference = None if wanted.get("frame") else _reference([scan.grid for scan in scans])
         frame, steps = (wanted.get("frame"), None) if reference is None else _frame(reference)
         axes = [_axes(scan, frame, steps) for scan in scans]
-        if (window := _window(scans)) is not None:
-            wanted = {"window": window, **wanted} if "percentiles" not in wanted else wanted
         field = min(min(np.array(scan.grid.shape) * scan.grid.spacing) for scan in scans)
         wanted = {
             **_measure(axes, float(field), wanted, max_side),
@@ -81,6 +88,41 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
         chosen = f"shape {wanted['shape']}, spacing {wanted['spacing']} mm, align {wanted['align']}"
         logger.info("preprocess: %s", chosen)
     return parse_config(Preprocess, wanted, source="preprocess")
+
+
+def _check_keys(wanted: Mapping[str, Any]) -> None:
+    """Say what is wrong with the user's own keys; a window that is still to be chosen is not."""
+    trial = {"shape": (1, 1, 1), "spacing": (1, 1, 1), **wanted}
+    if wanted.get("modality") in ("CT", "PET") and "percentiles" not in wanted:
+        trial = {"window": (0, 1), **trial}
+    parse_config(Preprocess, trial, source="preprocess")
+
+
+def _open(wanted: Mapping[str, Any]) -> bool:
+    """Whether the scans have to be looked at: a key is missing, or is to be decided by them."""
+    decided = {"shape", "spacing", "align", "brain"} <= set(wanted) and wanted.get("modality", "auto") != "auto"
+    return not decided or (wanted["modality"] in ("CT", "PET") and "window" not in wanted)
+
+
+def _of_modality(cases: Sequence[Case], scans: Sequence[Volume], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's keys with what follows from the modality: a window, and whether whole heads are stripped."""
+    named = wanted.get("modality", "auto")
+    modality = modality_of(cases, scans) if named == "auto" else named
+    chosen: dict[str, Any] = {}
+    if modality in ("CT", "PET") and "window" not in wanted and "percentiles" not in wanted:
+        if modality == "PET":
+            chosen["window"] = uptake_window(scans)
+        elif named == "CT":
+            heads = np.mean([may_show_face(scan) for scan in scans]) > 0.5
+            chosen["window"] = WINDOWS["brain" if heads else "soft tissue"]
+        else:
+            chosen["window"] = tomogram_window([measured(scan) for scan in scans])
+        logger.info("preprocess: window %s", window_words(chosen["window"], "HU" if modality == "CT" else ""))
+    if modality == "MR" and "brain" not in wanted and all(is_stripped_brain(scan) for scan in scans):
+        chosen["brain"] = "auto"
+        logger.info("preprocess: brain auto: all scans are stripped brains, and whole heads will be stripped like them")
+    # A change of scale by what the scans are is checked with the keys that the user has set.
+    return {**chosen, **wanted, "modality": modality}
 
 
 def _measure(axes: Sequence[Axes], field: float, wanted: Mapping[str, Any], max_side: int) -> dict[str, Any]:
@@ -126,15 +168,6 @@ def _reference(grids: Sequence[Grid]) -> Grid | None:
     return max(grids, key=likeness)
 
 
-def _window(scans: Sequence[Volume]) -> list[float] | None:
-    """The cohort's own 1st and 99th percentile inside the body, in HU; None unless all scans hold Hounsfield units."""
-    if not all(is_hounsfield(channel) for scan in scans for channel in scan.data):
-        return None
-    ends = [np.percentile(measured(scan).data[:, foreground_mask(scan.data)], (1, 99)) for scan in scans]
-    low, high = np.median(ends, axis=0).round().tolist()
-    return [low, high] if low < high else None
-
-
 def _along(grid: Grid, other: Grid) -> float:
     """Sum of the cosines between the axes of two grids, as they are assigned to each other."""
     order = assigned(grid.directions, other.directions, spacing=grid.spacing, wanted=other.spacing)
@@ -166,17 +199,22 @@ def _axes(scan: Volume, frame: Sequence[Sequence[float]] | None, wanted: Sequenc
     return extent, spacing, crop
 
 
-def _some(manifest: Manifest) -> list[Volume]:
+def _some(manifest: Manifest) -> tuple[list[Case], list[Volume]]:
     cases: list[Case] = list(manifest)
     if not cases:
         raise DataError(f"{manifest.name}: no scan can be read; the cohort is empty")
     rows: NDArray[np.int_] = np.unique(np.linspace(0, len(cases) - 1, _SCANS).round().astype(int))
-    scans, reasons = [], []
+    found, scans, reasons = [], [], []
     for row in rows:
         try:
-            scans.append(cases[row].read_image())
+            scan = cases[row].read_image()
+            if scan.data.min() == scan.data.max():
+                raise DataError("the image has one constant value; there is nothing to find in it")
         except MedgenError as error:
             reasons.append(str(error))
+        else:
+            scans.append(scan)
+            found.append(cases[row])
     if not scans:
         raise DataError(f"{manifest.name}: no scan can be read; {reasons[0]}")
-    return scans
+    return found, scans

@@ -270,9 +270,12 @@ def _prepare(
     try:
         scan = case.read_image()
         # Seen here, since the model grid may cut the head off, or be another size.
+        prepared = preprocess.apply(scan, template, register)
+        # The cleaned scan is for pictures of one scan; a cohort of them would not fit in memory.
         prepared = replace(
-            preprocess.apply(scan, template, register),
-            may_show_face=may_show_face(scan),
+            prepared,
+            may_show_face=may_show_face(prepared.cleaned or scan),
+            cleaned=None,
             attributes=dict(case.attributes),
         )
         mask = case.read_mask(scan)

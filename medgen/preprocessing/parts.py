@@ -8,7 +8,9 @@ from functools import partial
 
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
-from medgen.preprocessing.recipe import Preprocess, Template, build_template
+from medgen.preprocessing.prepared import Template
+from medgen.preprocessing.recipe import Preprocess
+from medgen.preprocessing.template import build_template
 from medgen.transforms.kept_registrations import Register
 
 

@@ -29,7 +29,9 @@ class PreparedScan:
         quality: What can be checked about the fit: ``kept`` (share of the scan's foreground volume inside the model
             grid; for a registered scan the share of the template's foreground found in the scan) and, when
             registered, ``similarity``, ``mutual_information``, ``overlap``, ``determinant``.
-        may_show_face: What :func:`medgen.data.faces.may_show_face` says of the scan as it was read.
+        steps: What was done to the scan on its own grid, a sentence for each step.
+        cleaned: The scan after these steps, on its own grid; None where they changed nothing.
+        may_show_face: What :func:`medgen.data.faces.may_show_face` says of the scan after these steps.
         attributes: What the manifest says of the scan and the person, by column; may be empty.
     """
 
@@ -41,6 +43,8 @@ class PreparedScan:
     world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     quality: Mapping[str, float] = field(default_factory=dict)
     may_show_face: bool = False
+    steps: tuple[str, ...] = ()
+    cleaned: Volume | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 
-from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
-from medgen.io.hounsfield import measured
+from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
+from medgen.preprocessing.modality import Modality, check_scaling, window_of
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
-from medgen.progress import Progress
-from medgen.system.processes import thread_pool
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
 from medgen.transforms.kept_registrations import Register
@@ -28,14 +24,12 @@ from medgen.volume import Grid, Volume
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
 # What a voxel of a scan may measure; beyond, a number in another unit is more likely.
 _FINEST_MM, _COARSEST_MM = 0.001, 100.0
 
 Direction = tuple[float, float, float]
 
-__all__ = ["PreparedScan", "Preprocess", "Template", "build_template", "prepare_labels"]
+__all__ = ["PreparedScan", "Preprocess", "Template", "prepare_labels"]
 
 
 class Preprocess(Config):
@@ -58,10 +52,17 @@ class Preprocess(Config):
             ``affine`` registers the scan to the cohort template and takes the template's grid along.
         center_on: The centre for ``center``: of the field of view, or of the foreground.
         percentiles: Percentiles of the foreground's intensities that become 0 and 1.
-        window: Values that become 0 and 1 instead, the same for every scan, for units that are absolute such as HU.
+        window: Values that become 0 and 1 instead, the same for every scan, for units that are absolute such as HU; two
+            numbers, or a name of :data:`medgen.preprocessing.modality.WINDOWS`, such as ``brain``.
         clip: Limits of the model intensities.
         mask_background: Set the image to 0 outside the foreground, so that skull and neck do not reach a model that
             has never seen them. A crop inside the body is all foreground and is not touched by this.
+        modality: ``MR``, ``CT`` or ``PET``. CT and PET are scaled by a ``window`` only, never by a scan's own
+            percentiles. ``auto``: not decided; :func:`medgen.preprocessing.automatic.fit_preprocess` decides.
+        brain: ``extract`` leaves the brain only of every T1-weighted head that is not stripped yet
+            (:func:`medgen.preprocessing.brain_extraction.extract_brain`); ``auto`` does so where a scan has the size of
+            a whole head; ``keep`` never does.
+        bias_field: ``n4`` divides the smooth shading of MR scans out (:func:`medgen.preprocessing.bias_field.n4`).
         min_similarity: A registered scan whose correlation with the template inside the organ is lower is refused.
     """
 
@@ -74,6 +75,9 @@ class Preprocess(Config):
     window: tuple[float, float] | None = None
     clip: tuple[float, float] = (0.0, 1.5)
     mask_background: bool = True
+    modality: Modality = "auto"
+    brain: Literal["keep", "auto", "extract"] = "keep"
+    bias_field: Literal["none", "n4"] = "none"
     min_similarity: float = Field(default=0.4, ge=-1, le=1)
 
     @field_validator("shape")
@@ -98,6 +102,17 @@ class Preprocess(Config):
         ):
             raise ValueError("expected three perpendicular unit vectors, right-handed, one for each axis of the model")
         return value
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _named_window(cls, value: Any) -> Any:
+        return window_of(value)
+
+    @model_validator(mode="after")
+    def _check_modality(self) -> Preprocess:
+        check_scaling(self.modality, self.window, self.percentiles)
+        check_steps(self.modality, self.brain, self.bias_field)
+        return self
 
     @field_validator("percentiles", "clip", "window")
     @classmethod
@@ -147,7 +162,8 @@ class Preprocess(Config):
         """Bring a scan to the model grid.
 
         Intensities are measured in the model grid inside the model's foreground: a whole head that is scored by a
-        model of skull-stripped brains is scaled by its brain, not by its scalp.
+        model of skull-stripped brains is scaled by its brain, not by its scalp. What ``brain`` and ``bias_field`` ask
+        for is done first, on the scan's own grid (:func:`medgen.preprocessing.cleaning.clean`).
 
         Args:
             scan: Native image, (c, i, j, k).
@@ -162,7 +178,10 @@ class Preprocess(Config):
                 than the template, or cannot be registered believably.
             ConfigError: If ``align`` is ``affine`` and there is no template.
         """
-        scan = measured(scan)
+        cleaned = self.clean(scan)
+        return replace(self._placed(cleaned.scan, template, register), steps=cleaned.steps, cleaned=cleaned.changed)
+
+    def _placed(self, scan: Volume, template: Template | None, register: Register) -> PreparedScan:
         body = self._body(scan)
         if self.align == "center":
             return self._sample(scan, body, self.plan(scan.grid, self._shift(body, scan.grid)))
@@ -180,6 +199,10 @@ class Preprocess(Config):
                 "check that it shows the same organ with the same contrast"
             )
         return self._sample(scan, body, self.plan(scan.grid, result.world, template.grid), template, result)
+
+    def clean(self, scan: Volume) -> Cleaned:
+        """The first part of :meth:`apply`: what is done to a scan on its own grid."""
+        return clean(scan, self.modality, self.brain, self.bias_field)
 
     def restore(
         self,
@@ -295,95 +318,6 @@ def prepare_labels(mask: Volume, prepared: PreparedScan) -> NDArray[Any]:
         raise DataError("expected a mask of one channel with whole, non-negative numbers")
     winner = resample_labels(data, mask.grid, prepared.grid)
     return winner.astype(np.uint8) if winner.max(initial=0) <= 255 else winner
-
-
-def build_template(
-    scans: Sequence[Volume],
-    preprocess: Preprocess,
-    iterations: int = 2,
-    *,
-    workers: int = 2,
-    progress: Progress | None = None,
-    register: Register = register_affine,
-) -> Template:
-    """The mean anatomy of a cohort. Use training scans only: held-out scans must not shape what they are judged by.
-
-    With ``align: affine`` every scan is registered to the scan nearest to the centred mean, the mean is taken, and
-    this is repeated from the mean. After each round the transforms are recentred by their log-Euclidean mean (Arsigny
-    et al., "Log-Euclidean polyaffine transforms", 2009), so that size and pose are the cohort's mean and not those of
-    the first scan. Scans that do not register believably are left out and logged.
-
-    Args:
-        scans: Native images with the same number of channels.
-        preprocess: The recipe; gives the template's grid.
-        iterations: Rounds of registration; ``center`` needs none.
-        workers: Threads.
-        progress: Called with (registrations done, registrations in all).
-        register: What registers; :class:`medgen.transforms.kept_registrations.KeptRegistrations` remembers.
-
-    Returns:
-        Image and foreground on ``preprocess.canonical()``.
-
-    Raises:
-        DataError: If there are no scans, or fewer than half of them register.
-    """
-    if not scans:
-        raise DataError("a template needs at least one training scan, found none")
-    if len({len(scan.data) for scan in scans}) != 1:
-        raise DataError(f"a template needs scans with equal channels, found {sorted({len(s.data) for s in scans})}")
-    scans = [measured(scan) for scan in scans]
-    grid = preprocess.canonical()
-    # The start is around the foreground's centre also where the recipe goes by the field of view.
-    centre_on = "foreground" if preprocess.align == "affine" else preprocess.center_on
-    centred = preprocess.model_copy(update={"align": "center", "center_on": centre_on})
-    with thread_pool(workers) as pool:
-        starts = list(pool.map(centred.apply, scans))
-        template = _mean(starts, grid)
-        if preprocess.align == "center":
-            return template
-        template = _mean([max(starts, key=lambda item: _likeness(item, template))], grid)
-        bodies = list(pool.map(preprocess._body, scans))
-        poses = [affines.product(start.grid.affine, affines.inverse(grid.affine)) for start in starts]
-        worlds: list[NDArray[np.float64] | None] = [None] * len(scans)
-        done = 0
-        for _ in range(max(iterations, 1)):
-            results = []
-            towards = partial(_towards, register, template)
-            for result in pool.map(towards, scans, worlds):
-                results.append(result)
-                done += 1
-                if progress:
-                    progress(done, max(iterations, 1) * len(scans))
-            good = [index for index, result in enumerate(results) if result.plausible(preprocess.min_similarity)]
-            if 2 * len(good) < len(scans):
-                raise DataError(
-                    f"only {len(good)} of {len(scans)} training scans register to each other; "
-                    "use preprocess.align=center, or check that they show the same organ"
-                )
-            moves = [affines.product(affines.inverse(poses[index]), results[index].world) for index in good]
-            back = affines.inverse(affines.log_mean(moves))
-            found = {index: affines.product(results[index].world, back) for index in good}
-            worlds = [found.get(index) for index in range(len(scans))]
-            grids = [grid.moved(found[index]) for index in good]
-            moved = pool.map(preprocess._sample, [scans[n] for n in good], [bodies[n] for n in good], grids)
-            template = _mean(list(moved), grid)
-    for index in sorted(set(range(len(scans))) - set(good)):
-        logger.warning("training scan %d was left out of the template: %s", index, results[index].problem())
-    return template
-
-
-def _towards(register: Register, template: Template, scan: Volume, start: NDArray[np.float64] | None) -> AffineResult:
-    return register(scan, template.image, template.foreground, start=start)
-
-
-def _mean(items: Sequence[PreparedScan], grid: Grid) -> Template:
-    image = np.stack([item.image for item in items]).mean(axis=0, dtype=np.float32)
-    foreground = np.stack([item.foreground for item in items]).mean(axis=0) > 0.5
-    return Template(Volume(image, grid), Volume(foreground[None], grid))
-
-
-def _likeness(item: PreparedScan, template: Template) -> float:
-    return float(np.corrcoef(item.image.ravel(), template.image.data.ravel())[0, 1])
 
 
 def _to_numpy(data: NDArray[Any] | torch.Tensor) -> NDArray[Any]:

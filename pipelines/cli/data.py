@@ -81,6 +81,32 @@ def data_implant(
     typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
 
 
+@command(data_app, "prepare", "medgen data prepare scans prepared brain=extract bias_field=n4")
+def data_prepare(
+    source: Annotated[Path, typer.Argument(metavar="COHORT", help="Cohort in any layout.")],
+    out: Annotated[Path, typer.Argument(help="New folder for prepared scans, pictures and the table.")],
+    options: ImageOptions,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe, such as window=brain or brain=extract."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML with keys of the recipe, or a run's configuration with `preprocess:`."),
+    ] = None,
+    max_side: Annotated[
+        int, typer.Option("--max-side", min=16, help="Most voxels along an axis where the recipe chooses.")
+    ] = 128,
+) -> None:
+    """Try a preprocessing recipe: every scan before and after, and what was done; exit 2 if none can be prepared."""
+    from .. import prepare_cohort
+
+    wanted = prepare_cohort.wanted_keys(config, overrides or [])
+    with bar("preparing") as progress:
+        summary = prepare_cohort.run(source, out, options.cohort(), wanted, max_side=max_side, progress=progress)
+    finish(summary)
+
+
 @command(data_app, "import", "medgen data import dicom-folder cohort")
 def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],

@@ -9,7 +9,8 @@ from medgen.data.cases import Case, Manifest
 from medgen.errors import ConfigError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocessing.automatic import fit_preprocess
-from medgen.preprocessing.recipe import Preprocess, build_template
+from medgen.preprocessing.recipe import Preprocess
+from medgen.preprocessing.template import build_template
 from medgen.report.figures.planes import bounding_box
 from medgen.transforms.foreground import foreground_mask
 from medgen.volume import Grid, Volume
@@ -118,6 +119,7 @@ def test_a_cohort_of_tomograms_gets_one_window_in_hounsfield_units(tmp_path):
         prepared = recipe.apply(case.read_image())
         assert prepared.scale == ((low, high - low),)
     assert fit_preprocess(manifest, {"window": [-200, 300]}, max_side=48).window == (-200, 300)
-    assert fit_preprocess(manifest, {"percentiles": [2, 98]}, max_side=48).window is None
+    with pytest.raises(ConfigError, match="CT is never scaled by percentiles"):
+        fit_preprocess(manifest, {"percentiles": [2, 98]}, max_side=48)
     with pytest.raises(ConfigError, match="first value must be below"):
         fit_preprocess(manifest, {"window": [300, -200]}, max_side=48)

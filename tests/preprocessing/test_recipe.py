@@ -9,7 +9,8 @@ from scipy import ndimage
 from medgen.config import parse_config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.preprocessing.prepared import Template
-from medgen.preprocessing.recipe import Preprocess, build_template
+from medgen.preprocessing.recipe import Preprocess
+from medgen.preprocessing.template import build_template
 from medgen.volume import Grid, Volume
 
 CENTER = Preprocess(shape=(40, 44, 38), spacing=(4, 4, 4))

@@ -10,6 +10,7 @@ from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Failure
+from medgen.report.anomaly.preparation import recipe_facts
 from medgen.report.cohort import taken_table
 from medgen.report.figures.curves import training_curves
 from medgen.report.html import Report, without_marks
@@ -45,6 +46,7 @@ def cohort_section(
             "model grid (voxels)": " x ".join(map(str, grid.shape)),
             "voxel size (mm)": " x ".join(f"{step:g}" for step in grid.spacing),
             "alignment": grid.align,
+            **recipe_facts(grid),
             "folds": detector.config.folds,
             "channels of the heatmap": ", ".join(detector.config.fusion.channels),
             "score of whole scans": detector.config.scan_score,

@@ -18,6 +18,7 @@ from medgen.report.anomaly.pictures import (
     peak_of,
     picture_caption,
 )
+from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
 from medgen.report.anomaly.words import level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import thumbnail
@@ -110,6 +111,7 @@ def index_sections(
             "threshold of family-wise findings (z)": calibration.threshold,
             "score of whole scans": detector.config.scan_score,
             "healthy means and variances": detector.adjusted.words,
+            **recipe_facts(detector.preprocess),
         }
     )
     if scored:
@@ -167,6 +169,7 @@ def case_blocks(
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
+    preparation_blocks(report, entry)
     comparison_section(report, entry, detector)
     figure = mosaic(
         entry.scan,
