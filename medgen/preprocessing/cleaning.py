@@ -14,10 +14,11 @@ from medgen.errors import DataError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocessing.bias_field import n4
 from medgen.preprocessing.brain_extraction import extract_brain, is_stripped
+from medgen.preprocessing.coregistration import coregister as coregistered
 from medgen.volume import Volume
 
 # What a recipe is for scans that these steps have been done to.
-DONE = {"brain": "keep", "bias_field": "none"}
+DONE = {"brain": "keep", "bias_field": "none", "coregister": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Cleaned:
     changed: Volume | None
 
 
-def clean(scan: Volume, modality: str, brain: str, bias_field: str) -> Cleaned:
+def clean(scan: Volume, modality: str, brain: str, bias_field: str, coregister: bool = False) -> Cleaned:
     """Do what a recipe says on the scan's own grid.
 
     Args:
@@ -43,16 +44,26 @@ def clean(scan: Volume, modality: str, brain: str, bias_field: str) -> Cleaned:
         modality: As in :class:`medgen.preprocessing.recipe.Preprocess`; so are the others.
         brain: Whether brains are extracted.
         bias_field: Whether shading is divided out.
+        coregister: Whether further channels are brought onto the first.
 
     Raises:
-        DataError: If a brain was to be extracted and none was found that can be believed, or the scan is a CT and the
-            recipe one for MR.
+        DataError: If a brain was to be extracted and none was found that can be believed, channels do not lie on each
+            other, or the scan is a CT and the recipe one for MR.
     """
     if modality == "MR" and all(is_hounsfield(channel) for channel in scan.data):
         raise DataError("the scan holds Hounsfield units (CT), and the recipe is one for MR; use a model of CT scans")
     scan = measured(scan)
     steps: list[str] = []
     mask: Volume | None = None
+    moved = False
+    if coregister:
+        scan, movements = coregistered(scan)
+        steps += [
+            f"Channel {number} lay {movement.millimetres:.1f} mm and {movement.degrees:.1f} degrees beside the first "
+            f"({'brought onto it' if movement.corrected else 'left as it was'})."
+            for number, movement in enumerate(movements, start=2)
+        ]
+        moved = any(movement.corrected for movement in movements)
     if brain == "extract" or (brain == "auto" and may_show_face(scan)):
         if is_stripped(scan):
             steps.append("The scan was stripped already and was left as it was.")
@@ -67,7 +78,7 @@ def clean(scan: Volume, modality: str, brain: str, bias_field: str) -> Cleaned:
     if bias_field == "n4":
         scan, low, high = n4(scan)
         steps.append(f"N4: the bias field was divided out, {low:.2f} to {high:.2f} times the mean brightness.")
-    changed = mask is not None or bias_field == "n4"
+    changed = moved or mask is not None or bias_field == "n4"
     return Cleaned(scan, tuple(steps), scan if changed else None)
 
 

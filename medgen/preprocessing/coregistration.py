@@ -41,11 +41,13 @@ class Movement:
         millimetres: Mean distance by which voxels of the foreground move.
         degrees: Angle of the rotation.
         information: Mutual information with the first channel after it, in nats.
+        corrected: Whether it was moved.
     """
 
     millimetres: float
     degrees: float
     information: float
+    corrected: bool
 
 
 def coregister(scan: Volume) -> tuple[Volume, tuple[Movement, ...]]:
@@ -73,11 +75,11 @@ def coregister(scan: Volume) -> tuple[Volume, tuple[Movement, ...]]:
         found = _register(fixed, _image(small.data[number], small.grid))
         world = _in_world(found, small.grid)
         moved = small.with_data(small.data[number][None]).resample(small.grid.moved(world))
-        movement = _measure(small, body, world, moved.data[0])
+        movement = _measure(small, body, world, moved.data[0], _STILL * min(scan.grid.spacing))
         _check(movement, number)
         moves.append(movement)
         channel = scan.with_data(scan.data[number][None])
-        if movement.millimetres > _STILL * min(scan.grid.spacing):
+        if movement.corrected:
             low = float(channel.data.min())
             channel = channel.resample(scan.grid.moved(world), fill=low)
         data.append(channel.data[0].astype(np.float32))
@@ -156,12 +158,15 @@ def _in_world(found: SimpleITK.Euler3DTransform, grid: Grid) -> NDArray[np.float
     return affines.product(frame, affines.product(inner, affines.inverse(frame)))
 
 
-def _measure(scan: Volume, body: NDArray[np.bool_], world: NDArray[np.float64], moved: NDArray[Any]) -> Movement:
+def _measure(
+    scan: Volume, body: NDArray[np.bool_], world: NDArray[np.float64], moved: NDArray[Any], still: float
+) -> Movement:
     places = np.argwhere(body) @ scan.grid.affine[:3, :3].T + scan.grid.affine[:3, 3]
     shift = places @ (world[:3, :3] - np.eye(3)).T + world[:3, 3]
     angle = np.degrees(np.arccos(np.clip((np.trace(world[:3, :3]) - 1) / 2, -1, 1)))
     information = mutual_information(scan.data[0], moved, body)
-    return Movement(float(np.linalg.norm(shift, axis=1).mean()), float(angle), information)
+    distance = float(np.linalg.norm(shift, axis=1).mean())
+    return Movement(distance, float(angle), information, distance > still)
 
 
 def _check(movement: Movement, number: int) -> None:

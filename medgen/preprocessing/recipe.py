@@ -63,6 +63,8 @@ class Preprocess(Config):
             (:func:`medgen.preprocessing.brain_extraction.extract_brain`); ``auto`` does so where a scan has the size of
             a whole head; ``keep`` never does.
         bias_field: ``n4`` divides the smooth shading of MR scans out (:func:`medgen.preprocessing.bias_field.n4`).
+        coregister: Bring the further channels of a scan onto its first by a rigid motion
+            (:func:`medgen.preprocessing.coregistration.coregister`), for patients who moved between them.
         min_similarity: A registered scan whose correlation with the template inside the organ is lower is refused.
     """
 
@@ -78,6 +80,7 @@ class Preprocess(Config):
     modality: Modality = "auto"
     brain: Literal["keep", "auto", "extract"] = "keep"
     bias_field: Literal["none", "n4"] = "none"
+    coregister: bool = False
     min_similarity: float = Field(default=0.4, ge=-1, le=1)
 
     @field_validator("shape")
@@ -202,7 +205,7 @@ class Preprocess(Config):
 
     def clean(self, scan: Volume) -> Cleaned:
         """The first part of :meth:`apply`: what is done to a scan on its own grid."""
-        return clean(scan, self.modality, self.brain, self.bias_field)
+        return clean(scan, self.modality, self.brain, self.bias_field, self.coregister)
 
     def restore(
         self,

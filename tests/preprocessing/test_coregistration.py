@@ -11,6 +11,7 @@ from sklearn.metrics import mutual_info_score
 
 from medgen.errors import DataError
 from medgen.preprocessing.coregistration import coregister, mutual_information
+from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 
 SHAPE = (44, 52, 40)
@@ -59,9 +60,15 @@ def test_a_patient_who_moved_is_brought_back() -> None:
     assert found.millimetres == pytest.approx(7.5, abs=2.5)
     assert found.degrees == pytest.approx(7.1, abs=1.0)
     np.testing.assert_array_equal(aligned.data[0], scan.data[0])
-    again, moves = coregister(scan)
-    assert moves == (found,)
-    np.testing.assert_array_equal(again.data, aligned.data)
+    assert found.corrected
+    # As a step of a recipe; a second time gives the same.
+    recipe = Preprocess(shape=(22, 26, 20), spacing=(4, 4, 6), coregister=True)
+    prepared = recipe.apply(scan)
+    assert prepared.cleaned is not None
+    np.testing.assert_array_equal(prepared.cleaned.data, aligned.data)
+    assert f"Channel 2 lay {found.millimetres:.1f} mm" in prepared.steps[0]
+    assert "brought onto it" in prepared.steps[0]
+    assert recipe.model_copy(update={"coregister": False}).apply(scan).steps == ()
 
 
 def test_channels_that_lie_on_each_other_are_left_alone() -> None:
@@ -70,6 +77,7 @@ def test_channels_that_lie_on_each_other_are_left_alone() -> None:
     aligned, (found,) = coregister(scan)
     np.testing.assert_array_equal(aligned.data, scan.data)
     assert found.millimetres < 1
+    assert not found.corrected
     single = Volume(scan.data[:1], scan.grid)
     assert coregister(single) == (single, ())
 
