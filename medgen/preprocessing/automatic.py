@@ -16,6 +16,7 @@ from medgen.data.faces import may_show_face
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.io.hounsfield import measured
 from medgen.preprocessing.brain_extraction import is_stripped_brain
+from medgen.preprocessing.intensity_landmarks import fit_landmarks
 from medgen.preprocessing.modality import WINDOWS, modality_of, tomogram_window, uptake_window, window_words
 from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.affine_registration import thinnest
@@ -101,6 +102,8 @@ def _check_keys(wanted: Mapping[str, Any]) -> None:
 def _open(wanted: Mapping[str, Any]) -> bool:
     """Whether the scans have to be looked at: a key is missing, or is to be decided by them."""
     decided = {"shape", "spacing", "align", "brain"} <= set(wanted) and wanted.get("modality", "auto") != "auto"
+    if wanted.get("intensity") == "nyul" and "landmarks" not in wanted:
+        return True
     return not decided or (wanted["modality"] in ("CT", "PET") and "window" not in wanted)
 
 
@@ -121,8 +124,24 @@ def _of_modality(cases: Sequence[Case], scans: Sequence[Volume], wanted: Mapping
     if modality == "MR" and "brain" not in wanted and all(is_stripped_brain(scan) for scan in scans):
         chosen["brain"] = "auto"
         logger.info("preprocess: brain auto: all scans are stripped brains, and whole heads will be stripped like them")
+    if wanted.get("intensity") == "nyul" and "landmarks" not in wanted:
+        chosen["landmarks"] = _landmarks(scans, {**chosen, **wanted, "modality": modality})
     # A change of scale by what the scans are is checked with the keys that the user has set.
     return {**chosen, **wanted, "modality": modality}
+
+
+def _landmarks(scans: Sequence[Volume], keys: Mapping[str, Any]) -> tuple[float, ...]:
+    """Landmarks of the scans after the steps that come before them; those that cannot be cleaned take no part."""
+    trial = {"shape": (1, 1, 1), "spacing": (1, 1, 1), **keys, "intensity": "percentiles"}
+    recipe, cleaned, reasons = parse_config(Preprocess, trial, source="preprocess"), [], []
+    for scan in scans:
+        try:
+            cleaned.append(recipe.clean(scan).scan)
+        except DataError as error:
+            reasons.append(str(error))
+    if not cleaned:
+        raise DataError(f"intensity: nyul: no scan to find landmarks in; {reasons[0]}")
+    return fit_landmarks(cleaned)
 
 
 def _measure(axes: Sequence[Axes], field: float, wanted: Mapping[str, Any], max_side: int) -> dict[str, Any]:

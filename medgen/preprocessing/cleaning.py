@@ -5,6 +5,7 @@ The grid stays as it is, so a map of the model comes back to the scan's own voxe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,11 @@ from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocessing.bias_field import n4
 from medgen.preprocessing.brain_extraction import extract_brain, is_stripped
 from medgen.preprocessing.coregistration import coregister as coregistered
+from medgen.preprocessing.intensity_landmarks import standardised
 from medgen.volume import Volume
 
 # What a recipe is for scans that these steps have been done to.
-DONE = {"brain": "keep", "bias_field": "none", "coregister": False}
+DONE = {"brain": "keep", "bias_field": "none", "coregister": False, "intensity": "percentiles", "landmarks": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,14 @@ class Cleaned:
     changed: Volume | None
 
 
-def clean(scan: Volume, modality: str, brain: str, bias_field: str, coregister: bool = False) -> Cleaned:
+def clean(
+    scan: Volume,
+    modality: str,
+    brain: str,
+    bias_field: str,
+    coregister: bool = False,
+    landmarks: Sequence[float] | None = None,
+) -> Cleaned:
     """Do what a recipe says on the scan's own grid.
 
     Args:
@@ -45,6 +54,7 @@ def clean(scan: Volume, modality: str, brain: str, bias_field: str, coregister: 
         brain: Whether brains are extracted.
         bias_field: Whether shading is divided out.
         coregister: Whether further channels are brought onto the first.
+        landmarks: Of the training scans' intensities; None leaves intensities as they are.
 
     Raises:
         DataError: If a brain was to be extracted and none was found that can be believed, channels do not lie on each
@@ -78,19 +88,25 @@ def clean(scan: Volume, modality: str, brain: str, bias_field: str, coregister: 
     if bias_field == "n4":
         scan, low, high = n4(scan)
         steps.append(f"N4: the bias field was divided out, {low:.2f} to {high:.2f} times the mean brightness.")
-    changed = moved or mask is not None or bias_field == "n4"
+    if landmarks is not None:
+        scan = standardised(scan, landmarks)
+        steps.append("Intensities were brought to the training scans' scale by landmarks of their histogram (Nyúl).")
+    changed = moved or mask is not None or bias_field == "n4" or landmarks is not None
     return Cleaned(scan, tuple(steps), scan if changed else None)
 
 
-def check_steps(modality: str, brain: str, bias_field: str) -> None:
+def check_steps(modality: str, brain: str, bias_field: str, intensity: str) -> None:
     """Refuse steps that are made for MR where the scans are not.
 
     Raises:
         ValueError: Naming the key.
     """
     if modality in ("CT", "PET"):
-        for key, value, none in (("brain", brain, "keep"), ("bias_field", bias_field, "none")):
+        defaults = (
+            ("brain", brain, "keep"),
+            ("bias_field", bias_field, "none"),
+            ("intensity", intensity, "percentiles"),
+        )
+        for key, value, none in defaults:
             if value != none:
-                raise ValueError(
-                    f"{key}: {value} is for T1-weighted MR, and the modality is {modality}; set {key}={none}"
-                )
+                raise ValueError(f"{key}: {value} is for MR, and the modality is {modality}; set {key}={none}")

@@ -13,6 +13,7 @@ from scipy import ndimage
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
+from medgen.preprocessing.intensity_landmarks import check_landmarks
 from medgen.preprocessing.modality import Modality, check_scaling, window_of
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
 from medgen.transforms.affine_registration import AffineResult, register_affine
@@ -65,6 +66,8 @@ class Preprocess(Config):
         bias_field: ``n4`` divides the smooth shading of MR scans out (:func:`medgen.preprocessing.bias_field.n4`).
         coregister: Bring the further channels of a scan onto its first by a rigid motion
             (:func:`medgen.preprocessing.coregistration.coregister`), for patients who moved between them.
+        intensity: ``nyul`` brings every MR scan to the scale of ``landmarks`` before it is scaled by ``percentiles``.
+        landmarks: What :func:`medgen.preprocessing.intensity_landmarks.fit_landmarks` finds in the training scans.
         min_similarity: A registered scan whose correlation with the template inside the organ is lower is refused.
     """
 
@@ -81,6 +84,8 @@ class Preprocess(Config):
     brain: Literal["keep", "auto", "extract"] = "keep"
     bias_field: Literal["none", "n4"] = "none"
     coregister: bool = False
+    intensity: Literal["percentiles", "nyul"] = "percentiles"
+    landmarks: tuple[float, ...] | None = None
     min_similarity: float = Field(default=0.4, ge=-1, le=1)
 
     @field_validator("shape")
@@ -114,7 +119,9 @@ class Preprocess(Config):
     @model_validator(mode="after")
     def _check_modality(self) -> Preprocess:
         check_scaling(self.modality, self.window, self.percentiles)
-        check_steps(self.modality, self.brain, self.bias_field)
+        check_steps(self.modality, self.brain, self.bias_field, self.intensity)
+        if self.landmarks is not None:
+            check_landmarks(self.landmarks)
         return self
 
     @field_validator("percentiles", "clip", "window")
@@ -205,7 +212,10 @@ class Preprocess(Config):
 
     def clean(self, scan: Volume) -> Cleaned:
         """The first part of :meth:`apply`: what is done to a scan on its own grid."""
-        return clean(scan, self.modality, self.brain, self.bias_field, self.coregister)
+        if self.intensity == "nyul" and self.landmarks is None:
+            raise ConfigError("intensity: nyul needs landmarks of training scans; fit_preprocess finds them")
+        landmarks = self.landmarks if self.intensity == "nyul" else None
+        return clean(scan, self.modality, self.brain, self.bias_field, self.coregister, landmarks)
 
     def restore(
         self,

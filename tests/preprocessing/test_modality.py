@@ -59,8 +59,12 @@ def test_windows_have_names(name) -> None:
         ({"modality": "CT", "percentiles": [2, 98]}, "CT is never scaled by percentiles.*window"),
         ({"modality": "CT"}, "CT is scaled by a window, the same for all scans; set window"),
         ({"modality": "PET", "window": [0, 10], "percentiles": [2, 98]}, "PET is never scaled by percentiles"),
-        ({"modality": "CT", "window": "brain", "brain": "extract"}, "T1-weighted MR.*set brain=keep"),
+        (
+            {"modality": "CT", "window": "brain", "brain": "extract"},
+            "is for MR, and the modality is CT; set brain=keep",
+        ),
         ({"modality": "CT", "window": "brain", "bias_field": "n4"}, "set bias_field=none"),
+        ({"modality": "CT", "window": "brain", "intensity": "nyul"}, "set intensity=percentiles"),
         ({"modality": "US"}, "modality"),
     ],
 )

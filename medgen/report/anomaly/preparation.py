@@ -32,6 +32,8 @@ def recipe_facts(recipe: Preprocess) -> dict[str, str]:
     facts = {"modality": "not decided" if recipe.modality == "auto" else recipe.modality, "intensities": scale}
     if recipe.brain != "keep":
         facts["brains"] = _BRAIN[recipe.brain]
+    if recipe.intensity == "nyul":
+        facts["intensities"] = f"the training scans' scale by landmarks (Nyúl), then {scale}"
     if recipe.bias_field != "none":
         facts["bias field"] = "divided out (N4)"
     return facts
