@@ -311,8 +311,7 @@ class _Done:
         about = {"adjusted_for": person.words} if self.detector.covariates else {}
         self.files.add(name, entry.result, **about)
         if entry.pseudo is not None:
-            seen = entry.result.prepared.cleaned or entry.scan
-            difference = seen.with_data(seen.data - entry.pseudo.data)
+            difference = entry.cleaned.with_data(entry.cleaned.data - entry.pseudo.data)
             self.files.add_pseudo_healthy(name, entry.pseudo, difference)
         page = f"{_PAGES}{name}.html" if self.several else ""
         if page:

@@ -47,6 +47,11 @@ class Scored:
     result: ScanResult
     pseudo: Volume | None = None
 
+    @property
+    def cleaned(self) -> Volume:
+        """The scan after the steps of its preparation on its own grid; the scan where there were none."""
+        return self.result.prepared.cleaned or self.scan
+
 
 def example(scan: TestScan, result: ScanResult) -> Example:
     """A test scan on the model grid in its own world, with its heat and the true outline of what was implanted."""
