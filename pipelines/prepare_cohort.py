@@ -29,7 +29,7 @@ from medgen.volume import Volume
 from . import patient_names
 
 TABLE, RECIPE = "prepared.csv", "recipe.yaml"
-# Scans are read again where they would not fit in memory together; so many fit on any machine.
+# Scans that the template is made of: enough for a mean, few enough to be held in memory together.
 _TEMPLATE = 12
 
 
