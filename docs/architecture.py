@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from medgen.pipelines import pretrain, train
-from medgen.pipelines.anomaly import score
+from medgen.pipelines.anomaly import adapt, score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
 from medgen.pipelines.explore import run as explore
@@ -41,6 +41,7 @@ def outputs() -> str:
     runs = {
         "anomaly run": pipeline(),
         "anomaly score": score.PIPELINE,
+        "anomaly adapt": adapt.PIPELINE,
         "augment run": AUGMENT,
         "augment value": VALUE,
         "train": train.PIPELINE,

@@ -94,7 +94,7 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 
 
 # Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
-SCORING, EVALUATION, EXPLORATION = "model_sha256", "predictions", "along"
+SCORING, EVALUATION, EXPLORATION, ADAPTATION = "model_sha256", "predictions", "along", "adapted_from"
 
 
 def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:

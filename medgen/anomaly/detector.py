@@ -35,6 +35,7 @@ from medgen.anomaly.normative.covariates import ChosenCovariates, Covariates, ch
 from medgen.anomaly.scores.catalogue import get
 from medgen.data.faces import may_show_face
 from medgen.errors import DataError, OutOfDistribution
+from medgen.metrics.interval import Interval
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
@@ -77,6 +78,8 @@ class ScanResult:
         regions: The findings' outlined parts: the number of the finding, 0 for none, on the native grid.
         scores: All scan scores: those of the heatmap as it is here, then those of the models.
         p_values: Their conformal p-values.
+        tails: Of ``max`` and of the score that decides, how rare it is by a fitted tail, where no healthy subject
+            reaches it; see :mod:`medgen.anomaly.score_tail`.
         scan_score: Name of the score that decides about the whole scan.
         prepared: The scan on the model grid, with registration quality.
         measured: All maps on the model grid.
@@ -91,6 +94,7 @@ class ScanResult:
     scan_score: str
     prepared: PreparedScan
     measured: Measured
+    tails: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +296,8 @@ class AnomalyDetector:
         levels = self.config.findings.false_findings, self.config.calibration.target_fpr
         found = listing.find(heatmap, candidates, self.calibration.healthy, self.calibration.maxima, *levels)
         regions = listing.outline(heatmap, candidates, len(found), self.findings_threshold)
+        name = self.config.scan_score
+        tails = {key: self.calibration.beyond(key, scores[key]) for key in dict.fromkeys(["max", name])}
         looks = self.appearance.maps(measured.image, measured.region) if found else {}
         return ScanResult(
             heatmap=heatmap,
@@ -300,9 +306,10 @@ class AnomalyDetector:
             regions=regions,
             scores=scores,
             p_values={name: self.calibration.p_value(name, value) for name, value in scores.items()},
-            scan_score=self.config.scan_score,
+            scan_score=name,
             prepared=prepared,
             measured=measured,
+            tails={key: tail for key, tail in tails.items() if tail is not None},
         )
 
     def heatmap(self, prepared: PreparedScan, measured: Measured) -> Volume:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.fusion import Tail, fuse, heat
 from medgen.anomaly.normative.maps import Normative
+from medgen.anomaly.score_tail import ScoreTail
 from medgen.anomaly.scores.base import Inputs, State
 from medgen.anomaly.scores.catalogue import get, registered
 from medgen.errors import ConfigError
+from medgen.metrics.interval import Interval
 from medgen.models.base import ScanModel
 from medgen.transforms.masked_smoothing import Smoother
 
@@ -59,6 +61,7 @@ class Calibration:
     scores: Mapping[str, NDArray[np.float64]]
     threshold: float
     healthy: HealthyCandidates
+    _tails: dict[str, ScoreTail | None] = field(default_factory=dict, repr=False)
 
     @property
     def maxima(self) -> NDArray[np.float64]:
@@ -68,6 +71,18 @@ class Calibration:
     def p_value(self, name: str, value: float) -> float:
         """Conformal p of a scan score: by hand, (1 + how many of the table's scores are at least as high) / (n + 1)."""
         return calibration.p_value(self.scores[name], value)
+
+    def beyond(self, name: str, value: float) -> Interval | None:
+        """How rare a score is that no healthy subject reaches, by a fitted tail; None where p itself says it.
+
+        See :mod:`medgen.anomaly.score_tail`: an extrapolation beside p, not instead of it.
+        """
+        if not value > self.scores[name].max():
+            return None
+        if name not in self._tails:
+            self._tails[name] = ScoreTail.of(self.scores[name])
+        tail = self._tails[name]
+        return None if tail is None else tail.p(value)
 
     def rows(self, subjects: Sequence[str] = ()) -> list[dict[str, object]]:
         """The lines of ``calibration.csv``, from which every p-value and the threshold can be recomputed.

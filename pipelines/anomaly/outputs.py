@@ -54,6 +54,8 @@ class ScanFiles:
         row["family_wise"] = sum(finding.family_wise for finding in result.findings)
         for key, value in result.scores.items():
             row |= {key: value, f"p_{key}": result.p_values[key]}
+            if (tail := result.tails.get(key)) is not None:
+                row |= {f"tail_{key}": tail.estimate, f"tail_low_{key}": tail.low, f"tail_high_{key}": tail.high}
         found = [finding.row(name) for finding in result.findings]
         self.take({"scan": row, "findings": found, "json": [finding.to_plain() for finding in result.findings]})
         return path

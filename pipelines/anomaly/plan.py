@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from medgen.anomaly.evaluation.prospects import prospects, prospects_words
 from medgen.runs.context import Results
 from medgen.training.cost import describe_memory
 
@@ -35,6 +36,7 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
         f"subjects in {config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
         f"grid: {' x '.join(map(str, recipe.shape))} voxels of {recipe.spacing} mm, align: {recipe.align}",
         describe_memory(len(manifest) * math.prod(recipe.shape) * (channels + 1)),
+        prospects_words(prospects(len(parts["development"].subjects), config.anomaly.findings.false_findings)),
         *(line for item in estimates.values() for line in item.lines),
     ]
     return plan_lines(config, manifest, lines)

@@ -22,7 +22,7 @@ from medgen.preprocessing.prepared import PreparedScan
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.scoring import ScoredCase, case_blocks, index_sections
-from medgen.report.anomaly.words import LIMITS, level_words
+from medgen.report.anomaly.words import LIMITS, level_words, p_words
 from medgen.report.html import Link, Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
@@ -395,6 +395,5 @@ def _numbers(case: ScoredCase) -> dict[str, object]:
 
 
 def _line(entry: Scored) -> str:
-    p_values, name = entry.result.p_values, entry.result.scan_score
-    numbers = ", ".join(f"p({key}) = {p_values[key]:.3f}" for key in dict.fromkeys(["max", name]))
+    numbers = ", ".join(p_words(entry.result, key) for key in dict.fromkeys(["max", entry.result.scan_score]))
     return f"{entry.name}: {numbers}, {listing.summary(entry.result.findings)}"

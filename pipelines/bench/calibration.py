@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from medgen.anomaly.evaluation import simulated_groups
+from medgen.anomaly.evaluation.simulated_groups import EFFECTS, GroupRates
 from medgen.anomaly.evaluation.simulated_intervals import POPULATIONS, Coverage, simulated_intervals
 from medgen.anomaly.evaluation.simulated_rates import Rate, simulated_rates
 from medgen.progress import bars
@@ -20,6 +22,10 @@ LEVELS = (0.5, 1.0)
 FEW = (10, 19, 40)
 # Each of these calibrations is followed by a thousand new scans, so fewer of them tell as much.
 _SHARE = 2
+# Subjects and target of the rates by group, for each of which cohorts are fitted twice.
+BY_GROUP = (20, 40, 80)
+GROUP_TARGET = 0.1
+_GROUP_SHARE = 5
 # Of what the models add to a map of their own, where subjects vary by 1.
 MODEL_NOISE = (0.0, 0.5, 1.0)
 
@@ -49,10 +55,20 @@ def run(out: Path, *, cohorts: int, seed: int, progress: bool) -> RunSummary:
             for subjects in FEW:
                 step = partial(tick, f"intervals, {subjects} subjects, {population}")
                 covered += simulated_intervals(population, subjects, LEVELS, max(2, cohorts // _SHARE), seed, step)
+        groups: list[GroupRates] = []
+        for subjects in BY_GROUP:
+            for effect in EFFECTS:
+                step = partial(tick, f"groups, {subjects} subjects, {effect.covariate}")
+                groups += simulated_groups.simulated_groups(
+                    effect, subjects, GROUP_TARGET, max(2, cohorts // _GROUP_SHARE), seed, progress=step
+                )
     out.mkdir(parents=True, exist_ok=True)
     rows = [{"model_noise": noise, **plain(rate)} for noise, rate in found]
-    write_json(out / "calibration.json", {"cohorts": cohorts, "seed": seed, "rates": rows, "intervals": covered})
-    write_text(out / "calibration.md", table(found, covered, cohorts, seed))
+    write_json(
+        out / "calibration.json",
+        {"cohorts": cohorts, "seed": seed, "rates": rows, "intervals": covered, "groups": groups},
+    )
+    write_text(out / "calibration.md", table(found, covered, groups, cohorts, seed))
     above = [rate for _, rate in found if rate.realised.low > rate.target]
     verdict = f"{len(above)} of {len(found)} rates are too high" if above else f"{len(found)} rates, none too high"
     worst = min(item.covered.estimate for item in covered)
@@ -61,7 +77,13 @@ def run(out: Path, *, cohorts: int, seed: int, progress: bool) -> RunSummary:
     return RunSummary(out, 0, lines)
 
 
-def table(found: Sequence[tuple[float, Rate]], covered: Sequence[Coverage], cohorts: int, seed: int) -> str:
+def table(
+    found: Sequence[tuple[float, Rate]],
+    covered: Sequence[Coverage],
+    groups: Sequence[GroupRates],
+    cohorts: int,
+    seed: int,
+) -> str:
     """The rates and intervals as a page in Markdown."""
     lines = [
         "# Realised false-positive rates of the calibration, simulated",
@@ -110,5 +132,15 @@ def table(found: Sequence[tuple[float, Rate]], covered: Sequence[Coverage], coho
             f"{item.spread[1]:.2f} | {fmt(item.covered)} | {item.width:.2f} |"
             for item in covered
         ),
+        "",
+        "## Rates by age, sex and scanner",
+        "",
+        f"{max(2, cohorts // _GROUP_SHARE)} cohorts for each pair of lines, target {GROUP_TARGET:g}: see "
+        "`medgen/anomaly/evaluation/simulated_groups.py`. mean, spread: what the covariate does to the mean at half of "
+        "the places, in standard deviations, and to the logarithm of the standard deviation. Then shares of new people "
+        "flagged by their hottest voxel: the youngest third or the first value, the oldest third or the second. found: "
+        "the same of all of them with a hot spot.",
+        "",
+        *simulated_groups.table(groups),
     ]
     return "\n".join(lines) + "\n"

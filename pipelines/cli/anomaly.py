@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .carry_out import Runnable, carry_out, finish, group
-from .options import Device, Overwrite, Quiet, ReadOptions, Resume, RunOptions, command
+from .options import Device, FindOptions, Overwrite, Quiet, ReadOptions, Resume, RunOptions, Workers, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 RUN = Runnable(
@@ -82,6 +82,41 @@ def anomaly_score(
             unscaled=reading.unscaled,
             slices=reading.slices,
             resume=resume,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
+    )
+
+
+@command(anomaly_app, "adapt", "medgen anomaly adapt runs/brains/model healthy-scans-of-our-site runs/our-site")
+def anomaly_adapt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Artifact folder of an anomaly run.")],
+    healthy: Annotated[
+        Path, typer.Argument(metavar="HEALTHY", help="Healthy scans of the other site, at least ten subjects.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; OUT/model is what score takes.")],
+    found: FindOptions,
+    device: Device = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Move a model to another site by a few of its healthy scans; nothing is trained, the old model stays."""
+    from ..preflight import ADAPTATION, check_data, check_model, check_new
+
+    check_model(model)
+    check_data(healthy)
+    check_new(out, (model, healthy), overwrite=overwrite, mark=ADAPTATION)
+    from ..anomaly import adapt as pipeline
+
+    finish(
+        pipeline.run(
+            model,
+            healthy=healthy,
+            out=out,
+            cohort=found.cohort(),
+            device=device or "auto",
+            workers=2 if workers is None else workers,
             overwrite=overwrite,
             progress=not quiet,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
 
@@ -26,6 +27,7 @@ class Suspect:
         score: Its out-of-fold value.
         robust_z: How far the subject's score lies above those of the others, in robust standard deviations.
         peak_ras: Where it is hottest, mm in the scan's own RAS+ world.
+        picture: A PNG of it, if one was asked for.
     """
 
     case: str
@@ -34,6 +36,7 @@ class Suspect:
     score: float
     robust_z: float
     peak_ras: tuple[float, float, float]
+    picture: bytes = b""
 
     def row(self) -> dict[str, object]:
         """One line of ``contamination.csv``."""
@@ -58,12 +61,15 @@ def robust_z(values: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(0.6745 * away / spread, dtype=np.float64)
 
 
-def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
+def suspects(
+    detector: AnomalyDetector, development: Dataset, draw: Callable[[str, ScanResult], bytes] | None = None
+) -> list[Suspect]:
     """Development scans whose out-of-fold scan score or hottest voxel is an outlier above the others, worst first.
 
     Args:
         detector: Calibrated on ``development``.
         development: The scans it was fitted on, with their ``prepared`` records.
+        draw: Makes the picture of a suspect from its case and its result; None: no pictures.
 
     Raises:
         DataError: If the data set is not the one of the calibration, or has no ``prepared`` records.
@@ -93,7 +99,9 @@ def suspects(detector: AnomalyDetector, development: Dataset) -> list[Suspect]:
             place = (float(peak[0]), float(peak[1]), float(peak[2]))
             score, away = result.scores[worst], float(table[:, number].max())
             if best is None or score > best.score:
-                best = Suspect(development.ids[row], names[number], worst, score, away, place)
+                case = development.ids[row]
+                picture = b"" if draw is None else draw(case, result)
+                best = Suspect(case, names[number], worst, score, away, place, picture)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda item: -item.robust_z)

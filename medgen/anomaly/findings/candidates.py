@@ -67,7 +67,8 @@ class Candidates:
         >>> [int((found.parts(Volume(heat, Grid((9, 3, 3), np.eye(4))), level) > 0).sum()) for level in (2, 7)]
         [3, 1]
         """
-        level = np.maximum(threshold, (self.background + self.heat) / 2)
+        # A peak that is cooler than most of its scan has itself.
+        level = np.maximum(threshold, np.minimum((self.background + self.heat) / 2, self.heat))
         own = np.concatenate([[np.inf], level]).astype(np.float32)[self.labels]
         values = np.nan_to_num(heatmap.data[0], nan=-np.inf)
         inside = np.where((values > threshold) & (values >= own), self.labels, 0).astype(self.labels.dtype)

@@ -193,12 +193,21 @@ def count_interval(counts: ArrayLike, level: float = 0.95) -> Interval:
     >>> print(count_interval([0, 1, 0, 2, 0, 0, 1, 0, 0, 1]))
     0.5 [0.1623, 1.167]
     """
+    values = np.asarray(counts, dtype=np.float64)
+    return gamma_interval(float(values.mean()), values.size, dispersion_of(values), level)
+
+
+def dispersion_of(counts: ArrayLike) -> float:
+    """φ of counts: variance over mean, at least 1, that of Poisson counts."""
+    values = np.asarray(counts, dtype=np.float64)
+    mean, spread = float(values.mean()), float(values.var(ddof=1)) if values.size > 1 else 0.0
+    return max(1.0, spread / mean) if mean > 0 else 1.0
+
+
+def gamma_interval(mean: float, n: int, dispersion: float, level: float = 0.95) -> Interval:
+    """Interval of a mean count of ``n`` subjects whose counts have this dispersion, see :func:`count_interval`."""
     from scipy import stats
 
-    values = np.asarray(counts, dtype=np.float64)
-    n, mean = values.size, float(values.mean())
-    spread = float(values.var(ddof=1)) if n > 1 else 0.0
-    dispersion = max(1.0, spread / mean) if mean > 0 else 1.0
     effective, tail = n * mean / dispersion, (1 - level) / 2
     low = float(stats.gamma.ppf(tail, effective)) * dispersion / n if mean > 0 else 0.0
     high = float(stats.gamma.ppf(1 - tail, effective + 1)) * dispersion / n

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.prospects import Prospect
 from medgen.anomaly.evaluation.summary import Summary
 from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
@@ -59,6 +60,19 @@ def cohort_section(
     if failures:
         report.table(["case", "reason"], [(f.case, f.message) for f in failures], "Left out")
     taken_table(report, manifest)
+
+
+def more_scans_section(report: Report, prospects: Sequence[Prospect]) -> None:
+    """What further healthy subjects would buy."""
+    report.section(
+        "More healthy scans",
+        "What a calibration on more healthy subjects of the same population would say: the smallest p-value of a scan, "
+        "and the interval of the false findings per healthy scan, whose counts vary as in this calibration.",
+    )
+    report.table(
+        ["healthy subjects", "more than now", "smallest p", "false findings per healthy scan"],
+        [(own.subjects, own.subjects - prospects[0].subjects, own.smallest_p, own.rate) for own in prospects],
+    )
 
 
 def training_section(

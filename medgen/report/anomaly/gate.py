@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Sequence
 
 from medgen.anomaly.evaluation.contamination import OUTLIER, Suspect
@@ -78,6 +80,14 @@ def contamination_section(report: Report, suspects: Sequence[Suspect]) -> None:
         for s in suspects
     ]
     report.table(["case", "subject", "by", "score", "robust z", "hottest at R A S (mm, the scan's own origin)"], rows)
+    for suspect in suspects:
+        if suspect.picture:
+            report.figure(suspect.picture, f"{suspect.case} through its hottest voxel.", f"Suspect {suspect.case}")
+    named = shlex.quote(f"exclude={json.dumps([suspect.case for suspect in suspects])}")
+    report.text(
+        "What is not healthy is left out by its name, a list of some or all of these: add "
+        f"`{named} --resume` to the command of this run. Models are kept, the calibration is made again."
+    )
 
 
 def _range(values: Sequence[float]) -> str:

@@ -66,6 +66,13 @@ def example(scan: TestScan, result: ScanResult) -> Example:
     return Example(scan.kind, png(figure), picture_caption(f"On the model grid; slices through {through}."), title)
 
 
+def suspect_picture(case: str, result: ScanResult) -> bytes:
+    """A PNG of a development scan that stands out, on the model grid, through its hottest voxel."""
+    image = Volume(result.measured.image, result.prepared.grid)
+    title = f"{case}: hottest voxel {result.scores['max']:.2f}"
+    return png(mosaic(image, heatmap=result.heatmap, slices=peak_of(result), title=title, rows="axial,coronal"))
+
+
 def pictures_section(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
     """Some of the test scans with their heat and the true outline of what was implanted."""
     report.section(

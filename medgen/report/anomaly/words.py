@@ -71,6 +71,15 @@ def compared_words(summary: Summary) -> tuple[str, Kind]:
     return "\n\n".join([words, f"{ap} {raw} {z}"]), kind
 
 
+def p_words(result: ScanResult, name: str) -> str:
+    """The p of a scan score; where it ends, with the number of subjects that ends it, and how rare a tail fit says."""
+    text, tail = f"p ({name}) = {result.p_values[name]:.3f}", result.tails.get(name)
+    if tail is None:
+        return text
+    fitted = f"{tail.estimate:.2g} [{tail.low:.2g}, {tail.high:.2g}]"
+    return f"{text} (conformal, the smallest possible with {tail.n}; tail fit: {fitted})"
+
+
 def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibration) -> tuple[str, Kind]:
     """The verdict on a scan: its findings with their level, those that pass the stricter one, else what the scan says.
 
@@ -80,7 +89,7 @@ def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibrati
         calibration: What they were calibrated on.
     """
     name, target, level = result.scan_score, config.calibration.target_fpr, config.findings.false_findings
-    family, whole = f"p (max) = {result.p_values['max']:.3f}", f"p ({name}) = {result.p_values[name]:.3f}"
+    family, whole = p_words(result, "max"), p_words(result, name)
     numbers = family if name == "max" else f"{family}, {whole}"
     unusual = [key for key in dict.fromkeys(["max", name]) if significant(result.p_values[key], target)]
     as_a_whole = f"the scan as a whole is unusual by {' and '.join(unusual)}"

@@ -8,11 +8,14 @@ from typing import Any
 
 from medgen.anomaly.artifact import to_artifact
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.prospects import Prospect, prospects
+from medgen.anomaly.findings.false_findings import dispersion_of
 from medgen.anomaly.scores.catalogue import get
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.report.anomaly.channel_choice import choice_section
+from medgen.report.anomaly.cohort import more_scans_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.cost import Estimate, minutes
@@ -113,6 +116,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
             "scan_score": detector.config.scan_score,
             "excluded": list(results[Calibrated].excluded),
             "choice": detector.choice,
+            "more_subjects": _prospects(detector),
             "adjusted": {**detector.adjusted.to_plain(), "words": detector.adjusted.words},
         }
 
@@ -121,11 +125,17 @@ class Calibrate(Stage[AnomalyRunConfig]):
         calibrated = results[Calibrated]
         detector = calibrated.detector
         choice_section(report, detector.choice, calibrated.tested, detector.config.corruptions)
+        more_scans_section(report, _prospects(detector))
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """What is adjusted for, where the cohort has covariates."""
         adjusted = results[Calibrated].detector.adjusted
         return [f"normative maps: {adjusted.words}"] if adjusted.covariates or adjusted.dropped else []
+
+
+def _prospects(detector: AnomalyDetector) -> list[Prospect]:
+    healthy, level = detector.calibration.healthy, detector.config.findings.false_findings
+    return prospects(healthy.n, level, dispersion_of(healthy.counts(level)))
 
 
 def _channels(detector: AnomalyDetector) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from medgen.anomaly.evaluation.contamination import COLUMNS, Suspect, suspects
 from medgen.report.anomaly.gate import contamination_section
+from medgen.report.anomaly.pictures import suspect_picture
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import write_csv
@@ -31,7 +32,7 @@ class Contamination(Stage[AnomalyRunConfig]):
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
-        found = suspects(results[Calibrated].detector, results[Calibrated].healthy)
+        found = suspects(results[Calibrated].detector, results[Calibrated].healthy, suspect_picture)
         write_csv(run.folder.out / "contamination.csv", [item.row() for item in found], COLUMNS)
         return [Suspects(found)]
 

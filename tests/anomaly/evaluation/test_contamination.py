@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,9 @@ from medgen.errors import DataError
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.report.anomaly.gate import contamination_section
+from medgen.report.anomaly.pictures import suspect_picture
+from medgen.report.html import Report
 from medgen.volume import Grid, Volume
 
 SHAPE = (14, 16, 14)
@@ -78,3 +83,22 @@ def test_another_data_set_is_refused(fitted):
     detector, data = fitted
     with pytest.raises(DataError, match="11 prepared subjects"):
         suspects(detector, data.subset(data.ids[:5]))
+
+
+def test_the_report_shows_the_scan_and_how_to_leave_it_out(fitted, tmp_path):
+    detector, data = fitted
+    drawn = []
+
+    def draw(case, result):
+        drawn.append(case)
+        return suspect_picture(case, result)
+
+    found = suspects(detector, data, draw)
+    assert drawn == ["c3", "c11"]
+    assert [item.picture[:4] for item in found] == [b"\x89PNG"]
+    report = Report("Suspects", "", "")
+    contamination_section(report, found)
+    report.write(tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert page.count("data:image/png;base64,") == 1
+    assert """'exclude=["c11"]' --resume""" in page

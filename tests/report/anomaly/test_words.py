@@ -15,7 +15,7 @@ from medgen.anomaly.evaluation.summary import Summary, VoxelRow
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.findings.listing import Finding
 from medgen.metrics.interval import Interval
-from medgen.report.anomaly.words import compared_words, found_words, level_words, scan_words
+from medgen.report.anomaly.words import compared_words, found_words, level_words, p_words, scan_words
 
 
 def interval(estimate, low, high, n=10):
@@ -115,7 +115,7 @@ CONFIG = AnomalyConfig()
 
 
 def result(findings=(), p_max=0.5, p_top=0.6, name="top"):
-    return SimpleNamespace(findings=list(findings), p_values={"max": p_max, "top": p_top}, scan_score=name)
+    return SimpleNamespace(tails={}, findings=list(findings), p_values={"max": p_max, "top": p_top}, scan_score=name)
 
 
 def levels(false_findings=0.5, target=0.05):
@@ -164,3 +164,12 @@ def test_a_scan_without_findings_is_judged_as_a_whole():
     assert (kind, text) == ("neutral", "Nothing unusual among the scored voxels: p (max) = 0.500, p (top) = 0.600.")
     text, _ = scan_words(result(name="max"), CONFIG, CALIBRATION)
     assert text.endswith(": p (max) = 0.500.")
+
+
+def test_p_says_where_it_ends_and_what_a_tail_fit_adds():
+    result = SimpleNamespace(p_values={"max": 0.05}, tails={})
+    assert p_words(result, "max") == "p (max) = 0.050"
+    result.tails["max"] = interval(0.004, 0.0003, 0.031, 19)
+    assert p_words(result, "max") == (
+        "p (max) = 0.050 (conformal, the smallest possible with 19; tail fit: 0.004 [0.0003, 0.031])"
+    )
