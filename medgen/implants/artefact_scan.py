@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medgen.errors import ConfigError, DataError
 from medgen.implants.artefact import Acquisition
 from medgen.implants.catalogue import artefacts, check_artefacts
-from medgen.io.hounsfield import is_hounsfield
+from medgen.io.hounsfield import AIR, is_hounsfield
 from medgen.volume import Volume
 
 
@@ -33,7 +33,13 @@ class Spoilt:
 
 
 def spoil(
-    scan: Volume, foreground: NDArray[Any], kind: str, rng: np.random.Generator, *, strength: float = 2.0
+    scan: Volume,
+    foreground: NDArray[Any],
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    strength: float = 2.0,
+    hounsfield: bool | None = None,
 ) -> Spoilt:
     """Make an artefact in a scan, in all its channels alike.
 
@@ -46,6 +52,7 @@ def spoil(
         kind: Name in :func:`medgen.implants.catalogue.artefacts`.
         rng: Source of randomness.
         strength: At least 0, which gives the untouched scan; :data:`medgen.implants.artefact.STRENGTHS` names some.
+        hounsfield: Whether the scan is in Hounsfield units; None looks at the values of each channel.
 
     Raises:
         ConfigError: If the kind is unknown, the strength below 0, or the scan in Hounsfield units while no tomogram has
@@ -71,21 +78,19 @@ def spoil(
     changed, shown = [], inside.copy()
     for number, channel in enumerate(original):
         rng.bit_generator.state = state
-        hounsfield = is_hounsfield(channel)
-        if hounsfield and not about.tomogram:
+        tomogram = is_hounsfield(channel) if hounsfield is None else hounsfield
+        if tomogram and not about.tomogram:
             able = ", ".join(own.name for own in artefacts().values() if own.tomogram)
             raise ConfigError(f"artefact {kind!r} is none of computed tomography; choose one of {able}")
-        nothing = np.float32(channel.min())
+        empty = np.float32(channel.min())
+        nothing = np.float32(min(AIR, float(empty))) if tomogram else empty
         noise = np.random.default_rng([seed, number])
         grid = scan.grid
-        faulty = about(
-            Acquisition(
-                channel - nothing, inside, axis, strength, rng, noise, grid.spacing, grid.directions, hounsfield
-            )
-        )
+        signal = channel - nothing
+        faulty = about(Acquisition(signal, inside, axis, strength, rng, noise, grid.spacing, grid.directions, tomogram))
         lost = np.isnan(faulty)
         shown &= ~lost
-        faulty = np.where(lost, np.float32(0), faulty).astype(np.float32) + nothing
+        faulty = np.where(lost, empty, faulty + nothing).astype(np.float32)
         outside = channel[~inside]
         masked = outside.size > 0 and bool((outside == outside[0]).all())
         changed.append(np.where(inside, faulty, channel) if masked else faulty)

@@ -53,7 +53,7 @@ class ScanFiles:
         row: dict[str, Any] = {"case": name, **facts, "findings": len(result.findings)}
         row["family_wise"] = sum(finding.family_wise for finding in result.findings)
         for key, value in result.scores.items():
-            row |= {key: value, f"p_{key}": result.p_values[key]}
+            row |= {key: value, f"p_{key}": result.p_values.get(key)}
         found = [finding.row(name) for finding in result.findings]
         self.take({"scan": row, "findings": found, "json": [finding.to_plain() for finding in result.findings]})
         return path

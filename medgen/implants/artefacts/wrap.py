@@ -15,14 +15,14 @@ def wrap(acquisition: Acquisition) -> Image:
     Inside the smaller field of view of L voxels the image is the sum of all its copies that are shifted by multiples of
     L; outside there is nothing. The field of view is about the middle of the foreground, within 2 % of its extent.
 
-    Strength: s; the field of view is shorter than the foreground by 0.08 s of its extent.
+    Strength: s; the field of view is shorter than the foreground by 0.1 s of its extent.
 
     Source: Bernstein, King and Zhou, "Handbook of MRI Pulse Sequences", 2004 (aliasing).
     """
     image, axis = acquisition.image, acquisition.axis
     rows = np.flatnonzero(acquisition.foreground.any(axis=tuple(own for own in range(3) if own != axis)))
     first, extent = int(rows[0]), int(rows[-1] - rows[0] + 1)
-    length = max(1, round(extent * max(1 - 0.08 * acquisition.strength, 0.1)))
+    length = max(1, round(extent * max(1 - 0.1 * acquisition.strength, 0.1)))
     middle = first + extent / 2 + 0.02 * extent * acquisition.rng.uniform(-1, 1)
     start = int(np.clip(round(middle - length / 2), 0, image.shape[axis] - length))
     lines = np.moveaxis(image, axis, 0)
