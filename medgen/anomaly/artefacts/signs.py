@@ -30,28 +30,32 @@ class Measure:
         unit: Unit of the value; empty for ratios.
         slack: Smallest spread over healthy scans that is believed.
         advice: What to do, as the end of a sentence.
+        order: Place among the signs of a scan: the fewer other artefacts move the value, the lower.
     """
 
     what: str
     unit: str
     slack: float
     advice: str
+    order: int = 1
 
 
 _AGAIN = "acquire it again if you can"
 # By artefact, as in :mod:`medgen.implants.artefacts`.
 MEASURES: Mapping[str, Measure] = {
     "bias": Measure(
-        "spread of its brightness across the organ", "", 0.02, "correct it, in all scans alike, and train again"
+        "spread of its brightness across the organ", "", 0.02, "correct it, in all scans alike, and train again", 2
     ),
     "defacing": Measure(
         "flatness of its front", "", 0.08, "use the scan from before it was defaced, or train on scans cut like it"
     ),
     "ghost": Measure("echo of its fine detail", "", 0.01, _AGAIN),
-    "low_snr": Measure("noise relative to its contrast", "", 0.005, "denoise all scans alike and train again"),
+    "low_snr": Measure("noise relative to its contrast", "", 0.005, "denoise all scans alike and train again", 2),
     "metal": Measure("signal piled up around a void", "ml", 0.02, "judge nothing in the void and its surroundings"),
-    "motion": Measure("ripples along an axis and loss of sharpness", "sd", 0.5, _AGAIN),
-    "spike": Measure("height of a lone point of k-space", "", 0.2, f"reconstruct it without that point, or {_AGAIN}"),
+    "motion": Measure("ripples along an axis and loss of sharpness", "sd", 0.5, _AGAIN, 2),
+    "spike": Measure(
+        "height of a lone point of k-space", "", 0.2, f"reconstruct it without that point, or {_AGAIN}", 0
+    ),
     "wrap": Measure("flatness of two opposite ends", "", 0.05, "acquire it with a larger field of view"),
 }
 # Opposite ends of a head, and its front.
@@ -185,12 +189,16 @@ class ArtefactLimits:
         return measure(prepared, Looks.of(prepared), self.reference, self.usual)
 
     def signs(self, prepared: PreparedScan) -> tuple[Sign, ...]:
-        """The artefacts that a scan looks like, the one that it exceeds healthy scans most in first; mostly none."""
+        """The artefacts that a scan looks like, the likeliest first; mostly none.
+
+        In the order of what explains what, then by how far healthy scans are exceeded: stripes repeat themselves as
+        ghosts do, and both are uneven detail and a field, but a blurred or noisy scan has no lone point of k-space.
+        """
         values = self.measure(prepared)
         found = [
             Sign(name, values[name], limit) for name, limit in self.limits.items() if not limit.holds(values[name])
         ]
-        return tuple(sorted(found, key=lambda sign: -sign.excess))
+        return tuple(sorted(found, key=lambda sign: (MEASURES[sign.artefact].order, -sign.excess)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays that :meth:`from_arrays` reads back exactly; the reference is the gate's."""
