@@ -107,7 +107,7 @@ def run(
         "acquired_mm": acquired_mm,
         "preprocess": recipe.model_dump(mode="json"),
     }
-    write_json(out / "artefacts.json", plain({**facts, "cells": cells, "rates": rates, "limits": _plain(limits)}))
+    write_json(out / "artefacts.json", plain({**facts, "cells": cells, "rates": rates, "limits": limits.to_plain()}))
     command = f"medgen bench artefacts OUT --data {data.name} --cohort {cohort} --acquired-mm {acquired_mm:g}"
     command += "".join(f" --set {item}" for item in overrides)
     write_text(out / "artefacts.md", table(command, facts["subjects"], cells, rates, limits))
@@ -171,13 +171,6 @@ def _cell(artefact: str, strength: str, said: Sequence[tuple[str, bool]]) -> Cel
     otherwise = Counter(first for first, _ in said if first not in ("", artefact))
     share = binomial_interval(named, len(said))
     return Cell(artefact, strength, share, dict(otherwise), sum(refused for _, refused in said))
-
-
-def _plain(limits: ArtefactLimits) -> dict[str, Any]:
-    return {
-        name: {"limit": own.high, "healthy_min": float(own.values.min()), "healthy_max": float(own.values.max())}
-        for name, own in limits.limits.items()
-    }
 
 
 def table(

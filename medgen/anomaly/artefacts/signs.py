@@ -174,7 +174,7 @@ class ArtefactLimits:
                 shown -= dataset.prepared[index].foreground
             others = Reference((mean / n).astype(np.float32), 2 * shown >= n, reference.histogram)
             usual = Usual.of([looks[index] for index in range(len(looks)) if index not in own])
-            rows.append(measure(item, looks[row], others, usual))
+            rows.append(values_of(item, looks[row], others, usual))
         values = {name: np.array([own[name] for own in rows]) for name in MEASURES}
         limits = {name: _limit(name, own, config.margin) for name, own in values.items()}
         flagged = 0
@@ -185,8 +185,8 @@ class ArtefactLimits:
         return cls(reference, Usual.of(looks), limits, (flagged, len(dataset)))
 
     def measure(self, prepared: PreparedScan) -> dict[str, float]:
-        """By artefact, what tells it; see :func:`measure`."""
-        return measure(prepared, Looks.of(prepared), self.reference, self.usual)
+        """By artefact, what tells it; see :func:`values_of`."""
+        return values_of(prepared, Looks.of(prepared), self.reference, self.usual)
 
     def signs(self, prepared: PreparedScan) -> tuple[Sign, ...]:
         """The artefacts that a scan looks like, the likeliest first; mostly none.
@@ -199,6 +199,17 @@ class ArtefactLimits:
             Sign(name, values[name], limit) for name, limit in self.limits.items() if not limit.holds(values[name])
         ]
         return tuple(sorted(found, key=lambda sign: (MEASURES[sign.artefact].order, -sign.excess)))
+
+    def to_plain(self) -> dict[str, dict[str, float]]:
+        """By artefact, the limit and the range of healthy development scans."""
+        return {
+            name: {
+                "limit": own.high,
+                "healthy_min": float(own.values.min()),
+                "healthy_max": float(own.values.max()),
+            }
+            for name, own in self.limits.items()
+        }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays that :meth:`from_arrays` reads back exactly; the reference is the gate's."""
@@ -230,7 +241,7 @@ class ArtefactLimits:
         return cls(reference, usual, limits, (flagged, scans))
 
 
-def measure(prepared: PreparedScan, looks: Looks, reference: Reference, usual: Usual) -> dict[str, float]:
+def values_of(prepared: PreparedScan, looks: Looks, reference: Reference, usual: Usual) -> dict[str, float]:
     """By artefact, what tells it.
 
     Everything is measured on the model grid inside the foreground: stripped brains have nothing outside of it, and what

@@ -11,7 +11,7 @@ from medgen.anomaly.evaluation.screening import Screening
 from medgen.report.anomaly.artefacts import artefacts_section, healthy_words
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
-from medgen.system.files import write_csv
+from medgen.system.files import plain, write_csv
 from medgen.training.cost import Estimate
 
 from ...stages import Stage
@@ -62,8 +62,11 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
         )
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """The same, and how many scans that are not faulty look like an artefact."""
-        return {"artefacts": results.get(ArtefactResults)}
+        """The same, how many scans that are not faulty look like an artefact, and the limits."""
+        found, limits = results.get(ArtefactResults), results[Calibrated].detector.artefacts
+        if found is None or limits is None:
+            return {"artefacts": None}
+        return {"artefacts": {**plain(found), "limits": limits.to_plain()}}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Tables of both."""
