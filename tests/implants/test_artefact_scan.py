@@ -186,4 +186,4 @@ def test_what_only_magnetic_resonance_has_is_refused_for_a_tomogram():
     ):
         spoil(healthy, foreground, "ghost", RNG(0))
     noisy = spoil(healthy, foreground, "low_snr", RNG(0), strength=1.0).image.data[0]
-    assert (noisy - healthy.data[0])[foreground].std() == pytest.approx(60, rel=0.05)
+    assert (noisy - healthy.data[0])[foreground].std() == pytest.approx(15, rel=0.05)

@@ -13,13 +13,13 @@ def low_snr(acquisition: Acquisition) -> Image:
     """Independent noise in every voxel: of the magnitude of a complex signal (Rician), in a tomogram Gaussian.
 
     Strength: s; the noise of the real and of the imaginary part has a standard deviation of 0.06 s times the median
-    signal of the foreground; in a tomogram 60 s Hounsfield units.
+    signal of the foreground; in a tomogram 15 s Hounsfield units.
 
     Source: Gudbjartsson and Patz, "The Rician distribution of noisy MRI data", MRM 1995, eq. 1.
     """
     image, noise = acquisition.image, acquisition.noise
     if acquisition.hounsfield:
-        tomogram: Image = image + np.float32(60 * acquisition.strength) * noise.standard_normal(image.shape, np.float32)
+        tomogram: Image = image + np.float32(15 * acquisition.strength) * noise.standard_normal(image.shape, np.float32)
         return np.maximum(tomogram, 0)
     sd = np.float32(0.06 * acquisition.strength * acquisition.level)
     real = image + sd * noise.standard_normal(image.shape, dtype=np.float32)
