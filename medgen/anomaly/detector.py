@@ -197,8 +197,8 @@ class AnomalyDetector:
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
         parts = (fitted.members, fitted.calibration, fitted.support)
-        judged = (gate, artefacts, bf16, picked)
-        return cls(config, preprocess, template, *parts, fitted.appearance, fitted.choice, *judged)
+        looks = fitted.appearance, fitted.choice
+        return cls(config, preprocess, template, *parts, *looks, gate, artefacts, bf16, picked)
 
     @property
     def covariates(self) -> Covariates | None:

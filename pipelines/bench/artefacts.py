@@ -125,7 +125,7 @@ def _cells(
     seed: int,
     tick: Tick,
 ) -> list[Cell]:
-    kinds = [name for name, kind in artefacts().items() if kind.tomogram or recipe.window is None]
+    kinds = [name for name, kind in artefacts().items() if kind.tomogram or recipe.modality != "CT"]
     said: dict[tuple[str, str], list[tuple[str, bool]]] = {(kind, own): [] for own in STRENGTHS for kind in kinds}
     done, total = 0, len(cases) * len(said)
     for case in cases:

@@ -34,8 +34,8 @@ class ArtefactsConfig(Config):
 
     Attributes:
         enabled: Whether they are made; without the gate nothing names them.
-        kinds: Kinds of artefacts, see :mod:`medgen.implants.artefacts`; none: all, for a cohort with a fixed window
-            (Hounsfield units) all that computed tomography has.
+        kinds: Kinds of artefacts, see :mod:`medgen.implants.artefacts`; none: all, for computed tomography
+            all that it has.
         per_scan: Copies of each scan; kinds and strengths (mild, moderate, severe) are taken in turn.
         scored: How many of them are scored, to know what would be listed of them.
     """
@@ -145,7 +145,7 @@ def measure_artefacts(
     if detector.artefacts is None:
         return None
     recipe, level = detector.preprocess, detector.config.findings.false_findings
-    cells = config.cells(tomogram=recipe.window is not None)
+    cells = config.cells(tomogram=recipe.modality == "CT")
     copies: list[_Copy] = []
     total = len(healthy) * config.per_scan
     for number, (case, prepared) in enumerate(zip(healthy.ids, healthy.prepared, strict=True)):
@@ -188,7 +188,7 @@ def spoilt_scan(
     # In the scan's own units, of which Hounsfield units are absolute.
     units = [np.array(own, dtype=np.float32)[:, None, None, None] for own in zip(*prepared.scale, strict=True)]
     image = Volume(prepared.image * units[1] + units[0], prepared.grid)
-    done = spoil(image, prepared.foreground, kind, rng, strength=strength, hounsfield=recipe.window is not None)
+    done = spoil(image, prepared.foreground, kind, rng, strength=strength, hounsfield=recipe.modality == "CT")
     return _scaled(prepared, done, recipe)
 
 
