@@ -11,8 +11,8 @@ from scipy import fft, ndimage
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.transforms.masked_smoothing import Smoother
 
-# Share of the voxels whose detail counts, from the flattest on.
-_COMMON = 0.9
+# Share of the voxels whose detail counts, from the flattest on, and how bright and dark (interquartile ranges) it is.
+_COMMON, _RANGE = 0.98, 1.2
 # Towards where a foreground may end flat (R, A, S): along and against the axes, and forwards while looking down.
 ENDS: dict[str, tuple[float, float, float]] = {
     "right": (1, 0, 0),
@@ -87,14 +87,15 @@ def noise_of(image: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
 def detail_of(image: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Logarithm of the mean absolute second difference along each axis, two voxels inside the foreground, (3,).
 
-    The mean is of the lowest nine tenths of the voxels.
+    Intensities are clipped to where most healthy ones are, and the steepest voxels are left out.
     """
     inner = ndimage.binary_erosion(inside, iterations=2)
+    shown = np.clip(image, -_RANGE, _RANGE)
     found = np.zeros(3)
     for axis in range(3):
         own = np.moveaxis(inner, axis, 0)[1:-1]
         if own.any():
-            values = np.abs(np.moveaxis(np.diff(image, 2, axis=axis), axis, 0)[own])
+            values = np.abs(np.moveaxis(np.diff(shown, 2, axis=axis), axis, 0)[own])
             # The edges of a lesion are among the steepest places; ripples are everywhere.
             values = values[values <= np.quantile(values, _COMMON)]
             found[axis] = np.log(max(float(values.mean(dtype=np.float64)), 1e-6))

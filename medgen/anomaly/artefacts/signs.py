@@ -47,7 +47,7 @@ MEASURES: Mapping[str, Measure] = {
         "spread of its brightness across the organ", "", 0.02, "correct it, in all scans alike, and train again", 2
     ),
     "defacing": Measure(
-        "flatness of its front", "", 0.08, "use the scan from before it was defaced, or train on scans cut like it"
+        "flatness of its front", "", 0.08, "use the scan from before it was defaced, or train on scans cut like it", 0
     ),
     "ghost": Measure("echo of its fine detail", "", 0.01, _AGAIN),
     "low_snr": Measure("noise relative to its contrast", "", 0.005, "denoise all scans alike and train again", 2),
@@ -56,7 +56,7 @@ MEASURES: Mapping[str, Measure] = {
     "spike": Measure(
         "height of a lone point of k-space", "", 0.2, f"reconstruct it without that point, or {_AGAIN}", 0
     ),
-    "wrap": Measure("flatness of two opposite ends", "", 0.05, "acquire it with a larger field of view"),
+    "wrap": Measure("flatness of two opposite ends", "", 0.05, "acquire it with a larger field of view", 0),
 }
 # Opposite ends of a head, and its front.
 _OPPOSITE = (("right", "left"), ("front", "back"), ("head", "foot"))
