@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medgen.anomaly.artefacts.signs import ArtefactLimits
 from medgen.anomaly.config import HEAT_SCORES, AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.ensemble import Calibration, FoldMember
@@ -50,6 +51,8 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
         arrays[f"calibration/scores/{name}"] = np.asarray(values, dtype=np.float64)
     if detector.gate is not None:
         arrays |= {f"gate/{key}": value for key, value in detector.gate.to_arrays().items()}
+    if detector.artefacts is not None:
+        arrays |= {f"artefacts/{key}": value for key, value in detector.artefacts.to_arrays().items()}
     used = [name for name in detector.members[0].states if name in fused or get(name).level == "scan"]
     shared = {get(name).shares for name in used}
     kept = [name for name in detector.members[0].states if name in used or name in shared]
@@ -136,6 +139,9 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         gate = Gate.from_arrays(_below(artifact.arrays, "gate")) if artifact.meta["gate"] else None
         # Detectors before this entry were adjusted for nothing.
         adjusted = ChosenCovariates.from_plain(artifact.meta.get("adjusted", {"covariates": None, "dropped": []}))
+        # Detectors before these limits name no artefacts; all else is as it was.
+        own = _below(artifact.arrays, "artefacts")
+        artefacts = ArtefactLimits.from_arrays(own, gate.reference) if own and gate is not None else None
         members = []
         each = int(artifact.meta["models_per_fold"])
         if each < 1 or len(artifact.models) % each:
@@ -158,7 +164,7 @@ def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
     bf16 = calibrated_precision(precision, next(artifact.models[0].parameters()).device).bf16
     parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support, appearance)
-    return AnomalyDetector(config, *parts, gate=gate, bf16=bf16, adjusted=adjusted)
+    return AnomalyDetector(config, *parts, gate=gate, artefacts=artefacts, bf16=bf16, adjusted=adjusted)
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

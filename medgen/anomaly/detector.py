@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from medgen.anomaly import pseudo_healthy as pseudohealthy
+from medgen.anomaly.artefacts.signs import ArtefactLimits
 from medgen.anomaly.channel_choice import Choice
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.crossfit import crossfit
+from medgen.anomaly.doubts import Doubts, Rank
 from medgen.anomaly.ensemble import (
     Calibration,
     FoldMember,
@@ -74,12 +76,15 @@ class ScanResult:
         heatmap: One channel on the scan's native grid; NaN is "not scored".
         candidates: What may be a finding, strongest first.
         findings: The candidates with at most ``anomaly.findings.false_findings`` expected false findings, strongest
-            first: finding k is candidate k.
-        regions: The findings' outlined parts: the number of the finding, 0 for none, on the native grid.
+            first: finding k is candidate k. None in a scan with doubts.
+        unlisted: What would be the findings of a scan with doubts: hot places of which nothing is claimed.
+        regions: The outlined parts of either: the number of the finding, 0 for none, on the native grid.
         scores: All scan scores: those of the heatmap as it is here, then those of the models.
-        p_values: Their conformal p-values.
+        p_values: Their conformal p-values; none for a scan with doubts.
+        ranks: Where each score stands among those of the healthy calibration subjects.
+        doubts: Why nothing is claimed of the scan; empty for most.
         tails: Of ``max`` and of the score that decides, how rare it is by a fitted tail, where no healthy subject
-            reaches it; see :mod:`medgen.anomaly.score_tail`.
+            reaches it; see :mod:`medgen.anomaly.score_tail`. None for a scan with doubts.
         scan_score: Name of the score that decides about the whole scan.
         prepared: The scan on the model grid, with registration quality.
         measured: All maps on the model grid.
@@ -88,9 +93,12 @@ class ScanResult:
     heatmap: Volume
     candidates: Candidates
     findings: list[Finding]
+    unlisted: list[Finding]
     regions: Volume
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
+    ranks: Mapping[str, Rank]
+    doubts: Doubts
     scan_score: str
     prepared: PreparedScan
     measured: Measured
@@ -128,6 +136,8 @@ class AnomalyDetector:
         appearance: What healthy scans look like, for the words on findings.
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
         gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
+        artefacts: What healthy scans reach in what artefacts change; None without a gate, and in detectors that were
+            saved before there was one.
         bf16: Whether models compute in bfloat16, as in their training and the calibration.
         adjusted: What normative means and variances are adjusted for, and why not for more.
     """
@@ -141,6 +151,7 @@ class AnomalyDetector:
     appearance: HealthyAppearance = field(repr=False)
     choice: Choice | None = None
     gate: Gate | None = None
+    artefacts: ArtefactLimits | None = None
     bf16: bool = False
     adjusted: ChosenCovariates = field(default_factory=lambda: ChosenCovariates(None))
 
@@ -183,13 +194,15 @@ class AnomalyDetector:
         config = with_channels(config, [type(model) for model in models[0]])
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
+        artefacts = None if gate is None else ArtefactLimits.fit(dataset, gate.reference, config.gate)
         known = [own.attributes for own in dataset.prepared] or [{} for _ in dataset.ids]
         picked = choose_covariates(config.normative.covariates, known, dataset.subjects)
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16, picked.covariates)
         fusion = config.fusion.model_copy(update={"channels": fitted.channels})
         config = config.model_copy(update={"fusion": fusion})
         parts = (fitted.members, fitted.calibration, fitted.support)
-        return cls(config, preprocess, template, *parts, fitted.appearance, fitted.choice, gate, bf16, picked)
+        looks = fitted.appearance, fitted.choice
+        return cls(config, preprocess, template, *parts, *looks, gate, artefacts, bf16, picked)
 
     @property
     def covariates(self) -> Covariates | None:
@@ -260,12 +273,17 @@ class AnomalyDetector:
         image = np.asarray(prepared_image.float().cpu().numpy())
         return Measured(image, region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
 
-    def score_scan(self, scan: Volume, person: Mapping[str, str] | None = None) -> ScanResult:
+    def score_scan(
+        self, scan: Volume, person: Mapping[str, str] | None = None, *, ungated: bool = False, unlike: str = ""
+    ) -> ScanResult:
         """Score a scan as it comes from the scanner; see :class:`ScanResult`.
 
         Args:
             scan: The scan.
             person: What is known of the person, by column of the manifest, for :attr:`adjusted`.
+            ungated: Score what the gate refuses, too: with doubts, so that it has ranks and no p-values.
+            unlike: Why the person is not like those of the cohort, a reason for doubts as what the gate finds; empty if
+                there is none.
 
         Raises:
             OutOfDistribution: If the scan cannot be prepared, the gate refuses it, or a covariate lies outside of what
@@ -278,18 +296,35 @@ class AnomalyDetector:
             prepared = replace(prepared, may_show_face=face, attributes=dict(person or {}))
         except DataError as error:
             raise OutOfDistribution([str(error)]) from error
-        if self.gate is not None:
-            self.gate.check(prepared)
-        return self.score_prepared(prepared)
+        doubts = self.doubts(prepared)
+        if unlike:
+            doubts = replace(doubts, refused=(*doubts.refused, unlike))
+        if doubts.refused and not ungated:
+            raise OutOfDistribution([*doubts.refused, *(f"it {sign.words}" for sign in doubts.signs)])
+        return self.score_prepared(prepared, doubts)
 
-    def score_prepared(self, prepared: PreparedScan) -> ScanResult:
+    def doubts(self, prepared: PreparedScan) -> Doubts:
+        """What the gate finds in a prepared scan, and the artefacts that it looks like; nothing without a gate."""
+        if self.gate is None:
+            return Doubts()
+        signs = () if self.artefacts is None else self.artefacts.signs(prepared)
+        return Doubts(tuple(self.gate.problems(prepared)), signs)
+
+    def score_prepared(self, prepared: PreparedScan, doubts: Doubts | None = None) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
         image, foreground = torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None])
         measured = self.measure(image, foreground, prepared.attributes)
-        return self.result(prepared, measured)
+        return self.result(prepared, measured, doubts)
 
-    def result(self, prepared: PreparedScan, measured: Measured) -> ScanResult:
-        """Bring measured maps to the scan's native grid and judge them against the calibration."""
+    def result(self, prepared: PreparedScan, measured: Measured, doubts: Doubts | None = None) -> ScanResult:
+        """Bring measured maps to the scan's native grid and judge them against the calibration.
+
+        Args:
+            prepared: The scan on the model grid.
+            measured: Its maps.
+            doubts: Why nothing may be claimed of it; None if there is nothing.
+        """
+        doubts = doubts or Doubts()
         heatmap = self.heatmap(prepared, measured)
         scores = heat_scores(heatmap, self.config.top_fraction) | dict(measured.model_scores)
         candidates = self.candidates(heatmap)
@@ -299,17 +334,22 @@ class AnomalyDetector:
         name = self.config.scan_score
         tails = {key: self.calibration.beyond(key, scores[key]) for key in dict.fromkeys(["max", name])}
         looks = self.appearance.maps(measured.image, measured.region) if found else {}
+        hot = listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to)
+        p_values = {name: self.calibration.p_value(name, value) for name, value in scores.items()}
         return ScanResult(
             heatmap=heatmap,
             candidates=candidates,
-            findings=listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to),
+            findings=[] if doubts else hot,
+            unlisted=hot if doubts else [],
             regions=regions,
             scores=scores,
-            p_values={name: self.calibration.p_value(name, value) for name, value in scores.items()},
+            p_values={} if doubts else p_values,
+            ranks={name: Rank.of(self.calibration.scores[name], value) for name, value in scores.items()},
+            doubts=doubts,
             scan_score=name,
             prepared=prepared,
             measured=measured,
-            tails={key: tail for key, tail in tails.items() if tail is not None},
+            tails={} if doubts else {key: tail for key, tail in tails.items() if tail is not None},
         )
 
     def heatmap(self, prepared: PreparedScan, measured: Measured) -> Volume:

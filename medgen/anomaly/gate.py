@@ -65,10 +65,13 @@ class Check:
 
 
 _WHOLE = "check that the scan shows the whole organ and nothing was cut off or zeroed"
-_SAME = "check that it shows the same organ with the same contrast"
+_SAME = (
+    "check that it shows the same organ with the same contrast; for scans of another scanner or protocol, train on "
+    "healthy ones of its own"
+)
 _SIZE = "check the voxel size in the header and that the whole organ is shown"
 _STRIPPED = "strip the skull as there, or train on whole heads"
-_FINER = "use a finer scan, or train on scans as coarse as this one"
+_FINER = "use a finer scan (resampling this one adds no detail), or train on scans as coarse as it is"
 CHECKS: dict[str, Check] = {
     "head": Check("size of a whole head with skin (1: yes, 0: no)", "", 0.0, False, True, _STRIPPED),
     "coverage": Check("share of the healthy scans' anatomy that is shown", "", 0.02, True, False, _WHOLE),

@@ -1,4 +1,4 @@
-"""All kinds of implants, found by their files in :mod:`medgen.implants.kinds`."""
+"""All kinds of implants and of artefacts, found by their files in :mod:`medgen.implants.kinds` and ``artefacts``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import cache
 from types import MappingProxyType
 
 from medgen.errors import ConfigError
+from medgen.implants import artefacts as artefact_files
 from medgen.implants import kinds
+from medgen.implants.artefact import Artefact
 from medgen.implants.kind import Kind
 from medgen.system import members
 
@@ -27,12 +29,32 @@ def registered() -> Mapping[str, Kind]:
 
 def check_kinds(names: Sequence[str]) -> None:
     """Raise ConfigError, with the nearest known name, if a kind is not one of :func:`registered`."""
-    known = registered()
-    for kind in names:
-        if kind not in known:
-            near = difflib.get_close_matches(kind, known, n=1)
+    _check(names, list(registered()), "implant kind")
+
+
+def artefacts() -> Mapping[str, Artefact]:
+    """All kinds of artefacts by name, sorted.
+
+    >>> list(artefacts())[:3], artefacts()["metal"].tomogram
+    (['bias', 'defacing', 'ghost'], True)
+
+    Raises:
+        ConfigError: If a file in the folder holds no artefact of its own name.
+    """
+    return _artefacts(tuple(artefact_files.__path__))
+
+
+def check_artefacts(names: Sequence[str]) -> None:
+    """Raise ConfigError, with the nearest known name, if an artefact is not one of :func:`artefacts`."""
+    _check(names, list(artefacts()), "artefact")
+
+
+def _check(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
-            raise ConfigError(f"unknown implant kind {kind!r}; {hint}")
+            raise ConfigError(f"unknown {what} {name!r}; {hint}")
 
 
 @cache
@@ -42,6 +64,21 @@ def _kinds(folders: tuple[str, ...]) -> Mapping[str, Kind]:
     found = [_kind(name) for name in members.names(kinds)]
     found.sort(key=lambda kind: (kind.order, kind.name))
     return MappingProxyType({kind.name: kind for kind in found})
+
+
+@cache
+def _artefacts(folders: tuple[str, ...]) -> Mapping[str, Artefact]:
+    del folders
+    return MappingProxyType({name: _artefact(name) for name in members.names(artefact_files)})
+
+
+def _artefact(name: str) -> Artefact:
+    found: Artefact | None = members.member(
+        artefact_files, name, lambda item: isinstance(item, Artefact) and item.name == name
+    )
+    if found is None:
+        raise ConfigError(f"{artefact_files.__name__}.{name}: holds no artefact of the name {name!r}")
+    return found
 
 
 def _kind(name: str) -> Kind:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from medgen.anomaly.config import AnomalyConfig
+from medgen.anomaly.evaluation.artefacts import ArtefactsConfig
 from medgen.anomaly.evaluation.detectability import DetectabilityConfig
 from medgen.config import Config
 from medgen.data.cases import is_safe_id
@@ -48,6 +49,7 @@ class AnomalyRunConfig(RunConfig):
         anomaly: Folds, scores, fusion, calibration.
         evaluation: The implanted test set.
         detectability: The grid of the minimum detectable lesion.
+        artefacts: The faulty copies of the test scans.
         exclude: Development cases that are not healthy after all: they calibrate nothing and no score learns from them.
             The networks are trained as before, so that a finished run can be calibrated anew with ``--resume``.
         without: Combinations of channels that scans to be scored may lack, such as ``[[FLAIR], [FLAIR, T2]]``, by the
@@ -74,6 +76,7 @@ class AnomalyRunConfig(RunConfig):
     anomaly: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     detectability: DetectabilityConfig = DetectabilityConfig()
+    artefacts: ArtefactsConfig = ArtefactsConfig()
     exclude: tuple[str, ...] = ()
     without: tuple[tuple[str, ...], ...] = ()
     check_resources: bool = True

@@ -53,7 +53,7 @@ class ScanFiles:
         row: dict[str, Any] = {"case": name, **facts, "findings": len(result.findings)}
         row["family_wise"] = sum(finding.family_wise for finding in result.findings)
         for key, value in result.scores.items():
-            row |= {key: value, f"p_{key}": result.p_values[key]}
+            row |= {key: value, f"p_{key}": result.p_values.get(key)}
             if (tail := result.tails.get(key)) is not None:
                 row |= {f"tail_{key}": tail.estimate, f"tail_low_{key}": tail.low, f"tail_high_{key}": tail.high}
         found = [finding.row(name) for finding in result.findings]

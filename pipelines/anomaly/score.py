@@ -12,13 +12,13 @@ from pydantic import Field
 from medgen import __version__
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
 from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
-from medgen.preprocessing.prepared import PreparedScan
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.scoring import ScoredCase, case_blocks, index_sections
@@ -105,8 +105,8 @@ def score(
         model: Artifact folder of an anomaly run. Where all scans lack a channel, its detector for such scans is taken.
         out: New folder.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        ungated: Score what the gate refuses all the same, and say so: heatmaps may still be of use where p-values are
-            not, on scans of another site. What does not register stays refused.
+        ungated: Score what the gate refuses all the same: heatmaps and ranks among the healthy scans may still be of
+            use where p-values and findings are not, on scans of another site. What does not register stays refused.
         covariates: What is known of the people where the model adjusts for it: ``age=71,sex=F`` for all scans, or a
             table.
         unadjusted: Score scans of whose people a covariate is not known with the cohort's average, and say so.
@@ -210,13 +210,12 @@ class ScoreScans(Stage[ScoreConfig]):
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
         done = _Done(detector, folder.out, kept, len(named) > 1, _limits(config))
         failures: list[tuple[str, str, str]] = []
-        scorer = replace(detector, gate=None) if config.ungated else detector
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
                 person = people[name]
                 known = {**read.get(name, {}), "person": sha256_json(dict(person.used))}
                 if not (run.resume and done.before(name, known)):
-                    entry = _attempt(scorer, name, scan, channels, config, person)
+                    entry = _attempt(detector, name, scan, channels, config, person)
                     if isinstance(entry, Scored):
                         done.add(entry, known, person)
                     else:
@@ -266,6 +265,7 @@ class ScoreScans(Stage[ScoreConfig]):
             lines.append(level_words(detector.calibration.healthy, detector.config.findings.false_findings))
         for name, stage, reason in found.failures:
             lines.append(f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}")
+        lines += [f"{case.name}: {case.artefact}" for case in found.scored if case.artefact]
         outside = [case for case in found.scored if case.refused]
         return lines + [f"{case.name}: outside the cohort, scored all the same: {case.refused}" for case in outside]
 
@@ -307,9 +307,9 @@ class _Done:
 
     def add(self, entry: Scored, read: Mapping[str, str], person: Person) -> None:
         """Write the files and the page of a scan, and keep what the index and the tables need."""
-        refused, name = _refusal(self.detector, entry.result.prepared, person), entry.name
+        name = entry.name
         about = {"adjusted_for": person.words} if self.detector.covariates else {}
-        self.files.add(name, entry.result, **about)
+        self.files.add(name, entry.result, doubt=entry.result.doubts.why, **about)
         if entry.pseudo is not None:
             difference = entry.cleaned.with_data(entry.cleaned.data - entry.pseudo.data)
             self.files.add_pseudo_healthy(name, entry.pseudo, difference)
@@ -317,14 +317,14 @@ class _Done:
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            case_blocks(report, entry, self.detector, refused, person.words, person.missing)
+            case_blocks(report, entry, self.detector, person.words, person.missing)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
             self.only.section(name)
-            case_blocks(self.only, entry, self.detector, refused, person.words, person.missing)
-        self.scored.append(ScoredCase.of(entry, refused, page))
+            case_blocks(self.only, entry, self.detector, person.words, person.missing)
+        self.scored.append(ScoredCase.of(entry, page))
         self.said.append(_line(entry))
         if page:
             self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
@@ -344,7 +344,10 @@ def _score(
     if detector.covariates is not None and not config.unadjusted:
         need_covariates(given.path, person, detector.covariates)
     scan = given.read(channels, fill=config.fill, unscaled=config.unscaled, slices=config.slices)
-    result = detector.score_scan(scan, person.used if config.ungated else person.known)
+    if config.ungated:
+        result = detector.score_scan(scan, person.used, ungated=True, unlike=person.problem)
+    else:
+        result = detector.score_scan(scan, person.known)
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 
@@ -379,21 +382,18 @@ def _at_level(detector: AnomalyDetector, level: float | None) -> AnomalyDetector
     return replace(detector, config=config.model_copy(update={"findings": own}))
 
 
-def _refusal(detector: AnomalyDetector, prepared: PreparedScan, person: Person) -> str:
-    """Why the gate refuses a scan that was scored, or nobody like its person is known; empty if neither is so."""
-    try:
-        if detector.gate is not None:
-            detector.gate.check(prepared)
-    except OutOfDistribution as error:
-        return ". ".join([str(error), *([person.problem] if person.problem else [])])
-    return person.problem
-
-
 def _numbers(case: ScoredCase) -> dict[str, object]:
     counts = {"findings": case.findings, "family_wise": case.family_wise}
-    return {"scores": dict(case.scores), "p": dict(case.p_values), **counts}
+    found = {"scores": dict(case.scores), "p": dict(case.p_values), **counts}
+    ranks = {name: {"healthy_below": rank.below, "healthy": rank.n} for name, rank in case.ranks.items()}
+    return {**found, "ranks": ranks, "doubt": case.why, "hot_places": case.unlisted}
 
 
 def _line(entry: Scored) -> str:
+    name, doubts = entry.result.scan_score, entry.result.doubts
+    if doubts:
+        hot = len(entry.result.unlisted)
+        ranks = rank_words(entry.result.ranks, name)
+        return f"{entry.name}: {doubts.why}, so no p-value and no findings: {ranks}; hot places: {hot}"
     numbers = ", ".join(p_words(entry.result, key) for key in dict.fromkeys(["max", entry.result.scan_score]))
     return f"{entry.name}: {numbers}, {listing.summary(entry.result.findings)}"

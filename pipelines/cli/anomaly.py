@@ -36,7 +36,10 @@ def anomaly_score(
     out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
     reading: ReadOptions,
     ungated: Annotated[
-        bool, typer.Option("--ungated", help="Score what the gate refuses too, and say so; p-values do not hold there.")
+        bool,
+        typer.Option(
+            "--ungated", help="Score what the gate refuses too: heatmap and ranks, no p-values and no findings."
+        ),
     ] = False,
     covariates: Annotated[
         str | None,

@@ -86,6 +86,37 @@ def bench_anomaly(
     )
 
 
+@command(bench_app, "artefacts", "medgen bench artefacts bench --data ../shared/data/oasis --acquired-mm 2")
+def bench_artefacts(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the two files.")] = Path("bench"),
+    data: Annotated[Path, typer.Option("--data", help="A cohort of healthy scans.")] = Path("data"),
+    cohort: Annotated[str, typer.Option("--cohort", help="Shipped configuration anomaly/NAME.")] = "oasis",
+    acquired_mm: Annotated[
+        float, typer.Option("--acquired-mm", min=0.5, max=16, help="Voxel size that faulty scans are acquired with.")
+    ] = 2.0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the configuration; may be repeated.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Spoil scans of held-out subjects and count which artefacts are named: artefacts.md and .json."""
+    from ..preflight import check_data
+
+    check_data(data)
+    from ..bench import artefacts as pipeline
+
+    finish(
+        pipeline.run(
+            out,
+            data=data,
+            cohort=cohort,
+            acquired_mm=acquired_mm,
+            overrides=settings or (),
+            progress=not quiet,
+        )
+    )
+
+
 @command(bench_app, "calibration", "medgen bench calibration bench --cohorts 2000")
 def bench_calibration(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,10 @@ from medgen.models.artifact import TrainedModel
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.report.anomaly.pictures import Scored
+from medgen.report.anomaly.scoring import ScoredCase, case_blocks
+from medgen.report.anomaly.words import doubt_words
+from medgen.report.html import Report
 from medgen.system import precision
 from medgen.volume import Grid, Volume
 
@@ -163,6 +168,58 @@ def test_a_calibration_scan_through_its_own_fold_has_its_calibration_scores(dete
             assert value == pytest.approx(detector.calibration.scores[name][row], rel=1e-4), name
         healthy = detector.calibration.healthy
         assert result.candidates.heat == pytest.approx(healthy.heat[healthy.scan == row], rel=1e-4)
+
+
+def test_of_a_scan_that_looks_like_an_artefact_nothing_is_claimed(detector, tmp_path):
+    native = scan(100, blob=True)
+    healthy = detector.artefacts.limits["low_snr"]
+    # With a limit below all healthy scans every scan looks noisy.
+    tight = replace(detector.artefacts, limits={"low_snr": replace(healthy, high=0.0)})
+    doubtful = from_artifact(to_artifact(replace(detector, artefacts=tight)))
+    plain, found = detector.score_scan(native), doubtful.score_scan(native)
+    assert (found.findings, found.p_values) == ([], {})
+    assert [item.peak_voxel for item in found.unlisted] == [item.peak_voxel for item in plain.findings]
+    assert plain.unlisted == []
+    assert not plain.doubts
+    assert np.array_equal(found.regions.data, plain.regions.data)
+    assert found.scores == plain.scores
+    n = len(detector.calibration.maxima)
+    assert (found.ranks["max"].below, found.ranks["max"].n) == (n, n)
+    assert found.doubts.why == "likely artefact: low signal to noise"
+    said = doubt_words(found)
+    assert said.startswith("**The scan looks like low signal to noise (noise relative to its contrast: ")
+    assert f"no findings: {len(plain.findings)} hot place" in said
+    assert said.endswith(f"more unusual than {found.ranks['top'].below} of {n} healthy scans (top).")
+    entry = ScoredCase.of(Scored("scan", native, found))
+    again = ScoredCase.from_plain(json.loads(json.dumps(entry.to_plain())))
+    assert (again.why, again.ranks, again.artefact) == (entry.why, entry.ranks, entry.artefact)
+    report = Report("scan")
+    report.section("scan")
+    case_blocks(report, Scored("scan", native, found), doubtful)
+    report.write(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "hot place (likely artefact: low signal to noise)" in page
+    assert "family-wise" not in page
+    assert "p (max)" not in page
+    # Without a gate nothing is asked.
+    assert replace(doubtful, gate=None).score_scan(native).findings
+
+
+def test_what_the_gate_refuses_is_scored_on_request_with_ranks_alone(detector):
+    native = scan(100, blob=True)
+    data = native.data.copy()
+    data[..., :12] = 0
+    half = native.with_data(data)
+    with pytest.raises(OutOfDistribution) as caught:
+        detector.score_scan(half)
+    result = detector.score_scan(half, ungated=True)
+    assert set(result.doubts.refused) <= set(caught.value.reasons)
+    assert (result.findings, result.p_values) == ([], {})
+    assert "**The gate refuses this scan, and it was scored all the same.**" in doubt_words(result)
+    # A cut is named beside what the gate finds.
+    assert [reason for reason in caught.value.reasons if reason.startswith("it looks like")] == [
+        f"it {sign.words}" for sign in result.doubts.signs
+    ]
 
 
 def test_scores_can_be_read_off_the_heatmap_and_p_values_off_the_calibration_table(detector):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "extend").glob("*.md"))
 # A file's name in a line of its own, then the file.
 _FILE = re.compile(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)```$", re.MULTILINE | re.DOTALL)
-CHOSEN = "projection or gradient or mine or mirror or flat or brightness or rim or volumes or anomaly-"
+CHOSEN = "projection or gradient or mine or mirror or flat or brightness or rim or zipper or volumes or anomaly-"
 
 
 def files(page: Path) -> dict[str, str]:

@@ -54,13 +54,25 @@ def abstained_section(report: Report, abstained: Sequence[tuple[str, str]]) -> N
         report.table(["scan", "why"], abstained)
 
 
+def artefact_section(report: Report, spoilt: Sequence[tuple[str, str]]) -> None:
+    """New scans that look like an artefact: (name, what and by which number); nothing if there are none."""
+    if spoilt:
+        report.section(
+            "Likely artefacts",
+            "Scored, but nothing is claimed: they go beyond all healthy scans in what an artefact changes. What is hot "
+            "in them is shown as hot places, not as findings, and they have ranks among the healthy scans, but no "
+            "p-values. A lesion may be there all the same.",
+        )
+        report.table(["scan", "what it looks like"], spoilt)
+
+
 def outside_section(report: Report, outside: Sequence[tuple[str, str]]) -> None:
     """New scans that were scored although the gate refuses them: (name, reason); nothing if there are none."""
     if outside:
         report.section(
             "Outside the cohort",
-            "Scored on request although they are not like the healthy scans of this model. Their p-values and "
-            "thresholds mean nothing: another scanner or protocol is itself an anomaly. Heatmaps may still help.",
+            "Scored on request although they are not like the healthy scans of this model: another scanner or protocol "
+            "is itself an anomaly. They have heatmaps and ranks among the healthy scans, no p-values and no findings.",
         )
         report.table(["scan", "what the gate found"], outside)
 

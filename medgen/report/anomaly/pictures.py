@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
 from medgen.anomaly.findings import listing
+from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
@@ -96,7 +97,7 @@ def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector)
         heatmap=result.heatmap,
         expected=entry.pseudo,
         difference=difference,
-        contour=marks_of(result) if result.findings else None,
+        contour=marks_of(result) if result.findings or result.unlisted else None,
         point=peak_of(result),
         # In the scan's own terms: half the range between the percentiles that it was scaled by.
         span=result.prepared.scale[0][1] / 2,
@@ -112,8 +113,10 @@ def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector)
 
 
 def findings_section(report: Report, entry: Scored) -> None:
-    """The findings of a scan as a table, with a small picture of each; nothing if there are none."""
+    """The findings of a scan as a table, with a small picture of each; of one with doubts, its hot places."""
     found = entry.result.findings
+    if entry.result.unlisted:
+        _unlisted(report, entry)
     if not found:
         return
     report.table(
@@ -142,24 +145,53 @@ def findings_section(report: Report, entry: Scored) -> None:
         "as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
     )  # fmt: skip
     shown = found[:SHOWN]
+    captions = [f"{f.id}  {f.region}; {f.unusual}{'; family-wise' if f.family_wise else ''}" for f in shown]
+    rest = f" The first {SHOWN} of {len(found)} findings." if len(found) > SHOWN else ""
+    _slices(report, entry, shown, captions, f"each finding, the scan beside its heat.{rest}", "findings")
+
+
+def _unlisted(report: Report, entry: Scored) -> None:
+    """The hot places of a scan of which nothing is claimed: where they are and what they look like, without any p."""
+    found, why = entry.result.unlisted, entry.result.doubts.why
+    report.table(
+        [f"hot place ({why})", "where", "unusual", "peak z", "size", "channels", "position of the peak"],
+        [
+            (
+                f.id,
+                f.region,
+                f.unusual,
+                f.peak,
+                f"{listing.millilitres(f.half_peak_extent_ml)}; {listing.millilitres(f.above_threshold_ml)}",
+                f.channels or None,
+                f.position,
+            )
+            for f in found
+        ],
+        "Not findings: hot places without a p-value and without a number of false findings, which hold for scans like "
+        "the healthy ones only. unusual, size and channels as of findings.",
+    )
+    shown = found[:SHOWN]
+    captions = [f"{f.id}  {f.region}; {f.unusual}; {why}" for f in shown]
+    _slices(report, entry, shown, captions, "each hot place, the scan beside its heat.", "hot places")
+
+
+def _slices(
+    report: Report, entry: Scored, shown: Sequence[Finding], captions: Sequence[str], through: str, what: str
+) -> None:
     figure = finding_slices(
         entry.scan,
         heatmap=entry.result.heatmap,
         contour=marks_of(entry.result),
         points=[np.array(f.peak_ras) for f in shown],
-        captions=[f"{f.id}  {f.region}; {f.unusual}{'; family-wise' if f.family_wise else ''}" for f in shown],
+        captions=captions,
     )
-    rest = f" The first {SHOWN} of {len(found)} findings." if len(found) > SHOWN else ""
-    report.figure(
-        figure,
-        picture_caption(f"Slices through the peak of each finding, the scan beside its heat.{rest}"),
-        f"{entry.name}: findings",
-    )
+    report.figure(figure, picture_caption(f"Slices through the peak of {through}"), f"{entry.name}: {what}")
 
 
 def marks_of(result: ScanResult) -> Volume:
-    """What pictures outline: 1 in the parts of findings, 2 where the finding is family-wise."""
-    value = np.array([0, *(1 + finding.family_wise for finding in result.findings)], dtype=np.uint8)
+    """What pictures outline: 1 in the parts of findings and of hot places, 2 where a finding is family-wise."""
+    marks = [1 + finding.family_wise for finding in result.findings] or [1] * len(result.unlisted)
+    value = np.array([0, *marks], dtype=np.uint8)
     return result.regions.with_data(value[result.regions.data])
 
 

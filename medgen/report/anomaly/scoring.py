@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.report.anomaly.gate import abstained_section, outside_section
+from medgen.anomaly.doubts import Rank
+from medgen.report.anomaly.gate import abstained_section, artefact_section, outside_section
 from medgen.report.anomaly.pictures import (
     Scored,
     comparison_section,
@@ -19,15 +20,11 @@ from medgen.report.anomaly.pictures import (
     picture_caption,
 )
 from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
-from medgen.report.anomaly.words import level_words, scan_words
+from medgen.report.anomaly.words import doubt_words, level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import Link, Report, Thumbnail
 from medgen.system.files import plain
-
-UNGATED_WORDS = (
-    "The gate refuses this scan, and it was scored all the same: p-values, threshold and findings mean nothing here."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +35,11 @@ class ScoredCase:
         name: Of the scan.
         findings, family_wise: How many it has, and how many of them pass the family-wise level.
         strongest: Where the strongest one is and what is unusual about it, in words; empty if there is none.
-        scores, p_values: As in :class:`medgen.anomaly.detector.ScanResult`.
+        unlisted: How many hot places it has that are no findings, since there are doubts.
+        scores, p_values, ranks: As in :class:`medgen.anomaly.detector.ScanResult`.
+        why: Why nothing is claimed of it, in two or three words; empty if there are no doubts.
         refused: Why the gate refuses it though it was scored; empty if it does not.
+        artefact: The artefact that it looks like, with the number that says so; empty if it looks like none.
         thumbnail: A PNG of the slice through the hottest voxel.
         page: Path of its own page beside the report; empty if its section is in the report.
     """
@@ -48,22 +48,38 @@ class ScoredCase:
     findings: int
     family_wise: int
     strongest: str
+    unlisted: int
     scores: Mapping[str, float]
     p_values: Mapping[str, float]
+    ranks: Mapping[str, Rank]
+    why: str
     refused: str
+    artefact: str
     thumbnail: bytes
     page: str = ""
 
     @classmethod
-    def of(cls, entry: Scored, refused: str, page: str = "") -> ScoredCase:
+    def of(cls, entry: Scored, page: str = "") -> ScoredCase:
         """What is kept of a scan."""
         result = entry.result
         small = thumbnail(entry.scan, result.heatmap, peak_of(result))
-        numbers = dict(result.scores), dict(result.p_values)
-        found = result.findings
+        found, doubts = result.findings, result.doubts
         strongest = f"{found[0].region}; {found[0].unusual}" if found else ""
-        passing = sum(finding.family_wise for finding in found)
-        return cls(entry.name, len(found), passing, strongest, *numbers, refused, small, page)
+        return cls(
+            name=entry.name,
+            findings=len(found),
+            family_wise=sum(finding.family_wise for finding in found),
+            strongest=strongest,
+            unlisted=len(result.unlisted),
+            scores=dict(result.scores),
+            p_values=dict(result.p_values),
+            ranks=dict(result.ranks),
+            why=doubts.why,
+            refused=". ".join(doubts.refused),
+            artefact=". ".join(sign.words for sign in doubts.signs),
+            thumbnail=small,
+            page=page,
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data, the picture in base 64."""
@@ -77,7 +93,8 @@ class ScoredCase:
             name: {key: math.nan if value is None else value for key, value in data[name].items()}
             for name in ("scores", "p_values")
         }
-        return cls(**{**data, **numbers, "thumbnail": base64.b64decode(data["thumbnail"])})
+        ranks = {name: Rank(**own) for name, own in data["ranks"].items()}
+        return cls(**{**data, **numbers, "ranks": ranks, "thumbnail": base64.b64decode(data["thumbnail"])})
 
 
 def index_sections(
@@ -126,29 +143,25 @@ def index_sections(
                     Link(s.name, s.page) if s.page else s.name,
                     s.findings,
                     s.family_wise,
-                    s.strongest or None,
-                    *(part for name in names_of for part in (s.scores[name], None if s.refused else s.p_values[name])),
+                    s.strongest or s.why or None,
+                    *(part for name in names_of for part in (s.scores[name], s.p_values.get(name))),
                 )
-                for s in sorted(scored, key=lambda s: (bool(s.refused), -s.scores["max"]))
+                for s in sorted(scored, key=lambda s: (bool(s.why), -s.scores["max"]))
             ],
             f"{level_words(calibration.healthy, level)}. family-wise: how many of them pass the stricter level. max: "
             "hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
             "(conformal). By hand: `calibration.csv` has the healthy scores, `candidates.csv` their candidates. A "
-            f"scan that the gate refuses has no p.{pages}",
+            f"scan that the gate refuses or that looks like an artefact has no p.{pages}",
         )
     if unusable:
         report.table(["scan", "why it was not scored"], unusable)
     abstained_section(report, abstained)
+    artefact_section(report, [(s.name, s.artefact) for s in scored if s.artefact])
     outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
 
 
 def case_blocks(
-    report: Report,
-    entry: Scored,
-    detector: AnomalyDetector,
-    refused: str,
-    person: str = "",
-    unknown: Sequence[str] = (),
+    report: Report, entry: Scored, detector: AnomalyDetector, person: str = "", unknown: Sequence[str] = ()
 ) -> None:
     """What is said and shown of one scan, in the section opened last.
 
@@ -156,14 +169,15 @@ def case_blocks(
         report: The report, or a page of its own.
         entry: The scan and its result; nothing of it is kept but the pictures.
         detector: What scored it.
-        refused: Why the gate refuses it though it was scored; empty if it does not.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
     """
-    if refused:
-        report.verdict(UNGATED_WORDS, "bad")
-        report.text(f"What the gate found: {refused}")
-    else:
+    doubts = entry.result.doubts
+    if doubts:
+        report.verdict(doubt_words(entry.result), "bad")
+    if doubts.refused:
+        report.text(f"What the gate found: {'. '.join(doubts.refused)}")
+    if not doubts:
         report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
     if person:
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
@@ -174,8 +188,8 @@ def case_blocks(
     figure = mosaic(
         entry.scan,
         heatmap=entry.result.heatmap,
-        contour=marks_of(entry.result) if entry.result.findings else None,
-        contour_label="finding",
+        contour=marks_of(entry.result) if entry.result.findings or entry.result.unlisted else None,
+        contour_label="finding" if entry.result.findings else "hot place",
         slices=peak_of(entry.result),
         title=entry.name,
     )

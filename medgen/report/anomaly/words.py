@@ -5,6 +5,7 @@ from __future__ import annotations
 from medgen.anomaly.calibration import significant
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import ScanResult
+from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.evaluation.summary import Summary
 from medgen.anomaly.findings import listing
@@ -78,6 +79,24 @@ def p_words(result: ScanResult, name: str) -> str:
         return text
     fitted = f"{tail.estimate:.2g} [{tail.low:.2g}, {tail.high:.2g}]"
     return f"{text} (conformal, the smallest possible with {tail.n}; tail fit: {fitted})"
+
+
+def doubt_words(result: ScanResult) -> str:
+    """Why nothing is claimed of a scan, and where it stands among the healthy scans all the same.
+
+    Args:
+        result: A scan with doubts.
+    """
+    doubts, parts = result.doubts, []
+    if doubts.signs:
+        parts.append(f"**The scan {doubts.signs[0].words}.**")
+        parts += [f"It also {sign.words}." for sign in doubts.signs[1:]]
+    if doubts.refused:
+        parts.append("**The gate refuses this scan, and it was scored all the same.**")
+    hot = len(result.unlisted)
+    places = "no place" if not hot else "1 hot place" if hot == 1 else f"{hot} hot places"
+    parts.append(f"So it has no p-value and no findings: {places} of it would have been listed.")
+    return " ".join([*parts, f"It is {rank_words(result.ranks, result.scan_score)}."])
 
 
 def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibration) -> tuple[str, Kind]:

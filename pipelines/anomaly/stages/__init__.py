@@ -7,6 +7,7 @@ from medgen.data.cases import Manifest
 from ...stages import Pipeline
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
+from .artefacts import MeasureArtefacts
 from .calibrate import Calibrate
 from .contamination import Contamination
 from .detectability import MeasureDetectability
@@ -35,6 +36,7 @@ def pipeline(save_measurements: bool = False) -> Pipeline[AnomalyRunConfig]:
             Contamination(),
             MeasureDetectability(),
             MeasureLeverage(),
+            MeasureArtefacts(),
         ],
         given=(Manifest, AnomalyCohort),
     )

@@ -471,14 +471,23 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[2], *options)
     assert code == 0
     assert "half: outside the cohort, scored all the same: share of the healthy scans' anatomy" in printed
-    assert [row["case"] for row in rows(forced / "scans.csv")] == ["half"]
+    row = rows(forced / "scans.csv")[0]
+    assert (row["case"], row["p_max"], row["findings"]) == ("half", "", "0")
+    assert row["doubt"]
+    assert float(row["max"]) > 0
+    assert rows(forced / "findings.csv") == []
     page = (forced / "report.html").read_text(encoding="utf-8")
     assert "Outside the cohort" in page
-    assert "p-values, threshold and findings mean nothing here" in page
-    assert "hotter than" not in page
+    assert "so it has no p-value and no findings" in page.lower()
+    assert "p (max) =" not in page
     told = json.loads((forced / "metrics.json").read_text())
     assert told["target_fpr"] == 0.2
-    assert list(told["scans"]) == ["half"]
+    half = told["scans"]["half"]
+    assert (half["p"], half["findings"]) == ({}, 0)
+    rank = half["ranks"]["max"]
+    said = f"more unusual than {rank['healthy_below']} of {rank['healthy']} healthy scans (max)"
+    assert said in printed
+    assert said in page
 
 
 def test_scoring_never_removes_the_model_that_it_uses(finished, cohort, monkeypatch, capsys):
@@ -509,6 +518,16 @@ def test_a_run_shows_its_gate_and_lists_suspects(finished):
     text = (finished / "report.html").read_text(encoding="utf-8")
     for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
         assert words in text
+    told, table = metrics["artefacts"], rows(finished / "artefacts.csv")
+    assert sum(int(row["scans"]) for row in table) == 2 * metrics["healthy"]
+    assert sum(int(row["scored"]) for row in table) == metrics["healthy"]
+    for row in table:
+        assert int(row["named"]) + int(row["named_otherwise"]) + int(row["not_named"]) == int(row["scans"])
+        assert int(row["listed"]) <= int(row["hot"]) <= int(row["scored"])
+    assert told["test"]["n"] == metrics["healthy"]
+    assert told["implants"]["n"] == metrics["implanted"]
+    flagged = round(told["test"]["estimate"] * told["test"]["n"])
+    assert f"{flagged} of {told['test']['n']} held-out healthy scans" in text
     header = (finished / "contamination.csv").read_text().splitlines()[0]
     assert header == "case,subject,scan_score,score,robust_z,peak_r,peak_a,peak_s"
 
