@@ -454,7 +454,9 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
         io.write(Volume(data.astype(np.float32), scan.grid), tmp_path / f"{name}.nii.gz")
     out, model = tmp_path / "scored", finished / "model"
     files = [good, tmp_path / "noise.nii.gz", tmp_path / "half.nii.gz"]
-    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", *files, "--model", model, "--out", out, "-q")
+    # The cohort's sex is a covariate of the model; of these scans it is not known.
+    command = ("anomaly", "score", "--unadjusted", "-q", "--model", model, "--out")
+    code, printed, _ = medgen(monkeypatch, capsys, *command, out, *files)
     assert code == 1
     assert "noise: abstained: " in printed
     assert "half: abstained: share of the healthy scans' anatomy" in printed
@@ -462,13 +464,12 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     assert [(row["case"], row["stage"]) for row in rows(out / "failures.csv")] == [("noise", "gate"), ("half", "gate")]
     assert "Abstained" in (out / "report.html").read_text(encoding="utf-8")
     alone = tmp_path / "alone"
-    code, _, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[1], "--model", model, "--out", alone, "-q")
+    code, _, _ = medgen(monkeypatch, capsys, *command, alone, files[1])
     assert code == 1
     assert rows(alone / "scans.csv") == []
     # On request it is scored all the same, and the report says what it is.
     forced = tmp_path / "forced"
-    options = ("--model", model, "--out", forced, "--ungated", "-q")
-    code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", files[2], *options)
+    code, printed, _ = medgen(monkeypatch, capsys, *command, forced, files[2], "--ungated")
     assert code == 0
     assert "half: outside the cohort, scored all the same: share of the healthy scans' anatomy" in printed
     row = rows(forced / "scans.csv")[0]
