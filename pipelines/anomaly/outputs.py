@@ -23,7 +23,11 @@ SCAN_OUTPUTS = (
     Output("pseudo-healthy/", "what a model of healthy anatomy makes of some scans, in their own intensities"),
     Output("difference/", "these scans minus their pseudo-healthy versions"),
     Output("scans.csv", "scores and p-values of every scan", tracked=True),
-    Output("findings.csv", "place, looks, size, expected false findings and p-value of every finding", tracked=True),
+    Output(
+        "findings.csv",
+        "place, looks, size, expected false findings and p-value of every finding; a row with a doubt claims nothing",
+        tracked=True,
+    ),
     Output("findings.json", "the same findings, by scan"),
 )
 CALIBRATION = (
@@ -56,8 +60,10 @@ class ScanFiles:
             row |= {key: value, f"p_{key}": result.p_values.get(key)}
             if (tail := result.tails.get(key)) is not None:
                 row |= {f"tail_{key}": tail.estimate, f"tail_low_{key}": tail.low, f"tail_high_{key}": tail.high}
-        found = [finding.row(name) for finding in result.findings]
-        self.take({"scan": row, "findings": found, "json": [finding.to_plain() for finding in result.findings]})
+        # What a doubtful scan would have had is kept with the doubt, and claims nothing.
+        hot, doubt = [*result.findings, *result.unlisted], result.doubts.why
+        found = [finding.row(name, doubt) for finding in hot]
+        self.take({"scan": row, "findings": found, "json": [finding.to_plain(doubt) for finding in hot]})
         return path
 
     def take(self, rows: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ COLUMNS = (
     "case", "finding", "region", "unusual", "expected_false", "p_max", "family_wise", "peak", "mean",
     "above_threshold_ml", "half_peak_extent_ml", "brightness_sd", "detail_sd", "channel", "channels",
     "voxel_i", "voxel_j", "voxel_k", "template_r_mm", "template_a_mm", "template_s_mm",
-    "scan_r_mm", "scan_a_mm", "scan_s_mm",
+    "scan_r_mm", "scan_a_mm", "scan_s_mm", "doubt",
 )  # fmt: skip
 
 # A channel takes part in a finding if fewer than one in a hundred healthy voxels surprise it as much: −log₁₀ p above 2.
@@ -78,18 +78,25 @@ class Finding:
     brightness: tuple[float, ...] = ()
     detail: tuple[float, ...] = ()
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain data, keys as the attributes, and ``unusual``."""
-        return {**asdict(self), "unusual": self.unusual}
+    def to_plain(self, doubt: str = "") -> dict[str, Any]:
+        """Plain data, keys as the attributes, and ``unusual`` and ``doubt``; see :meth:`row`."""
+        nothing = dict.fromkeys(("expected_false", "p_max", "family_wise")) if doubt else {}
+        return {**asdict(self), "unusual": self.unusual, **nothing, "doubt": doubt}
 
-    def row(self, case: str) -> dict[str, Any]:
-        """A row of ``findings.csv`` (see ``COLUMNS``)."""
-        levels = (self.expected_false, self.p_max, self.family_wise)
+    def row(self, case: str, doubt: str = "") -> dict[str, Any]:
+        """A row of ``findings.csv`` (see ``COLUMNS``).
+
+        Args:
+            case: Name of the scan.
+            doubt: Why it is no finding but a hot place of which nothing is claimed: it then has no p-value and no
+                expected false findings. Empty for findings.
+        """
+        levels = (None, None, None) if doubt else (self.expected_false, self.p_max, self.family_wise)
         numbers = (self.peak, self.mean, self.above_threshold_ml, self.half_peak_extent_ml)
         looks = ("; ".join(f"{value:.2f}" for value in own) for own in (self.brightness, self.detail))
         places = [*self.peak_voxel, *(self.peak_template or (None, None, None)), *self.peak_ras]
         words = (case, self.id, self.region, self.unusual)
-        values = (*words, *levels, *numbers, *looks, self.channel, self.channels, *places)
+        values = (*words, *levels, *numbers, *looks, self.channel, self.channels, *places, doubt or None)
         return dict(zip(COLUMNS, values, strict=True))
 
     @property
