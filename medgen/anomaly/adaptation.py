@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly import calibration
+from medgen.anomaly.artefacts.signs import ArtefactLimits
 from medgen.anomaly.detector import AnomalyDetector, Measured
 from medgen.anomaly.ensemble import Calibration, fused_surprise, heat_of
 from medgen.anomaly.findings.appearance import HealthyAppearance
@@ -127,6 +128,7 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
         healthy=HealthyCandidates.of(candidates, dataset.subjects),
     )
     shifts = _shifts(seen, channels, detector.support)
+    gate = None if detector.gate is None else Gate.fit(dataset, detector.config.gate)
     own_config = detector.config.calibration.model_copy(update={"target_fpr": target})
     new = replace(
         detector,
@@ -138,7 +140,9 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
         calibration=calibrated,
         appearance=HealthyAppearance.fit(dataset, detector.support),
         choice=None,
-        gate=None if detector.gate is None else Gate.fit(dataset, detector.config.gate),
+        gate=gate,
+        # Limits of the old site would take every scan of this one for an artefact.
+        artefacts=ArtefactLimits.of_cohort(dataset, gate, detector.config.gate, detector.preprocess.spacing),
     )
     refused = () if detector.gate is None else _refused(detector.gate, dataset)
     level, healthy = detector.config.findings.false_findings, detector.calibration.healthy

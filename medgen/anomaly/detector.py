@@ -136,8 +136,8 @@ class AnomalyDetector:
         appearance: What healthy scans look like, for the words on findings.
         choice: How the fused channels were chosen; None if they are as configured, or in a detector from an artifact.
         gate: What a scan must look like as a whole to be scored; None if the configuration wants none.
-        artefacts: What healthy scans reach in what artefacts change; None without a gate, and in detectors that were
-            saved before there was one.
+        artefacts: What healthy scans reach in what artefacts change; None without a gate, for cohorts that are too
+            small or too coarse (:func:`medgen.anomaly.artefacts.signs.not_named`), and in older detectors.
         bf16: Whether models compute in bfloat16, as in their training and the calibration.
         adjusted: What normative means and variances are adjusted for, and why not for more.
     """
@@ -194,7 +194,7 @@ class AnomalyDetector:
         config = with_channels(config, [type(model) for model in models[0]])
         chosen = supported(models[0], config, voxel_scores)
         gate = Gate.fit(dataset, config.gate) if config.gate.enabled else None
-        artefacts = None if gate is None else ArtefactLimits.fit(dataset, gate.reference, config.gate)
+        artefacts = ArtefactLimits.of_cohort(dataset, gate, config.gate, preprocess.spacing)
         known = [own.attributes for own in dataset.prepared] or [{} for _ in dataset.ids]
         picked = choose_covariates(config.normative.covariates, known, dataset.subjects)
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16, picked.covariates)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.anomaly.artefacts.signs import ArtefactLimits
 from medgen.anomaly.artifact import from_artifact, to_artifact
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.artefacts import ArtefactsConfig, measure_artefacts
 from medgen.config import parse_config
 from medgen.errors import ArtifactError, CalibrationError, ConfigError, DataError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
@@ -172,9 +174,11 @@ def test_a_calibration_scan_through_its_own_fold_has_its_calibration_scores(dete
 
 def test_of_a_scan_that_looks_like_an_artefact_nothing_is_claimed(detector, tmp_path):
     native = scan(100, blob=True)
-    healthy = detector.artefacts.limits["low_snr"]
+    # Twelve subjects are too few for names that are believed.
+    assert detector.artefacts is None
+    limits = ArtefactLimits.fit(dataset(), detector.gate.reference, detector.config.gate)
     # With a limit below all healthy scans every scan looks noisy.
-    tight = replace(detector.artefacts, limits={"low_snr": replace(healthy, high=0.0)})
+    tight = replace(limits, limits={"low_snr": replace(limits.limits["low_snr"], high=0.0)})
     doubtful = from_artifact(to_artifact(replace(detector, artefacts=tight)))
     plain, found = detector.score_scan(native), doubtful.score_scan(native)
     assert (found.findings, found.p_values) == ([], {})
@@ -203,6 +207,24 @@ def test_of_a_scan_that_looks_like_an_artefact_nothing_is_claimed(detector, tmp_
     assert "p (max)" not in page
     # Without a gate nothing is asked.
     assert replace(doubtful, gate=None).score_scan(native).findings
+
+
+def test_faulty_copies_of_healthy_scans_are_counted_by_what_becomes_of_them(detector):
+    data = dataset()
+    assert ArtefactLimits.of_cohort(data, detector.gate, detector.config.gate, RECIPE.spacing) is None
+    config = ArtefactsConfig(kinds=("low_snr", "defacing"), per_scan=3)
+    none = measure_artefacts(detector, data, iter(()), config, 0, lambda *_: None)
+    assert none is None
+    limits = ArtefactLimits.fit(data, detector.gate.reference, detector.config.gate)
+    healthy = data.subset(data.ids[:4])
+    found = measure_artefacts(replace(detector, artefacts=limits), healthy, iter(()), config, 0, lambda *_: None)
+    assert sum(row.scans for row in found.rows) == 12
+    assert sum(row.scored for row in found.rows) == 4
+    assert all(row.named + row.named_otherwise + row.not_named == row.scans for row in found.rows)
+    assert all(row.listed <= row.hot <= row.scored for row in found.rows)
+    noisy = next(row for row in found.rows if (row.artefact, row.strength) == ("low_snr", "severe"))
+    assert noisy.named == noisy.scans > 0
+    assert (found.development.n, found.test.n, found.implants) == (12, 4, None)
 
 
 def test_what_the_gate_refuses_is_scored_on_request_with_ranks_alone(detector):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.artefacts.comparison import gain_spread, rimmed_void, stripes
 from medgen.anomaly.artefacts.looks import ENDS, Looks, standardised
-from medgen.anomaly.gate import GateConfig, Limit, Reference
+from medgen.anomaly.gate import Gate, GateConfig, Limit, Reference
 from medgen.errors import DataError
 from medgen.implants.catalogue import artefacts
 from medgen.preprocessing.prepared import PreparedScan
@@ -63,6 +63,26 @@ _OPPOSITE = (("right", "left"), ("front", "back"), ("head", "foot"))
 _FRONT = tuple(name for name in ENDS if name.startswith("front"))
 # Smallest spreads over healthy scans that are believed: of the detail along an axis beside the others, of log noise.
 _DETAIL, _SHARPNESS = 0.01, 0.05
+
+
+# Limits of fewer subjects, and noise and edges on coarser grids, take healthy scans and lesions for artefacts: of ten
+# subjects at 8 mm one healthy scan of four and two implants of eight.
+_FEWEST, _COARSEST_MM = 15, 5.0
+
+
+def not_named(subjects: int, spacing: Sequence[float]) -> str:
+    """Why a cohort's scans name no artefacts; empty if they do.
+
+    >>> not_named(40, (2.0, 2.0, 2.0)), not_named(10, (2.0, 2.0, 2.0))
+    ('', 'artefacts are not named: limits of 10 healthy subjects say too little, expected 15')
+    """
+    if subjects < _FEWEST:
+        why = f"limits of {subjects} healthy subjects say too little, expected {_FEWEST}"
+    elif (size := float(np.prod(spacing) ** (1 / 3))) > _COARSEST_MM:
+        why = f"voxels of the model grid of {size:.3g} mm show too little, expected at most {_COARSEST_MM:g} mm"
+    else:
+        return ""
+    return f"artefacts are not named: {why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +203,15 @@ class ArtefactLimits:
             beyond = [not _limit(name, own[apart], config.margin).holds(own[row]) for name, own in values.items()]
             flagged += any(beyond)
         return cls(reference, Usual.of(looks), limits, (flagged, len(dataset)))
+
+    @classmethod
+    def of_cohort(
+        cls, dataset: Dataset, gate: Gate | None, config: GateConfig, spacing: Sequence[float]
+    ) -> ArtefactLimits | None:
+        """Those of a cohort that is large and fine enough (:func:`not_named`); None for others, and without a gate."""
+        if gate is None or not_named(len(set(dataset.subjects)), spacing):
+            return None
+        return cls.fit(dataset, gate.reference, config)
 
     def measure(self, prepared: PreparedScan) -> dict[str, float]:
         """By artefact, what tells it; see :func:`values_of`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.evaluation.groups import GroupRow
 from medgen.anomaly.evaluation.prospects import Prospect
 from medgen.anomaly.evaluation.summary import Summary
 from medgen.anomaly.scores.catalogue import registered
@@ -91,3 +92,19 @@ def scores_section(report: Report, summary: Summary) -> None:
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
     entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
     report.table(["score", "level", "definition and source"], entries)
+
+
+def groups_section(report: Report, rows: Sequence[GroupRow], target: float) -> None:
+    """A table of false-positive rates; nothing where the manifest says nothing of age, sex, scanner or site."""
+    if not rows:
+        return
+    report.section(
+        "Groups",
+        f"Healthy subjects with p at or below {100 * target:g} %, exact 95 % intervals. Test subjects were held out. "
+        "Development subjects are ranked among each other out of fold: their overall rate is near the target by "
+        "construction, and only differences between groups tell. Wide intervals mean that nothing can be said.",
+    )
+    report.table(
+        ["column", "group", "subjects from", "subjects", "flagged", "false-positive rate"],
+        [(r.column, r.group, r.source, r.subjects, r.flagged, r.fpr) for r in rows],
+    )

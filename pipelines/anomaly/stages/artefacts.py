@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from medgen.anomaly.artefacts.signs import not_named
 from medgen.anomaly.evaluation.artefacts import COLUMNS, ArtefactResults, measure_artefacts
 from medgen.anomaly.evaluation.measure import scans_to_test
 from medgen.anomaly.evaluation.screening import Screening
@@ -51,7 +52,8 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
         with run.bars() as tick:
             found = measure_artefacts(detector, passed, implanted, config.artefacts, config.seed, tick)
         if found is None:
-            raise RuntimeError("a detector that was fitted with a gate knows the limits of artefacts")
+            # The cohort is too small or too coarse to name any.
+            return []
         write_csv(run.folder.out / "artefacts.csv", [row.row() for row in found.rows], COLUMNS)
         return [found]
 
@@ -73,13 +75,23 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
         limits = results[Calibrated].detector.artefacts
         if limits is not None:
             artefacts_section(report, results[ArtefactResults], limits)
+        else:
+            report.section("Artefacts", f"{_why(results)[:1].upper()}{_why(results)[1:]}.")
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many are named, and how many scans look faulty and are not."""
-        found = results[ArtefactResults]
+        found = results.get(ArtefactResults)
+        if found is None:
+            return [_why(results)]
         named, scans = sum(row.named for row in found.rows), sum(row.scans for row in found.rows)
         listed, hot = sum(row.listed for row in found.rows), sum(row.hot for row in found.rows)
         return [
             f"artefacts: {named} of {scans} faulty copies named, findings listed on {listed} of {hot} with hot places; "
             f"{healthy_words(found)}"
         ]
+
+
+def _why(results: Results) -> str:
+    """Why no artefacts are named."""
+    calibrated = results[Calibrated]
+    return not_named(len(set(calibrated.healthy.subjects)), calibrated.detector.preprocess.spacing)

@@ -7,7 +7,7 @@ from typing import Any
 
 from medgen.anomaly.evaluation.groups import CSV_COLUMNS, GroupRow, csv_rows, groups_of
 from medgen.data.cases import Manifest
-from medgen.report.anomaly.groups import groups_section
+from medgen.report.anomaly.cohort import groups_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import write_csv

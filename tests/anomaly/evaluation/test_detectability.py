@@ -63,7 +63,7 @@ class BrightFinder:
     def lean(self):
         return self
 
-    def measure(self, image, foreground):
+    def measure(self, image, foreground, attributes=None):
         region = foreground[0].numpy() & self.support
         heat = 10 * (image[0].numpy() - 1)
         self.seen.append(heat)

@@ -525,16 +525,10 @@ def test_a_run_shows_its_gate_and_lists_suspects(finished):
     text = (finished / "report.html").read_text(encoding="utf-8")
     for words in ("Abstaining", "lowest allowed", "Contaminated training scans"):
         assert words in text
-    told, table = metrics["artefacts"], rows(finished / "artefacts.csv")
-    assert sum(int(row["scans"]) for row in table) == 2 * metrics["healthy"]
-    assert sum(int(row["scored"]) for row in table) == metrics["healthy"]
-    for row in table:
-        assert int(row["named"]) + int(row["named_otherwise"]) + int(row["not_named"]) == int(row["scans"])
-        assert int(row["listed"]) <= int(row["hot"]) <= int(row["scored"])
-    assert told["test"]["n"] == metrics["healthy"]
-    assert told["implants"]["n"] == metrics["implanted"]
-    flagged = round(told["test"]["estimate"] * told["test"]["n"])
-    assert f"{flagged} of {told['test']['n']} held-out healthy scans" in text
+    # Ten subjects at 8 mm are too few and too coarse to tell artefacts from lesions, and the report says so.
+    assert metrics["artefacts"] is None
+    assert "Artefacts are not named: limits of 10 healthy subjects say too little" in text
+    assert not (finished / "artefacts.csv").exists()
     header = (finished / "contamination.csv").read_text().splitlines()[0]
     assert header == "case,subject,scan_score,score,robust_z,peak_r,peak_a,peak_s"
 
@@ -554,7 +548,7 @@ def test_false_positive_rates_are_told_by_group(finished):
 
 
 def test_the_report_says_nothing_of_groups_without_such_columns():
-    from medgen.report.anomaly.groups import groups_section
+    from medgen.report.anomaly.cohort import groups_section
     from medgen.report.html import Report
 
     report = Report("t")
