@@ -135,11 +135,11 @@ def missing_channels(scans: Iterable[GivenScan], names: Sequence[str]) -> tuple[
             raise DataError(f"{scan.path}: the model has no channel {strange[0]}; expected {expected}")
         found.setdefault(tuple(n for n in names if scan.channels and n not in scan.channels), scan)
     if len(found) > 1:
-        (one, first), (other, second) = list(found.items())[:2]
-        raise DataError(
-            f"{first.called.name} lacks {', '.join(one) or 'nothing'} and {second.called.name} "
-            f"{', '.join(other) or 'nothing'}; expected scans with the same channels; score them in two calls"
-        )
+        said = [
+            f"{scan.called.name} " + (f"lacks {', '.join(lost)}" if lost else "has all channels")
+            for lost, scan in list(found.items())[:2]
+        ]
+        raise DataError(f"{' and '.join(said)}; expected scans with the same channels; score them in two calls")
     return next(iter(found), ())
 
 

@@ -52,7 +52,8 @@ def run(
 ) -> RunSummary:
     """Prepare every scan of a cohort by one recipe, which the scans themselves complete.
 
-    ``scans/`` gets the prepared images in model intensities, each in its scan's own world; ``mosaics/`` a picture of
+    ``scans/`` gets the prepared images in model intensities, registered ones in the template's space,
+    others in their scan's own world; ``mosaics/`` a picture of
     each before and after; ``prepared.csv`` a line for each with what was done or why it was refused; ``recipe.yaml``
     the complete recipe, for ``preprocess:`` of a run. A scan that is refused does not stop the others; the exit code is
     then 1.
@@ -113,7 +114,9 @@ def _prepared(case: Case, recipe: Preprocess, template: Template | None, folder:
     except MedgenError as error:
         return _row(case.id, refused=str(error))
     image = Volume(prepared.image, prepared.grid)
-    io.write(image, folder / "scans" / f"{case.id}.nii.gz", description="medgen prepared")
+    # A registered scan lies in the template's space: in its own the model grid may be sheared, which no format holds.
+    written = image if template is None else Volume(prepared.image, template.grid)
+    io.write(written, folder / "scans" / f"{case.id}.nii.gz", description="medgen prepared")
     kept = Volume(prepared.foreground[None].astype(np.uint8), prepared.grid)
     write_bytes(folder / "mosaics" / f"{case.id}.png", before_after(scan, image, kept, case.id))
     return _row(case.id, cleaned, prepared)

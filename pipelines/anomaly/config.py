@@ -94,6 +94,14 @@ class AnomalyRunConfig(RunConfig):
             raise ValueError(f"expected a list of case ids, such as 'exclude=[\"{one}\"]', found {value!r}")
         return [str(entry) for entry in value]
 
+    @field_validator("without", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Channels without names are numbers, which YAML does not take for text."""
+        if not isinstance(value, list | tuple):
+            return value
+        return [[str(name) for name in own] if isinstance(own, list | tuple) else own for own in value]
+
     @field_validator("further")
     @classmethod
     def _names(cls, value: dict[str, FurtherModel]) -> dict[str, FurtherModel]:

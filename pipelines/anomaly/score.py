@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ from pydantic import Field
 from medgen import __version__
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.doubts import rank_words
-from medgen.anomaly.findings import listing
 from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.layouts.cohort_config import Fill, Slices
@@ -21,9 +19,9 @@ from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistributi
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, case_blocks, index_sections
-from medgen.report.anomaly.words import LIMITS, level_words, p_words
-from medgen.report.html import Link, Report
+from medgen.report.anomaly.scoring import ScoredCase, index_sections
+from medgen.report.anomaly.words import LIMITS, level_words
+from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
@@ -34,15 +32,14 @@ from .. import patient_names
 from ..given_scans import GivenScan
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
-from .kept_cases import KeptCase, KeptCases
-from .outputs import CALIBRATION, SCAN_OUTPUTS, ScanFiles, level_facts, unique_names, write_calibration
+from .done_scans import PAGES, DoneScans
+from .kept_cases import KeptCases
+from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
-from .which_detector import for_channels, without_words
+from .which_detector import for_channels, learnt_words, without_words
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "unadjusted", "false_findings", "fill", "unscaled", "slices"})
-# Folder of the pages, relative to the report.
-_PAGES = "cases/"
 
 
 class ScoreConfig(Config):
@@ -161,6 +158,7 @@ class Scorings:
         said: A line on each of them for the console.
         failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
         only: The section of the scan, where one alone was given; several have pages of their own.
+        learnt: A sentence on each scan that the model was made from.
     """
 
     detector: AnomalyDetector
@@ -168,6 +166,7 @@ class Scorings:
     said: Sequence[str]
     failures: Sequence[tuple[str, str, str]]
     only: Report | None
+    learnt: Sequence[str] = ()
 
     @property
     def counts(self) -> str:
@@ -208,7 +207,7 @@ class ScoreScans(Stage[ScoreConfig]):
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
-        done = _Done(detector, folder.out, kept, len(named) > 1, _limits(config))
+        done = DoneScans(detector, folder.out, kept, len(named) > 1, _limits(config))
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
@@ -228,12 +227,12 @@ class ScoreScans(Stage[ScoreConfig]):
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        return [Scorings(detector, done.scored, done.said, failures, done.only)]
+        return [Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact))]
 
     def outputs(self) -> tuple[Output, ...]:
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
-        pages = Output(_PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
+        pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
         return (*SCAN_OUTPUTS, *CALIBRATION, pages, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
@@ -250,6 +249,8 @@ class ScoreScans(Stage[ScoreConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """A list of all scans, and the only one itself."""
         found, artifact = results[Scorings], results[TrainedModel]
+        for sentence in found.learnt:
+            report.verdict(sentence, "bad")
         if artifact.meta.get("missing"):
             report.text(without_words(artifact.meta["missing"], artifact.meta["channels"]))
         index_sections(report, found.detector, found.scored, found.failures, artifact.sha256)
@@ -259,7 +260,7 @@ class ScoreScans(Stage[ScoreConfig]):
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """A line for each scan."""
         found = results[Scorings]
-        lines = list(found.said)
+        lines = [*found.learnt, *found.said]
         if lines:
             detector = found.detector
             lines.append(level_words(detector.calibration.healthy, detector.config.findings.false_findings))
@@ -268,66 +269,6 @@ class ScoreScans(Stage[ScoreConfig]):
         lines += [f"{case.name}: {case.artefact}" for case in found.scored if case.artefact]
         outside = [case for case in found.scored if case.refused]
         return lines + [f"{case.name}: outside the cohort, scored all the same: {case.refused}" for case in outside]
-
-
-@dataclass
-class _Done:
-    """What is done of a scoring; what a scan leaves in memory are kilobytes.
-
-    Attributes:
-        detector: The detector, with its gate.
-        out: Folder of the run.
-        kept: Where scans are kept for a scoring that goes on.
-        several: Whether there are several scans, each with a page of its own.
-        limits: What a page says that results do not show.
-    """
-
-    detector: AnomalyDetector
-    out: Path
-    kept: KeptCases
-    several: bool
-    limits: str
-    files: ScanFiles = field(init=False)
-    scored: list[ScoredCase] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    only: Report | None = None
-
-    def __post_init__(self) -> None:
-        self.files = ScanFiles(self.out)
-
-    def before(self, name: str, read: Mapping[str, str]) -> bool:
-        """Take a scan over that an interrupted scoring has kept; False if there is none."""
-        found = self.kept.find(name, read)
-        if found is None:
-            return False
-        self.files.take(found.rows)
-        self.scored.append(found.case)
-        self.said.append(found.said)
-        return True
-
-    def add(self, entry: Scored, read: Mapping[str, str], person: Person) -> None:
-        """Write the files and the page of a scan, and keep what the index and the tables need."""
-        name = entry.name
-        about = {"adjusted_for": person.words} if self.detector.covariates else {}
-        self.files.add(name, entry.result, doubt=entry.result.doubts.why, **about)
-        if entry.pseudo is not None:
-            difference = entry.cleaned.with_data(entry.cleaned.data - entry.pseudo.data)
-            self.files.add_pseudo_healthy(name, entry.pseudo, difference)
-        page = f"{_PAGES}{name}.html" if self.several else ""
-        if page:
-            # It can be read, and sent, without the others.
-            report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            case_blocks(report, entry, self.detector, person.words, person.missing)
-            report.section("Limits", self.limits)
-            report.write(self.out / page)
-        else:
-            self.only = Report(name)
-            self.only.section(name)
-            case_blocks(self.only, entry, self.detector, person.words, person.missing)
-        self.scored.append(ScoredCase.of(entry, page))
-        self.said.append(_line(entry))
-        if page:
-            self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
 
 
 PIPELINE = Pipeline[ScoreConfig]([ScoreScans()], given=(TrainedModel,))
@@ -387,13 +328,3 @@ def _numbers(case: ScoredCase) -> dict[str, object]:
     found = {"scores": dict(case.scores), "p": dict(case.p_values), **counts}
     ranks = {name: {"healthy_below": rank.below, "healthy": rank.n} for name, rank in case.ranks.items()}
     return {**found, "ranks": ranks, "doubt": case.why, "hot_places": case.unlisted}
-
-
-def _line(entry: Scored) -> str:
-    name, doubts = entry.result.scan_score, entry.result.doubts
-    if doubts:
-        hot = len(entry.result.unlisted)
-        ranks = rank_words(entry.result.ranks, name)
-        return f"{entry.name}: {doubts.why}, so no p-value and no findings: {ranks}; hot places: {hot}"
-    numbers = ", ".join(p_words(entry.result, key) for key in dict.fromkeys(["max", entry.result.scan_score]))
-    return f"{entry.name}: {numbers}, {listing.summary(entry.result.findings)}"

@@ -1,0 +1,93 @@
+"""What is done of a scoring, scan by scan: files, page, and the little that the index needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.doubts import rank_words
+from medgen.anomaly.findings import listing
+from medgen.report.anomaly.pictures import Scored
+from medgen.report.anomaly.scoring import ScoredCase, case_blocks
+from medgen.report.anomaly.words import p_words
+from medgen.report.html import Link, Report
+
+from .kept_cases import KeptCase, KeptCases
+from .outputs import ScanFiles
+from .people import Person
+
+# Folder of the pages, relative to the report.
+PAGES = "cases/"
+
+
+@dataclass
+class DoneScans:
+    """What is done of a scoring; what a scan leaves in memory are kilobytes.
+
+    Attributes:
+        detector: The detector, with its gate.
+        out: Folder of the run.
+        kept: Where scans are kept for a scoring that goes on.
+        several: Whether there are several scans, each with a page of its own.
+        limits: What a page says that results do not show.
+    """
+
+    detector: AnomalyDetector
+    out: Path
+    kept: KeptCases
+    several: bool
+    limits: str
+    files: ScanFiles = field(init=False)
+    scored: list[ScoredCase] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    only: Report | None = None
+
+    def __post_init__(self) -> None:
+        self.files = ScanFiles(self.out)
+
+    def before(self, name: str, read: Mapping[str, str]) -> bool:
+        """Take a scan over that an interrupted scoring has kept; False if there is none."""
+        found = self.kept.find(name, read)
+        if found is None:
+            return False
+        self.files.take(found.rows)
+        self.scored.append(found.case)
+        self.said.append(found.said)
+        return True
+
+    def add(self, entry: Scored, read: Mapping[str, str], person: Person) -> None:
+        """Write the files and the page of a scan, and keep what the index and the tables need."""
+        name = entry.name
+        about = {"adjusted_for": person.words} if self.detector.covariates else {}
+        self.files.add(name, entry.result, doubt=entry.result.doubts.why, **about)
+        if entry.pseudo is not None:
+            difference = entry.cleaned.with_data(entry.cleaned.data - entry.pseudo.data)
+            self.files.add_pseudo_healthy(name, entry.pseudo, difference)
+        page = f"{PAGES}{name}.html" if self.several else ""
+        if page:
+            # It can be read, and sent, without the others.
+            report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
+            case_blocks(report, entry, self.detector, person.words, person.missing)
+            report.section("Limits", self.limits)
+            report.write(self.out / page)
+        else:
+            self.only = Report(name)
+            self.only.section(name)
+            case_blocks(self.only, entry, self.detector, person.words, person.missing)
+        self.scored.append(ScoredCase.of(entry, page))
+        self.said.append(line_of(entry))
+        if page:
+            self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
+
+
+def line_of(entry: Scored) -> str:
+    """What the console says of a scan: p-values and findings, or why there are none."""
+    name, doubts = entry.result.scan_score, entry.result.doubts
+    if doubts:
+        hot = len(entry.result.unlisted)
+        ranks = rank_words(entry.result.ranks, name)
+        return f"{entry.name}: {doubts.why}, so no p-value and no findings: {ranks}; hot places: {hot}"
+    numbers = ", ".join(p_words(entry.result, key) for key in dict.fromkeys(["max", entry.result.scan_score]))
+    return f"{entry.name}: {numbers}, {listing.summary(entry.result.findings)}"
