@@ -52,9 +52,9 @@ def run(
 ) -> RunSummary:
     """Prepare every scan of a cohort by one recipe, which the scans themselves complete.
 
-    ``scans/`` gets the prepared images in model intensities, registered ones in the template's space,
-    others in their scan's own world; ``mosaics/`` a picture of
-    each before and after; ``prepared.csv`` a line for each with what was done or why it was refused; ``recipe.yaml``
+    ``scans/`` gets the prepared images in model intensities, registered ones in the template's space, others in their
+    scan's own world; ``mosaics/`` a picture of each before and after; ``prepared.csv`` a line for each with what was
+    done or why it was refused; ``recipe.yaml``
     the complete recipe, for ``preprocess:`` of a run. A scan that is refused does not stop the others; the exit code is
     then 1.
 

@@ -88,3 +88,18 @@ def test_a_recipe_that_cannot_be_is_refused_before_a_scan_is_read(cohort, tmp_pa
         app, ["data", "prepare", str(cohort), str(tmp_path / "out"), "modality=CT", "percentiles=[2,98]"]
     )
     assert "CT is never scaled by percentiles" in str(result.exception)
+
+
+def test_registered_scans_are_written_where_the_grid_has_right_angles(cohort, brains, tmp_path) -> None:
+    """Registered to a sheared copy of itself, the model grid in the scan's own world has no right angles."""
+    shear = np.eye(4)
+    shear[0, 1] = 0.06
+    sheared = brains[0].resample(brains[0].grid.moved(shear))
+    io.write(brains[0].with_data(sheared.data), cohort / "s3.nii.gz")
+    out = tmp_path / "out"
+    options = ["shape=[24,24,24]", "spacing=[8,8,8]", "align=affine", "modality=MR"]
+    result = CliRunner().invoke(app, ["data", "prepare", str(cohort), str(out), *options])
+    assert result.exit_code == 0, result.output
+    grids = [io.read(out / "scans" / f"s{n}.nii.gz").grid for n in (0, 1, 3)]
+    assert all(grid.same_as(grids[0]) for grid in grids)
+    assert grids[0].spacing == pytest.approx((8, 8, 8))
