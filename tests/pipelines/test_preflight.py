@@ -194,7 +194,10 @@ def test_synthetic_scans_of_a_study_are_looked_at_by_the_plan(cohort: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_the_plan_of_a_training_says_where_it_is_tracked(cohort: Path, tmp_path: Path) -> None:
+def test_the_plan_of_a_training_says_where_it_is_tracked(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     given = [f"data={cohort}", f"out={tmp_path / 'runs' / 'vae'}", "preprocess.shape=[16, 16, 16]"]
     given += ["model={family: vae, latent: 4, widths: [16, 16]}", "preprocess.spacing=[12, 12, 12]"]
     config = load_config(TrainRunConfig, CONFIGS / "train" / "vae.yaml", given)
