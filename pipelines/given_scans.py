@@ -57,7 +57,7 @@ class GivenScan:
             if match[1].strip() in channels:
                 raise DataError(f"{text}: the channel {match[1].strip()} is there twice; keep one file for it")
             file = Path(match[2].strip())
-            if file in channels.values():
+            if file.absolute() in (other.absolute() for other in channels.values()):
                 raise DataError(f"{text}: {file} is given for two channels; expected a file for each")
             channels[match[1].strip()] = file
         files = list(channels.values())

@@ -134,7 +134,12 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
         detector,
         config=detector.config.model_copy(update={"calibration": own_config}),
         members=tuple(
-            replace(member, normatives={name: _moved(member.normatives[name], shifts[name]) for name in channels})
+            replace(
+                member,
+                normatives={
+                    name: member.normatives[name].moved(shifts[name].mean, shifts[name].sd) for name in channels
+                },
+            )
             for member in lean.members
         ),
         calibration=calibrated,
@@ -207,12 +212,6 @@ def _heat(detector: AnomalyDetector, scan: _Seen, shifts: Mapping[str, Normative
     heat = np.zeros(scan.region.shape, dtype=np.float32)
     heat[scan.region] = total / len(detector.members)
     return heat
-
-
-def _moved(normative: Normative, shift: Normative) -> Normative:
-    """A normative map whose z are those of the old one, moved: (z − m) / s."""
-    mean = normative.mean + shift.mean * normative.sd
-    return replace(normative, mean=mean.astype(np.float32), sd=(normative.sd * shift.sd).astype(np.float32))
 
 
 def _refused(gate: Gate, dataset: Dataset) -> tuple[str, ...]:

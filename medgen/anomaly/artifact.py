@@ -29,6 +29,8 @@ KIND = "anomaly"
 _SEPARATOR = "/"
 # Calibrations before this entry held the scores of single folds on the model grid; no p-value can be read off them.
 _OWN_GRID = "the scan's own grid"
+# Of a detector that was moved to another site, where healthy z depend on the person.
+_MOVED = ("shift", "scale")
 _CANDIDATES = ("heat", "scan", "subject")
 
 
@@ -69,6 +71,9 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
                 own[f"normative/{name}/slopes"] = adjustment.slopes[:, detector.support]
                 own[f"normative/{name}/log_spread"] = adjustment.log_spread[:, detector.support]
                 own[f"normative/{name}/uncertainty"] = adjustment.uncertainty
+            for part in _MOVED:
+                if (moved := getattr(member.normatives[name], part)) is not None:
+                    own[f"normative/{name}/{part}"] = moved[detector.support]
             own[f"tail/{name}"] = member.tails[name].to_array()
         arrays |= {f"fold{number}/{key}": value for key, value in own.items()}
     choice = detector.choice
@@ -194,6 +199,10 @@ def _normative(
         maps.append(np.zeros((len(inside), *support.shape), dtype=np.float32))
         maps[-1][:, support] = inside
     slopes, log_spread = maps
-    return Normative(
-        mean, sd, Adjustment(slopes, log_spread, own[f"normative/{name}/uncertainty"], covariates.covariance)
-    )
+    moved: dict[str, NDArray[np.float32]] = {}
+    for part, outside in zip(_MOVED, (0, 1), strict=True):
+        if f"normative/{name}/{part}" in own:
+            moved[part] = np.full(support.shape, outside, dtype=np.float32)
+            moved[part][support] = own[f"normative/{name}/{part}"]
+    adjustment = Adjustment(slopes, log_spread, own[f"normative/{name}/uncertainty"], covariates.covariance)
+    return Normative(mean, sd, adjustment, **moved)

@@ -53,7 +53,14 @@ def stacked(channels: Sequence[tuple[Path, Volume]], name: str, *, move: bool) -
         if near(first.grid, volume.grid):
             data.append(volume.data)
         elif move:
-            data.append(volume.resample(first.grid, fill=float(volume.data.min())).data)
+            low = float(volume.data.min())
+            found = volume.resample(first.grid, fill=low).data
+            if not (found > low).any():
+                raise GeometryError(
+                    f"{other}: shows nothing where {path} does; expected channels of case {name} that overlap; check "
+                    "that both are of the same session"
+                )
+            data.append(found)
         else:
             raise GeometryError(
                 f"{other}: {difference(volume.grid, first.grid)} {apart(other, path)[1]}; expected all channels of "

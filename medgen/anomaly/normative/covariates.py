@@ -23,6 +23,8 @@ AUTOMATIC = ("age", "sex", "scanner", "field_strength", "site")
 """Columns that are used of themselves, in this order."""
 
 SUBJECTS_PER_FREEDOM = 10
+# Columns whose numbers are names: serial numbers, sites, field strengths.
+_NAMES = ("sex", "scanner", "site", "field_strength")
 _FEWEST_WITH_A_VALUE = 5
 # Of the development subjects; the others count as average.
 _NEARLY_ALL = 0.9
@@ -230,7 +232,9 @@ def _term(name: str, texts: Sequence[str]) -> tuple[Term | None, str]:
     read: Callable[[str], float | None] = years if name == "age" else number
     numbers = [value for value in map(read, texts) if value is not None]
     names = [value for text in texts if (value := category(name, text)) is not None]
-    is_number = name == "age" or (len(numbers) == len(names) and len(set(numbers)) >= _FEWEST_VALUES)
+    is_number = name == "age" or (
+        name not in _NAMES and len(numbers) == len(names) and len(set(numbers)) >= _FEWEST_VALUES
+    )
     count = len(numbers) if is_number else len(names)
     if count < _NEARLY_ALL * len(texts):
         return None, f"{count} of {len(texts)} development subjects have it, at least {_NEARLY_ALL:.0%} must"

@@ -60,11 +60,15 @@ class Normative:
     Attributes:
         mean, sd: Of the cohort's average person, or of the person for whom it was made.
         adjustment: How they depend on the person; None if they do not.
+        shift, scale: What z of another site have at each place, where it depends on the person: a z is then what is
+            beyond ``shift``, over ``scale``. None where nothing was moved, or mean and sd hold it already.
     """
 
     mean: NDArray[np.float32]
     sd: NDArray[np.float32]
     adjustment: Adjustment | None = None
+    shift: NDArray[np.float32] | None = None
+    scale: NDArray[np.float32] | None = None
 
     def at(self, person: NDArray[np.float64] | None) -> Normative:
         """Mean and standard deviation for one person.
@@ -89,7 +93,20 @@ class Normative:
         if missing.any():
             part = own.slopes[missing]
             variance += np.einsum("a...,ab,b...->...", part, own.covariance[np.ix_(missing, missing)], part)
-        return Normative(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
+        sd = np.sqrt(variance)
+        if self.shift is not None and self.scale is not None:
+            # In the person's own standard deviations, as the other site's scans were compared.
+            mean, sd = mean + self.shift * sd, sd * self.scale
+        return Normative(mean.astype(np.float32), sd.astype(np.float32))
+
+    def moved(self, shift: NDArray[Any], scale: NDArray[Any]) -> Normative:
+        """The map whose z are those of this one, moved: (z − shift) / scale, for every person."""
+        if self.adjustment is None:
+            mean, sd = self.mean + shift * self.sd, self.sd * scale
+            return replace(self, mean=mean.astype(np.float32), sd=sd.astype(np.float32))
+        if self.shift is not None and self.scale is not None:
+            shift, scale = self.shift + self.scale * shift, self.scale * scale
+        return replace(self, shift=np.asarray(shift, np.float32), scale=np.asarray(scale, np.float32))
 
     def z(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised score map: 0 is the healthy mean, 1 is one healthy standard deviation above it."""

@@ -148,7 +148,9 @@ def category(name: str, text: str) -> str | None:
     if text.lower() in UNSAID:
         return None
     value = number(text)
-    return text if value is None else f"{value:g}"
+    if value is None:
+        return text
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def term_from_plain(data: Mapping[str, Any]) -> Term:

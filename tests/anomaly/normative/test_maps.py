@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medgen.anomaly.normative.config import NormativeConfig
-from medgen.anomaly.normative.maps import normative_of
+from medgen.anomaly.normative.maps import Adjustment, Normative, normative_of
 from medgen.anomaly.normative.moments import Moments
 from medgen.errors import DataError
 from medgen.transforms.masked_smoothing import smooth
@@ -84,3 +84,24 @@ def test_smoothing_keeps_constants_up_to_the_edge_and_zero_outside():
     result = smooth(values, mask, 1.5)
     np.testing.assert_allclose(result[mask], 4, rtol=1e-5)
     assert (result[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("adjusted", [True, False])
+def test_moved_z_are_those_of_the_person_moved(adjusted):
+    rng = np.random.default_rng(0)
+    shape = (4, 5, 3)
+    own = Adjustment(
+        rng.normal(size=(2, *shape)).astype(np.float32),
+        rng.uniform(-0.4, 0.4, (2, *shape)).astype(np.float32),
+        np.diag([0.05, 0.1]),
+        np.eye(2),
+    )
+    mean, sd = rng.normal(size=shape).astype(np.float32), rng.uniform(0.5, 2, shape).astype(np.float32)
+    normative = Normative(mean, sd, own if adjusted else None)
+    values, shift, scale = rng.normal(size=shape), rng.normal(size=shape), rng.uniform(0.5, 2, shape)
+    moved = normative.moved(shift, scale)
+    for person in (np.array([1.5, -1.0]), np.array([0.0, np.nan]), None):
+        expected = (normative.at(person).z(values) - shift) / scale
+        np.testing.assert_allclose(moved.at(person).z(values), expected, rtol=1e-4, atol=1e-4)
+        again = moved.moved(scale, scale).at(person).z(values)
+        np.testing.assert_allclose(again, (expected - scale) / scale, rtol=1e-4, atol=1e-4)

@@ -111,13 +111,29 @@ def test_scans_are_scored_for_their_people_or_refused(model: Path, tmp_path: Pat
 
 def test_a_table_names_scans_by_id_or_file(tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
-    table.write_text("id,subject,image,Age\nx,x,images/a.nii.gz,40\nb,b,,\n")
+    table.write_text("id,subject,image,Age\nx,x,in/a.nii.gz,40\nb,b,,\n")
     people = people_of(str(table), SCANS, AGE)
     assert (people["a"].known, people["a"].missing, people["a"].words) == ({"age": "40"}, (), "age 40")
     assert people["b"].missing == ("age",)
     with pytest.raises(DataError, match=r"b\.nii\.gz: no age of the person"):
         need_covariates(SCANS["b"], people["b"], AGE)
     need_covariates(SCANS["a"], people["a"], AGE)
+
+
+def test_a_scan_gets_the_line_of_its_own_folder_or_none(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    scans = {"t1": tmp_path / "sub1" / "t1.nii.gz", "t1-2": tmp_path / "sub2" / "t1.nii.gz"}
+    table.write_text("image,age\nsub1/t1.nii.gz,45\nsub2/t1.nii.gz,75\n")
+    assert [own.known for own in people_of(str(table), scans, AGE).values()] == [{"age": "45"}, {"age": "75"}]
+    table.write_text("image,age\nsub1/t1.nii.gz,45\n")
+    assert [own.known for own in people_of(str(table), scans, AGE).values()] == [{"age": "45"}, {}]
+    for double in ("t1,45\nt1.nii.gz,75\n", "sub1/t1,45\nsub1/t1,45\n"):
+        table.write_text(f"image,age\n{double}")
+        with pytest.raises(DataError, match=r"lines 2, 3 for .*t1.nii.gz; expected one line for each scan"):
+            people_of(str(table), scans, AGE)
+    table.write_text("scan,alter\nt1,45\n")
+    with pytest.raises(DataError, match="columns scan, alter; expected a column called age"):
+        people_of(str(table), scans, AGE)
 
 
 def test_wrong_covariates_are_refused_in_one_line(tmp_path: Path) -> None:

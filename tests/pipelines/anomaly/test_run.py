@@ -393,7 +393,7 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
         assert row["region"] in pages[row["case"]]
         assert row["channels"].startswith(row["channel"])
     assert any(row["case"] == "changed" for row in rows(out / "findings.csv"))
-    assert re.search(r"changed: p\(max\) = [\d.]+, p\(top\) = [\d.]+, \d+ findings?[:,]", printed)
+    assert re.search(r"changed: p \(max\) = [\d.]+.*, p \(top\) = [\d.]+.*, \d+ findings?[:,]", printed)
     assert "Findings are listed up to 0.5 expected false findings per healthy scan" in printed
     assert "changed: findings" in pages["changed"]
 
