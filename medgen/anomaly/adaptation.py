@@ -33,7 +33,7 @@ from medgen.anomaly.heat_scores import heat_scores, to_own_grid
 from medgen.anomaly.normative.config import NormativeConfig
 from medgen.anomaly.normative.maps import Normative, normative_of
 from medgen.anomaly.normative.moments import Moments
-from medgen.errors import CalibrationError
+from medgen.errors import CalibrationError, DataError
 from medgen.preprocessing.dataset import Dataset, prepared_record
 from medgen.progress import Tick
 from medgen.transforms.masked_smoothing import smooth
@@ -73,7 +73,7 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
 
     Raises:
         CalibrationError: If there are fewer than ten subjects, or too few for the level of findings.
-        DataError: If a scan shows nothing of what can be scored.
+        DataError: If the scans have other channels than the model, or one shows nothing of what can be scored.
         OutOfDistribution: If a person's covariates lie outside of what the detector knows.
     """
     tick = progress or (lambda what, done, total: None)
@@ -85,6 +85,12 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
             "add scans"
         )
     check_false_findings(detector.config.findings.false_findings, n)
+    expected = detector.members[0].models[0].settings.in_channels
+    if dataset.channels != expected:
+        raise DataError(
+            f"{dataset.ids[0]}: {dataset.channels} channel{'s' * (dataset.channels != 1)}; expected {expected}, as the "
+            "model has; adapt a model of the same channels"
+        )
     target = max(detector.config.calibration.target_fpr, calibration.reachable_target(n))
     channels = detector.config.fusion.channels
     # Channels alone are moved; scan scores of the models stay, and are calibrated anew like the others.

@@ -32,9 +32,10 @@ class Doubts:
     @property
     def why(self) -> str:
         """In two or three words, for tables; empty if there is none."""
-        if self.signs:
-            return f"likely artefact: {self.signs[0].looks}"
-        return "outside the cohort" if self.refused else ""
+        # Another kind of scan looks like all sorts of artefacts, too.
+        if self.refused:
+            return "outside the cohort"
+        return f"likely artefact: {self.signs[0].looks}" if self.signs else ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from medgen import io
 from medgen.anomaly.normative.covariates import Covariates
 from medgen.anomaly.normative.terms import category
+from medgen.anomaly.normative.values import UNSAID
 from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError
 from medgen.faults import fail
@@ -81,6 +82,10 @@ def people_of(given: str | None, scans: Mapping[str, Path], covariates: Covariat
         header = demographics(path) if path.is_dir() else {}
         known = {key: text for source in (header, values, rows.get(name, {})) for key, text in source.items() if text}
         own = {key: known[key] for key in wanted if key in known}
+        for term in covariates.terms:
+            text = own.get(term.name, "")
+            if text and term.read(text) is None and text.strip().lower() not in UNSAID:
+                raise fail(path, f"{term.name} {text!r}", f"something like {term.words}", "correct the value")
         used = covariates.moved(own)
         people[name] = Person(own, used, tuple(covariates.missing(used)), covariates.problem(own))
     return people

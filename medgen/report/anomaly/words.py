@@ -88,11 +88,11 @@ def doubt_words(result: ScanResult) -> str:
         result: A scan with doubts.
     """
     doubts, parts = result.doubts, []
-    if doubts.signs:
-        parts.append(f"**The scan {doubts.signs[0].words}.**")
-        parts += [f"It also {sign.words}." for sign in doubts.signs[1:]]
     if doubts.refused:
         parts.append("**The gate refuses this scan, and it was scored all the same.**")
+    elif doubts.signs:
+        parts.append(f"**The scan {doubts.signs[0].words}.**")
+        parts += [f"It also {sign.words}." for sign in doubts.signs[1:]]
     hot = len(result.unlisted)
     places = "no place" if not hot else "1 hot place" if hot == 1 else f"{hot} hot places"
     parts.append(f"So it has no p-value and no findings: {places} of it would have been listed.")

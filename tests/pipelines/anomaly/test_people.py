@@ -153,3 +153,10 @@ def test_wrong_covariates_are_refused_in_one_line(tmp_path: Path) -> None:
             check_covariates(wrong)
     with pytest.raises(DataError, match="no such file"):
         check_covariates(str(tmp_path / "nowhere.csv"))
+
+
+@pytest.mark.parametrize("text", ["abc", "-5"])
+def test_an_age_that_cannot_be_read_is_said(text: str) -> None:
+    with pytest.raises(DataError, match=rf"age '{text}'; expected something like age \(30 to 87 years\)"):
+        people_of(f"age={text}", SCANS, AGE)
+    assert people_of("age=n/a", SCANS, AGE)["a"].missing == ("age",)
