@@ -60,7 +60,7 @@ class ScoreTail:
 
         >>> tail = ScoreTail.of(np.random.default_rng(0).exponential(size=400))
         >>> found = tail.p(8.0)  # exp(-8) is 0.0003
-        >>> found.low < np.exp(-8) < found.high
+        >>> bool(found.low < np.exp(-8) < found.high)
         True
         """
         from scipy import stats

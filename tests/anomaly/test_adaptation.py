@@ -12,7 +12,7 @@ from medgen.anomaly.adaptation import adapt
 from medgen.anomaly.artifact import from_artifact, to_artifact
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.errors import CalibrationError
+from medgen.errors import CalibrationError, DataError
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset, prepared_record
 from medgen.preprocessing.recipe import Preprocess
@@ -96,3 +96,8 @@ def test_fewer_than_ten_subjects_are_refused_and_the_target_follows_the_number(d
         config=detector.config.model_copy(update={"calibration": type(detector.config.calibration)(target_fpr=0.05)}),
     )
     assert adapt(strict, site(10, 8)).target == pytest.approx(0.091)
+
+
+def test_scans_with_other_channels_are_refused(detector):
+    with pytest.raises(DataError, match="2 channels; expected 1, as the model has"):
+        adapt(detector, site(10, 8).of_channels([0, 0]))

@@ -63,8 +63,8 @@ def test_equal_seeds_give_equal_scans(backend: Backend, sources: Sources) -> Non
 def test_every_backend_estimates_itself(name: str, sources: Sources) -> None:
     kind = backend_class(name)
     organ, other = label_facts(sources.labelled, sources.labels)
-    # One label is as lesions are: elsewhere in each scan, and of any size.
-    found = (organ, replace(other, position=0.2, variation=1.0, share=0.01))
+    # One label is as lesions are: elsewhere in each scan, of any size, and as large as a scan lets it be.
+    found = (organ, replace(other, position=0.2, variation=1.0, share=0.01, extent=(24, 24, 24)))
     small = kind.estimate(kind.Config(), Outline((16, 20, 16), 1, sources.labels, 6, 4, found), "cpu")
     large = kind.estimate(kind.Config(), Outline((32, 40, 32), 1, sources.labels, 6, 4, found), "cpu")
     assert small.lines

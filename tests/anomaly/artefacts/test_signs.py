@@ -103,7 +103,7 @@ def test_the_sentence_holds_the_artefact_the_value_and_what_is_usual(limits):
     changed = replace(first, artefact="bias", value=0.5)
     assert changed.words.startswith("looks like a bias field (spread of its brightness across the organ: 0.5,")
     assert Doubts(signs=(first,)).why == "likely artefact: a cut at the front (defacing)"
-    assert Doubts(refused=("x",), signs=(changed,)).why == "likely artefact: a bias field"
+    assert Doubts(refused=("x",), signs=(changed,)).why == "outside the cohort"
     assert not Doubts()
 
 
