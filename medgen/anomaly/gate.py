@@ -9,7 +9,7 @@ is usual. A lesion moves these numbers little, so it is let through and left to 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,30 +151,17 @@ class Gate:
         Raises:
             DataError: If there are fewer than two subjects or no ``prepared`` records.
         """
-        subjects = np.array(dataset.subjects)
         if len(set(dataset.subjects)) < 2 or not dataset.prepared:
             raise DataError(
                 f"the gate needs prepared scans of at least 2 healthy subjects, found {len(set(dataset.subjects))}; "
                 "add subjects or set anomaly.gate.enabled=false"
             )
-        histograms = np.stack([histogram(item) for item in dataset.prepared])
-        images = np.stack([item.image for item in dataset.prepared])
-        shown = np.stack([item.foreground for item in dataset.prepared])
-        total, count = images.sum(axis=0, dtype=np.float64), shown.sum(axis=0)
         values: dict[str, list[float]] = {}
-        for row, item in enumerate(dataset.prepared):
-            own = subjects == subjects[row]
-            others = int((~own).sum())
-            reference = Reference(
-                ((total - images[own].sum(axis=0, dtype=np.float64)) / others).astype(np.float32),
-                2 * (count - shown[own].sum(axis=0)) >= others,
-                histograms[~own].mean(axis=0),
-            )
-            for name, value in measure(item, reference).items():
+        for item, others in zip(dataset.prepared, references_of_others(dataset), strict=True):
+            for name, value in measure(item, others).items():
                 values.setdefault(name, []).append(value)
-        n = len(dataset)
-        reference = Reference((total / n).astype(np.float32), 2 * count >= n, histograms.mean(axis=0))
-        return cls(reference, {name: _limit(name, np.array(own), config.margin) for name, own in values.items()})
+        limits = {name: _limit(name, np.array(own), config.margin) for name, own in values.items()}
+        return cls(reference_of(dataset), limits)
 
     def measure(self, prepared: PreparedScan) -> dict[str, float]:
         """The value of every check for a prepared scan; see :func:`measure`."""
@@ -231,6 +218,35 @@ class Gate:
             low, high = (float(value) for value in arrays[f"limits/{name}"])
             limits[name] = Limit(low, high, arrays[f"values/{name}"])
         return cls(reference, limits)
+
+
+def reference_of(dataset: Dataset) -> Reference:
+    """The reference of all scans of a data set with ``prepared`` records."""
+    return _reference(*_sums(dataset), len(dataset))
+
+
+def references_of_others(dataset: Dataset) -> Iterator[Reference]:
+    """For every scan of a data set with ``prepared`` records, in its order, that of the scans of other subjects."""
+    subjects = np.array(dataset.subjects)
+    total, count, histograms = _sums(dataset)
+    for subject in dataset.subjects:
+        own = np.flatnonzero(subjects == subject)
+        less = total - sum(dataset.prepared[row].image.astype(np.float64) for row in own)
+        shown = count - sum(dataset.prepared[row].foreground.astype(np.int64) for row in own)
+        yield _reference(less, shown, np.delete(histograms, own, axis=0), len(dataset) - len(own))
+
+
+def _sums(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Sum of images, number of scans that show anatomy, and the histogram of each scan."""
+    total = np.stack([item.image for item in dataset.prepared]).sum(axis=0, dtype=np.float64)
+    count = np.stack([item.foreground for item in dataset.prepared]).sum(axis=0)
+    return total, count, np.stack([histogram(item) for item in dataset.prepared])
+
+
+def _reference(
+    total: NDArray[np.float64], count: NDArray[np.int64], histograms: NDArray[np.float64], n: int
+) -> Reference:
+    return Reference((total / n).astype(np.float32), 2 * count >= n, histograms.mean(axis=0))
 
 
 def measure(prepared: PreparedScan, reference: Reference) -> dict[str, float]:

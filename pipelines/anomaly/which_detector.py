@@ -10,7 +10,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.training.trainer import device_of
 
 from ..given_scans import GivenScan, missing_channels
-from .stages.without import FOLDER
+from .stages.without import FOLDER, folder_of
 
 
 def for_channels(model: Path, scans: Sequence[GivenScan], device: str) -> tuple[Path, TrainedModel]:
@@ -24,12 +24,11 @@ def for_channels(model: Path, scans: Sequence[GivenScan], device: str) -> tuple[
     missing = missing_channels(scans, names)
     if not missing:
         return model, artifact
-    left, able = [name for name in names if name not in missing], []
-    for folder in sorted((model.resolve().parent / FOLDER).glob("*/")):
-        other = TrainedModel.load(folder, device_of(device))
-        if other.meta.get("channels") == left:
-            return folder, other
-        able.append(", ".join(other.meta.get("missing") or ()))
+    folder = folder_of(model.resolve().parent, missing)
+    if folder.is_dir():
+        return folder, TrainedModel.load(folder, device_of(device))
+    others = [TrainedModel.load(path, device_of(device)) for path in sorted(folder.parent.glob("*/"))]
+    able = [", ".join(other.meta.get("missing") or ()) for other in others]
     raise DataError(
         f"{scans[0].called.name}: lacks {', '.join(missing)}; expected {', '.join(names)}"
         + "".join(f", or these without {text}" for text in able)

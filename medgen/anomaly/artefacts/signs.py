@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.artefacts.comparison import gain_spread, rimmed_void, stripes
 from medgen.anomaly.artefacts.looks import ENDS, Looks, standardised
-from medgen.anomaly.gate import Gate, GateConfig, Limit, Reference
+from medgen.anomaly.gate import Gate, GateConfig, Limit, Reference, references_of_others
 from medgen.errors import DataError
 from medgen.implants.catalogue import artefacts
 from medgen.preprocessing.prepared import PreparedScan
@@ -181,20 +181,10 @@ class ArtefactLimits:
                 f"limits of artefacts need prepared scans of at least 2 subjects, found {len(set(subjects))}"
             )
         looks = [Looks.of(item) for item in dataset.prepared]
-        total = np.stack([item.image for item in dataset.prepared]).sum(axis=0, dtype=np.float64)
-        count = np.stack([item.foreground for item in dataset.prepared]).sum(axis=0)
         rows: list[dict[str, float]] = []
-        for row, item in enumerate(dataset.prepared):
-            own = np.flatnonzero(subjects == subjects[row]).tolist()
-            n = len(dataset) - len(own)
-            mean: NDArray[np.float64] = total.copy()
-            shown = count.copy()
-            for index in own:
-                mean -= dataset.prepared[index].image
-                shown -= dataset.prepared[index].foreground
-            others = Reference((mean / n).astype(np.float32), 2 * shown >= n, reference.histogram)
-            usual = Usual.of([looks[index] for index in range(len(looks)) if index not in own])
-            rows.append(values_of(item, looks[row], others, usual))
+        for row, others in enumerate(references_of_others(dataset)):
+            usual = Usual.of([looks[index] for index in np.flatnonzero(subjects != subjects[row])])
+            rows.append(values_of(dataset.prepared[row], looks[row], others, usual))
         values = {name: np.array([own[name] for own in rows]) for name in MEASURES}
         limits = {name: _limit(name, own, config.margin) for name, own in values.items()}
         flagged = 0

@@ -14,6 +14,7 @@ from medgen.anomaly.scores.catalogue import get
 from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
+from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.anomaly.cohort import more_scans_section
 from medgen.report.html import Report
@@ -70,28 +71,14 @@ class Calibrate(Stage[AnomalyRunConfig]):
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
-        prepared, trained, recipe = results[PreparedParts], results[FoldModels], results[AnomalyCohort].recipe
-        development, excluded = prepared.data["development"], {*config.exclude}
-        healthy = development.subset([case for case in development.ids if case not in excluded])
-        folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
-        with run.bars() as tick:
-            detector = AnomalyDetector.fit(
-                healthy,
-                folds,
-                trained.models,
-                config.anomaly,
-                recipe,
-                prepared.template,
-                progress=tick,
-                bf16=trained.bf16,
-            )
+        prepared, trained = results[PreparedParts], results[FoldModels]
+        development, recipe = prepared.data["development"], results[AnomalyCohort].recipe
+        detector, healthy = fit_detector(config, development, trained, recipe, prepared.template, run)
         run.stage.log_metrics(
             {"threshold": detector.calibration.threshold, "findings_threshold": detector.findings_threshold}
         )
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
-        facts = provenance(config, results[Manifest], development, run.track.id)
-        facts |= {"excluded": list(config.exclude), "training_sha256": trained.digest}
-        facts |= {"init": dict(trained.starts), **recorded(trained.lineage)}
+        facts = provenance(config, results[Manifest], development, trained, run.track.id)
         artifact = to_artifact(detector, {**facts, "channels": list(results[Manifest].channel_names)})
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
@@ -143,7 +130,28 @@ def _channels(detector: AnomalyDetector) -> dict[str, str]:
     return tags if detector.choice is None else {**tags, "medgen.anomaly.channel_choice": detector.choice.words}
 
 
-def provenance(config: AnomalyRunConfig, manifest: Manifest, development: Dataset, run_id: str) -> dict[str, Any]:
+def fit_detector(
+    config: AnomalyRunConfig,
+    development: Dataset,
+    trained: FoldModels,
+    recipe: Preprocess,
+    template: Template | None,
+    run: RunContext,
+) -> tuple[AnomalyDetector, Dataset]:
+    """A detector from the models of all folds, and the development scans it was fitted on: those not excluded."""
+    excluded = {*config.exclude}
+    healthy = development.subset([case for case in development.ids if case not in excluded])
+    folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
+    with run.bars() as tick:
+        detector = AnomalyDetector.fit(
+            healthy, folds, trained.models, config.anomaly, recipe, template, progress=tick, bf16=trained.bf16
+        )
+    return detector, healthy
+
+
+def provenance(
+    config: AnomalyRunConfig, manifest: Manifest, development: Dataset, trained: FoldModels, run_id: str
+) -> dict[str, Any]:
     """What the model is made from: the run, its configuration, and every development scan by id and hash."""
     used = {*development.ids}
     hashes = {case.id: zip(("image", "mask"), manifest.hashes_of(case), strict=True) for case in manifest}
@@ -154,4 +162,8 @@ def provenance(config: AnomalyRunConfig, manifest: Manifest, development: Datase
         "manifest_sha256": manifest.digest(),
         "cases": list(development.ids),
         "inputs": {name: {part: value for part, value in own if value} for name, own in hashes.items() if name in used},
+        "excluded": list(config.exclude),
+        "training_sha256": trained.digest,
+        "init": dict(trained.starts),
+        **recorded(trained.lineage),
     }

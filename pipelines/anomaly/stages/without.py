@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from medgen.anomaly.artifact import to_artifact
@@ -15,16 +16,20 @@ from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import sha256_json
 from medgen.training.cost import Estimate
-from medgen.training.transfer.source import recorded
 
 from ...stages import Stage
 from ..cohort import AnomalyCohort, left
 from ..config import AnomalyRunConfig
-from .calibrate import Calibrated, provenance
+from .calibrate import Calibrated, fit_detector, provenance
 from .train import FoldModels, Train, kept_folds, train_folds
 
 # Beside model/, a folder for each combination: scoring looks there.
 FOLDER = "model-without"
+
+
+def folder_of(out: Path, missing: Sequence[str]) -> Path:
+    """Where a run keeps the detector for scans that lack these channels, named in the cohort's order."""
+    return out / FOLDER / safe_id(", ".join(missing))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,23 +80,15 @@ class TrainWithout(Stage[AnomalyRunConfig]):
             missing = ", ".join(without)
             development = prepared.data["development"].of_channels(rows)
             template = None if prepared.template is None else prepared.template.of_channels(rows)
-            digest, model = sha256_json([full.digest, missing]), run.folder.out / FOLDER / safe_id(missing)
+            digest, model = sha256_json([full.digest, missing]), folder_of(run.folder.out, without)
             trained = kept_folds(config, digest, full.held_out, model, {}) if run.resume else None
             if trained is None:
                 trained = train_folds(
                     config, manifest, development, full.held_out, digest, run, purpose=f"without {missing}"
                 )
-            excluded = {*config.exclude}
-            healthy = development.subset([case for case in development.ids if case not in excluded])
-            folds = [[case for case in fold if case not in excluded] for fold in full.held_out]
             recipe = results[AnomalyCohort].recipe
-            with run.bars() as tick:
-                detector = AnomalyDetector.fit(
-                    healthy, folds, trained.models, config.anomaly, recipe, template, progress=tick, bf16=trained.bf16
-                )
-            facts = provenance(config, manifest, development, run.track.id)
-            facts |= {"excluded": list(config.exclude), "training_sha256": digest}
-            facts |= {"init": dict(trained.starts), **recorded(trained.lineage)}
+            detector, _ = fit_detector(config, development, trained, recipe, template, run)
+            facts = provenance(config, manifest, development, trained, run.track.id)
             detectors[missing], channels[missing] = detector, tuple(names[row] for row in rows)
             to_artifact(detector, {**facts, "missing": list(without), "channels": list(channels[missing])}).save(model)
         return [DetectorsWithout(detectors, channels)]
