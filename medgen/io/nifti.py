@@ -214,6 +214,27 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
         DataError: If the grid is sheared (it would be refused when it is read), or the file cannot be written.
     """
     path = Path(path)
+    content = _encode(volume, path, description)
+    # Neither a time nor a file name goes into the stream; level 1 is four times faster than 6 for 5 % more bytes.
+    files.write_bytes(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def nifti_bytes(volume: Volume, *, slope: float = 1.0, intercept: float = 0.0, level: int = 6) -> bytes:
+    """A volume as the bytes of a ``.nii.gz``, for pages that hold their images; otherwise as :func:`write_nifti`.
+
+    Args:
+        volume: Stored values.
+        slope: What readers multiply a stored value by.
+        intercept: What they add to that.
+        level: Of the compression, 1 (fast) to 9 (small).
+
+    Raises:
+        DataError: If the grid is sheared.
+    """
+    return gzip.compress(_encode(volume, Path("volume.nii.gz"), "", slope, intercept), level, mtime=0)
+
+
+def _encode(volume: Volume, path: Path, description: str, slope: float = 1.0, intercept: float = 0.0) -> bytes:
     if (fault := sheared(path, volume.grid)) is not None:
         raise fault
     data = _storable(path, volume.data)
@@ -227,7 +248,7 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
     header["intent_code"] = 0 if channels == 1 else VECTOR_INTENT
     header["descrip"] = description.encode("ascii", "replace")[:79]
     header.set_xyzt_units("mm")
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["scl_slope"], header["scl_inter"] = slope, intercept
     header.set_sform(volume.grid.affine, code=1)
     header.set_qform(volume.grid.affine, code=1, strip_shears=True)
     stored = Grid(volume.grid.shape, header.get_sform())
@@ -236,9 +257,7 @@ def write_nifti(volume: Volume, path: str | Path, *, description: str = "") -> N
     header["magic"] = header.single_magic
     header["vox_offset"] = header.single_vox_offset
     padding = bytes(header.single_vox_offset - header.sizeof_hdr)
-    content = header.binaryblock + padding + np.moveaxis(data, 0, 3).tobytes(order="F")
-    # Neither a time nor a file name goes into the stream; level 1 is four times faster than 6 for 5 % more bytes.
-    files.write_bytes(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)
+    return bytes(header.binaryblock + padding + np.moveaxis(data, 0, 3).tobytes(order="F"))
 
 
 def _storable(path: Path, data: NDArray[Any]) -> NDArray[Any]:

@@ -136,6 +136,17 @@ class Report:
         heads = [("file", False), ("what it holds", False)]
         self._add("table", columns=heads, rows=rows, numeric=[False, False], caption="")
 
+    def link(self, text: str, target: str, holds: str) -> None:
+        """A line that leads to another page.
+
+        Args:
+            text: What is clicked.
+            target: Path relative to this page, with slashes.
+            holds: What is there, behind the link.
+        """
+        leads = Markup('<p class="lead"><a href="{}">{}</a>: {}</p>').format(quote(target), text, holds)
+        self._add("text", html=leads)
+
     def figure(self, picture: Figure | bytes | str | Path, caption: str = "", alt: str = "") -> None:
         """A picture, embedded.
 

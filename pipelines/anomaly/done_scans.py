@@ -17,6 +17,7 @@ from medgen.report.html import Link, Report
 from .kept_cases import KeptCase, KeptCases
 from .outputs import ScanFiles
 from .people import Person
+from .viewers import Viewers
 
 # Folder of the pages, relative to the report.
 PAGES = "cases/"
@@ -30,6 +31,7 @@ class DoneScans:
         detector: The detector, with its gate.
         out: Folder of the run.
         kept: Where scans are kept for a scoring that goes on.
+        viewers: Writes pages to look through them.
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
     """
@@ -37,6 +39,7 @@ class DoneScans:
     detector: AnomalyDetector
     out: Path
     kept: KeptCases
+    viewers: Viewers
     several: bool
     limits: str
     files: ScanFiles = field(init=False)
@@ -66,16 +69,17 @@ class DoneScans:
             difference = entry.cleaned.with_data(entry.cleaned.data - entry.pseudo.data)
             self.files.add_pseudo_healthy(name, entry.pseudo, difference)
         page = f"{PAGES}{name}.html" if self.several else ""
+        viewer = self.viewers.write(entry, self.detector, page or "report.html")
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            case_blocks(report, entry, self.detector, person.words, person.missing)
+            case_blocks(report, entry, self.detector, person.words, person.missing, viewer and f"../{viewer}")
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
             self.only.section(name)
-            case_blocks(self.only, entry, self.detector, person.words, person.missing)
+            case_blocks(self.only, entry, self.detector, person.words, person.missing, viewer)
         self.scored.append(ScoredCase.of(entry, page))
         self.said.append(line_of(entry))
         if page:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ from .done_scans import PAGES, DoneScans
 from .kept_cases import KeptCases
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
+from .viewers import VIEWERS, Viewers
 from .which_detector import for_channels, learnt_words, without_words
 
 # Settings that the result for a scan depends on.
@@ -58,6 +59,8 @@ class ScoreConfig(Config):
         fill: Value for voxels that are NaN or infinite; None refuses such scans.
         unscaled: Whether values are as stored where the scale of a NIfTI header is 0 or NaN; else it is refused.
         slices: How many slices every DICOM series should have.
+        viewers: Which scans get a page to look through them: ``all``, those with ``findings`` or a doubt, ``none``;
+            ``auto`` is all of up to 20 scans, else those with findings.
     """
 
     scans: tuple[Path, ...]
@@ -72,6 +75,7 @@ class ScoreConfig(Config):
     fill: Fill | None = None
     unscaled: bool = False
     slices: Slices | None = None
+    viewers: Literal["auto", "all", "findings", "none"] = "auto"
 
 
 def score(
@@ -87,6 +91,7 @@ def score(
     fill: float | None = None,
     unscaled: bool = False,
     slices: int | None = None,
+    viewers: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -111,6 +116,7 @@ def score(
         fill: Value for voxels that are NaN or infinite; without it such scans are not scored.
         unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
         slices: How many slices every DICOM series should have.
+        viewers: Which scans get a page to look through them, see :class:`ScoreConfig`.
         resume: Go on with an interrupted scoring: scans that are done are not scored again.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
@@ -131,7 +137,7 @@ def score(
     model, artifact = for_channels(model, given_scans, device)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     told = {"ungated": ungated, "covariates": covariates, "unadjusted": unadjusted, "false_findings": false_findings}
-    reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    reading = {"fill": fill, "unscaled": unscaled, "slices": slices, "viewers": viewers}
     config = parse_config(ScoreConfig, {**given, **told, **reading}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
@@ -159,6 +165,7 @@ class Scorings:
         failures: Case, stage and reason of the others; the stage ``gate`` is an abstention.
         only: The section of the scan, where one alone was given; several have pages of their own.
         learnt: A sentence on each scan that the model was made from.
+        unseen: Why no viewer was written, where some are wanted; empty otherwise.
     """
 
     detector: AnomalyDetector
@@ -167,6 +174,7 @@ class Scorings:
     failures: Sequence[tuple[str, str, str]]
     only: Report | None
     learnt: Sequence[str] = ()
+    unseen: str = ""
 
     @property
     def counts(self) -> str:
@@ -207,7 +215,8 @@ class ScoreScans(Stage[ScoreConfig]):
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
-        done = DoneScans(detector, folder.out, kept, len(named) > 1, _limits(config))
+        viewers = Viewers.of(folder.out, config.viewers, len(named), channels)
+        done = DoneScans(detector, folder.out, kept, viewers, len(named) > 1, _limits(config))
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
@@ -227,13 +236,15 @@ class ScoreScans(Stage[ScoreConfig]):
         folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
-        return [Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact))]
+        return [
+            Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact), viewers.why)
+        ]
 
     def outputs(self) -> tuple[Output, ...]:
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
-        return (*SCAN_OUTPUTS, *CALIBRATION, pages, FAILED, inputs)
+        return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""
@@ -267,6 +278,8 @@ class ScoreScans(Stage[ScoreConfig]):
         for name, stage, reason in found.failures:
             lines.append(f"{name}: {'abstained' if stage == 'gate' else 'not scored'}: {reason}")
         lines += [f"{case.name}: {case.artefact}" for case in found.scored if case.artefact]
+        if found.unseen:
+            lines.append(f"no viewers: {found.unseen}")
         outside = [case for case in found.scored if case.refused]
         return lines + [f"{case.name}: outside the cohort, scored all the same: {case.refused}" for case in outside]
 

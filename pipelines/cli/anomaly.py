@@ -53,6 +53,10 @@ def anomaly_score(
         float | None,
         typer.Option("--false-findings", help="List findings up to so many expected false ones per healthy scan."),
     ] = None,
+    viewers: Annotated[
+        str,
+        typer.Option("--viewers", help="Pages to look through scans: auto, all, findings (scans with some) or none."),
+    ] = "auto",
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -84,6 +88,7 @@ def anomaly_score(
             fill=reading.fill,
             unscaled=reading.unscaled,
             slices=reading.slices,
+            viewers=viewers,
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,

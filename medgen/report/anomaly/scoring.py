@@ -161,7 +161,12 @@ def index_sections(
 
 
 def case_blocks(
-    report: Report, entry: Scored, detector: AnomalyDetector, person: str = "", unknown: Sequence[str] = ()
+    report: Report,
+    entry: Scored,
+    detector: AnomalyDetector,
+    person: str = "",
+    unknown: Sequence[str] = (),
+    viewer: str = "",
 ) -> None:
     """What is said and shown of one scan, in the section opened last.
 
@@ -171,6 +176,7 @@ def case_blocks(
         detector: What scored it.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
+        viewer: Path of the page to look through the scan, relative to this one; empty if there is none.
     """
     doubts = entry.result.doubts
     if doubts:
@@ -181,6 +187,8 @@ def case_blocks(
         report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
     if person:
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
+    if viewer:
+        report.link("Look through the scan", viewer, "slices, heat and findings in the browser")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
     preparation_blocks(report, entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 import re
 import weakref
@@ -71,6 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = png(mosaic(Volume(np.eye(12, dtype=np.float32)[None, None].repeat(12, 1), Grid(CUBE, np.eye(4)))))
     monkeypatch.setattr("medgen.report.anomaly.scoring.mosaic", lambda *_, **__: picture)
     monkeypatch.setattr("medgen.report.anomaly.pictures.comparison", lambda *_, **__: picture)
+    monkeypatch.setattr("medgen.report.viewer.scored.mosaic", lambda *_, **__: picture)
 
 
 @pytest.mark.usefixtures("quick")
@@ -230,3 +232,43 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped(
     ]
     index, other = Reader(out / "report.html"), Reader(runs / "whole" / "report.html")
     assert (index.links, index.pictures) == (other.links, other.pictures)
+
+
+@pytest.mark.usefixtures("quick")
+def test_viewers_lead_to_pages_and_back_and_only_wanted_ones_are_written(
+    model: Path, scans: list[Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is in the library is not asked for here, and need not be installed.
+    for place in ("medgen.pipelines.anomaly.viewers.missing", "medgen.report.viewer.library.missing"):
+        monkeypatch.setattr(place, lambda: "")
+    monkeypatch.setattr("medgen.report.viewer.page.library", lambda: b"")
+    chosen = [scans[0], scans[-1]]
+    for which in ("auto", "findings", "none"):
+        out = runs / f"viewers-{which}"
+        scoring.score(chosen, model=model, out=out, device="cpu", viewers=which)
+        assert undeclared(out, scoring.PIPELINE) == []
+        written = {path.stem for path in (out / "viewers").glob("*.html")}
+        with (out / "scans.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = {row["case"] for row in rows if row["findings"] != "0"}
+        assert written == {"auto": {"scan-00", "scan-11"}, "findings": found, "none": set()}[which]
+        for stem in ("scan-00", "scan-11"):
+            links = Reader(out / "cases" / f"{stem}.html").links
+            assert (f"../viewers/{stem}.html" in links) == (stem in written)
+        for stem in written:
+            page = Reader(out / "viewers" / f"{stem}.html")
+            assert page.links == [f"../cases/{stem}.html"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_niivue_is_missing_the_console_says_so_and_all_else_is_written(
+    model: Path, scans: list[Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medgen.pipelines.anomaly.viewers.missing", lambda: "install the moon")
+    out = runs / "no-viewer"
+    summary = scoring.score(scans[:1], model=model, out=out, device="cpu")
+    assert "no viewers: install the moon" in summary.lines
+    assert (out / "report.html").is_file()
+    assert not (out / "viewers").exists()
+    quiet = scoring.score(scans[:1], model=model, out=runs / "no-viewer-2", device="cpu", viewers="none")
+    assert not any("viewer" in line for line in quiet.lines)
