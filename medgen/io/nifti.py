@@ -234,6 +234,36 @@ def nifti_bytes(volume: Volume, *, slope: float = 1.0, intercept: float = 0.0, l
     return gzip.compress(_encode(volume, Path("volume.nii.gz"), "", slope, intercept), level, mtime=0)
 
 
+def to_nibabel(volume: Volume) -> nib.Nifti1Image:
+    """A volume as a nibabel image, (i, j, k) or (i, j, k, c), as :func:`write_nifti` stores it.
+
+    Raises:
+        DataError: If the grid is sheared.
+    """
+    cls = nib.Nifti2Image if max(volume.grid.shape) > _LONGEST_NIFTI1 else nib.Nifti1Image
+    return cls.from_bytes(_encode(volume, Path("image"), ""))
+
+
+def from_nibabel(image: Any, name: str = "image") -> Volume:
+    """A nibabel image as a volume, (c, i, j, k) float32; a fourth axis, or a fifth behind one of 1, is channels.
+
+    Args:
+        image: Any spatial image with an affine to RAS+ mm.
+        name: For messages.
+
+    Raises:
+        FaultyDataError: If it has another number of axes, or values that are not finite.
+        GeometryError: If the affine is no grid.
+    """
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    if data.ndim == 5 and data.shape[3] == 1:
+        data = data[:, :, :, 0]
+    if data.ndim not in (3, 4):
+        raise fail(Path(name), f"{data.ndim} axes", "3, or 4 with channels last", "give one scan")
+    data = data[None] if data.ndim == 3 else np.moveaxis(data, 3, 0)
+    return Volume(check_finite(Path(name), data, allow_nan=False), Grid(data.shape[1:], np.asarray(image.affine)))
+
+
 def _encode(volume: Volume, path: Path, description: str, slope: float = 1.0, intercept: float = 0.0) -> bytes:
     if (fault := sheared(path, volume.grid)) is not None:
         raise fault

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from medgen.config import apply_overrides
-from medgen.errors import ArtifactError, ConfigError, DataError
-from medgen.models.sampling import overridden
+from medgen.errors import ConfigError
 from medgen.progress import bars
 from medgen.report.augment.audit import printed_audit
 from medgen.runs.folder import RunSummary
-from medgen.seeds import derive
-from medgen.synthesis.backend import Backend
-from medgen.synthesis.backends import every_name, load_backend
 from medgen.synthesis.export.cohort import export_pool
+from medgen.synthesis.export.further import Generators, run_models
 from medgen.synthesis.export.layouts import Layout, check_layout
-from medgen.synthesis.filtering.checks import check_name
-from medgen.synthesis.filtering.pool import CandidatePool, sample_pool
-from medgen.synthesis.privacy.memorisation import audit_pool
+from medgen.synthesis.filtering.pool import CandidatePool
 from medgen.synthesis.privacy.results import Audit
-from medgen.synthesis.privacy.saved_filter import FOLDER, FilterState, load_filter
-from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness, accepted_scans, read_usefulness
 from medgen.system.new_folder import new_folder
 
 from .rejections import REJECTIONS, write_rejections
@@ -68,125 +58,29 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is not empty; choose a new folder")
-    folder = model if (model / FOLDER).is_dir() else model.parent
-    if not (folder / FOLDER).is_dir():
-        raise ArtifactError(
-            f"{model}: no {FOLDER}/ in it or beside it, so no sample could be checked; expected the model folder of a "
-            "finished augment run"
-        )
+    folder = run_models(model)
     if out.resolve().is_relative_to(folder.parent.resolve()):
         raise ConfigError(
             f"{out}: lies in {folder.parent}, all of whose files the run has recorded; choose a folder elsewhere"
         )
-    verdict = read_usefulness(folder.parent) or NOT_MEASURED
-    verdict.require(harmful, folder.parent)
-    state = load_filter(folder / FOLDER, device)
-    check_layout(layout, state.filters.sources.labelled.channels)
-    backends, left_out = _useful(_backends(model, folder, device), model, folder)
-    backends, chosen = _otherwise(backends, options)
-    counts = {item.name: n // len(backends) + (row < n % len(backends)) for row, item in enumerate(backends)}
-    stream = derive(seed, "augment sample")
+    generators = Generators.of_run(model, device=device, harmful=harmful, options=options)
+    check_layout(layout, generators.state.filters.sources.labelled.channels)
     with bars(progress) as tick:
-        pool = sample_pool(
-            backends,
-            counts,
-            state.filters,
-            seed=stream,
-            attempts=attempts,
-            tick=partial(tick, "accepted scans"),
-        )
-    if not pool.accepted():
-        raise DataError(f"none of {len(pool.candidates)} samples passed the filter; {_commonest(pool)}")
-    with bars(progress) as tick:
-        audit = audit_pool(
-            pool,
-            backends,
-            state.filters,
-            state.held_out,
-            state.audit,
-            seed=stream,
-            tick=partial(tick, "memorisation audit"),
-        )
-    _write(pool, audit, backends, state, out, seed, layout, verdict)
+        pool, audit = generators.sample(n, seed, attempts, tick)
+    _write(pool, audit, generators, out, seed, layout)
     exported = sum(len(item.likeness) - len(item.flagged) for item in audit.backends.values())
     lines = [
-        *left_out,
+        *generators.left_out,
         f"{exported} of {n} wanted scans in {out}, {len(pool.candidates)} sampled",
         *printed_audit(audit),
-        verdict.sentence,
-        *chosen,
+        generators.verdict.sentence,
+        *generators.chosen,
     ]
     return RunSummary(out, 0 if exported >= n else 1, tuple(lines))
 
 
-def _backends(model: Path, folder: Path, device: str) -> list[Backend]:
-    if model != folder:
-        return [load_backend(model, device)]
-    found = [load_backend(folder / name, device) for name in every_name() if (folder / name).is_dir()]
-    if not found:
-        raise ArtifactError(f"{model}: holds no generator; expected the model folder of an augment run")
-    return found
-
-
-def _useful(backends: list[Backend], model: Path, folder: Path) -> tuple[list[Backend], list[str]]:
-    """The backends worth sampling, and a line about each that is not: one that the filter let nothing of pass.
-
-    A backend that is named by its own folder is sampled whatever it did.
-    """
-    accepted = {} if model != folder else accepted_scans(folder.parent)
-    empty = [item.name for item in backends if accepted.get(item.name) == 0]
-    kept = [item for item in backends if item.name not in empty]
-    if not kept:
-        raise DataError(
-            f"{model}: the filter accepted no scan of {', '.join(empty)} in the run, so none is sampled; to try all "
-            f"the same, name one with --model {folder / empty[0]}"
-        )
-    lines = [
-        f"{name}: not sampled, since the filter accepted no scan of it in the run; --model {folder / name} tries all "
-        "the same"
-        for name in empty
-    ]
-    return kept, lines
-
-
-def _otherwise(backends: list[Backend], options: Sequence[str]) -> tuple[list[Backend], list[str]]:
-    """The backends with options chosen anew, and a line about each whose scans are not sampled as the run's were."""
-    given = apply_overrides({}, options)
-    known = {item.name: item for item in backends}
-    if unknown := sorted({*given} - {*known}):
-        raise ConfigError(f"{unknown[0]}: expected backend.option=value with a backend of {', '.join(known)}")
-    made, lines = [], []
-    for name, backend in known.items():
-        own = given.get(name, {})
-        if not isinstance(own, Mapping):
-            raise ConfigError(f"{name}: expected {name}.option=value, found {own!r}")
-        sampling = overridden(backend.sampling, own, f"sampling of {name}")
-        if sampling != backend.sampling:
-            changes = ", ".join(_changes(backend.sampling.model_dump(), sampling.model_dump()))
-            lines.append(f"{name}: sampled with {changes}; what the run has measured is about its own scans")
-        made.append(backend.sampled_by(sampling))
-    return made, lines
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], group: str = "") -> Iterator[str]:
-    """Every option that differs, as ``name new (old in the run)``."""
-    for key, value in after.items():
-        if isinstance(value, Mapping):
-            yield from _changes(before[key], value, f"{group}{key}.")
-        elif value != before[key]:
-            yield f"{group}{key} {value} ({before[key]} in the run)"
-
-
-def _write(
-    pool: CandidatePool,
-    audit: Audit,
-    backends: Sequence[Backend],
-    state: FilterState,
-    out: Path,
-    seed: int,
-    layout: Layout,
-    verdict: Usefulness,
-) -> None:
+def _write(pool: CandidatePool, audit: Audit, generators: Generators, out: Path, seed: int, layout: Layout) -> None:
+    state = generators.state
     with new_folder(out) as temporary:
         export_pool(
             pool,
@@ -194,7 +88,7 @@ def _write(
             audit=audit,
             grid=state.preprocess.canonical(),
             sources=state.filters.sources,
-            backends=backends,
+            backends=generators.backends,
             label_names=state.label_names,
             original_labels=state.original_labels,
             seed=seed,
@@ -204,16 +98,6 @@ def _write(
             layout=layout,
             intake=state.intake,
             held_out=() if state.held_out is None else frozenset(state.held_out.subjects),
-            verdict=verdict,
+            verdict=generators.verdict,
         )
         write_rejections(temporary / "provenance" / REJECTIONS.name, audit.clean(pool))
-
-
-def _commonest(pool: CandidatePool) -> str:
-    """The reason that refused most samples."""
-    counts: dict[str, int] = {}
-    for candidate in pool.candidates:
-        for reason in candidate.filtered.reasons:
-            counts[reason] = counts.get(reason, 0) + 1
-    worst = max(counts, key=lambda reason: counts[reason])
-    return f"{counts[worst]} failed the check of {check_name(worst)}"
