@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import medgen
 from medgen.report.figures.colours import difference_colours, heat_colours
 from medgen.report.html import BANNER, png
-from medgen.report.viewer.layers import NOT_SCORED, Layer, thinned
+from medgen.report.viewer.layers import NOT_SCORED, Layer, kept_point, thinned
 from medgen.report.viewer.library import library
 from medgen.system import files
 
@@ -91,7 +91,10 @@ class Viewer:
         about: dict[str, Any] = {
             "scans": [_about(f"scan{number}", layer) for number, layer in enumerate(self.scans)],
             "overlay": None if self.overlay is None else _about("overlay", self.overlay),
-            "places": [{"title": p.title, "text": p.text, "point": list(p.point)} for p in self.places],
+            "places": [
+                {"title": p.title, "text": p.text, "point": list(kept_point(layers[0].volume.grid, p.point))}
+                for p in self.places
+            ],
             "threshold": None if self.threshold is None else _plain(self.threshold),
             "notScored": NOT_SCORED,
             "shares": _shares(layers[0]),

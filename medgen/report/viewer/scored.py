@@ -15,7 +15,7 @@ from medgen.report.anomaly.pictures import Scored, marks_of, peak_of
 from medgen.report.anomaly.words import scan_words
 from medgen.report.figures.mosaic import LIMITS, grey_scale, mosaic
 from medgen.report.html import png
-from medgen.report.viewer.layers import MOST_VOXELS, Layer
+from medgen.report.viewer.layers import Layer, steps_of
 from medgen.report.viewer.page import Place, Threshold, Viewer
 from medgen.volume import Volume
 
@@ -47,8 +47,9 @@ def scored_viewer(entry: Scored, detector: AnomalyDetector, contrasts: Sequence[
         places = [Place("Hottest place", f"z = {result.scores['max']:.2f}; not a finding", (x, y, z))]
     picture = mosaic(entry.scan, heatmap=result.heatmap, contour=marks_of(result) if found else None, slices=point)
     notes = ["A voxel without a score is outside of what could be judged; it is not proven healthy."]
-    if np.prod(entry.scan.grid.shape) > MOST_VOXELS:
-        notes.append("Shown at half the resolution or less; the files of the run have all voxels.")
+    if (steps := steps_of(entry.scan.grid)) != (1, 1, 1):
+        left = " x ".join(map(str, steps))
+        notes.append(f"One voxel here stands for {left} of the scan, its heat for the hottest of them.")
     return Viewer(
         title=entry.name,
         verdict=verdict,

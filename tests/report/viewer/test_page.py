@@ -124,6 +124,19 @@ def test_large_scans_are_thinned_along_their_finest_axes_and_voxels_keep_their_p
     np.testing.assert_allclose(small.grid.to_world((3, 4, 5)), CROOKED.to_world((3, 8, 5)))
 
 
+def test_no_hot_voxel_is_lost_where_voxels_are_left_out_and_its_place_leads_to_it(monkeypatch):
+    monkeypatch.setattr(layers, "MOST_VOXELS", 26 * 30 * 11)
+    data = np.zeros((1, *CROOKED.shape), dtype=np.float32)
+    data[0, :, 20:] = np.nan
+    data[0, 3, 9, 5] = 7
+    small = thinned(Volume(data, CROOKED), hottest=True)
+    assert small.data[0, 3, 4, 5] == 7
+    assert np.isnan(small.data[0, :, 10:]).all()
+    assert (small.data[0, :, :10] > 0).sum() == 1
+    x, y, z = CROOKED.to_world((3, 9, 5)).tolist()
+    np.testing.assert_allclose(layers.kept_point(CROOKED, (x, y, z)), small.grid.to_world((3, 4, 5)))
+
+
 def test_without_the_package_the_reason_says_what_to_install(monkeypatch):
     def none(_: str) -> None:
         raise library.PackageNotFoundError
