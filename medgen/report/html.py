@@ -1,8 +1,9 @@
-"""One HTML file per run: self-contained, opens offline, runs no script, and escapes every text."""
+"""One HTML file per run: self-contained, opens offline, runs one known script at most, and escapes every text."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
@@ -17,6 +18,7 @@ from markupsafe import Markup, escape
 
 import medgen
 from medgen.errors import DataError
+from medgen.report.glossary import GLOSSARY, explained, terms_in
 from medgen.system import files
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 BANNER = "Research use only — not for clinical use"
 _DASH = "\N{EN DASH}"
 Kind = Literal["good", "neutral", "bad"]
+Layer = Literal["cases", "main", "appendix"]
+_LAYERS: tuple[Layer, ...] = ("cases", "main", "appendix")
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,15 @@ class Thumbnail:
 @dataclass
 class _Section:
     title: str
-    anchor: str
+    layer: Layer
     blocks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Report:
-    """Collects sections in reading order and writes them as one file.
+    """Collects sections and writes them as one file, in layers: what was found, cases, what is said of them, appendix.
 
-    Blocks go to the section opened last; blocks before the first section stand below the title.
+    Blocks go to the section opened last; blocks before the first section stand below the title. Sections of a layer
+    keep their order; those of the appendix are folded, and words that need a sentence are listed at its end.
 
     Args:
         title: What was run, on what.
@@ -75,19 +80,25 @@ class Report:
     def __init__(self, title: str, subtitle: str = "", run_id: str | None = None, *, back: Link | None = None) -> None:
         self._title, self._subtitle, self._run = title, subtitle, run_id
         self._back = back
-        self._front = _Section("", "top")
+        self._front = _Section("", "main")
         self._sections: list[_Section] = []
 
-    def section(self, title: str, text: str = "") -> None:
-        """Open a section; it appears in the table of contents."""
-        self._sections.append(_Section(title, f"s{len(self._sections) + 1}"))
+    def section(self, title: str, text: str = "", *, layer: Layer = "main") -> None:
+        """Open a section; it appears in the table of contents.
+
+        Args:
+            title: A few words.
+            text: As for :meth:`text`.
+            layer: ``cases`` comes first, then ``main``; ``appendix`` is folded, for numbers that few readers need.
+        """
+        self._sections.append(_Section(title, layer))
         if text:
             self.text(text)
 
     def include(self, other: Report) -> None:
         """Add the sections of another report, as they are now, below one's own; its title is left out."""
         for section in other._sections:
-            self._sections.append(_Section(section.title, f"s{len(self._sections) + 1}", section.blocks))
+            self._sections.append(_Section(section.title, section.layer, section.blocks))
 
     def text(self, text: str) -> None:
         """Paragraphs parted by empty lines; lines with ``- `` make a list; ``**bold**`` and code in backquotes."""
@@ -95,7 +106,7 @@ class Report:
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """Name and value pairs, such as cohort, model, seed."""
-        self._add("facts", rows=[(name, fmt(value)) for name, value in values.items()])
+        self._add("facts", rows=[(name, explained(name), fmt(value)) for name, value in values.items()])
 
     def table(
         self,
@@ -103,6 +114,8 @@ class Report:
         rows: Sequence[Sequence[Any]],
         caption: str = "",
         highlight: Collection[int] = (),
+        *,
+        sortable: bool = False,
     ) -> None:
         """A table; columns of numbers or intervals are set right-aligned.
 
@@ -112,6 +125,7 @@ class Report:
                 :class:`Link` or :class:`Thumbnail`.
             caption: What the numbers are, with unit and number of subjects; marks as in :meth:`text`.
             highlight: Rows to set bold, from 0.
+            sortable: Whether a click on a heading sorts it and a field filters its rows.
 
         Raises:
             ValueError: If a row has more or fewer values than there are columns.
@@ -124,8 +138,8 @@ class Report:
             for k in range(len(columns))
         ]
         body = [([_cell(value) for value in row], index in highlight) for index, row in enumerate(rows)]
-        heads = list(zip(columns, numeric, strict=True))
-        self._add("table", columns=heads, rows=body, numeric=numeric, caption=_inline(caption))
+        heads = [(name, number, explained(name)) for name, number in zip(columns, numeric, strict=True)]
+        self._add("table", columns=heads, rows=body, numeric=numeric, caption=_inline(caption), sortable=sortable)
 
     def links(self, files: Sequence[tuple[str, str]]) -> None:
         """A table of files below the report's folder, as links, with what each holds; code in backquotes."""
@@ -133,8 +147,8 @@ class Report:
             ([Markup('<a href="{}"><code>{}</code></a>').format(quote(name), name), _inline(holds)], False)
             for name, holds in files
         ]
-        heads = [("file", False), ("what it holds", False)]
-        self._add("table", columns=heads, rows=rows, numeric=[False, False], caption="")
+        heads = [("file", False, ""), ("what it holds", False, "")]
+        self._add("table", columns=heads, rows=rows, numeric=[False, False], caption="", sortable=False)
 
     def link(self, text: str, target: str, holds: str) -> None:
         """A line that leads to another page.
@@ -188,16 +202,39 @@ class Report:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        ordered = [own for layer in _LAYERS for own in self._sections if own.layer == layer]
+        terms = terms_in(self._headings())
+        # The script is only there where a table or a folded part needs it, and nothing else may run.
+        script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8") if self._moves() else ""
+        allowed = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
         return environment.get_template("report.html.j2").render(
+            script=Markup(script),
+            allowed=f"; script-src 'sha256-{allowed}'" if script else "",
+            glossary=[(term, GLOSSARY[term]) for term in terms],
             title=self._title,
             subtitle=self._subtitle,
             banner=BANNER,
             front=self._front,
-            sections=self._sections,
+            sections=ordered,
             run=self._run,
             back=None if self._back is None else _cell(self._back),
             version=medgen.__version__,
         )
+
+    def _moves(self) -> bool:
+        blocks = [block for own in (self._front, *self._sections) for block in own.blocks]
+        folded = any(own.layer == "appendix" for own in self._sections)
+        return folded or any(block.get("sortable") for block in blocks)
+
+    def _headings(self) -> list[str]:
+        """Names of columns and facts."""
+        found: list[str] = []
+        for block in [block for own in (self._front, *self._sections) for block in own.blocks]:
+            if block["kind"] == "table":
+                found += [name for name, *_ in block["columns"]]
+            elif block["kind"] == "facts":
+                found += [name for name, *_ in block["rows"]]
+        return found
 
     def write(self, path: str | Path) -> None:
         """Write the file atomically."""
