@@ -18,7 +18,7 @@ from medgen.data.cases import Manifest
 from medgen.data.integrity import check_scans
 from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.detect import load_cohort
-from medgen.errors import ArtifactError, AuditError, DataError
+from medgen.errors import ArtifactError, DataError
 from medgen.models.artifact import TrainedModel
 from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.progress import bars
@@ -34,6 +34,7 @@ from medgen.training.transfer.source import LINEAGE, Lineage, recorded
 from .. import patient_names
 from ..preflight import ADAPTATION, check_data, check_model, check_new
 from ..stages import FAILED, MANIFEST, Pipeline, Stage
+from .known_scans import check_strangers, inputs_of
 from .outputs import CALIBRATION, write_calibration
 
 
@@ -104,7 +105,7 @@ def run(
     patient_names.warn(manifest.named_by_folders)
     with bars(progress) as tick:
         manifest = check_scans(manifest, workers, partial(tick, "checking scans"), masks=False)
-    _check_strangers(artifact, manifest)
+    check_strangers(artifact, manifest)
     patient_names.announce(manifest)
     seed = int(artifact.meta.get("seed") or 0)
     with (
@@ -230,30 +231,13 @@ class Adapt(Stage[AdaptConfig]):
 PIPELINE = Pipeline[AdaptConfig]([PrepareSite(), Adapt()], given=(TrainedModel, AnomalyDetector, Manifest))
 
 
-def _check_strangers(artifact: TrainedModel, manifest: Manifest) -> None:
-    """Refuse scans that the model has learnt from: of them it expects what it has seen.
-
-    Raises:
-        AuditError: Naming the scan.
-    """
-    lineage = Lineage.of(artifact.meta.get(LINEAGE)) or Lineage()
-    inputs = artifact.meta.get("inputs") or {}
-    learnt = {*lineage.files, *(parts.get("image", "") for parts in inputs.values())} - {""}
-    for case in manifest:
-        own = Lineage.of_cases(manifest, [case.id])
-        if learnt & own.files or manifest.hashes_of(case)[0] in learnt:
-            raise AuditError(
-                f"{case.images[0]}: the model has learnt from this scan; expected healthy scans of other subjects; "
-                "leave it out"
-            )
-
-
 def _provenance(source: TrainedModel, manifest: Manifest, data: Dataset) -> dict[str, Any]:
     """What the new detector is made from: the old one, and every scan of the new site."""
     meta = {key: value for key, value in source.meta.items() if key != "training_sha256"}
     lineage = Lineage.of(meta.get(LINEAGE))
     used = Lineage.of_cases(manifest, data.ids)
-    adapted = {"from_sha256": source.sha256, "cases": list(data.ids), "manifest_sha256": manifest.digest()}
+    scans = {"cases": list(data.ids), "inputs": inputs_of(manifest, data.ids)}
+    adapted = {"from_sha256": source.sha256, "manifest_sha256": manifest.digest(), **scans}
     earlier = meta.get("adapted")
     chain = [*(earlier if isinstance(earlier, list) else []), adapted]
     return {**meta, "adapted": chain, **recorded(None if lineage is None else lineage + used)}

@@ -34,10 +34,11 @@ from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .done_scans import PAGES, DoneScans
 from .kept_cases import KeptCases
+from .known_scans import learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
 from .viewers import VIEWERS, Viewers
-from .which_detector import for_channels, learnt_words, without_words
+from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "unadjusted", "false_findings", "fill", "unscaled", "slices"})

@@ -77,7 +77,7 @@ def test_a_new_detector_is_made_and_says_what_from(model: Path, site: Path, tmp_
 
 
 def test_scans_that_the_model_has_learnt_from_and_too_few_are_refused(model: Path, site: Path, tmp_path: Path) -> None:
-    with pytest.raises(AuditError, match=r"new-00\.nii\.gz: the model has learnt from this scan"):
+    with pytest.raises(AuditError, match=r"new-00\.nii\.gz: is a of the scans that the model was made from"):
         run(model.parent / "learnt", healthy=site, out=tmp_path / "a", device="cpu")
     few = tmp_path / "few"
     few.mkdir()
