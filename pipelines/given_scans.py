@@ -74,7 +74,7 @@ class GivenScan:
         return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in self.files)
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files that are there, by what they are; the same as manifests have, so that scans are known."""
+        """SHA-256 of the files that are there, by what they are; those of manifests, so that scans are known."""
         from medgen.data.cases import sha256_of
 
         parts = self.channels or {"": self.path}

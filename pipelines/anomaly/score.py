@@ -14,6 +14,7 @@ from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
+from medgen.data.content import label_map_words
 from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
@@ -302,7 +303,12 @@ def _score(
     if config.ungated:
         result = detector.score_scan(scan, person.used, ungated=True, unlike=person.problem)
     else:
-        result = detector.score_scan(scan, person.known)
+        try:
+            result = detector.score_scan(scan, person.known)
+        except OutOfDistribution:
+            if words := label_map_words(scan):
+                raise OutOfDistribution([f"found {words}"]) from None
+            raise
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 
