@@ -233,11 +233,13 @@ class ScoreScans(Stage[ScoreConfig]):
                     # Its maps are let go before those of the next scan are made.
                     del entry
                 tick("scoring", number, len(named))
-        done.files.close()
-        write_calibration(folder.out, detector.calibration)
-        folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
+        folder.write_failures(failures)
+        if done.scored:
+            # Empty tables of findings would say that there are none.
+            done.files.close()
+            write_calibration(folder.out, detector.calibration)
         return [
             Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact), viewers.why)
         ]

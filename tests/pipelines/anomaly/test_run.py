@@ -474,7 +474,9 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     alone = tmp_path / "alone"
     code, _, _ = medgen(monkeypatch, capsys, *command, alone, files[1])
     assert code == 1
-    assert rows(alone / "scans.csv") == []
+    # Empty tables would say that nothing was found.
+    assert [row["stage"] for row in rows(alone / "failures.csv")] == ["gate"]
+    assert not [name for name in ("scans.csv", "findings.csv", "findings.json") if (alone / name).exists()]
     # On request it is scored all the same, and the report says what it is.
     forced = tmp_path / "forced"
     code, printed, _ = medgen(monkeypatch, capsys, *command, forced, files[2], "--ungated")
@@ -517,6 +519,7 @@ def test_a_refused_scoring_does_not_block_the_next(finished, cohort, tmp_path, m
     bad.write_bytes(good.read_bytes()[:300])
     command = ("--model", finished / "model", "--out", tmp_path / "scored", "-q")
     assert medgen(monkeypatch, capsys, "anomaly", "score", bad, *command)[0] == 2
+    assert not (tmp_path / "scored").exists()
     code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", good, *command)
     assert code == 0
     assert "heatmaps:" in printed
