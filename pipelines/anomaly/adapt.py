@@ -10,7 +10,6 @@ from medgen.config import parse_config
 from medgen.data.integrity import check_scans
 from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.detect import load_cohort
-from medgen.errors import ArtifactError
 from medgen.models.artifact import TrainedModel
 from medgen.progress import bars
 from medgen.report.anomaly.words import LIMITS
@@ -63,10 +62,7 @@ def run(
     config = parse_config(
         AdaptConfig, {**given, "cohort": cohort or CohortConfig(), "workers": workers}, source="command line"
     )
-    try:
-        detector = from_artifact(artifact)
-    except ArtifactError as error:
-        raise ArtifactError(f"{model}: {error}") from error
+    detector = from_artifact(artifact, model)
     manifest = load_cohort(healthy, config.cohort)
     patient_names.warn(manifest.named_by_folders)
     with bars(progress) as tick:

@@ -189,10 +189,7 @@ class AdaptWithout(Stage[AdaptConfig]):
                     f"{folder}: a detector without {', '.join(missing) or 'nothing'} and with {', '.join(left)}; "
                     f"expected one of the model with {', '.join(names)}; remove it"
                 )
-            try:
-                old = from_artifact(source)
-            except ArtifactError as error:
-                raise ArtifactError(f"{folder}: {error}") from error
+            old = from_artifact(source, folder)
             own, words = data.of_channels([names.index(name) for name in left]), ", ".join(missing)
             with run.bars() as tick:
                 adapted = adapt(old, own, tick)

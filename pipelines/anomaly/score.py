@@ -16,7 +16,7 @@ from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
 from medgen.data.content import label_map_words
 from medgen.data.layouts.cohort_config import Fill, Slices
-from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
+from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
@@ -203,10 +203,7 @@ class ScoreScans(Stage[ScoreConfig]):
             DataError: If none of the scans could be scored.
         """
         artifact, folder = results[TrainedModel], run.folder
-        try:
-            detector = _at_level(from_artifact(artifact), config.false_findings)
-        except ArtifactError as error:
-            raise ArtifactError(f"{config.model}: {error}") from error
+        detector = _at_level(from_artifact(artifact, config.model), config.false_findings)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         scans = [GivenScan.parse(path) for path in config.scans]
         named = dict(zip(unique_names(scan.called for scan in scans), scans, strict=True))
