@@ -21,8 +21,8 @@ from medgen.training.trainer import device_of
 
 from .. import patient_names
 from ..preflight import ADAPTATION, check_data, check_model, check_new
-from .adapt_stages import PIPELINE, AdaptConfig, Usable
 from .known_scans import check_strangers
+from .stages.adapt import PIPELINE, AdaptConfig, Usable
 
 
 def run(

@@ -28,11 +28,11 @@ from medgen.runs.context import Output, Results, RunContext
 from medgen.training.trainer import device_of
 from medgen.training.transfer.source import LINEAGE, Lineage, recorded
 
-from .. import patient_names
-from ..stages import FAILED, MANIFEST, Pipeline, Stage
-from .known_scans import inputs_of
-from .outputs import CALIBRATION, write_calibration
-from .stages.without import FOLDER, TrainWithout, folder_of
+from ... import patient_names
+from ...stages import FAILED, MANIFEST, Pipeline, Stage
+from ..known_scans import inputs_of
+from ..outputs import CALIBRATION, write_calibration
+from .without import FOLDER, TrainWithout, folder_of
 
 
 class AdaptConfig(Config):
