@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from string import ascii_letters, digits
 from typing import TYPE_CHECKING
 
 from medgen.data.layouts.detect import exists
@@ -17,7 +16,7 @@ from medgen.faults import fail
 if TYPE_CHECKING:
     from medgen.volume import Volume
 
-_SEPARATORS = "._ -"
+_WORD = re.compile(r"[^._ -]+")
 _PART = re.compile(r"([^=,]+)=([^=]*)")
 
 
@@ -28,7 +27,7 @@ class GivenScan:
     Attributes:
         path: Its only file or DICOM folder, or the first one.
         channels: Channel name → file, where files are given by channel; else empty.
-        called: What it is named after: its file, or what the names of its files begin with alike, or their folder.
+        called: What it is named after: its file, the name of the first of several up to its channel, or their folder.
     """
 
     path: Path
@@ -60,8 +59,7 @@ class GivenScan:
             if file.absolute() in (other.absolute() for other in channels.values()):
                 raise DataError(f"{text}: {file} is given for two channels; expected a file for each")
             channels[match[1].strip()] = file
-        files = list(channels.values())
-        return cls(files[0], channels, _called(files))
+        return cls(next(iter(channels.values())), channels, _called(channels))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,8 +74,8 @@ class GivenScan:
         return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in self.files)
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files that are there, by what they are."""
-        from medgen.runs.outputs import sha256_of
+        """SHA-256 of the files that are there, by what they are; those of manifests, so that scans are known."""
+        from medgen.data.cases import sha256_of
 
         parts = self.channels or {"": self.path}
         return {f"image {name}".strip(): sha256_of(path) for name, path in parts.items() if exists(path)}
@@ -143,20 +141,32 @@ def missing_channels(scans: Iterable[GivenScan], names: Sequence[str]) -> tuple[
     return next(iter(found), ())
 
 
-def _called(files: Sequence[Path]) -> Path:
-    """What names of files begin with alike, up to a separator; the folder where that is nothing.
+def _called(channels: Mapping[str, Path]) -> Path:
+    """The first file's name up to its channel: what files begin and end with alike is no channel.
 
-    >>> [_called([Path(f"anna/{name}") for name in names]).name for names in (["p1_T1.nii", "p1_T2.nii"], ["a", "b"])]
-    ['p1', 'anna']
+    >>> files = [("p1_T1.nii", "p1_T2.nii"), ("p1_x_T1_n4.nii", "p2_x_T2_n4.nii"), ("T1.nii", "T2.nii")]
+    >>> [_called({"T1": Path("anna", one), "T2": Path("anna", two)}).name for one, two in files]
+    ['p1', 'p1_x', 'anna']
     """
+    from medgen import io
+
+    files = list(channels.values())
     if len(files) == 1:
         return files[0]
-    signs = takewhile(lambda same: len(set(same)) == 1, zip(*(file.name for file in files), strict=False))
-    alike = "".join(sign for sign, *_ in signs)
-    if any(file.name[len(alike) : len(alike) + 1] not in _SEPARATORS for file in files):
-        alike = alike.rstrip(ascii_letters + digits)
-    alike = alike.rstrip(_SEPARATORS)
+    words = [[match[0] for match in _WORD.finditer(io.stem(file))] for file in files]
+    before, after = _alike(words), _alike([own[::-1] for own in words])
+    own = words[0]
+    # Of what is this file's alone, the channel comes last, unless it is found by its name.
+    end = max(before, len(own) - after - 1)
+    name = next(iter(channels)).lower()
+    end = next((at for at in range(before, end) if own[at].lower().startswith(name)), end)
+    if end:
+        matches = list(_WORD.finditer(io.stem(files[0])))
+        return files[0].with_name(io.stem(files[0])[: matches[end - 1].end()])
     parents = {file.parent for file in files}
-    if alike:
-        return files[0].with_name(alike)
     return files[0].parent if len(parents) == 1 and files[0].parent.name else files[0]
+
+
+def _alike(lists: Sequence[Sequence[str]]) -> int:
+    """How many entries all lists begin with."""
+    return len(list(takewhile(lambda same: len(set(same)) == 1, zip(*lists, strict=False))))

@@ -119,23 +119,44 @@ def _prepared(case: Case, recipe: Preprocess, template: Template | None, folder:
     io.write(written, folder / "scans" / f"{case.id}.nii.gz", description="medgen prepared")
     kept = Volume(prepared.foreground[None].astype(np.uint8), prepared.grid)
     write_bytes(folder / "mosaics" / f"{case.id}.png", before_after(scan, image, kept, case.id))
-    return _row(case.id, cleaned, prepared)
+    return _row(case.id, recipe, cleaned, prepared)
 
 
 def _row(
-    case: str, cleaned: Cleaned | None = None, prepared: PreparedScan | None = None, refused: str = ""
+    case: str,
+    recipe: Preprocess | None = None,
+    cleaned: Cleaned | None = None,
+    prepared: PreparedScan | None = None,
+    refused: str = "",
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case, "refused": refused, "steps": "", "black": "", "white": "", "kept": ""}
     row |= {"similarity": "", "foreground_ml": ""}
-    if cleaned is None or prepared is None:
+    if recipe is None or cleaned is None or prepared is None:
         return row
     low, gain = prepared.scale[0]
     volume = float(prepared.foreground.sum()) * prepared.grid.voxel_volume / 1e3
     return row | {
-        "steps": " ".join(cleaned.steps),
+        "steps": " ".join([*cleaned.steps, *_placed(recipe, prepared)]),
         "black": f"{low:.6g}",
         "white": f"{low + gain:.6g}",
         "kept": f"{prepared.quality['kept']:.3f}",
         "similarity": f"{prepared.quality['similarity']:.3f}" if "similarity" in prepared.quality else "",
         "foreground_ml": f"{volume:.1f}",
     }
+
+
+def _placed(recipe: Preprocess, prepared: PreparedScan) -> list[str]:
+    """What was done after the steps on the scan's own grid: where it was put, and how it was scaled."""
+    if recipe.align == "affine":
+        quality = prepared.quality
+        where = (
+            f"Registered to the mean of the cohort (affine): correlation {quality['similarity']:.2f}, volume "
+            f"{quality['determinant']:.2f} times the template's."
+        )
+    else:
+        centre = "field of view" if recipe.center_on == "fov" else "foreground"
+        where = f"Centred on its {centre}."
+    voxels, spacing = (" x ".join(f"{value:g}" for value in own) for own in (recipe.shape, recipe.spacing))
+    by = "its percentiles" if recipe.window is None else "the window"
+    ends = ", ".join(f"{low:.6g} to {low + gain:.6g}" for low, gain in prepared.scale)
+    return [where, f"Resampled to {voxels} voxels of {spacing} mm.", f"Scaled by {by}: {ends} become 0 to 1."]

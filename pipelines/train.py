@@ -42,7 +42,7 @@ from .labelled import check_labelled
 from .preflight import preflight
 from .sources import check_sources
 from .stages import Pipeline, Stage, cohort_to_plan, plan_lines
-from .train_scans import Divide, Parts, Prepare, PreparedScans, TrainingScans, divided, prepare, split
+from .train_scans import Divide, Parts, Prepare, PreparedScans, TrainingScans, divided, prepare, recipe_of, split
 from .train_settings import TrainRunConfig
 
 LIMITS = "- Samples and reconstructions are as good as the cohort is large and uniform; nothing here is diagnostic."
@@ -96,7 +96,7 @@ class Train(Stage[TrainRunConfig]):
         cases = scans.cases
         model = TrainedModel(
             models=[fitted.model],
-            preprocess=config.preprocess,
+            preprocess=prepared.recipe,
             template=prepared.template,
             meta={
                 "kind": "generative",
@@ -144,7 +144,7 @@ class Train(Stage[TrainRunConfig]):
                 report.text(f"Options of sampling: {', '.join(f'{name} {value}' for name, value in options.items())}.")
             images = model.sample(2, torch_rng(run.seed, "report")).cpu().numpy()
             for number, image in enumerate(images, start=1):
-                figure = mosaic(Volume(image, results[PreparedScans].grid), title=f"Sample {number}")
+                figure = mosaic(Volume(image, results[PreparedScans].recipe.canonical()), title=f"Sample {number}")
                 planes = f"Orthogonal planes of sample {number}"
                 report.figure(figure, f"Sample {number}, radiological convention.", planes)
 
@@ -229,6 +229,7 @@ def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = Fals
     manifest = cohort_to_plan(config, resume=resume, overwrite=overwrite)
     check_labelled([config], manifest)
     check_sources(config, manifest, _held_out(config, manifest), config.workers)
+    recipe_of(config, split(manifest, config)["train"])
     channels, shape = len(next(iter(manifest)).read_image().data), config.preprocess.shape
     lines = [
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medgen.data.cases import Manifest, split_subjects, write_splits
+from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.dataset import Dataset, Failure
 from medgen.preprocessing.parts import prepare_parts
-from medgen.preprocessing.recipe import Template
+from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.progress import bars
 from medgen.report.cohort import taken_table
 from medgen.report.html import Report
@@ -17,7 +18,6 @@ from medgen.runs.context import Output, Results, RunContext
 from medgen.seeds import derive
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
-from medgen.volume import Grid
 
 from . import patient_names
 from .stages import FAILED, MANIFEST, Stage
@@ -39,13 +39,13 @@ class PreparedScans:
         template: What scans were registered to; None where the recipe registers none.
         dataset: All scans that could be prepared.
         failures: The others.
-        grid: The model grid.
+        recipe: How they were prepared.
     """
 
     template: Template | None
     dataset: Dataset
     failures: tuple[Failure, ...]
-    grid: Grid
+    recipe: Preprocess
 
 
 class Prepare(Stage[TrainRunConfig]):
@@ -141,8 +141,21 @@ def prepare(
     Raises:
         DataError: As :func:`medgen.preprocessing.parts.prepare_parts`.
     """
+    recipe = recipe_of(config, parts["train"])
     with bars(False) as tick:
         made = prepare_parts(
-            {_ALL: manifest}, parts["train"], config.preprocess, workers=config.workers, register=register, tick=tick
+            {_ALL: manifest}, parts["train"], recipe, workers=config.workers, register=register, tick=tick
         )
-    return PreparedScans(made.template, made.data[_ALL], made.failures, config.preprocess.canonical())
+    return PreparedScans(made.template, made.data[_ALL], made.failures, recipe)
+
+
+def recipe_of(config: TrainRunConfig, train: Manifest) -> Preprocess:
+    """The recipe with what follows from the modality of the training scans, where the configuration leaves it open.
+
+    Raises:
+        ConfigError: If its keys do not go with the modality that is found, such as percentiles with CT.
+        DataError: If the scans are of several modalities, or none can be read.
+    """
+    own = config.preprocess
+    decided = {**own.model_dump(exclude_unset=True), "align": own.align, "brain": own.brain}
+    return fit_preprocess(train, decided, max(own.shape))

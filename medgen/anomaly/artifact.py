@@ -99,15 +99,26 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
     return TrainedModel(models, detector.preprocess, detector.template, arrays, {**(meta or {}), **facts})
 
 
-def from_artifact(artifact: TrainedModel) -> AnomalyDetector:
+def from_artifact(artifact: TrainedModel, source: object = "") -> AnomalyDetector:
     """The detector of :func:`to_artifact`, on the device of the models and in the precision it was calibrated in.
 
     Where that is bfloat16 and the device gets it wrong, it is float32, with a warning.
+
+    Args:
+        artifact: As it was read.
+        source: Where it was read from, for messages.
 
     Raises:
         ArtifactError: If the artifact is of another kind, names scores that this version does not have, lacks an
             array, or was made before there was a gate: scoring without one must be a choice.
     """
+    try:
+        return _detector(artifact)
+    except ArtifactError as error:
+        raise ArtifactError(f"{source}: {error}" if source else str(error)) from error
+
+
+def _detector(artifact: TrainedModel) -> AnomalyDetector:
     if artifact.meta.get("kind") != KIND:
         raise ArtifactError(
             f"expected the model/ folder of an anomaly run, found an artifact of kind {artifact.meta.get('kind')!r}"

@@ -23,7 +23,6 @@ from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.findings.listing import Finding, number
 from medgen.api.given import volume_of
-from medgen.errors import ArtifactError
 from medgen.io.nifti import to_nibabel
 from medgen.models.artifact import MANIFEST, TrainedModel
 from medgen.report.anomaly.pictures import Scored, marks_of, peak_of
@@ -235,9 +234,6 @@ def load(model: str | PathLike[str], device: str = "auto") -> Detector:
     if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         folder = folder / "model"
     artifact = TrainedModel.load(folder, device_of(device))
-    try:
-        detector = from_artifact(artifact)
-    except ArtifactError as error:
-        raise ArtifactError(f"{folder}: {error}") from error
+    detector = from_artifact(artifact, folder)
     names: Sequence[str] = artifact.meta.get("channels") or ()
     return Detector(detector, tuple(names) if len(names) > 1 else ())

@@ -106,6 +106,20 @@ def looks_like_labels(image: Volume) -> bool:
     return len(values) <= _MOST_LABELS and float(np.mean(sorted(shares)[1:])) >= _CONSTANT
 
 
+def label_map_words(image: Volume) -> str:
+    """Why an image, (c, i, j, k), whose channels all look like label maps is no scan, in a sentence; else empty.
+
+    For those who know that scans are expected here, and that this one is unlike them.
+    """
+    channels = [image.with_data(image.data[row : row + 1]) for row in range(len(image.data))]
+    if not all(map(looks_like_labels, channels)):
+        return ""
+    return (
+        "few whole numbers in connected pieces, as a label map has; expected a scan like those of the model; give the "
+        "scan that it belongs to"
+    )
+
+
 def is_copy(one: Traits, other: Traits) -> bool:
     """Whether two scans are one, but for the order in which they are stored, a scale, an offset and rounding."""
     return one.shape == other.shape and _follows(one, other, np.ones(len(one.sample), bool))

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medgen.errors import GeometryError
+from medgen.faults import fail
+from medgen.io.dicom.series import patient_key
 from medgen.system.advice import apart
 from medgen.volume import Grid, Volume
 
@@ -45,9 +47,11 @@ def stacked(channels: Sequence[tuple[Path, Volume]], name: str, *, move: bool) -
             their field of view they get their smallest value.
 
     Raises:
+        DataError: If two DICOM series say that they are of different patients.
         GeometryError: If the grids differ and nothing may be moved.
     """
     (path, first), *others = channels
+    _check_one_patient([file for file, _ in channels], name)
     data = [first.data]
     for other, volume in others:
         if near(first.grid, volume.grid):
@@ -68,3 +72,17 @@ def stacked(channels: Sequence[tuple[Path, Volume]], name: str, *, move: bool) -
                 "(cohort.resample_channels=true)"
             )
     return first if not others else first.with_data(np.concatenate(data))
+
+
+def _check_one_patient(files: Sequence[Path], name: str) -> None:
+    """Refuse series of different patients; files of other formats, and anonymous series, say nothing of it."""
+    folders = [file for file in files if file.is_dir()]
+    known = [(folder, patient) for folder in folders if len(folders) > 1 and (patient := patient_key(folder))]
+    for folder, patient in known[1:]:
+        if patient != known[0][1]:
+            raise fail(
+                folder,
+                f"another PatientID than {known[0][0]}",
+                f"the channels of case {name} to be of one patient",
+                "give the series of one patient, or correct the headers",
+            )

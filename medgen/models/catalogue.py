@@ -32,8 +32,12 @@ def family_class(family: str) -> type[ScanModel]:
     return found
 
 
-def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
+def parse_settings(data: Mapping[str, Any], where: str = "") -> ModelConfig:
     """Validate plain data with a ``family`` key into that family's settings.
+
+    Args:
+        data: The settings.
+        where: The key of a configuration that holds them, for messages.
 
     Raises:
         ConfigError: If the family is missing or unknown, or one of its settings is wrong.
@@ -47,7 +51,7 @@ def parse_settings(data: Mapping[str, Any]) -> ModelConfig:
             f"model {family}: {old} is no setting of the model but an option of sampling; take it out, and give "
             f"sampling.{cls.Sampling.formerly[old]} to medgen train, or {cls.Sampling.formerly[old]} to a generator"
         )
-    return parse_config(cls.Settings, data, source=f"model {family}")
+    return parse_config(cls.Settings, data, source=where or f"model {family}")
 
 
 def parse_sampling(family: str, data: Mapping[str, Any]) -> SamplingConfig:
@@ -59,7 +63,9 @@ def parse_sampling(family: str, data: Mapping[str, Any]) -> SamplingConfig:
     return parse_config(family_class(family).Sampling, data, source=f"sampling of {family}")
 
 
-def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels: int, labels: int) -> ModelConfig:
+def settings_for(
+    model: Mapping[str, Any], shape: tuple[int, int, int], channels: int, labels: int, where: str = ""
+) -> ModelConfig:
     """Settings of a configuration's ``model`` group, completed with what follows from the data.
 
     Args:
@@ -67,6 +73,7 @@ def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels
         shape: Voxels (i, j, k) of the model grid.
         channels: Image channels.
         labels: Largest label number, for families that model labels; they get at least one.
+        where: The key of a configuration that holds the group, for messages.
 
     Raises:
         ConfigError: As :func:`parse_settings`.
@@ -75,7 +82,7 @@ def settings_for(model: Mapping[str, Any], shape: tuple[int, int, int], channels
     family = given.get("family")
     if isinstance(family, str) and "n_labels" in family_class(family).Settings.model_fields:
         given.setdefault("n_labels", max(labels, 1))
-    return parse_settings(given)
+    return parse_settings(given, where)
 
 
 def check_settings(model: Mapping[str, Any], shape: tuple[int, int, int], sampling: Mapping[str, Any] = {}) -> None:

@@ -16,8 +16,16 @@ from medgen.data.faces import may_show_face
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.io.hounsfield import measured
 from medgen.preprocessing.brain_extraction import is_stripped_brain
+from medgen.preprocessing.cleaning import clean, is_to_be_stripped
 from medgen.preprocessing.intensity_landmarks import fit_landmarks
-from medgen.preprocessing.modality import WINDOWS, modality_of, tomogram_window, uptake_window, window_words
+from medgen.preprocessing.modality import (
+    WINDOWS,
+    check_one_modality,
+    modality_of,
+    tomogram_window,
+    uptake_window,
+    window_words,
+)
 from medgen.preprocessing.recipe import Preprocess
 from medgen.transforms.affine_registration import thinnest
 from medgen.transforms.foreground import foreground_mask
@@ -29,6 +37,8 @@ Axes = tuple[NDArray[np.float64], NDArray[np.float64], bool]
 
 # Scans looked at: enough for a median, few enough to be quick.
 _SCANS = 12
+# Whole heads whose brains are looked for to choose a grid: each takes half a minute at 1 mm, and brains differ little.
+_HEADS = 4
 # The space-to-depth stem and two further halvings divide every side by eight.
 _MULTIPLE = 8
 # A scan that is filled by tissue to this share is a crop inside the body, which has no outline to register.
@@ -45,9 +55,10 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     """Complete a recipe: what ``wanted`` leaves out is chosen from the cohort's own scans.
 
     The grid covers 95 % of the scans' fields of view (of their foreground for scans with air around the organ, plus 5 %
-    margin). Voxels have the median of the scans' finest spacing, or are coarser where ``max_side`` voxels would not
-    reach; an axis whose own spacing is more than 1.5 times the finest, as that of thick slices, keeps it. Whole organs
-    are registered to the cohort template; crops inside the body, and slabs too thin to register, are centred.
+    margin; of the brains of a few where whole heads are stripped). Voxels have the median of the scans' finest spacing,
+    or are coarser where ``max_side`` voxels would not reach; an axis whose own spacing is more than 1.5 times the
+    finest, as that of thick slices, keeps it. Whole organs are registered to the cohort template; crops inside the
+    body, and slabs too thin to register, are centred.
 
     Where scans lie so obliquely that it is arbitrary which of their axes is nearest to R, A or S, as in short-axis
     views of the heart, axes are ordered by those of the scan that is most like all others (``frame``).
@@ -67,7 +78,7 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
         The complete recipe.
 
     Raises:
-        DataError: If no scan can be read.
+        DataError: If no scan can be read, some hold Hounsfield units and others not, or no brain is found in a head.
         ConfigError: If ``wanted`` has a wrong key or value.
     """
     wanted = {key: value for key, value in wanted.items() if value is not None}
@@ -79,7 +90,7 @@ def fit_preprocess(manifest: Manifest, wanted: Mapping[str, Any], max_side: int)
     if not {"shape", "spacing", "align"} <= set(wanted):
         reference = None if wanted.get("frame") else _reference([scan.grid for scan in scans])
         frame, steps = (wanted.get("frame"), None) if reference is None else _frame(reference)
-        axes = [_axes(scan, frame, steps) for scan in scans]
+        axes = [_axes(scan, frame, steps) for scan in _stripped(cases, scans, wanted)]
         field = min(min(np.array(scan.grid.shape) * scan.grid.spacing) for scan in scans)
         wanted = {
             **_measure(axes, float(field), wanted, max_side),
@@ -110,6 +121,8 @@ def _open(wanted: Mapping[str, Any]) -> bool:
 def _of_modality(cases: Sequence[Case], scans: Sequence[Volume], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The user's keys with what follows from the modality: a window, and whether whole heads are stripped."""
     named = wanted.get("modality", "auto")
+    if named == "auto":
+        check_one_modality(cases, scans)
     modality = modality_of(cases, scans) if named == "auto" else named
     chosen: dict[str, Any] = {}
     if modality in ("CT", "PET") and "window" not in wanted and "percentiles" not in wanted:
@@ -128,6 +141,22 @@ def _of_modality(cases: Sequence[Case], scans: Sequence[Volume], wanted: Mapping
         chosen["landmarks"] = _landmarks(scans, {**chosen, **wanted, "modality": modality})
     # A change of scale by what the scans are is checked with the keys that the user has set.
     return {**chosen, **wanted, "modality": modality}
+
+
+def _stripped(cases: Sequence[Case], scans: Sequence[Volume], keys: Mapping[str, Any]) -> list[Volume]:
+    """The scans as the grid has to cover them: of whole heads that are to be stripped, the brains of a few."""
+    brain = keys.get("brain", "keep")
+    heads = [row for row, scan in enumerate(scans) if brain != "keep" and is_to_be_stripped(scan, brain)]
+    found, reasons = [scan for row, scan in enumerate(scans) if row not in heads], []
+    for place in np.unique(np.linspace(0, len(heads) - 1, _HEADS).round().astype(int)) if heads else ():
+        row = heads[place]
+        try:
+            found.append(clean(scans[row], keys.get("modality", "auto"), brain, "none").scan)
+        except DataError as error:
+            reasons.append(f"{cases[row].images[0]}: {error}")
+    if not found:
+        raise DataError(f"preprocess.brain: {brain}: no brain in {len(reasons)} of {len(heads)} heads; {reasons[0]}")
+    return found
 
 
 def _landmarks(scans: Sequence[Volume], keys: Mapping[str, Any]) -> tuple[float, ...]:
@@ -230,10 +259,14 @@ def _some(manifest: Manifest) -> tuple[list[Case], list[Volume]]:
             if scan.data.min() == scan.data.max():
                 raise DataError("the image has one constant value; there is nothing to find in it")
         except MedgenError as error:
-            reasons.append(str(error))
+            own = str(cases[row].images[0])
+            reasons.append(str(error) if str(error).startswith(own) else f"{own}: {error}")
         else:
             scans.append(scan)
             found.append(cases[row])
     if not scans:
-        raise DataError(f"{manifest.name}: no scan can be read; {reasons[0]}")
+        raise DataError(
+            f"{manifest.name}: none of {len(rows)} scans looked at can be used; the first: {reasons[0]}; correct the "
+            "scans, or leave them out (`medgen data check` names every fault)"
+        )
     return found, scans

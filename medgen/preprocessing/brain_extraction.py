@@ -138,6 +138,18 @@ def is_stripped_brain(scan: Volume) -> bool:
     return _VOLUME_ML[0] <= _stripped_ml(scan) < _LARGEST_ML
 
 
+def surroundings_words(scan: Volume) -> str:
+    """What was found of a scan that :func:`is_stripped`, and what that says, as a clause."""
+    size = _stripped_ml(scan)
+    low = _VOLUME_ML[0]
+    meaning = (
+        "as of a brain that was stripped already"
+        if size >= low
+        else f"no whole head, nor a brain ({low:.0f} ml or more)"
+    )
+    return f"{size:.0f} ml stand in a background of one value, {meaning}"
+
+
 def _stripped_ml(scan: Volume) -> float:
     """Millilitres of what stands in a constant background; infinite where the background is not constant."""
     stride = [

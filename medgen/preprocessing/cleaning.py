@@ -14,7 +14,7 @@ from medgen.data.faces import may_show_face
 from medgen.errors import DataError
 from medgen.io.hounsfield import is_hounsfield, measured
 from medgen.preprocessing.bias_field import n4
-from medgen.preprocessing.brain_extraction import extract_brain, is_stripped
+from medgen.preprocessing.brain_extraction import extract_brain, is_stripped, surroundings_words
 from medgen.preprocessing.coregistration import coregister as coregistered
 from medgen.preprocessing.intensity_landmarks import standardised
 from medgen.volume import Volume
@@ -76,7 +76,7 @@ def clean(
         moved = any(movement.corrected for movement in movements)
     if brain == "extract" or (brain == "auto" and may_show_face(scan)):
         if is_stripped(scan):
-            steps.append("The scan was stripped already and was left as it was.")
+            steps.append(f"The scan was left as it was: {surroundings_words(scan)}.")
         else:
             found = extract_brain(scan)
             mask = found.mask
@@ -93,6 +93,11 @@ def clean(
         steps.append("Intensities were brought to the training scans' scale by landmarks of their histogram (Nyúl).")
     changed = moved or mask is not None or bias_field == "n4" or landmarks is not None
     return Cleaned(scan, tuple(steps), scan if changed else None)
+
+
+def is_to_be_stripped(scan: Volume, brain: str) -> bool:
+    """Whether :func:`clean` would look for a brain in a scan, (c, i, j, k)."""
+    return (brain == "extract" or (brain == "auto" and may_show_face(scan))) and not is_stripped(scan)
 
 
 def check_steps(modality: str, brain: str, bias_field: str, intensity: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medgen.data.cases import Case
+from medgen.faults import fail
 from medgen.io.dicom.demographics import demographics
 from medgen.io.hounsfield import is_hounsfield
 from medgen.transforms.foreground import foreground_mask
@@ -77,6 +78,40 @@ def check_scaling(modality: Modality, window: tuple[float, float] | None, percen
         )
     if window is None:
         raise ValueError(f"{modality} is scaled by a window, the same for all scans; set window: {names}")
+
+
+def check_named_window(window: Any, modality: Any) -> None:
+    """Refuse a window by name, which is one in Hounsfield units, where scans have none.
+
+    Raises:
+        ValueError: Naming what to set instead.
+    """
+    if isinstance(window, str) and modality in ("MR", "PET"):
+        raise ValueError(
+            f"window: {window} is in Hounsfield units, which CT has, and the modality is {modality}; "
+            + ("leave it out" if modality == "MR" else "set two values, such as [0, 10]")
+        )
+
+
+def check_one_modality(cases: Sequence[Case], scans: Sequence[Volume]) -> None:
+    """Refuse a cohort of which some scans hold Hounsfield units in a channel where others do not.
+
+    Raises:
+        DataError: Saying how many look like what, and naming one of the fewer.
+    """
+    for number, channels in enumerate(zip(*(scan.data for scan in scans), strict=False)):
+        tomograms = [is_hounsfield(channel) for channel in channels]
+        if len(set(tomograms)) > 1:
+            count = sum(tomograms)
+            fewer = 2 * count <= len(tomograms)
+            odd = cases[tomograms.index(fewer)].images
+            raise fail(
+                odd[min(number, len(odd) - 1)],
+                f"{'Hounsfield units, as CT has' if fewer else 'no Hounsfield units, as MR or PET'}; of {len(scans)} "
+                f"scans looked at {count} look like CT and {len(scans) - count} do not",
+                "one modality in a cohort",
+                "take them apart, or set preprocess.modality if all are of one",
+            )
 
 
 def modality_of(cases: Sequence[Case], scans: Sequence[Volume]) -> Modality:

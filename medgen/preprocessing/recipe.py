@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
 from medgen.preprocessing.intensity_landmarks import check_landmarks
-from medgen.preprocessing.modality import Modality, check_scaling, window_of
+from medgen.preprocessing.modality import Modality, check_named_window, check_scaling, window_of
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
@@ -110,6 +111,13 @@ class Preprocess(Config):
         ):
             raise ValueError("expected three perpendicular unit vectors, right-handed, one for each axis of the model")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_window_name(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            check_named_window(data.get("window"), data.get("modality"))
+        return data
 
     @field_validator("window", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from medgen.runs.outputs import RECORD, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub
 from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
+from medgen.system.new_folder import made_folder
 from medgen.transforms.kept_registrations import KeptRegistrations
 
 CONFIG_FILE = "config.yaml"
@@ -143,7 +144,8 @@ def open_run(
         mark: For commands that have no ``resume``: a key of their configuration that no other has. What an interrupted
             or refused one has left is replaced (:func:`unfinished`).
 
-    A run that is refused before it has made anything leaves a new folder empty: the corrected command can start.
+    A run that is refused before it has made anything to go on with leaves nothing: half of its tables would be taken
+    for results. A folder that was there stays, empty.
 
     Raises:
         ConfigError: If the folder is in use, holds something else, or holds a run and neither flag is given.
@@ -154,11 +156,12 @@ def open_run(
         raise ConfigError("--resume and --overwrite exclude each other; choose one")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another folder for the output")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    with _locked(out):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(out))
+        except OSError as error:
+            raise unwritable(out, error) from error
+        stack.enter_context(_locked(out))
         if (out / REMOVING).exists():
             _remove(out)
         if unfinished(out, mark):
@@ -170,8 +173,9 @@ def open_run(
         try:
             yield RunFolder(out)
         except MedgenError:
-            if fresh and not mark and not _worth_keeping(out):
+            if (fresh or overwrite) and not _worth_keeping(out, mark):
                 _start_removing(out)
+                (out / LOCK_FILE).unlink(missing_ok=True)
             raise
         write_outputs_record(out, strangers=strangers)
         # A finished run needs its checkpoints no more: the artifact holds the weights.
@@ -227,8 +231,13 @@ def _is_first_write(entry: Path) -> bool:
     return entry.name.startswith(TEMPORARY) and entry.name.endswith(f"-{CONFIG_FILE}")
 
 
-def _worth_keeping(out: Path) -> bool:
-    """Whether a run has made something that ``--resume`` goes on with, or has listed why its scans failed."""
+def _worth_keeping(out: Path, mark: str) -> bool:
+    """Whether a run has made something that ``--resume`` goes on with, or has listed why its scans failed.
+
+    A command that is told by a ``mark`` goes on with checkpoints alone, and says the reasons in its message.
+    """
+    if mark:
+        return (out / "checkpoints").exists()
     failures = out / FAILURES
     listed = failures.is_file() and failures.read_text(encoding="utf-8").count("\n") > 1
     return listed or (out / "checkpoints").exists() or (out / "model").exists()

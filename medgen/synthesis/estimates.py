@@ -86,7 +86,7 @@ def config_estimate(name: str, families: Mapping[str, str], config: Config, outl
             part = "model" if key == "training" else key.removesuffix("_training")
             family = families.get(part, name)
             given = {**getattr(config, part), "family": family, "in_channels": outline.channels}
-            settings = settings_for(given, outline.shape, outline.channels, count)
+            settings = settings_for(given, outline.shape, outline.channels, count, f"generators.{name}.{part}")
             title = name if family == name else f"{name}, {family}"
             total += network_estimate(title, settings, value, device, count)
         elif isinstance(value, SegmenterConfig):

@@ -284,9 +284,10 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
     if isinstance(value, str) and value[:1] in _FORMULA:
-        # Spreadsheets run text that starts like a formula; numbers in text stay numbers.
+        # Spreadsheets run text that starts like a formula; numbers in text, and lists of them, stay numbers.
         try:
-            float(value)
+            for number in value.split(";"):
+                float(number)
         except ValueError:
             return f"'{value}"
     return "" if value is None else value

@@ -5,11 +5,29 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medgen.errors import DataError
 from medgen.system.files import REPLACED, TEMPORARY, sync_folder, unwritable
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; after an error those that were made here and hold nothing are removed.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    made = [own for own in (folder, *folder.parents) if not own.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, and with it those above
+            for own in made:
+                own.rmdir()
+        raise
 
 
 @contextmanager
@@ -27,28 +45,33 @@ def new_folder(out: str | Path, replaces: str = "") -> Iterator[Path]:
     old = bool(replaces) and (out / replaces).is_file()
     if not old and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is not empty; expected a new folder; choose another one or remove it")
-    temporary: Path | None = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{out.name}-", dir=out.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        if old:
-            _replace(temporary, out)
-        else:
-            if out.exists():
-                out.rmdir()
-            temporary.rename(out)
-        sync_folder(out.parent)
+        with made_folder(out.parent), _temporary(out) as temporary:
+            yield temporary
+            temporary.chmod(0o755)
+            if old:
+                _replace(temporary, out)
+            else:
+                if out.exists():
+                    out.rmdir()
+                temporary.rename(out)
+            sync_folder(out.parent)
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+@contextmanager
+def _temporary(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that is removed unless it has become ``out``; errors name ``out`` instead."""
+    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{out.name}-", dir=out.parent))
+    try:
+        yield temporary
     except DataError as error:
         # The user knows the folder, not the one that would have become it.
         error.args = tuple(str(part).replace(str(temporary), str(out)) for part in error.args)
         raise
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(temporary: Path, out: Path) -> None:

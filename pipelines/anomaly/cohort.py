@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medgen.anomaly.normative.covariates import check_columns, choose_covariates
 from medgen.data.cases import Manifest, kfold_subjects, split_subjects
 from medgen.errors import ConfigError, DataError
 from medgen.implants.regions import INSIDE
@@ -53,7 +54,9 @@ def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
 
     Raises:
         CalibrationError: If the target false-positive rate needs more development subjects.
-        ConfigError: If an excluded case is no development case, so that nothing would be excluded.
+        ConfigError: If an excluded case is no development case, so that nothing would be excluded, or a covariate is
+            named that no development scan has.
+        DataError: If all test scans are of people outside of what covariates are learnt of.
     """
     parts = split_subjects(
         manifest, {"development": 1 - config.test, "test": config.test}, derive(config.seed, "split")
@@ -72,6 +75,7 @@ def split(config: AnomalyRunConfig, manifest: Manifest) -> dict[str, Manifest]:
             f"least {2 * config.anomaly.folds} for {config.anomaly.folds} folds; exclude fewer"
         )
     config.anomaly.check_subjects(len(kept))
+    _check_people(config, parts)
     left(config.without, manifest.channel_names)
     return parts
 
@@ -100,6 +104,22 @@ def left(without: Sequence[Sequence[str]], channels: Sequence[str]) -> dict[tupl
             raise ConfigError(f"without: [{', '.join(key)}] is there twice; keep one")
         found[key] = kept
     return found
+
+
+def _check_people(config: AnomalyRunConfig, parts: Mapping[str, Manifest]) -> None:
+    """Refuse covariates that nobody has, or that leave no test scan to evaluate, before anything is trained."""
+    wanted = config.anomaly.normative.covariates
+    developing = [case for case in parts["development"] if case.id not in set(config.exclude)]
+    known = [case.attributes for case in developing]
+    check_columns(wanted, known, config.data)
+    covariates = choose_covariates(wanted, known, [case.subject for case in developing]).covariates
+    problems = [] if covariates is None else [covariates.problem(case.attributes) for case in parts["test"]]
+    if problems and all(problems):
+        raise DataError(
+            f"{config.data}: every one of the {len(problems)} test scans is of a person unlike the development "
+            f"subjects; the first: {parts['test'].cases[0].id}: {problems[0]}; expected some that can be evaluated; "
+            "correct the manifest, take another seed, or set anomaly.normative.covariates=none"
+        )
 
 
 def _check_implants(config: AnomalyRunConfig, recipe: Preprocess) -> None:

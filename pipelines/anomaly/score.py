@@ -14,8 +14,9 @@ from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.findings.false_findings import check_false_findings
 from medgen.config import Config, parse_config
+from medgen.data.content import label_map_words
 from medgen.data.layouts.cohort_config import Fill, Slices
-from medgen.errors import ArtifactError, DataError, MedgenError, OutOfDistribution
+from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
@@ -34,10 +35,11 @@ from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .done_scans import PAGES, DoneScans
 from .kept_cases import KeptCases
+from .known_scans import learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
 from .viewers import VIEWERS, Viewers
-from .which_detector import for_channels, learnt_words, without_words
+from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "unadjusted", "false_findings", "fill", "unscaled", "slices"})
@@ -201,10 +203,7 @@ class ScoreScans(Stage[ScoreConfig]):
             DataError: If none of the scans could be scored.
         """
         artifact, folder = results[TrainedModel], run.folder
-        try:
-            detector = _at_level(from_artifact(artifact), config.false_findings)
-        except ArtifactError as error:
-            raise ArtifactError(f"{config.model}: {error}") from error
+        detector = _at_level(from_artifact(artifact, config.model), config.false_findings)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
         scans = [GivenScan.parse(path) for path in config.scans]
         named = dict(zip(unique_names(scan.called for scan in scans), scans, strict=True))
@@ -231,11 +230,13 @@ class ScoreScans(Stage[ScoreConfig]):
                     # Its maps are let go before those of the next scan are made.
                     del entry
                 tick("scoring", number, len(named))
-        done.files.close()
-        write_calibration(folder.out, detector.calibration)
-        folder.write_failures(failures)
         if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))
+        folder.write_failures(failures)
+        if done.scored:
+            # Empty tables of findings would say that there are none.
+            done.files.close()
+            write_calibration(folder.out, detector.calibration)
         return [
             Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact), viewers.why)
         ]
@@ -301,7 +302,12 @@ def _score(
     if config.ungated:
         result = detector.score_scan(scan, person.used, ungated=True, unlike=person.problem)
     else:
-        result = detector.score_scan(scan, person.known)
+        try:
+            result = detector.score_scan(scan, person.known)
+        except OutOfDistribution:
+            if words := label_map_words(scan):
+                raise OutOfDistribution([f"found {words}"]) from None
+            raise
     return Scored(name, scan, result, detector.pseudo_healthy(result.prepared))
 
 

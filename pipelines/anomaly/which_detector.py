@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from medgen.errors import DataError
@@ -43,21 +43,3 @@ def without_words(missing: Sequence[str], left: Sequence[str]) -> str:
         f"The scans have no {' and no '.join(missing)}: they were scored by a detector that was trained and calibrated "
         f"on the same healthy scans with {' and '.join(left)} alone."
     )
-
-
-def learnt_words(read: Mapping[str, Mapping[str, str]], artifact: TrainedModel) -> list[str]:
-    """A sentence for each scan that the model was made from: its p-values compare it with itself.
-
-    Args:
-        read: SHA-256 of the files of every scan, by what they are.
-        artifact: The model, which knows the hashes of its cases.
-    """
-    known: dict[str, str] = {}
-    for case, parts in (artifact.meta.get("inputs") or {}).items():
-        known |= {digest: str(case) for digest in str(parts.get("image") or "").split(";") if digest}
-    found = {name: known[digest] for name, own in read.items() for digest in own.values() if digest in known}
-    return [
-        f"{name} is {case} of the scans that the model was made from: its p-values and findings do not hold; the run's "
-        "own report has what is known of it."
-        for name, case in found.items()
-    ]

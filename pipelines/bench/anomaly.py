@@ -204,7 +204,7 @@ def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
         for path, rows in wanted.items()
     ):
         return
-    detector = from_artifact(TrainedModel.load(plan.folder / "model", "cpu"))
+    detector = from_artifact(TrainedModel.load(plan.folder / "model", "cpu"), plan.folder / "model")
     development, test = _prepared(plan, detector, tick)
     config = plan.config
     refitted = None

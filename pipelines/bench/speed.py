@@ -61,7 +61,7 @@ def measure(model: Path, scan: Path) -> Speed:
     from medgen.training.trainer import device_of
 
     start = time.perf_counter()
-    detector = from_artifact(TrainedModel.load(model, device_of("cpu")))
+    detector = from_artifact(TrainedModel.load(model, device_of("cpu")), model)
     loaded = time.perf_counter()
     volume = io.read(scan)
     begun = time.perf_counter()

@@ -209,6 +209,15 @@ def test_of_a_scan_that_looks_like_an_artefact_nothing_is_claimed(detector, tmp_
     assert replace(doubtful, gate=None).score_scan(native).findings
 
 
+def test_no_kinds_of_artefacts_are_no_kinds() -> None:
+    with pytest.raises(
+        ConfigError, match=r"kinds: expected kinds of artefacts; leave it out for all, or set artefacts.en"
+    ):
+        parse_config(ArtefactsConfig, {"kinds": []}, source="test")
+    own = ArtefactsConfig()
+    assert parse_config(ArtefactsConfig, own.model_dump(mode="json"), source="test") == own
+
+
 def test_faulty_copies_of_healthy_scans_are_counted_by_what_becomes_of_them(detector):
     data = dataset()
     assert ArtefactLimits.of_cohort(data, detector.gate, detector.config.gate, RECIPE.spacing) is None
@@ -362,9 +371,10 @@ def test_a_calibration_of_an_earlier_version_is_refused(detector):
         ArtifactError, match=r"no candidates of healthy scans.*repeat `medgen anomaly run` with --resume"
     ):
         from_artifact(TrainedModel(artifact.models, RECIPE, None, arrays, artifact.meta))
-    with pytest.raises(ArtifactError, match=r"earlier version; run `medgen anomaly run` again"):
+    with pytest.raises(ArtifactError, match=r"^runs/model: .*earlier version; run `medgen anomaly run` again"):
         from_artifact(
-            TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**artifact.meta, "calibration": old})
+            TrainedModel(artifact.models, RECIPE, None, artifact.arrays, {**artifact.meta, "calibration": old}),
+            "runs/model",
         )
 
 

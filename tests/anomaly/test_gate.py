@@ -11,10 +11,13 @@ from scipy import stats
 from medgen import io
 from medgen.anomaly.evaluation.screening import screen
 from medgen.anomaly.gate import CHECKS, Gate, GateConfig, histogram, histogram_distance
+from medgen.anomaly.normative.covariates import choose_covariates
 from medgen.errors import DataError, OutOfDistribution
 from medgen.implants.scan import implant
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.report.anomaly.gate import gate_section
+from medgen.report.html import Report
 from medgen.volume import Grid, Volume
 
 RECIPE = Preprocess(shape=(20, 24, 20), spacing=(2.0, 2.0, 2.0), center_on="foreground")
@@ -225,6 +228,28 @@ def test_refused_test_scans_are_left_out_and_counted_by_subject(gate):
     assert screen(None, test).passed is test
     with pytest.raises(DataError, match="refuses all 2 healthy test scans"):
         screen(gate, test.subset(["case-01", "case-02"]))
+
+
+def test_people_beyond_the_development_subjects_are_a_fact_and_no_failure(gate):
+    ages = [{"age": str(30 + number)} for number in range(12)]
+    covariates = choose_covariates(("age",), ages, [str(number) for number in range(12)]).covariates
+    test = dataset([brain(100), brain(101), half(brain(102))], ["a", "b", "c"])
+    people = [replace(own, attributes={"age": age}) for own, age in zip(test.prepared, ("35", "90", "91"), strict=True)]
+    test = replace(test, prepared=tuple(people))
+    result = screen(gate, test, covariates)
+    assert result.passed.ids == ("case-00",)
+    # What the gate refuses as well is listed once, as refused.
+    assert [failure.case for failure in result.refused] == ["case-02"]
+    assert [failure.case for failure in result.outside] == ["case-01"]
+    plain = result.to_plain(gate, scans=3)
+    assert (plain["scans_passed"], plain["scans_abstained"], plain["scans_not_prepared"]) == (1, 2, 0)
+    assert plain["outside"] == [{"case": "case-01", "reason": covariates.problem({"age": "90"})}]
+    for own in (gate, None):
+        report = Report("r", "", "")
+        gate_section(report, own, result)
+        assert "found age 90" in report.html()
+    with pytest.raises(DataError, match=r"refuses all 1 healthy test scans; the first: case-01: found age 90"):
+        screen(gate, test.subset(["case-01"]), covariates)
 
 
 def test_real_crops_pass_and_other_contrast_and_noise_do_not(shared_data):

@@ -39,6 +39,8 @@ def test_wrong_settings_are_one_line(change, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse_settings({"family": "vae", "shape": (16, 16, 16), **change})
     assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=rf"^generators\.joint\.model: .*{message}"):
+        parse_settings({"family": "vae", "shape": (16, 16, 16), **change}, "generators.joint.model")
 
 
 def test_a_seed_decides_the_weights():

@@ -55,6 +55,9 @@ def test_a_bad_scan_is_said_and_the_others_are_prepared(cohort, brains, tmp_path
     for name, scan in zip(("s0", "s1"), brains, strict=True):
         assert rows[name]["refused"] == ""
         assert "stripped already" in rows[name]["steps"]
+        assert "Centred on its f" in rows[name]["steps"]
+        ends = f"Scaled by its percentiles: {rows[name]['black']} to {rows[name]['white']} become 0 to 1."
+        assert rows[name]["steps"].endswith(f"voxels of 8 x 8 x 8 mm. {ends}")
         assert float(rows[name]["foreground_ml"]) == pytest.approx((scan.data > 0).sum() * 0.343, rel=0.05)
         image = io.read(out / "scans" / f"{name}.nii.gz")
         assert image.grid.spacing == pytest.approx((8, 8, 8))
@@ -103,3 +106,7 @@ def test_registered_scans_are_written_where_the_grid_has_right_angles(cohort, br
     grids = [io.read(out / "scans" / f"s{n}.nii.gz").grid for n in (0, 1, 3)]
     assert all(grid.same_as(grids[0]) for grid in grids)
     assert grids[0].spacing == pytest.approx((8, 8, 8))
+    for row in table(out).values():
+        assert (
+            f"Registered to the mean of the cohort (affine): correlation {float(row['similarity']):.2f}" in row["steps"]
+        )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medgen import io
+from medgen.data.cases import Case, Manifest
 from medgen.data.simulation import SubjectDrawer, cohort_grid
 from medgen.errors import DataError
+from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.bias_field import n4
 from medgen.preprocessing.brain_extraction import BrainExtraction
 from medgen.preprocessing.recipe import Preprocess
@@ -67,11 +70,37 @@ def test_a_stripped_head_is_as_one_that_came_stripped(head, extracted) -> None:
 def test_what_is_stripped_or_was_not_asked_for_stays(brain, head, extracted) -> None:
     auto, extract = (RECIPE.model_copy(update={"brain": key}).clean(brain) for key in ("auto", "extract"))
     assert auto.steps == ()
-    assert "stripped already" in extract.steps[0]
+    assert "stand in a background of one value, as of a brain that was stripped already" in extract.steps[0]
+    small = brain.with_data(np.where(np.indices(brain.grid.shape).sum(0) < 50, brain.data, 0))
+    assert (
+        "ml stand in a background of one value, no whole head"
+        in RECIPE.model_copy(update={"brain": "extract"}).clean(small).steps[0]
+    )
     for done in (auto, extract, RECIPE.clean(head.image)):
         assert done.changed is None
     assert extracted == []
     np.testing.assert_array_equal(extract.scan.data, brain.data)
+
+
+def test_the_grid_covers_brains_where_heads_are_stripped(brain, head, extracted, tmp_path) -> None:
+    cases = []
+    for number in range(6):
+        path = tmp_path / f"h{number}.nii.gz"
+        io.write(head.image, path)
+        cases.append(Case(f"h{number}", f"h{number}", (path,)))
+    heads = Manifest("heads", tmp_path, tuple(cases))
+    path = tmp_path / "brain.nii.gz"
+    io.write(head.image.with_data(np.where(head.brain.data > 0, head.image.data, 0)), path)
+    stripped = fit_preprocess(Manifest("brains", tmp_path, (Case("b", "b", (path,)),)), {}, 64)
+    kept = fit_preprocess(heads, {"brain": "keep"}, 64)
+    assert extracted == []
+    for key in ("auto", "extract"):
+        chosen = fit_preprocess(heads, {"brain": key}, 64)
+        assert (chosen.shape, chosen.spacing) == (stripped.shape, stripped.spacing)
+        assert np.prod(np.multiply(kept.shape, kept.spacing)) > 1.5 * np.prod(np.multiply(chosen.shape, chosen.spacing))
+        # A few heads are enough.
+        assert len(extracted) == 4
+        extracted.clear()
 
 
 def test_templates_are_made_of_stripped_heads_stripped_once(head, extracted) -> None:

@@ -10,7 +10,10 @@ import pytest
 from medgen import io
 from medgen.config import parse_config
 from medgen.data.cases import Case, Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError
+from medgen.pipelines.train_scans import recipe_of
+from medgen.pipelines.train_settings import TrainRunConfig
 from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.modality import WINDOWS, window_words
 from medgen.preprocessing.recipe import Preprocess
@@ -114,6 +117,35 @@ def test_magnetic_resonance_is_scaled_by_each_scan_and_refuses_tomograms(tmp_pat
         recipe.apply(ball(0, 40, -1000, 8))
 
 
-def test_cohorts_of_both_have_no_modality(tmp_path) -> None:
-    manifest = cohort(tmp_path, [ball(0, 300, 0, 40), ball(1, 40, -1000, 8)])
-    assert fit_preprocess(manifest, GRID, 64).modality == "auto"
+def test_cohorts_of_both_are_refused_and_scans_of_both_have_no_modality(tmp_path) -> None:
+    mixed = cohort(tmp_path, [ball(0, 300, 0, 40), ball(1, 40, -1000, 8), ball(2, 300, 0, 40)])
+    said = (
+        r"1\.nii\.gz: Hounsfield units, as CT has; of 3 scans looked at 1 look like CT and 2 do not; expected one mod"
+    )
+    with pytest.raises(DataError, match=said):
+        fit_preprocess(mixed, GRID, 64)
+    # Whoever says what they are is believed.
+    assert fit_preprocess(mixed, {**GRID, "modality": "MR"}, 64).modality == "MR"
+    both = np.concatenate([ball(0, 300, 0, 40).data, ball(1, 40, -1000, 8).data])
+    case = Case("c", "c", (tmp_path / "both.nii.gz",), attributes={"channels": "2"})
+    io.write(ball(0, 300, 0, 40).with_data(both), tmp_path / "both.nii.gz")
+    assert fit_preprocess(Manifest("cohort", tmp_path, (case,)), GRID, 64).modality == "auto"
+
+
+def test_windows_by_name_are_for_hounsfield_units(tmp_path) -> None:
+    manifest = cohort(tmp_path, [ball(seed, 300, 0, 40) for seed in range(2)])
+    with pytest.raises(ConfigError, match="window: lung is in Hounsfield units, which CT has, and the modality is MR"):
+        fit_preprocess(manifest, {**GRID, "window": "lung"}, 64)
+    assert fit_preprocess(manifest, {**GRID, "window": [100, 400]}, 64).window == (100, 400)
+
+
+def test_a_training_scales_as_other_runs_do(tmp_path) -> None:
+    tomograms(tmp_path)
+    text = {"data": tmp_path, "preprocess": GRID, "model": {"family": "vae", "widths": (16, 16)}}
+    config = parse_config(TrainRunConfig, text, source="test")
+    chosen = recipe_of(config, load_cohort(tmp_path))
+    assert (chosen.modality, chosen.window) == ("CT", fit_preprocess(load_cohort(tmp_path), GRID, 64).window)
+    assert (chosen.shape, chosen.align, chosen.brain) == (config.preprocess.shape, "center", "keep")
+    percentiles = {**text, "preprocess": {**GRID, "percentiles": [2, 98]}}
+    with pytest.raises(ConfigError, match="CT is never scaled by percentiles"):
+        recipe_of(parse_config(TrainRunConfig, percentiles, source="test"), load_cohort(tmp_path))

@@ -80,9 +80,19 @@ def test_a_run_that_is_refused_before_it_made_anything_leaves_nothing(tmp_path):
             elif made:
                 (folder.out / made).mkdir()
             raise DataError("the cohort is of no use")
-        return {path.name for path in out.iterdir()} - {".medgen-lock"}
+        return {path.name for path in out.iterdir()} - {".medgen-lock"} if out.exists() else None
 
-    assert refused(tmp_path / "nothing", "heatmaps") == set()
+    assert refused(tmp_path / "a" / "nothing", "heatmaps") is None
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty", "heatmaps") == set()
+    # A command that has no --resume goes on with none of these; the message has said why scans failed.
+    for made in ("model", "failures.csv"):
+        assert refused(tmp_path / "scored", made, mark="steps") is None
+    assert "checkpoints" in refused(tmp_path / "kept", "checkpoints", mark="steps")
+    # What is to be replaced is gone when the next one is refused.
+    finish(tmp_path / "old")
+    assert refused(tmp_path / "old", "heatmaps", mark="steps", overwrite=True) == set()
     for made in ("checkpoints", "model", "failures.csv"):
         assert made in refused(tmp_path / made, made)
     # What was there before is not removed.
@@ -92,9 +102,9 @@ def test_a_run_that_is_refused_before_it_made_anything_leaves_nothing(tmp_path):
 
 def test_what_nothing_goes_on_with_is_replaced(tmp_path):
     out = tmp_path / "scored"
-    with pytest.raises(DataError), open_run(out, Settings(out="x"), mark="steps") as folder:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), open_run(out, Settings(out="x"), mark="steps") as folder:  # noqa: PT012
         folder.write_failures([("a", "score", "is no scan")])
-        raise DataError("none could be scored")
+        raise KeyboardInterrupt
     assert (out / "failures.csv").is_file()
     assert unfinished(out, "steps")
     # Not by another command, and not by one that can go on.

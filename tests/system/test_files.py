@@ -89,6 +89,11 @@ def test_csv(tmp_path):
     files.write_csv(tmp_path / "a.csv", rows, ("id", "x"))
     with (tmp_path / "a.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["id", "x"], ["a,b", "0.333333"], ["c", ""], ['q"q', ""], ["d", ""]]
+    # What starts like a formula is made harmless; numbers, and lists of them, are not touched.
+    cells = ["=1+1", "-1.5", "-1.20; 0.30", "-1; @x"]
+    files.write_csv(tmp_path / "c.csv", [{"x": cell} for cell in cells], ("x",))
+    with (tmp_path / "c.csv").open(newline="") as file:
+        assert [row["x"] for row in csv.DictReader(file)] == ["'=1+1", "-1.5", "-1.20; 0.30", "'-1; @x"]
     with pytest.raises(ValueError, match="fields"):
         files.write_csv(tmp_path / "b.csv", [{"other": 1}], ("id",))
     assert not (tmp_path / "b.csv").exists()

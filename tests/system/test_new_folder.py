@@ -24,6 +24,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         fail(out, DataError())
     assert ".tmp-" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError):
+        fail(tmp_path / "made" / "for" / "it", DataError())
+    assert list(tmp_path.iterdir()) == []
     with new_folder(out) as temporary:
         (temporary / "a").touch()
         assert not out.exists()

@@ -34,21 +34,25 @@ class ArtefactsConfig(Config):
 
     Attributes:
         enabled: Whether they are made; without the gate nothing names them.
-        kinds: Kinds of artefacts, see :mod:`medgen.implants.artefacts`; none: all, for computed tomography
-            all that it has.
+        kinds: Kinds of artefacts, see :mod:`medgen.implants.artefacts`; where it is left out all, for computed
+            tomography all that it has. No artefacts at all are made with ``enabled: false``.
         per_scan: Copies of each scan; kinds and strengths (mild, moderate, severe) are taken in turn.
         scored: How many of them are scored, to know what would be listed of them.
     """
 
     enabled: bool = True
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[str, ...] | None = None
     per_scan: int = Field(default=8, ge=1, le=100)
     scored: int = Field(default=1, ge=0)
 
     @field_validator("kinds")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        check_artefacts(value)
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == ():
+            raise ValueError(
+                "expected kinds of artefacts; leave it out for all, or set artefacts.enabled=false for none"
+            )
+        check_artefacts(value or ())
         return value
 
     def cells(self, *, tomogram: bool) -> list[tuple[str, str]]:

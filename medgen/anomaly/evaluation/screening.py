@@ -22,13 +22,16 @@ class Screening:
     Attributes:
         passed: The scans to evaluate.
         refused: Scans that the gate refuses, with the reasons.
-        abstained: Share of subjects with a refused scan, exact binomial interval: subjects are independent, scans of
-            one subject are not.
+        outside: Scans that the gate lets through, of people beyond the development subjects' covariates: a fact about
+            the cohort, no fault of the scan.
+        abstained: Share of subjects with a scan of either sort, exact binomial interval: subjects are independent,
+            scans of one subject are not.
         values: Per check, the values of the test scans.
     """
 
     passed: Dataset
     refused: tuple[Failure, ...]
+    outside: tuple[Failure, ...]
     abstained: Interval
     values: Mapping[str, list[float]]
 
@@ -40,17 +43,19 @@ class Screening:
             scans: Test scans before preprocessing, which can refuse a scan too.
 
         Returns:
-            ``abstained`` (share of test subjects, with its interval), numbers of scans, and per check the limits (None
+            ``abstained`` (share of test subjects, with its interval), numbers of scans, ``outside`` (cases of people
+            beyond the development subjects' covariates, with the reason), and per check the limits (None
             where there is none) and the ranges over healthy development and test scans (None where nothing was
             measured).
         """
-        share, passed, refused = self.abstained, len(self.passed), len(self.refused)
+        share, passed, refused = self.abstained, len(self.passed), len(self.refused) + len(self.outside)
         limits = {} if gate is None else gate.limits
         return {
             "abstained": {"estimate": share.estimate, "low": share.low, "high": share.high, "n": share.n},
             "scans_passed": passed,
             "scans_abstained": refused,
             "scans_not_prepared": scans - passed - refused,
+            "outside": [{"case": failure.case, "reason": failure.message} for failure in self.outside],
             "limits": {name: _limit_to_plain(limit, self.values.get(name, ())) for name, limit in limits.items()},
         }
 
@@ -61,12 +66,13 @@ def screen(gate: Gate | None, test: Dataset, covariates: Covariates | None = Non
     Args:
         gate: The gate.
         test: Healthy test scans.
-        covariates: What is adjusted for: scans of people like none of the development subjects are refused, too.
+        covariates: What is adjusted for: scans of people like none of the development subjects are left out, too.
 
     Raises:
-        DataError: If the gate refuses all of them.
+        DataError: If none is left.
     """
     refused: list[Failure] = []
+    outside: list[Failure] = []
     values: dict[str, list[float]] = {}
     if gate is not None:
         for case, prepared in zip(test.ids, test.prepared, strict=True):
@@ -78,17 +84,19 @@ def screen(gate: Gate | None, test: Dataset, covariates: Covariates | None = Non
     if covariates is not None:
         for case, prepared in zip(test.ids, test.prepared, strict=True):
             if (problem := covariates.problem(prepared.attributes)) and case not in {own.case for own in refused}:
-                refused.append(Failure(case, problem))
-    names = {failure.case for failure in refused}
+                outside.append(Failure(case, problem))
+    names = {failure.case for failure in (*refused, *outside)}
     subjects = {subject for case, subject in zip(test.ids, test.subjects, strict=True) if case in names}
     if len(names) == len(test):
+        first = (*refused, *outside)[0]
         raise DataError(
-            f"the gate refuses all {len(test)} healthy test scans; the first: {refused[0].case}: {refused[0].message}; "
+            f"the gate refuses all {len(test)} healthy test scans; the first: {first.case}: {first.message}; "
             "check that they are like the other scans, or raise anomaly.gate.margin"
         )
     return Screening(
         passed=test.subset([case for case in test.ids if case not in names]) if names else test,
         refused=tuple(refused),
+        outside=tuple(outside),
         abstained=binomial_interval(len(subjects), len(set(test.subjects))),
         values=values,
     )

@@ -159,6 +159,28 @@ class ChosenCovariates:
         return "; ".join([used, *self.dropped])
 
 
+def check_columns(wanted: str | Sequence[str], known: Sequence[Mapping[str, str]], source: object = "") -> None:
+    """Refuse a list of covariates with one that no development scan has; a run asks before it trains.
+
+    Args:
+        wanted: ``auto``, ``none`` or columns.
+        known: What the manifest says of each development scan, by column.
+        source: The cohort, for the message.
+
+    Raises:
+        ConfigError: Naming the column, and those that there are.
+    """
+    for name in () if isinstance(wanted, str) else wanted:
+        said = (text for own in known for key, text in own.items() if key.strip().lower() == name)
+        if all(category(name, text) is None for text in said):
+            there = sorted({key.strip().lower() for own in known for key in own}) or ["none"]
+            raise ConfigError(
+                f"{f'{source}: ' if source else ''}no development scan has {name!r}; expected in "
+                f"anomaly.normative.covariates columns of the manifest ({', '.join(there)}); correct the list or the "
+                "manifest"
+            )
+
+
 def choose_covariates(
     wanted: str | Sequence[str], known: Sequence[Mapping[str, str]], subjects: Sequence[str]
 ) -> ChosenCovariates:
@@ -172,6 +194,7 @@ def choose_covariates(
     Raises:
         ConfigError: If a column is asked for that no development scan has.
     """
+    check_columns(wanted, known)
     if wanted == NONE:
         return ChosenCovariates(None)
     names = AUTOMATIC if wanted == AUTO else tuple(wanted)
@@ -183,13 +206,7 @@ def choose_covariates(
     for name in names:
         texts = [cells[subject].get(name, "") for subject in order]
         if not any(texts):
-            if wanted == AUTO:
-                continue
-            there = sorted({key.strip().lower() for own in known for key in own}) or ["none"]
-            raise ConfigError(
-                f"anomaly.normative.covariates: no development scan has {name!r}; expected a column of the manifest "
-                f"({', '.join(there)}); correct the list or the manifest"
-            )
+            continue
         term, reason = _term(name, texts)
         if term is not None:
             own = np.nan_to_num(np.stack([_joined((term,), {name: term.read(text)}) for text in texts]))

@@ -8,6 +8,9 @@ from medgen.anomaly.findings.false_findings import count_interval
 from medgen.anomaly.findings.listing import number
 from medgen.report.html import Report, fmt
 
+# Scans named in a sentence before it says how many more there are.
+_NAMED = 5
+
 
 def adapted_words(old: AnomalyDetector, adapted: Adapted) -> str:
     """How many false findings healthy scans of the site have before and after."""
@@ -19,7 +22,21 @@ def adapted_words(old: AnomalyDetector, adapted: Adapted) -> str:
     )
 
 
-def adaptation_section(report: Report, old: AnomalyDetector, adapted: Adapted, source_sha256: str) -> None:
+def refused_words(adapted: Adapted) -> str:
+    """Which scans of the site the old gate refuses, in a sentence; empty if none."""
+    names = adapted.refused
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"the gate of the old detector refuses {len(names)} of these scans ({', '.join(names[:_NAMED])}{more}): look "
+        "whether they show what the model has learnt, since the new one takes them for healthy"
+    )
+
+
+def adaptation_section(
+    report: Report, old: AnomalyDetector, adapted: Adapted, source_sha256: str, missing: str = ""
+) -> None:
     """The old detector and the new one on the healthy scans of the new site.
 
     Args:
@@ -27,12 +44,16 @@ def adaptation_section(report: Report, old: AnomalyDetector, adapted: Adapted, s
         old: The detector as it came.
         adapted: What was made of it.
         source_sha256: Digest of the old model.
+        missing: The channels that the scans of this detector lack.
     """
-    report.verdict(f"{adapted_words(old, adapted)}.")
+    without = f"Without {missing}: " if missing else ""
+    report.verdict(f"{without}{adapted_words(old, adapted)}.")
+    if words := refused_words(adapted):
+        report.verdict(f"{without}{words}.", "bad")
     new, n = adapted.detector, adapted.detector.calibration.healthy.n
     was = old.config.calibration.target_fpr
     report.section(
-        "Before and after",
+        f"Before and after, without {missing}" if missing else "Before and after",
         "The networks are the old ones. At every place the z of each channel was moved and scaled to what the healthy "
         "scans of the new site have there; gate, words for looks and calibration are of these scans alone. Numbers of "
         "the new detector are of each subject with means, scales and calibration of the others.",

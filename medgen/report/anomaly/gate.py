@@ -14,9 +14,12 @@ from medgen.report.html import Report
 
 
 def gate_section(report: Report, gate: Gate | None, screening: Screening) -> None:
-    """Limits of the gate beside what healthy development and test scans reach, and the refused test scans."""
+    """Limits of the gate beside what healthy development and test scans reach, and the test scans left out."""
     if gate is None:
-        report.section("Abstaining", "This model has no gate (`anomaly.gate.enabled=false`): every scan is scored.")
+        report.section(
+            "Abstaining", "This model has no gate (`anomaly.gate.enabled=false`): no scan is refused for its looks."
+        )
+        _outside(report, screening)
         return
     report.section(
         "Abstaining",
@@ -41,6 +44,17 @@ def gate_section(report: Report, gate: Gate | None, screening: Screening) -> Non
     report.facts({"healthy test subjects with a refused scan": screening.abstained})
     if screening.refused:
         report.table(["test scan", "why it was refused"], [(f.case, f.message) for f in screening.refused])
+    _outside(report, screening)
+
+
+def _outside(report: Report, screening: Screening) -> None:
+    """Test scans of people beyond what the normative maps are adjusted for; nothing if there are none."""
+    if screening.outside:
+        report.text(
+            "Not evaluated, though nothing is wrong with the scans: nothing was learnt of people like these, so that a "
+            "new scan of one is not scored either."
+        )
+        report.table(["test scan", "whom it shows"], [(f.case, f.message) for f in screening.outside])
 
 
 def abstained_section(report: Report, abstained: Sequence[tuple[str, str]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from medgen.data.cases import Manifest
+from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset, Failure, join
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.synthesis.cohort.split import CohortSplit
@@ -41,12 +43,36 @@ class PreparedCohort:
             for part in ("labelled", "unlabelled")
             if part in self.data
         ]
+        self._check_labels(labelled)
         others = [replace(dataset, labels=None) for dataset in unlabelled if len(dataset)]
         hashes = {case.id: dict(case.sha256) for case in self.manifest}
         used = {*labelled.ids, *(name for dataset in others for name in dataset.ids)}
         return Sources(
             labelled, join(others) if others else None, self.labels, hashes, faces=frozenset(used & self.faces)
         )
+
+    def _check_labels(self, labelled: Dataset) -> None:
+        """Refuse labels that the scans' own masks have and that are gone on the model grid.
+
+        Raises:
+            DataError: Naming the label, its largest volume in a scan, and that of a voxel.
+        """
+        if labelled.labels is None:
+            return
+        lost = [label for label in self.labels if not bool((labelled.labels == label).any())]
+        if not lost:
+            return
+        largest, voxel = 0.0, math.prod(self.preprocess.spacing)
+        for case in self.manifest.subset(labelled.ids):
+            if (mask := case.read_mask()) is not None:
+                largest = max(largest, float((mask.data == lost[0]).sum()) * mask.grid.voxel_volume)
+        if largest:
+            spacing = " x ".join(f"{step:.3g}" for step in self.preprocess.spacing)
+            raise DataError(
+                f"label {lost[0]} ({self.label_names[lost[0]]}): has at most {largest:.3g} mm³ in a scan, and vanishes "
+                f"on the model grid of {spacing} mm, whose voxels have {voxel:.3g} mm³; expected a grid that shows it; "
+                "set a finer preprocess.spacing or a larger max_side, or leave it out of the cohort's labels"
+            )
 
     @property
     def faces(self) -> frozenset[str]:

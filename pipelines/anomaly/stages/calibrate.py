@@ -26,6 +26,7 @@ from medgen.training.transfer.source import recorded
 from ...stages import Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
+from ..known_scans import inputs_of
 from ..outputs import CALIBRATION, level_facts, write_calibration
 from .train import FoldModels
 
@@ -153,15 +154,13 @@ def provenance(
     config: AnomalyRunConfig, manifest: Manifest, development: Dataset, trained: FoldModels, run_id: str
 ) -> dict[str, Any]:
     """What the model is made from: the run, its configuration, and every development scan by id and hash."""
-    used = {*development.ids}
-    hashes = {case.id: zip(("image", "mask"), manifest.hashes_of(case), strict=True) for case in manifest}
     return {
         "run_id": run_id,
         "seed": config.seed,
         "config_sha256": config.digest(),
         "manifest_sha256": manifest.digest(),
         "cases": list(development.ids),
-        "inputs": {name: {part: value for part, value in own if value} for name, own in hashes.items() if name in used},
+        "inputs": inputs_of(manifest, development.ids),
         "excluded": list(config.exclude),
         "training_sha256": trained.digest,
         "init": dict(trained.starts),

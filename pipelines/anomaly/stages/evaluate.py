@@ -167,6 +167,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
             f"voxel AP: fused {summary.fused.ap}, best baseline ({best.score}) {best.ap}, chance "
             f"{summary.prevalence:.4f}",
             *(f"{case}: abstained: {reason}" for case, reason in results[Screening].refused),
+            *(f"{case}: not evaluated: {reason}" for case, reason in results[Screening].outside),
         ]
 
 

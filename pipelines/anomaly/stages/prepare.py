@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from medgen.anomaly.normative.covariates import check_columns
 from medgen.data.cases import Manifest, write_splits
 from medgen.preprocessing.parts import PreparedParts, prepare_parts
 from medgen.report.anomaly.cohort import cohort_section
@@ -29,6 +30,7 @@ class Prepare(Stage[AnomalyRunConfig]):
         """See the class.
 
         Raises:
+            ConfigError: If no development scan that could be prepared has a covariate that is asked for.
             CalibrationError: If too few development scans could be prepared for the false-positive rate.
             DataError: If no scan of a part could be prepared, or one shows too little of a patient for an implant.
         """
@@ -49,7 +51,11 @@ class Prepare(Stage[AnomalyRunConfig]):
         run.stage.log_metrics({**counts, "failures": len(prepared.failures)})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
         check_room(config, prepared, cohort.recipe)
-        config.anomaly.check_subjects(len(set(prepared.data["development"].subjects)))
+        development = prepared.data["development"]
+        config.anomaly.check_subjects(len(set(development.subjects)))
+        known = zip(development.ids, development.prepared, strict=True)
+        used = [own.attributes for case, own in known if case not in {*config.exclude}]
+        check_columns(config.anomaly.normative.covariates, used, config.data)
         return [prepared]
 
     def outputs(self) -> tuple[Output, ...]:

@@ -17,12 +17,9 @@ from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.pipelines.anomaly.cohort import left
 from medgen.pipelines.anomaly.config import AnomalyRunConfig
-from medgen.pipelines.anomaly.which_detector import learnt_words
-from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Volume
 
 CONFIG = Path(__file__).parents[3] / "configs" / "tiny" / "anomaly.yaml"
-RECIPE = Preprocess(shape=(8, 8, 8), spacing=(1, 1, 1))
 
 
 def medgen(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -95,14 +92,6 @@ def hottest(path: Path) -> list[str]:
     """The hottest voxel of every healthy scan."""
     with path.open(newline="") as file:
         return [row["max"] for row in csv.DictReader(file)]
-
-
-def test_scans_that_a_model_was_made_from_are_told_of() -> None:
-    artifact = TrainedModel([], RECIPE, meta={"inputs": {"anna": {"image": "aa;bb", "mask": "cc"}}})
-    read = {"one": {"image T1": "bb"}, "two": {"image": "dd"}}
-    assert [text.split(":")[0] for text in learnt_words(read, artifact)] == [
-        "one is anna of the scans that the model was made from"
-    ]
 
 
 def test_channels_without_names_are_numbers() -> None:

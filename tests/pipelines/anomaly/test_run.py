@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,8 +19,13 @@ import pytest
 from medgen import io
 from medgen.anomaly.config import HEAT_SCORES
 from medgen.anomaly.scores.catalogue import registered
+from medgen.config import load_config
+from medgen.data.cases import Manifest
+from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
-from medgen.errors import TrainingError
+from medgen.errors import DataError, TrainingError
+from medgen.pipelines.anomaly.cohort import split
+from medgen.pipelines.anomaly.config import AnomalyRunConfig
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume
@@ -375,7 +381,7 @@ def test_new_scans_are_scored_and_bad_ones_are_listed(finished, cohort, tmp_path
     )
     assert code == 2
     assert str(bad) in message
-    assert [row["case"] for row in rows(tmp_path / "none" / "failures.csv")] == ["bad"]
+    assert not (tmp_path / "none").exists()
     heatmap = io.read(out / "heatmaps" / "changed.nii.gz", allow_nan=True)
     hottest = np.unravel_index(np.nanargmax(heatmap.data[0]), heatmap.grid.shape)
     assert np.abs(np.array(hottest) - (i, j, k)).max() <= 4
@@ -468,7 +474,9 @@ def test_a_model_abstains_from_what_is_no_such_scan_and_scores_the_rest(
     alone = tmp_path / "alone"
     code, _, _ = medgen(monkeypatch, capsys, *command, alone, files[1])
     assert code == 1
-    assert rows(alone / "scans.csv") == []
+    # Empty tables would say that nothing was found.
+    assert [row["stage"] for row in rows(alone / "failures.csv")] == ["gate"]
+    assert not [name for name in ("scans.csv", "findings.csv", "findings.json") if (alone / name).exists()]
     # On request it is scored all the same, and the report says what it is.
     forced = tmp_path / "forced"
     code, printed, _ = medgen(monkeypatch, capsys, *command, forced, files[2], "--ungated")
@@ -511,6 +519,7 @@ def test_a_refused_scoring_does_not_block_the_next(finished, cohort, tmp_path, m
     bad.write_bytes(good.read_bytes()[:300])
     command = ("--model", finished / "model", "--out", tmp_path / "scored", "-q")
     assert medgen(monkeypatch, capsys, "anomaly", "score", bad, *command)[0] == 2
+    assert not (tmp_path / "scored").exists()
     code, printed, _ = medgen(monkeypatch, capsys, "anomaly", "score", good, *command)
     assert code == 0
     assert "heatmaps:" in printed
@@ -586,17 +595,40 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, mo
         ("model.family=vea", "expected one of"),
         ("evaluation.kinds=[hyperintens]", "did you mean 'hyperintense'"),
         ("anomaly.fusion.channels=[nope]", "anomaly.fusion.channels: 'nope' is no score; choose some of"),
+        (
+            "anomaly.normative.covariates=[typo]",
+            "cohort: no development scan has 'typo'; expected in anomaly.normative",
+        ),
     ],
 )
 def test_user_errors_are_one_line_before_anything_is_trained(override, message, cohort, tmp_path, monkeypatch, capsys):
     out = tmp_path / "never"
-    code, _, error = medgen(
-        monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", override, "-q"
-    )
-    assert code == 2
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
-    assert not out.exists()
+    for plan in ("-q", "--dry-run"):
+        code, _, error = medgen(
+            monkeypatch, capsys, "anomaly", "run", CONFIG, f"data={cohort}", f"out={out}", override, plan
+        )
+        assert code == 2
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+        assert not out.exists()
+
+
+def test_test_scans_of_people_unlike_all_others_are_refused_before_anything_is_trained(cohort):
+    config = load_config(AnomalyRunConfig, CONFIG, [f"data={cohort}", "anomaly.normative.covariates=[age]"])
+    cases = load_cohort(cohort).cases
+    manifest = Manifest("cohort", cohort, tuple(replace(case, attributes={"age": "50"}) for case in cases))
+    held_out = {case.id for case in split(config, manifest)["test"]}
+
+    def of_ages(others):
+        older = [
+            replace(case, attributes={"age": others if case.id in held_out else str(30 + number)})
+            for number, case in enumerate(cases)
+        ]
+        return split(config, Manifest("cohort", cohort, tuple(older)))
+
+    assert len(of_ages("40")["test"]) == len(held_out)
+    with pytest.raises(DataError, match=r"cohort: every one of the 4 test scans is of a person unlike .*found age 95"):
+        of_ages("95")
 
 
 def test_scoring_with_a_damaged_model_is_refused(finished, cohort, tmp_path, monkeypatch, capsys):
