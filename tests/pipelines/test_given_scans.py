@@ -69,9 +69,9 @@ def test_what_is_missing_is_the_same_for_all_scans() -> None:
     )
     assert missing_channels([one, one], names) == ("T2",)
     assert missing_channels([whole, bare], names) == ()
-    with pytest.raises(DataError, match="expected scans with the same channels"):
+    with pytest.raises(DataError, match="expected scans with the same contrasts"):
         missing_channels([one, other], names)
-    with pytest.raises(DataError, match="no channel PD; expected T1, T2, FLAIR"):
+    with pytest.raises(DataError, match="no contrast PD; expected T1, T2, FLAIR"):
         missing_channels([GivenScan.parse(Path("PD=x"))], names)
-    with pytest.raises(DataError, match="does not say what its channels are called"):
+    with pytest.raises(DataError, match="does not say what its contrasts are called"):
         missing_channels([one], ())
