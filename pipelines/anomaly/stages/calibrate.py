@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +73,15 @@ class Calibrate(Stage[AnomalyRunConfig]):
         """See the class."""
         prepared, trained = results[PreparedParts], results[FoldModels]
         development, recipe = prepared.data["development"], results[AnomalyCohort].recipe
-        detector, healthy = fit_detector(config, development, trained, recipe, prepared.template, run)
+        detector, healthy = fit_detector(
+            config, development, trained, recipe, prepared.template, run, results[Manifest].channel_names
+        )
         run.stage.log_metrics(
             {"threshold": detector.calibration.threshold, "findings_threshold": detector.findings_threshold}
         )
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
         facts = provenance(config, results[Manifest], development, trained, run.track.id)
-        artifact = to_artifact(detector, {**facts, "channels": list(results[Manifest].channel_names)})
+        artifact = to_artifact(detector, facts)
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
         return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds))]
@@ -137,6 +139,7 @@ def fit_detector(
     recipe: Preprocess,
     template: Template | None,
     run: RunContext,
+    contrasts: Sequence[str],
 ) -> tuple[AnomalyDetector, Dataset]:
     """A detector from the models of all folds, and the development scans it was fitted on: those not excluded."""
     excluded = {*config.exclude}
@@ -144,7 +147,15 @@ def fit_detector(
     folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
     with run.bars() as tick:
         detector = AnomalyDetector.fit(
-            healthy, folds, trained.models, config.anomaly, recipe, template, progress=tick, bf16=trained.bf16
+            healthy,
+            folds,
+            trained.models,
+            config.anomaly,
+            recipe,
+            template,
+            progress=tick,
+            bf16=trained.bf16,
+            contrasts=contrasts,
         )
     return detector, healthy
 
