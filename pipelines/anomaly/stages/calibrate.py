@@ -110,10 +110,10 @@ class Calibrate(Stage[AnomalyRunConfig]):
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """How the channels were chosen."""
+        """How the scores of the heatmap were chosen."""
         calibrated = results[Calibrated]
         detector = calibrated.detector
-        choice_section(report, detector.choice, calibrated.tested, detector.config.corruptions)
+        choice_section(report, detector, calibrated.tested)
         more_scans_section(report, _prospects(detector))
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
