@@ -206,13 +206,11 @@ class AnomalyDetector:
         known = [own.attributes for own in dataset.prepared] or [{} for _ in dataset.ids]
         picked = choose_covariates(config.normative.covariates, known, dataset.subjects)
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16, picked.covariates)
-        fusion = config.fusion.model_copy(update={"channels": fitted.channels})
-        config = config.model_copy(update={"fusion": fusion})
-        parts = (fitted.members, fitted.calibration, fitted.support)
-        looks = fitted.appearance, fitted.choice
+        config = config.model_copy(update={"fusion": config.fusion.model_copy(update={"channels": fitted.channels})})
         names = tuple(contrasts) or tuple(str(number + 1) for number in range(dataset.channels))
         winner = "" if fitted.choice is None else fitted.choice.chosen
-        return cls(config, preprocess, template, *parts, *looks, gate, artefacts, bf16, picked, names, winner)
+        parts = (fitted.members, fitted.calibration, fitted.support, fitted.appearance, fitted.choice)
+        return cls(config, preprocess, template, *parts, gate, artefacts, bf16, picked, names, winner)
 
     @property
     def covariates(self) -> Covariates | None:
@@ -256,11 +254,9 @@ class AnomalyDetector:
             raise DataError("no part of the scan lies where the healthy scans show the patient; check what it shows")
         # A score that no fold changes is computed once.
         fixed: dict[str, NDArray[np.float32]] = {}
-        raw, zs, surprises = _Mean(), _Mean(), _Mean()
-        heats = _Mean()
+        raw, zs, surprises, heats = (_Mean() for _ in range(4))
         values_of: dict[str, list[float]] = {}
-        memo: list[dict[str, Any]] = [{}]
-        smoother = Smoother.of(region, self.config.smoothing)
+        memo, smoother = [dict[str, Any]()], Smoother.of(region, self.config.smoothing)
         for member in self.members:
             inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo, self.bf16)
             own = {}
@@ -323,8 +319,7 @@ class AnomalyDetector:
     def score_prepared(self, prepared: PreparedScan, doubts: Doubts | None = None) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
         image, foreground = torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None])
-        measured = self.measure(image, foreground, prepared.attributes)
-        return self.result(prepared, measured, doubts)
+        return self.result(prepared, self.measure(image, foreground, prepared.attributes), doubts)
 
     def result(self, prepared: PreparedScan, measured: Measured, doubts: Doubts | None = None) -> ScanResult:
         """Bring measured maps to the scan's native grid and judge them against the calibration.
@@ -346,7 +341,6 @@ class AnomalyDetector:
         looks = self.appearance.maps(measured.image, measured.region) if found else {}
         contrasts = tuple(contrast_name(name) for name in self.contrasts)
         hot = listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to, contrasts)
-        p_values = {name: self.calibration.p_value(name, value) for name, value in scores.items()}
         return ScanResult(
             heatmap=heatmap,
             candidates=candidates,
@@ -354,7 +348,7 @@ class AnomalyDetector:
             unlisted=hot if doubts else [],
             regions=regions,
             scores=scores,
-            p_values={} if doubts else p_values,
+            p_values={} if doubts else {key: self.calibration.p_value(key, value) for key, value in scores.items()},
             ranks={name: Rank.of(self.calibration.scores[name], value) for name, value in scores.items()},
             doubts=doubts,
             scan_score=name,

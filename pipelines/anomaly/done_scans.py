@@ -9,7 +9,7 @@ from pathlib import Path
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
-from medgen.report.anomaly.heat_sources import heat_words
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words

@@ -13,7 +13,7 @@ from medgen.models.catalogue import settings_for
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import bars
-from medgen.report.anomaly.heat_sources import heat_words
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.words import LIMITS, compared_words, found_words
 from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext, start_run

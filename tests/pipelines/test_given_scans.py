@@ -33,10 +33,10 @@ def test_a_scan_is_called_after_its_files(given: str, called: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("T1=a.nii,T1=b.nii", "channel T1 is there twice"),
+        ("T1=a.nii,T1=b.nii", "contrast T1 is there twice"),
         ("T1=a.nii,b.nii", "found 'b.nii'"),
         ("T1=,T2=b.nii", "found 'T1='"),
-        ("T1=a.nii,T2=a.nii", "is given for two channels"),
+        ("T1=a.nii,T2=a.nii", "is given for two contrasts"),
     ],
 )
 def test_channels_that_cannot_be(given: str, words: str) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
+from medgen.report.anomaly.heat.single_scores import example_maps, example_maps_caption
 from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
-from medgen.report.anomaly.single_scores import example_maps, example_maps_caption
 from medgen.report.figures.mosaic import LIMITS
 from medgen.report.figures.small_png import small_png
 from medgen.report.html import Report

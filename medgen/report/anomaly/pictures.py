@@ -13,9 +13,9 @@ from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.findings import listing
 from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.pseudo_healthy import as_seen
-from medgen.report.figures.contrast_slices import MOST, contrast_slices
 from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
+from medgen.report.figures.panels import MOST, contrast_slices
 from medgen.report.figures.small_png import small_png
 from medgen.report.html import Report
 from medgen.volume import Volume

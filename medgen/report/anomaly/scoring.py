@@ -11,7 +11,8 @@ from typing import Any
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import Rank
 from medgen.report.anomaly.gate import abstained_section, artefact_section, outside_section
-from medgen.report.anomaly.heat_sources import heat_words
+from medgen.report.anomaly.heat.single_scores import scores_block
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import (
     Scored,
     comparison_section,
@@ -23,7 +24,6 @@ from medgen.report.anomaly.pictures import (
     shown_contrast,
 )
 from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
-from medgen.report.anomaly.single_scores import scores_block
 from medgen.report.anomaly.words import doubt_words, level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.small_png import small_png

@@ -17,7 +17,6 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.report.figures import planes as geometry
-from medgen.report.figures.contrast_slices import MOST
 from medgen.report.figures.mosaic import (
     _BACKGROUND,
     _GAP,
@@ -31,6 +30,7 @@ from medgen.report.figures.mosaic import (
     _panel,
     grey_scale,
 )
+from medgen.report.figures.panels import MOST
 from medgen.volume import Grid, Volume
 
 # Inches: height of the line above each row, and the tallest slice.
@@ -57,7 +57,7 @@ def finding_slices(
         points: World points (RAS+ mm), (3,) each.
         captions: The line above each row.
         contrasts: For each point the contrast that is drawn, from 0; None for the axial slice of each of the first
-            :data:`~medgen.report.figures.contrast_slices.MOST`, beside the heat on the first. Default: the first.
+            :data:`~medgen.report.figures.panels.MOST`, beside the heat on the first. Default: the first.
         names: What the contrasts are called, written on the slices where there are several.
         contour_label: Text of the outline in the legend.
 

@@ -15,8 +15,8 @@ from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess, Template
-from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.anomaly.cohort import more_scans_section
+from medgen.report.anomaly.heat.choice import choice_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.cost import Estimate, minutes

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from medgen.report.figures.contrast_slices import MOST, contrast_slices
 from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison
-from medgen.report.figures.score_maps import score_maps
+from medgen.report.figures.panels import MOST, contrast_slices, score_maps
 from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import png

@@ -9,10 +9,10 @@ from medgen.anomaly.detector import ScanResult
 from medgen.anomaly.evaluation.measure import TestScan
 from medgen.anomaly.scores.catalogue import get
 from medgen.metrics.ranking import Ranked
-from medgen.report.anomaly.heat_sources import and_words
+from medgen.report.anomaly.heat.sources import and_words
 from medgen.report.anomaly.pictures import Scored, marks_of, peak_of, picture_caption, shown_contrast
 from medgen.report.figures.mosaic import LIMITS
-from medgen.report.figures.score_maps import score_maps
+from medgen.report.figures.panels import score_maps
 from medgen.report.figures.small_png import small_png
 from medgen.report.html import Report, fmt
 from medgen.volume import Volume

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 
 from medgen.anomaly.channel_choice import CONFIGURED, Candidate
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.heat_sources import HeatSource, heat_sources
-from medgen.report.anomaly.heat_sources import chosen_words, role_words
+from medgen.report.anomaly.heat.sources import HeatSource, chosen_words, heat_sources, role_words
 from medgen.report.html import Report
 
 

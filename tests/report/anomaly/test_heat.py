@@ -12,13 +12,12 @@ from sklearn.metrics import average_precision_score
 
 from medgen.anomaly.channel_choice import CONFIGURED, INDEPENDENT, Candidate, Choice
 from medgen.anomaly.findings.listing import Finding
-from medgen.anomaly.heat_sources import heat_sources, idle_families
 from medgen.metrics.interval import Interval
 from medgen.models.catalogue import build
-from medgen.report.anomaly.channel_choice import choice_section
-from medgen.report.anomaly.heat_sources import heat_words
+from medgen.report.anomaly.heat.choice import choice_section
+from medgen.report.anomaly.heat.single_scores import average_precision, maps_of, values_at
+from medgen.report.anomaly.heat.sources import heat_sources, heat_words, idle_families
 from medgen.report.anomaly.pictures import shown_contrast
-from medgen.report.anomaly.single_scores import average_precision, maps_of, values_at
 from medgen.report.html import Report
 from medgen.volume import Grid
 
