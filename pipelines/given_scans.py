@@ -52,12 +52,12 @@ class GivenScan:
         for part in text.split(","):
             match = _PART.fullmatch(part.strip())
             if match is None or not match[2].strip():
-                raise DataError(f"{text}: expected NAME=FILE for each channel, found {part!r}; part them by commas")
+                raise DataError(f"{text}: expected NAME=FILE for each contrast, found {part!r}; part them by commas")
             if match[1].strip() in channels:
-                raise DataError(f"{text}: the channel {match[1].strip()} is there twice; keep one file for it")
+                raise DataError(f"{text}: the contrast {match[1].strip()} is there twice; keep one file for it")
             file = Path(match[2].strip())
             if file.absolute() in (other.absolute() for other in channels.values()):
-                raise DataError(f"{text}: {file} is given for two channels; expected a file for each")
+                raise DataError(f"{text}: {file} is given for two contrasts; expected a file for each")
             channels[match[1].strip()] = file
         return cls(next(iter(channels.values())), channels, _called(channels))
 
@@ -128,16 +128,16 @@ def missing_channels(scans: Iterable[GivenScan], names: Sequence[str]) -> tuple[
     for scan in scans:
         if strange := [name for name in scan.channels if name not in names]:
             expected = (
-                ", ".join(names) or "one file without a name: the model does not say what its channels are called"
+                ", ".join(names) or "one file without a name: the model does not say what its contrasts are called"
             )
-            raise DataError(f"{scan.path}: the model has no channel {strange[0]}; expected {expected}")
+            raise DataError(f"{scan.path}: the model has no contrast {strange[0]}; expected {expected}")
         found.setdefault(tuple(n for n in names if scan.channels and n not in scan.channels), scan)
     if len(found) > 1:
         said = [
-            f"{scan.called.name} " + (f"lacks {', '.join(lost)}" if lost else "has all channels")
+            f"{scan.called.name} " + (f"lacks {', '.join(lost)}" if lost else "has all contrasts")
             for lost, scan in list(found.items())[:2]
         ]
-        raise DataError(f"{' and '.join(said)}; expected scans with the same channels; score them in two calls")
+        raise DataError(f"{' and '.join(said)}; expected scans with the same contrasts; score them in two calls")
     return next(iter(found), ())
 
 

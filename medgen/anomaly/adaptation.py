@@ -88,8 +88,8 @@ def adapt(detector: AnomalyDetector, dataset: Dataset, progress: Tick | None = N
     expected = detector.members[0].models[0].settings.in_channels
     if dataset.channels != expected:
         raise DataError(
-            f"{dataset.ids[0]}: {dataset.channels} channel{'s' * (dataset.channels != 1)}; expected {expected}, as the "
-            "model has; adapt a model of the same channels"
+            f"{dataset.ids[0]}: {dataset.channels} contrast{'s' * (dataset.channels != 1)}; expected {expected}, as "
+            "the model has; adapt a model of the same contrasts"
         )
     target = max(detector.config.calibration.target_fpr, calibration.reachable_target(n))
     channels = detector.config.fusion.channels

@@ -76,16 +76,19 @@ def to_artifact(detector: AnomalyDetector, meta: Mapping[str, Any] | None = None
                     own[f"normative/{name}/{part}"] = moved[detector.support]
             own[f"tail/{name}"] = member.tails[name].to_array()
         arrays |= {f"fold{number}/{key}": value for key, value in own.items()}
-    choice = detector.choice
+    # A detector from an artifact has no table of the choice; what was said of it is kept.
+    earlier = (meta or {}).get("choice") or {}
+    words = earlier.get("words", "") if detector.choice is None else detector.choice.words
     facts = {
         "kind": KIND,
+        "channels": list(detector.contrasts),
         "anomaly": detector.config.model_dump(mode="json"),
         "scores": kept,
         "gate": detector.gate is not None,
         "adjusted": detector.adjusted.to_plain(),
         "precision": "bf16" if detector.bf16 else "32",
         "models_per_fold": len(detector.members[0].models),
-        "choice": None if choice is None else {"chosen": choice.chosen, "words": choice.words},
+        "choice": {"chosen": detector.chosen, "words": words} if detector.chosen else None,
         "calibration": {
             "subjects": len(detector.calibration.maxima),
             "target_fpr": detector.config.calibration.target_fpr,
@@ -158,6 +161,9 @@ def _detector(artifact: TrainedModel) -> AnomalyDetector:
         # Detectors before these limits name no artefacts; all else is as it was.
         own = _below(artifact.arrays, "artefacts")
         artefacts = ArtefactLimits.from_arrays(own, gate.reference) if own and gate is not None else None
+        # Of detectors before there were names, numbers.
+        count = len(next(iter(appearance.aspects.values())))
+        contrasts = tuple(artifact.meta.get("channels") or (str(number + 1) for number in range(count)))
         members = []
         each = int(artifact.meta["models_per_fold"])
         if each < 1 or len(artifact.models) % each:
@@ -180,7 +186,16 @@ def _detector(artifact: TrainedModel) -> AnomalyDetector:
         raise ArtifactError(f"the artifact does not hold a detector that this version can use: {reason}") from None
     bf16 = calibrated_precision(precision, next(artifact.models[0].parameters()).device).bf16
     parts = (artifact.preprocess, artifact.template, tuple(members), calibration, support, appearance)
-    return AnomalyDetector(config, *parts, gate=gate, artefacts=artefacts, bf16=bf16, adjusted=adjusted)
+    return AnomalyDetector(
+        config,
+        *parts,
+        gate=gate,
+        artefacts=artefacts,
+        bf16=bf16,
+        adjusted=adjusted,
+        contrasts=contrasts,
+        chosen=str((artifact.meta.get("choice") or {}).get("chosen", "")),
+    )
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

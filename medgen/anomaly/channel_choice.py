@@ -1,4 +1,4 @@
-"""Which channels make the heatmap on this cohort: decided on implanted development scans, out of fold, in words.
+"""Which scores make the heatmap on this cohort: decided on implanted development scans, out of fold, in words.
 
 The configured fusion is compared with every single score as normative z, baselines included, and with itself without
 the self-supervised scores. Another candidate is taken only if its average precision is better with an interval that
@@ -151,7 +151,7 @@ def default_channels(classes: Sequence[type[ScanModel]]) -> tuple[str, ...]:
     families = " or ".join(repr(cls.family) for cls in classes)
     raise ConfigError(
         f"anomaly.fusion.channels: a model of the family {families} says nothing of single voxels; use one that does, "
-        "such as vae, vqvae, context or dae, or name channels that need no model"
+        "such as vae, vqvae, context or dae, or name scores that need no model"
     )
 
 

@@ -28,7 +28,7 @@ from medgen.anomaly.ensemble import (
     with_channels,
 )
 from medgen.anomaly.findings import listing
-from medgen.anomaly.findings.appearance import HealthyAppearance
+from medgen.anomaly.findings.appearance import HealthyAppearance, contrast_name
 from medgen.anomaly.findings.candidates import Candidates, candidates_of
 from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.gate import Gate
@@ -83,6 +83,7 @@ class ScanResult:
         p_values: Their conformal p-values; none for a scan with doubts.
         ranks: Where each score stands among those of the healthy calibration subjects.
         doubts: Why nothing is claimed of the scan; empty for most.
+        contrasts: What the contrasts of the scan are called, in their order.
         tails: Of ``max`` and of the score that decides, how rare it is by a fitted tail, where no healthy subject
             reaches it; see :mod:`medgen.anomaly.score_tail`. None for a scan with doubts.
         scan_score: Name of the score that decides about the whole scan.
@@ -102,6 +103,7 @@ class ScanResult:
     scan_score: str
     prepared: PreparedScan
     measured: Measured
+    contrasts: tuple[str, ...] = ()
     tails: Mapping[str, Interval] = field(default_factory=dict)
 
 
@@ -140,6 +142,8 @@ class AnomalyDetector:
             small or too coarse (:func:`medgen.anomaly.artefacts.signs.not_named`), and in older detectors.
         bf16: Whether models compute in bfloat16, as in their training and the calibration.
         adjusted: What normative means and variances are adjusted for, and why not for more.
+        contrasts: Names of the images that a scan consists of, in their order; numbers where the cohort has none.
+        chosen: Which candidate of the choice makes the heatmap; empty where nothing was compared.
     """
 
     config: AnomalyConfig
@@ -154,6 +158,8 @@ class AnomalyDetector:
     artefacts: ArtefactLimits | None = None
     bf16: bool = False
     adjusted: ChosenCovariates = field(default_factory=lambda: ChosenCovariates(None))
+    contrasts: tuple[str, ...] = ()
+    chosen: str = ""
 
     @classmethod
     def fit(
@@ -168,6 +174,7 @@ class AnomalyDetector:
         voxel_scores: Sequence[str] | None = None,
         progress: Tick | None = None,
         bf16: bool = False,
+        contrasts: Sequence[str] = (),
     ) -> AnomalyDetector:
         """Fit scores, normative maps, tails and calibration from healthy scans and their fold models.
 
@@ -181,6 +188,7 @@ class AnomalyDetector:
             voxel_scores: Scores to fit besides the fused channels; default: all that the models support.
             progress: Called with (what, done, total).
             bf16: Whether all models were trained in bfloat16: they then score in it too, in all scores that bear it.
+            contrasts: Names of the images that a scan consists of; default: numbers from 1.
 
         Raises:
             CalibrationError: If the target false-positive rate needs more subjects.
@@ -198,11 +206,11 @@ class AnomalyDetector:
         known = [own.attributes for own in dataset.prepared] or [{} for _ in dataset.ids]
         picked = choose_covariates(config.normative.covariates, known, dataset.subjects)
         fitted = crossfit(dataset, folds, models, config, chosen, preprocess, progress, bf16, picked.covariates)
-        fusion = config.fusion.model_copy(update={"channels": fitted.channels})
-        config = config.model_copy(update={"fusion": fusion})
-        parts = (fitted.members, fitted.calibration, fitted.support)
-        looks = fitted.appearance, fitted.choice
-        return cls(config, preprocess, template, *parts, *looks, gate, artefacts, bf16, picked)
+        config = config.model_copy(update={"fusion": config.fusion.model_copy(update={"channels": fitted.channels})})
+        names = tuple(contrasts) or tuple(str(number + 1) for number in range(dataset.channels))
+        winner = "" if fitted.choice is None else fitted.choice.chosen
+        parts = (fitted.members, fitted.calibration, fitted.support, fitted.appearance, fitted.choice)
+        return cls(config, preprocess, template, *parts, gate, artefacts, bf16, picked, names, winner)
 
     @property
     def covariates(self) -> Covariates | None:
@@ -246,11 +254,9 @@ class AnomalyDetector:
             raise DataError("no part of the scan lies where the healthy scans show the patient; check what it shows")
         # A score that no fold changes is computed once.
         fixed: dict[str, NDArray[np.float32]] = {}
-        raw, zs, surprises = _Mean(), _Mean(), _Mean()
-        heats = _Mean()
+        raw, zs, surprises, heats = (_Mean() for _ in range(4))
         values_of: dict[str, list[float]] = {}
-        memo: list[dict[str, Any]] = [{}]
-        smoother = Smoother.of(region, self.config.smoothing)
+        memo, smoother = [dict[str, Any]()], Smoother.of(region, self.config.smoothing)
         for member in self.members:
             inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo, self.bf16)
             own = {}
@@ -313,8 +319,7 @@ class AnomalyDetector:
     def score_prepared(self, prepared: PreparedScan, doubts: Doubts | None = None) -> ScanResult:
         """Score a prepared scan and bring the result back to its native grid."""
         image, foreground = torch.from_numpy(prepared.image), torch.from_numpy(prepared.foreground[None])
-        measured = self.measure(image, foreground, prepared.attributes)
-        return self.result(prepared, measured, doubts)
+        return self.result(prepared, self.measure(image, foreground, prepared.attributes), doubts)
 
     def result(self, prepared: PreparedScan, measured: Measured, doubts: Doubts | None = None) -> ScanResult:
         """Bring measured maps to the scan's native grid and judge them against the calibration.
@@ -334,8 +339,8 @@ class AnomalyDetector:
         name = self.config.scan_score
         tails = {key: self.calibration.beyond(key, scores[key]) for key in dict.fromkeys(["max", name])}
         looks = self.appearance.maps(measured.image, measured.region) if found else {}
-        hot = listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to)
-        p_values = {name: self.calibration.p_value(name, value) for name, value in scores.items()}
+        contrasts = tuple(contrast_name(name) for name in self.contrasts)
+        hot = listing.describe(found, regions, prepared, measured.surprise, looks, self._registered_to, contrasts)
         return ScanResult(
             heatmap=heatmap,
             candidates=candidates,
@@ -343,12 +348,13 @@ class AnomalyDetector:
             unlisted=hot if doubts else [],
             regions=regions,
             scores=scores,
-            p_values={} if doubts else p_values,
+            p_values={} if doubts else {key: self.calibration.p_value(key, value) for key, value in scores.items()},
             ranks={name: Rank.of(self.calibration.scores[name], value) for name, value in scores.items()},
             doubts=doubts,
             scan_score=name,
             prepared=prepared,
             measured=measured,
+            contrasts=contrasts,
             tails={} if doubts else {key: tail for key, tail in tails.items() if tail is not None},
         )
 

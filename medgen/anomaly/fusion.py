@@ -30,7 +30,7 @@ _LOWEST_HEAT = -3.0
 
 
 class FusionConfig(Config):
-    """Which channels make the heatmap.
+    """Which scores make the heatmap.
 
     Attributes:
         channels: Voxel scores whose −log₁₀ p are combined with equal weights; by default those that fit the model
@@ -43,7 +43,7 @@ class FusionConfig(Config):
     @classmethod
     def _unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
-            raise ValueError("a channel is named twice; equal weights are part of the design")
+            raise ValueError("a score is named twice; equal weights are part of the design")
         return value
 
 

@@ -144,7 +144,7 @@ def _register(fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.Eule
         method.Execute(fixed, moving)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"its channels cannot be registered to each other: {reason}") from None
+        raise DataError(f"its contrasts cannot be registered to each other: {reason}") from None
     return start
 
 
@@ -177,6 +177,6 @@ def _check(movement: Movement, number: int) -> None:
         what = f"shares {movement.information:.2f} nats with the first one, expected at least {_LEAST:g}"
     if what:
         raise DataError(
-            f"channel {number + 1} does not lie on the first: it {what}; check that both show the same patient in the "
+            f"contrast {number + 1} does not lie on the first: it {what}; check that both show the same patient in the "
             "same session, or register them first"
         )

@@ -93,11 +93,11 @@ def left(without: Sequence[Sequence[str]], channels: Sequence[str]) -> dict[tupl
     for names in without:
         known = ", ".join(channels)
         if strange := [name for name in names if name not in channels]:
-            raise ConfigError(f"without: expected some of the channels {known}, found {strange[0]!r}")
+            raise ConfigError(f"without: expected some of the contrasts {known}, found {strange[0]!r}")
         kept = tuple(row for row, name in enumerate(channels) if name not in names)
         if not names or not kept:
             raise ConfigError(
-                f"without: expected one or more of the channels {known}, but not all, found {list(names)}"
+                f"without: expected one or more of the contrasts {known}, but not all, found {list(names)}"
             )
         key = tuple(name for name in channels if name in names)
         if key in found:

@@ -9,6 +9,7 @@ from pathlib import Path
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words
@@ -73,6 +74,7 @@ class DoneScans:
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
+            report.text(heat_words(self.detector))
             case_blocks(report, entry, self.detector, person.words, person.missing, viewer and f"../{viewer}")
             report.section("Limits", self.limits)
             report.write(self.out / page)

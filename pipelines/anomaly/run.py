@@ -13,6 +13,7 @@ from medgen.models.catalogue import settings_for
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import bars
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.words import LIMITS, compared_words, found_words
 from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext, start_run
@@ -25,6 +26,7 @@ from ..sources import check_sources
 from .cohort import AnomalyCohort, divide, split
 from .config import AnomalyRunConfig, refuse
 from .stages import pipeline
+from .stages.calibrate import Calibrated
 from .stages.evaluate import Evaluation
 
 
@@ -92,4 +94,5 @@ def _opening(results: Results, context: RunContext) -> Report:
     if leverage.decides:
         report.verdict(leverage.words, "bad")
     report.verdict(*compared_words(summary))
+    report.text(heat_words(results[Calibrated].detector))
     return report

@@ -99,5 +99,5 @@ def test_fewer_than_ten_subjects_are_refused_and_the_target_follows_the_number(d
 
 
 def test_scans_with_other_channels_are_refused(detector):
-    with pytest.raises(DataError, match="2 channels; expected 1, as the model has"):
+    with pytest.raises(DataError, match="2 contrasts; expected 1, as the model has"):
         adapt(detector, site(10, 8).of_channels([0, 0]))

@@ -287,8 +287,15 @@ def test_scoring_repeats_bit_for_bit(detector):
 
 
 def test_a_saved_detector_scores_the_same(detector, tmp_path):
-    to_artifact(detector, {"seed": 3}).save(tmp_path / "model")
-    again = from_artifact(TrainedModel.load(tmp_path / "model"))
+    named = replace(detector, contrasts=("FLAIR",), chosen="texture")
+    to_artifact(named, {"seed": 3, "choice": {"words": "texture won"}}).save(tmp_path / "model")
+    artifact = TrainedModel.load(tmp_path / "model")
+    assert artifact.meta["choice"] == {"chosen": "texture", "words": "texture won"}
+    again = from_artifact(artifact)
+    assert (detector.contrasts, again.contrasts, again.chosen) == (("1",), ("FLAIR",), "texture")
+    # A detector that was moved to another site has no table of the choice and keeps what was said of it.
+    assert to_artifact(again, artifact.meta).meta["choice"] == artifact.meta["choice"]
+    again = replace(again, contrasts=detector.contrasts)
     before, after = detector.score_scan(scan(100, blob=True)), again.score_scan(scan(100, blob=True))
     np.testing.assert_array_equal(before.heatmap.data, after.heatmap.data)
     assert before.findings == after.findings

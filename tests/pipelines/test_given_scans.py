@@ -40,10 +40,10 @@ def test_a_scan_is_called_after_its_files(given: str, called: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("T1=a.nii,T1=b.nii", "channel T1 is there twice"),
+        ("T1=a.nii,T1=b.nii", "contrast T1 is there twice"),
         ("T1=a.nii,b.nii", "found 'b.nii'"),
         ("T1=,T2=b.nii", "found 'T1='"),
-        ("T1=a.nii,T2=a.nii", "is given for two channels"),
+        ("T1=a.nii,T2=a.nii", "is given for two contrasts"),
     ],
 )
 def test_channels_that_cannot_be(given: str, words: str) -> None:
@@ -99,9 +99,9 @@ def test_what_is_missing_is_the_same_for_all_scans() -> None:
     )
     assert missing_channels([one, one], names) == ("T2",)
     assert missing_channels([whole, bare], names) == ()
-    with pytest.raises(DataError, match="expected scans with the same channels"):
+    with pytest.raises(DataError, match="expected scans with the same contrasts"):
         missing_channels([one, other], names)
-    with pytest.raises(DataError, match="no channel PD; expected T1, T2, FLAIR"):
+    with pytest.raises(DataError, match="no contrast PD; expected T1, T2, FLAIR"):
         missing_channels([GivenScan.parse(Path("PD=x"))], names)
-    with pytest.raises(DataError, match="does not say what its channels are called"):
+    with pytest.raises(DataError, match="does not say what its contrasts are called"):
         missing_channels([one], ())

@@ -84,7 +84,7 @@ def test_channels_that_lie_on_each_other_are_left_alone() -> None:
 
 def test_another_patient_is_refused() -> None:
     scan = Volume(np.stack([tissue(0), contrast(tissue(1))]).astype(np.float32), oblique())
-    with pytest.raises(DataError, match=r"channel 2 does not lie on the first: it .* same patient"):
+    with pytest.raises(DataError, match=r"contrast 2 does not lie on the first: it .* same patient"):
         coregister(scan)
 
 

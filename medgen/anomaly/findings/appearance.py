@@ -36,7 +36,7 @@ class HealthyAppearance:
     """Mean and standard deviation of intensity and detail over the healthy development scans.
 
     Attributes:
-        aspects: Per aspect of :data:`ASPECTS` one entry for every image channel, on the model grid.
+        aspects: Per aspect of :data:`ASPECTS` one entry for every contrast, on the model grid.
     """
 
     aspects: Mapping[str, tuple[Normative, ...]]
@@ -121,30 +121,63 @@ def lean(values: NDArray[np.floating]) -> float:
     return float(ordered[:quarter].mean() + ordered[-quarter:].mean()) / 2
 
 
-def unusual_words(brightness: tuple[float, ...], detail: tuple[float, ...]) -> str:
-    """What differs from healthy scans, of the image channel in which it differs most.
+def unusual_words(brightness: tuple[float, ...], detail: tuple[float, ...], contrasts: tuple[str, ...] = ()) -> str:
+    """What differs from healthy scans: the intensity, then the detail, of every contrast in which they clearly do.
 
-    Where the intensity differs, "rougher" is left out: the edge of a bright or dark spot is detail by itself.
+    Where the intensity of a contrast differs, "rougher" is left out for it: the edge of a bright or dark spot is detail
+    by itself. Of several contrasts that in which it differs most comes first.
 
     Args:
-        brightness: Difference of intensity over a finding (:func:`lean`) in healthy standard deviations, one per image
-            channel.
+        brightness: Difference of intensity over a finding (:func:`lean`) in healthy standard deviations, one per
+            contrast of the scan.
         detail: The same of the detail.
+        contrasts: What the contrasts are called; without names they are numbered. Not said where there is one only.
 
     >>> unusual_words((-2.34,), (0.2,)), unusual_words((1.2,), (-3.0,)), unusual_words((1.2,), (3.0,))
     ('darker (-2.3 sd)', 'brighter (+1.2 sd), smoother (-3.0 sd)', 'brighter (+1.2 sd)')
     >>> unusual_words((0.4,), (0.9,)), unusual_words((0.0, 3.0), (0.0, 0.0))
-    ('usual in brightness and detail', 'brighter (+3.0 sd, channel 2)')
+    ('usual in brightness and detail', 'brighter in contrast 2 (+3.0 sd)')
+    >>> unusual_words((-1.4, 3.0), (-2.0, 4.0), ("T1", "FLAIR"))
+    'brighter in FLAIR (+3.0 sd), darker in T1 (-1.4 sd), smoother in T1 (-2.0 sd)'
     """
     told: list[str] = []
+    differs: set[int] = set()
     for aspect, values in zip(ASPECTS, (brightness, detail), strict=True):
-        channel = int(np.argmax(np.abs(values))) if values else 0
-        value = values[channel] if values else 0.0
         less, more = ASPECTS[aspect]
-        if abs(value) >= NOTABLE and not (told and aspect == "detail" and value > 0):
-            which = f", channel {channel + 1}" if len(values) > 1 else ""
-            told.append(f"{more if value > 0 else less} ({value:+.1f} sd{which})")
+        for number in sorted(range(len(values)), key=lambda number: -abs(values[number])):
+            value = values[number]
+            if abs(value) < NOTABLE or (aspect == "detail" and value > 0 and number in differs):
+                continue
+            differs.add(number)
+            name = contrasts[number] if contrasts else contrast_name(str(number + 1))
+            where = f" in {name}" if len(values) > 1 else ""
+            told.append(f"{more if value > 0 else less}{where} ({value:+.1f} sd)")
     return ", ".join(told) or f"usual in {' and '.join(ASPECTS)}"
+
+
+def most_unusual(brightness: tuple[float, ...], detail: tuple[float, ...]) -> int | None:
+    """Number of the contrast that differs most from healthy scans, from 0; None where none clearly does.
+
+    It is the one that :func:`unusual_words` speaks of first. With one contrast there is nothing to ask: 0.
+
+    >>> most_unusual((-1.4, 3.0), (0.0, 0.0)), most_unusual((0.1, 0.2), (-3.0, 0.0)), most_unusual((0.1, 0.2), (0, 0))
+    (1, 0, None)
+    """
+    for values in (brightness, detail):
+        if len(values) == 1:
+            return 0
+        if values and max(map(abs, values)) >= NOTABLE:
+            return int(np.argmax(np.abs(values)))
+    return None
+
+
+def contrast_name(name: str) -> str:
+    """What a reader calls a contrast: its name, or "contrast 2" where the cohort has only numbers.
+
+    >>> contrast_name("FLAIR"), contrast_name("2")
+    ('FLAIR', 'contrast 2')
+    """
+    return f"contrast {name}" if name.isdigit() else name
 
 
 def _aspect(aspect: str, values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from medgen.metrics.neighbourhood import connected_parts
 from medgen.volume import Grid, Volume
 
 LOWEST_PEAK = 2.0
-"""Peaks below this heat (z) are no candidates: one in 44 healthy voxels is as hot, and every scan has dozens."""
+"""Peaks must be above this heat (z) to be candidates: one in 44 healthy voxels is as hot, and every scan has dozens."""
 
 BRIDGE = 0.5
 """Share of a peak's height over the background that a way to something hotter must keep to make both one candidate."""
@@ -69,8 +69,9 @@ class Candidates:
         """
         # A peak that is cooler than most of its scan has itself.
         level = np.maximum(threshold, np.minimum((self.background + self.heat) / 2, self.heat))
-        own = np.concatenate([[np.inf], level]).astype(np.float32)[self.labels]
         values = np.nan_to_num(heatmap.data[0], nan=-np.inf)
+        # In the heatmap's own precision: a level rounded to a coarser one could lie above the peak that it is of.
+        own = np.concatenate([[np.inf], level]).astype(values.dtype)[self.labels]
         inside = np.where((values > threshold) & (values >= own), self.labels, 0).astype(self.labels.dtype)
         for number, box in enumerate(ndimage.find_objects(inside, max_label=len(self.heat)), start=1):
             if box is not None:
@@ -230,7 +231,8 @@ def _owners(
             if away.min() <= separation_mm:
                 owner[peak] = chosen[int(away.argmin())]
                 continue
-        if heat[peak] >= LOWEST_PEAK:
+        # Above it, not at it: where the threshold of findings is as low, a finding has a voxel above the threshold.
+        if heat[peak] > LOWEST_PEAK:
             owner[peak] = peak
             chosen.append(peak)
     return owner

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from medgen.anomaly.calibration import p_value, significant
-from medgen.anomaly.findings.appearance import ASPECTS, lean, unusual_words
+from medgen.anomaly.findings.appearance import ASPECTS, lean, most_unusual, unusual_words
 from medgen.anomaly.findings.candidates import Candidates
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.findings.region_names import middle_of, regions
@@ -26,7 +26,7 @@ COLUMNS = (
     "scan_r_mm", "scan_a_mm", "scan_s_mm", "doubt",
 )  # fmt: skip
 
-# A channel takes part in a finding if fewer than one in a hundred healthy voxels surprise it as much: −log₁₀ p above 2.
+# A score takes part in a finding if fewer than one in a hundred healthy voxels surprise it as much: −log₁₀ p above 2.
 _TAKES_PART = 2.0
 
 Point = tuple[float, float, float]
@@ -53,12 +53,14 @@ class Finding:
         peak_ras: The same in RAS+ mm of the scan's own world, whose origin is wherever the scanner put it.
         peak_template: The peak in mm to the right, front and top of the middle of the organ in the cohort's template;
             None where the scan was not registered to one.
-        channel: The channel with the smallest tail probability at the peak.
-        channels: All channels with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca 3.0".
+        channel: The score of the heatmap with the smallest tail probability at the peak.
+        channels: All such scores with −log₁₀ p above 2 at the peak and that number, strongest first: "nll 4.1, pca
+            3.0".
         region: Where the peak lies, in words; see :func:`medgen.anomaly.findings.region_names.regions`.
         brightness, detail: Difference of intensity and of detail from healthy scans over the outlined part, to the side
             that it leans to (:func:`medgen.anomaly.findings.appearance.lean`), in healthy standard deviations, one for
-            each image channel.
+            each contrast of the scan.
+        contrasts: What the contrasts of the scan are called, in their order.
     """
 
     id: int
@@ -77,6 +79,7 @@ class Finding:
     region: str = ""
     brightness: tuple[float, ...] = ()
     detail: tuple[float, ...] = ()
+    contrasts: tuple[str, ...] = ()
 
     def to_plain(self, doubt: str = "") -> dict[str, Any]:
         """Plain data, keys as the attributes, and ``unusual`` and ``doubt``; see :meth:`row`."""
@@ -102,7 +105,12 @@ class Finding:
     @property
     def unusual(self) -> str:
         """What is unusual about it, in words."""
-        return unusual_words(self.brightness, self.detail)
+        return unusual_words(self.brightness, self.detail, self.contrasts)
+
+    @property
+    def contrast(self) -> int | None:
+        """Number of the contrast in which it is most unusual, from 0; None where it is clearly so in none."""
+        return most_unusual(self.brightness, self.detail)
 
     @property
     def position(self) -> str:
@@ -176,17 +184,19 @@ def describe(
     surprise: Mapping[str, NDArray[np.float32]],
     appearance: Mapping[str, NDArray[np.float32]],
     template: Template | None,
+    contrasts: Sequence[str] = (),
 ) -> list[Finding]:
-    """The findings with their place and what is unusual about them in words, and the channels that are surprised.
+    """The findings with their place and what is unusual about them in words, and the scores that are surprised.
 
     Args:
         found: Findings of one scan.
         regions_of: Their voxels, as :func:`outline` gives them.
         prepared: The scan on the model grid.
-        surprise: Per channel −log₁₀ p on the model grid, (i, j, k).
+        surprise: Per score −log₁₀ p on the model grid, (i, j, k).
         appearance: Per aspect of :data:`medgen.anomaly.findings.appearance.ASPECTS` standard deviations from the
             healthy mean on the model grid, (c, i, j, k).
         template: What the scan was registered to; None if the model grid is only centred on it.
+        contrasts: What the contrasts of the scan are called; numbers without.
     """
     if not found:
         return []
@@ -216,6 +226,7 @@ def describe(
                 peak_template=there,
                 brightness=brightness,
                 detail=detail,
+                contrasts=tuple(contrasts),
             )
         )
     return described

@@ -54,7 +54,7 @@ def adaptation_section(
     was = old.config.calibration.target_fpr
     report.section(
         f"Before and after, without {missing}" if missing else "Before and after",
-        "The networks are the old ones. At every place the z of each channel was moved and scaled to what the healthy "
+        "The networks are the old ones. At every place the z of each score was moved and scaled to what the healthy "
         "scans of the new site have there; gate, words for looks and calibration are of these scans alone. Numbers of "
         "the new detector are of each subject with means, scales and calibration of the others.",
     )

@@ -50,7 +50,7 @@ def cohort_section(
             "alignment": grid.align,
             **recipe_facts(grid),
             "folds": detector.config.folds,
-            "channels of the heatmap": ", ".join(detector.config.fusion.channels),
+            "scores of the heatmap": ", ".join(detector.config.fusion.channels),
             "score of whole scans": detector.config.scan_score,
             "healthy means and variances": detector.adjusted.words,
             "subjects in the calibration": len(detector.calibration.maxima),

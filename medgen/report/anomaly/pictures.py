@@ -6,37 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
-from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
 from medgen.anomaly.findings import listing
 from medgen.anomaly.findings.listing import Finding
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.report.figures.finding_slices import finding_slices
 from medgen.report.figures.mosaic import LIMITS, comparison, mosaic
-from medgen.report.html import Report, png
+from medgen.report.figures.panels import MOST, contrast_slices
+from medgen.report.figures.small_png import small_png
+from medgen.report.html import Report
 from medgen.volume import Volume
 
 # Findings with a picture; the table lists all.
 SHOWN = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """A picture of a test scan for the report; the scan and its maps are not held.
-
-    Attributes:
-        kind: Of the scan: healthy, or what was implanted.
-        picture: A PNG.
-        caption: What is seen.
-        title: The scan, and what was found in it.
-    """
-
-    kind: str
-    picture: bytes
-    caption: str
-    title: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,41 +39,75 @@ class Scored:
         return self.result.prepared.cleaned or self.scan
 
 
-def example(scan: TestScan, result: ScanResult) -> Example:
-    """A test scan on the model grid in its own world, with its heat and the true outline of what was implanted."""
-    image = Volume(scan.image.numpy(), scan.prepared.grid)
-    healthy = scan.kind == HEALTHY
-    truth = None if healthy else image.with_data(scan.truth.astype(np.uint8))
-    point = peak_of(result) if healthy or truth is None else _middle(truth)
-    what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
-    title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
-    figure = mosaic(image, heatmap=result.heatmap, contour=truth, slices=point, title=title, rows="axial,coronal")
-    through = "the hottest voxel" if healthy else "the implant"
-    return Example(scan.kind, png(figure), picture_caption(f"On the model grid; slices through {through}."), title)
-
-
 def suspect_picture(case: str, result: ScanResult) -> bytes:
     """A PNG of a development scan that stands out, on the model grid, through its hottest voxel."""
     image = Volume(result.measured.image, result.prepared.grid)
     title = f"{case}: hottest voxel {result.scores['max']:.2f}"
-    return png(mosaic(image, heatmap=result.heatmap, slices=peak_of(result), title=title, rows="axial,coronal"))
+    return small_png(slices_of(image, result, peak_of(result), title))
 
 
-def pictures_section(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
-    """Some of the test scans with their heat and the true outline of what was implanted."""
-    report.section(
-        "Heatmaps",
-        "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
-        f"{LIMITS[0]:g}; findings need {detector.findings_threshold:.2f}, family-wise ones "
-        f"more than {detector.calibration.threshold:.2f}.",
+def slices_of(
+    image: Volume,
+    result: ScanResult,
+    point: NDArray[np.float64],
+    title: str,
+    contour: Volume | None = None,
+    contour_label: str = "truth",
+) -> Figure:
+    """Axial and coronal slices of a scan with its heat through a point: of several contrasts, each beside the others.
+
+    Args:
+        image: The scan, on its own or on the model grid.
+        result: Its heat, and what its contrasts are called.
+        point: World point (RAS+ mm).
+        title: One line above.
+        contour: What is outlined.
+        contour_label: Text of the outline in the legend.
+    """
+    heat = result.heatmap
+    if len(image.data) > 1:
+        names = result.contrasts
+        return contrast_slices(
+            image, names, heatmap=heat, contour=contour, point=point, title=title, contour_label=contour_label
+        )
+    return mosaic(
+        image,
+        heatmap=heat,
+        contour=contour,
+        slices=point,
+        title=title,
+        rows="axial,coronal",
+        contour_label=contour_label,
     )
-    for shown in examples:
-        report.figure(shown.picture, shown.caption, shown.title)
+
+
+def contrasts_figure(report: Report, entry: Scored) -> None:
+    """Every contrast of a scan through the hottest voxel, as it is and with the heat."""
+    result, names = entry.result, entry.result.contrasts
+    marked = bool(result.findings or result.unlisted)
+    label = "finding" if result.findings else "hot place"
+    contour = marks_of(result) if marked else None
+    figure = slices_of(entry.scan, result, peak_of(result), f"{entry.name}: contrasts", contour, label)
+    which = f"The first {MOST} of {len(names)} contrasts" if len(names) > MOST else "Every contrast"
+    text = f"{which} through the hottest voxel, above without and below with the heat."
+    report.figure(small_png(figure), picture_caption(text), f"{entry.name}: contrasts")
+
+
+def shown_contrast(result: ScanResult) -> int | None:
+    """The contrast in which the hottest place of a scan is most unusual, from 0; None where that is not known.
+
+    It is known where the place is a finding, or would be one, and clearly differs from healthy scans in a contrast.
+    """
+    places = [*result.findings, *result.unlisted]
+    if len(result.contrasts) == 1:
+        return 0
+    return places[0].contrast if places else None
 
 
 def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector) -> None:
     """Scan, pseudo-healthy scan, difference and heat side by side, through the hottest voxel."""
     result, difference = entry.result, None
+    contrast = shown_contrast(result) or 0
     if entry.pseudo is not None:
         seen = as_seen(result.prepared, detector.preprocess)
         difference = seen.with_data(seen.data - entry.pseudo.data)
@@ -100,8 +119,10 @@ def comparison_section(report: Report, entry: Scored, detector: AnomalyDetector)
         contour=marks_of(result) if result.findings or result.unlisted else None,
         point=peak_of(result),
         # In the scan's own terms: half the range between the percentiles that it was scaled by.
-        span=result.prepared.scale[0][1] / 2,
+        span=result.prepared.scale[contrast][1] / 2,
         title=entry.name,
+        channel=contrast,
+        scan_label=result.contrasts[contrast] if len(result.contrasts) > 1 else "scan",
     )
     text = "Three slices through the hottest voxel, in the scan's own space."
     if entry.pseudo is not None:
@@ -120,7 +141,7 @@ def findings_section(report: Report, entry: Scored) -> None:
     if not found:
         return
     report.table(
-        ["finding", "family-wise", "where", "unusual", "expected false", "p (max)", "peak z", "size", "channels",
+        ["finding", "family-wise", "where", "unusual", "expected false", "p (max)", "peak z", "size", "scores",
          "position of the peak"],
         [
             (
@@ -141,8 +162,8 @@ def findings_section(report: Report, entry: Scored) -> None:
         "whether p (max), the share of healthy scans whose hottest voxel is as hot, is at or below the target. "
         "unusual: where its outline leans to, in standard deviations of healthy scans there. size: around the peak, "
         "where the heat is at least half as far above the scan's background; and its outline, which is also above the "
-        "threshold. Neither is a lesion's volume. channels: those that at most 1 % of healthy voxels surprise as much "
-        "as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
+        "threshold. Neither is a lesion's volume. scores: those of the heatmap that at most 1 % of healthy voxels "
+        "surprise as much as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
     )  # fmt: skip
     shown = found[:SHOWN]
     captions = [f"{f.id}  {f.region}; {f.unusual}{'; family-wise' if f.family_wise else ''}" for f in shown]
@@ -154,7 +175,7 @@ def _unlisted(report: Report, entry: Scored) -> None:
     """The hot places of a scan of which nothing is claimed: where they are and what they look like, without any p."""
     found, why = entry.result.unlisted, entry.result.doubts.why
     report.table(
-        [f"hot place ({why})", "where", "unusual", "peak z", "size", "channels", "position of the peak"],
+        [f"hot place ({why})", "where", "unusual", "peak z", "size", "scores", "position of the peak"],
         [
             (
                 f.id,
@@ -168,7 +189,7 @@ def _unlisted(report: Report, entry: Scored) -> None:
             for f in found
         ],
         "Not findings: hot places without a p-value and without a number of false findings, which hold for scans like "
-        "the healthy ones only. unusual, size and channels as of findings.",
+        "the healthy ones only. unusual, size and scores as of findings.",
     )
     shown = found[:SHOWN]
     captions = [f"{f.id}  {f.region}; {f.unusual}; {why}" for f in shown]
@@ -178,14 +199,24 @@ def _unlisted(report: Report, entry: Scored) -> None:
 def _slices(
     report: Report, entry: Scored, shown: Sequence[Finding], captions: Sequence[str], through: str, what: str
 ) -> None:
+    several = len(entry.result.contrasts) > 1
+    which = (
+        " Of the contrasts, that in which the place is most unusual; all where it clearly is in none."
+        if several
+        else ""
+    )
     figure = finding_slices(
         entry.scan,
         heatmap=entry.result.heatmap,
         contour=marks_of(entry.result),
         points=[np.array(f.peak_ras) for f in shown],
         captions=captions,
+        contrasts=[f.contrast for f in shown],
+        names=entry.result.contrasts,
     )
-    report.figure(figure, picture_caption(f"Slices through the peak of {through}"), f"{entry.name}: {what}")
+    report.figure(
+        small_png(figure), picture_caption(f"Slices through the peak of {through}{which}"), f"{entry.name}: {what}"
+    )
 
 
 def marks_of(result: ScanResult) -> Volume:
@@ -208,11 +239,3 @@ def peak_of(result: ScanResult) -> NDArray[np.float64]:
     """World point of the hottest voxel."""
     data = np.nan_to_num(result.heatmap.data[0], nan=-np.inf)
     return result.heatmap.grid.to_world(np.unravel_index(int(data.argmax()), data.shape))
-
-
-def _middle(mask: Volume) -> NDArray[np.float64]:
-    """World point of the mask's voxel that is nearest to its centre of mass."""
-    voxels = np.argwhere(mask.data[0] > 0)
-    if not len(voxels):
-        return mask.grid.center
-    return mask.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

@@ -11,17 +11,22 @@ from typing import Any
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import Rank
 from medgen.report.anomaly.gate import abstained_section, artefact_section, outside_section
+from medgen.report.anomaly.heat.single_scores import scores_block
+from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import (
     Scored,
     comparison_section,
+    contrasts_figure,
     findings_section,
     marks_of,
     peak_of,
     picture_caption,
+    shown_contrast,
 )
 from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
 from medgen.report.anomaly.words import doubt_words, level_words, scan_words
 from medgen.report.figures.mosaic import mosaic
+from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import Link, Report, Thumbnail
 from medgen.system.files import plain
@@ -62,7 +67,7 @@ class ScoredCase:
     def of(cls, entry: Scored, page: str = "") -> ScoredCase:
         """What is kept of a scan."""
         result = entry.result
-        small = thumbnail(entry.scan, result.heatmap, peak_of(result))
+        small = thumbnail(entry.scan, result.heatmap, peak_of(result), shown_contrast(result) or 0)
         found, doubts = result.findings, result.doubts
         strongest = f"{found[0].region}; {found[0].unusual}" if found else ""
         return cls(
@@ -117,6 +122,7 @@ def index_sections(
     level = config.findings.false_findings
     abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
     unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
+    report.text(heat_words(detector))
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -191,8 +197,12 @@ def case_blocks(
         report.link("Look through the scan", viewer, "slices, heat and findings in the browser")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
+    if len(entry.result.contrasts) > 1:
+        contrasts_figure(report, entry)
+    scores_block(report, entry)
     preparation_blocks(report, entry)
     comparison_section(report, entry, detector)
+    contrast = shown_contrast(entry.result) or 0
     figure = mosaic(
         entry.scan,
         heatmap=entry.result.heatmap,
@@ -200,8 +210,11 @@ def case_blocks(
         contour_label="finding" if entry.result.findings else "hot place",
         slices=peak_of(entry.result),
         title=entry.name,
+        channel=contrast,
     )
-    report.figure(figure, picture_caption("The scan in its own space, slices through the hottest voxel."), entry.name)
+    seen = f" ({entry.result.contrasts[contrast]})" if len(entry.result.contrasts) > 1 else ""
+    text = f"The scan{seen} in its own space, slices through the hottest voxel."
+    report.figure(small_png(figure), picture_caption(text), entry.name)
 
 
 def _unknown_words(unknown: Sequence[str]) -> str:

@@ -135,12 +135,14 @@ def comparison(
     point: ArrayLike,
     span: float | None = None,
     title: str = "",
+    channel: int = 0,
+    scan_label: str = "scan",
     contour_label: str = "finding",
 ) -> Figure:
     """A scan beside what was expected, their difference and the heat: three slices through one point.
 
     Args:
-        image: Scan, (c, i, j, k); channel 0 is drawn.
+        image: Scan, (c, i, j, k).
         heatmap: Scores, NaN where there is none.
         expected: The pseudo-healthy scan in the scan's intensities, NaN where there is none; drawn with the scan's
             grey scale, or left out.
@@ -150,16 +152,19 @@ def comparison(
         span: The difference's colours go from −span to span, in the scan's intensities; default: half of the scan's
             grey scale.
         title: One line above.
+        channel: Channel of the image, of what was expected and of the difference that is drawn.
+        scan_label: Over the scan.
         contour_label: Text of the contour in the legend.
     """
-    window = grey_scale(image, 0)
+    window = grey_scale(image, channel)
     span = span or (window[1] - window[0]) / 2
-    columns = {"scan": _Layers(image, window)}
+    columns = {scan_label: _Layers(image, window, channel)}
     if expected is not None:
-        columns["pseudo-healthy"] = _Layers(expected, window)
+        columns["pseudo-healthy"] = _Layers(expected, window, channel)
     if difference is not None:
-        columns["difference"] = _Layers(difference, (-span, span), contour=contour, colours=difference_colours())
-    columns["heat"] = _Layers(image, window, heatmap=heatmap, contour=contour)
+        ends = (-span, span)
+        columns["difference"] = _Layers(difference, ends, channel, contour=contour, colours=difference_colours())
+    columns["heat"] = _Layers(image, window, channel, heatmap=heatmap, contour=contour)
     # Air enough for the letters to stand beside the patient.
     box = geometry.bounding_box(image, margin=14.0)
     grids = [geometry.slices(image.grid, view, 1, point, box)[0] for view in geometry.VIEWS]

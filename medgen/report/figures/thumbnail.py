@@ -18,17 +18,18 @@ SIDE = 96
 _COLOURS = 64
 
 
-def thumbnail(image: Volume, heatmap: Volume, point: ArrayLike) -> bytes:
+def thumbnail(image: Volume, heatmap: Volume, point: ArrayLike, channel: int = 0) -> bytes:
     """The axial slice through a point as a PNG, the heat over the grey scan, patient's right on the left.
 
     Args:
-        image: Scan, (c, i, j, k); channel 0 is drawn, on the grey scale of the large pictures.
+        image: Scan, (c, i, j, k), drawn on the grey scale of the large pictures.
         heatmap: Scores, NaN where there is none; on any grid of the same world.
         point: World point (RAS+ mm).
+        channel: Channel of the image that is drawn.
     """
     (grid,) = planes.slices(image.grid, "axial", 1, point, planes.bounding_box(image))
-    low, high = grey_scale(image, 0)
-    grey = np.clip((np.nan_to_num(planes.cut(image, grid), nan=low) - low) / (high - low), 0, 1)
+    low, high = grey_scale(image, channel)
+    grey = np.clip((np.nan_to_num(planes.cut(image, grid, channel=channel), nan=low) - low) / (high - low), 0, 1)
     heat = heat_picture(planes.cut(heatmap, grid), LIMITS)
     opacity = heat[..., 3:]
     pixels = grey[..., None] * (1 - opacity) + heat[..., :3] * opacity

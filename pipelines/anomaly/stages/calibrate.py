@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from medgen.data.cases import Manifest
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess, Template
-from medgen.report.anomaly.channel_choice import choice_section
 from medgen.report.anomaly.cohort import more_scans_section
+from medgen.report.anomaly.heat.choice import choice_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.cost import Estimate, minutes
@@ -74,13 +74,15 @@ class Calibrate(Stage[AnomalyRunConfig]):
         """See the class."""
         prepared, trained = results[PreparedParts], results[FoldModels]
         development, recipe = prepared.data["development"], results[AnomalyCohort].recipe
-        detector, healthy = fit_detector(config, development, trained, recipe, prepared.template, run)
+        detector, healthy = fit_detector(
+            config, development, trained, recipe, prepared.template, run, results[Manifest].channel_names
+        )
         run.stage.log_metrics(
             {"threshold": detector.calibration.threshold, "findings_threshold": detector.findings_threshold}
         )
         write_calibration(run.folder.out, detector.calibration, list(dict.fromkeys(healthy.subjects)))
         facts = provenance(config, results[Manifest], development, trained, run.track.id)
-        artifact = to_artifact(detector, {**facts, "channels": list(results[Manifest].channel_names)})
+        artifact = to_artifact(detector, facts)
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
         return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds))]
@@ -109,10 +111,10 @@ class Calibrate(Stage[AnomalyRunConfig]):
         }
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
-        """How the channels were chosen."""
+        """How the scores of the heatmap were chosen."""
         calibrated = results[Calibrated]
         detector = calibrated.detector
-        choice_section(report, detector.choice, calibrated.tested, detector.config.corruptions)
+        choice_section(report, detector, calibrated.tested)
         more_scans_section(report, _prospects(detector))
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
@@ -138,6 +140,7 @@ def fit_detector(
     recipe: Preprocess,
     template: Template | None,
     run: RunContext,
+    contrasts: Sequence[str],
 ) -> tuple[AnomalyDetector, Dataset]:
     """A detector from the models of all folds, and the development scans it was fitted on: those not excluded."""
     excluded = {*config.exclude}
@@ -145,7 +148,15 @@ def fit_detector(
     folds = [[case for case in fold if case not in excluded] for fold in trained.held_out]
     with run.bars() as tick:
         detector = AnomalyDetector.fit(
-            healthy, folds, trained.models, config.anomaly, recipe, template, progress=tick, bf16=trained.bf16
+            healthy,
+            folds,
+            trained.models,
+            config.anomaly,
+            recipe,
+            template,
+            progress=tick,
+            bf16=trained.bf16,
+            contrasts=contrasts,
         )
     return detector, healthy
 

@@ -10,7 +10,7 @@ from typing import Any
 from medgen.anomaly.comparison import measurement_file
 from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores, compare, reduce_scan
 from medgen.anomaly.detector import AnomalyDetector
-from medgen.anomaly.evaluation.measure import FUSED, HEALTHY, Measurement, TestScan, measure, scans_to_test
+from medgen.anomaly.evaluation.measure import FUSED, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.evaluation.screening import Screening, screen
 from medgen.anomaly.evaluation.sensitivity import COLUMNS
 from medgen.anomaly.evaluation.summary import Summary, summarise
@@ -20,9 +20,9 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.cohort import scores_section
 from medgen.report.anomaly.evaluation import scan_section, voxel_section
+from medgen.report.anomaly.examples import Example, example, is_shown, pictures_section
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
-from medgen.report.anomaly.pictures import Example, example, pictures_section
 from medgen.report.anomaly.sensitivity import sensitivity_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
@@ -104,9 +104,9 @@ class Evaluate(Stage[AnomalyRunConfig]):
                 truth_voxels, voxels, own = reduce_scan({FUSED: result.heatmap.data[0]}, entry.truth.data[0] > 0)
                 on_own_grid.append((ScanFacts(scan.name, scan.subject, truth_voxels, voxels, *drawn), own[FUSED]))
                 measurements.append(entry.measurement)
-                if _shown(scan, examples):
+                if is_shown(scan, examples):
                     _write_pseudo_healthy(scan, scan.prepared, detector, files)
-                    examples.append(example(scan, result))
+                    examples.append(example(scan, result, examples))
                 tick("scoring test scans", done, total)
         files.close()
         if self.save_measurements:
@@ -178,11 +178,6 @@ def _write_pseudo_healthy(scan: TestScan, prepared: PreparedScan, detector: Anom
     if pseudo is not None:
         seen = as_seen(own, detector.preprocess)
         files.add_pseudo_healthy(scan.name, pseudo, seen.with_data(seen.data - pseudo.data))
-
-
-def _shown(scan: TestScan, examples: Sequence[Example]) -> bool:
-    """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
-    return sum(example.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
 
 
 def _numbers(summary: Summary) -> dict[str, float]:

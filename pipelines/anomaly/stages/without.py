@@ -1,4 +1,4 @@
-"""Further detectors for scans that lack channels, trained and calibrated on the same scans without these channels."""
+"""Further detectors for scans that lack contrasts, trained and calibrated on the same scans without them."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ def folder_of(out: Path, missing: Sequence[str]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class DetectorsWithout:
-    """Detectors for scans that lack channels.
+    """Detectors for scans that lack contrasts.
 
     Attributes:
-        detectors: By the missing channels, joined by commas.
-        channels: The channels that are left, likewise.
+        detectors: By the missing contrasts, joined by commas.
     """
 
     detectors: Mapping[str, AnomalyDetector]
-    channels: Mapping[str, tuple[str, ...]]
 
 
 class TrainWithout(Stage[AnomalyRunConfig]):
@@ -75,7 +73,7 @@ class TrainWithout(Stage[AnomalyRunConfig]):
         """See the class."""
         manifest, prepared, full = results[Manifest], results[PreparedParts], results[FoldModels]
         names = manifest.channel_names
-        detectors, channels = {}, {}
+        detectors = {}
         for without, rows in left(config.without, names).items():
             missing = ", ".join(without)
             development = prepared.data["development"].of_channels(rows)
@@ -87,19 +85,19 @@ class TrainWithout(Stage[AnomalyRunConfig]):
                     config, manifest, development, full.held_out, digest, run, purpose=f"without {missing}"
                 )
             recipe = results[AnomalyCohort].recipe
-            detector, _ = fit_detector(config, development, trained, recipe, template, run)
+            contrasts = [names[row] for row in rows]
+            detectors[missing], _ = fit_detector(config, development, trained, recipe, template, run, contrasts)
             facts = provenance(config, manifest, development, trained, run.track.id)
-            detectors[missing], channels[missing] = detector, tuple(names[row] for row in rows)
-            to_artifact(detector, {**facts, "missing": list(without), "channels": list(channels[missing])}).save(model)
-        return [DetectorsWithout(detectors, channels)]
+            to_artifact(detectors[missing], {**facts, "missing": list(without)}).save(model)
+        return [DetectorsWithout(detectors)]
 
     def outputs(self) -> tuple[Output, ...]:
         """The detectors."""
-        about = "detectors for scans that lack these channels, which `medgen anomaly score` takes by itself"
+        about = "detectors for scans that lack these contrasts, which `medgen anomaly score` takes by itself"
         return (Output(f"{FOLDER}/", about, tracked=True),)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """The channels and the threshold of each."""
+        """The contrasts and the threshold of each."""
         found = results.get(DetectorsWithout)
         return {} if found is None else {"without": {name: _facts(found, name) for name in found.detectors}}
 
@@ -109,9 +107,9 @@ class TrainWithout(Stage[AnomalyRunConfig]):
         if found is None:
             return
         report.section(
-            "Scans that lack channels",
+            "Scans that lack contrasts",
             "Each row is a detector of its own, trained and calibrated on the same healthy scans without the missing "
-            "channels. How well it finds implants was not measured: with less to see it finds less.",
+            "contrasts. How well it finds implants was not measured: with less to see it finds less.",
         )
         rows = []
         for name in found.detectors:
@@ -133,7 +131,7 @@ class TrainWithout(Stage[AnomalyRunConfig]):
 def _facts(found: DetectorsWithout, name: str) -> dict[str, Any]:
     detector = found.detectors[name]
     return {
-        "channels": list(found.channels[name]),
+        "channels": list(detector.contrasts),
         "calibration_subjects": len(detector.calibration.maxima),
         "threshold": detector.calibration.threshold,
         "findings_threshold": detector.findings_threshold,

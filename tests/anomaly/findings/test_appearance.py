@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medgen.anomaly.findings.appearance import HealthyAppearance, lean, unusual_words
+from medgen.anomaly.findings.appearance import HealthyAppearance, lean, most_unusual, unusual_words
 from medgen.preprocessing.dataset import Dataset
 
 SHAPE = (18, 18, 18)
@@ -48,10 +48,20 @@ def test_a_difference_is_in_standard_deviations_of_the_healthy_scans_at_that_pla
     assert seen(lambda part: part + 0.2)["brightness"][0] == pytest.approx(2, abs=0.3)
 
 
-def test_the_channel_that_differs_most_is_named_where_there_are_several():
+def test_the_contrasts_that_differ_are_named_where_there_are_several():
     found = seen(lambda part: part - 0.3, channels=2)
     assert len(found["brightness"]) == 2
-    assert unusual_words(**found).endswith(" sd, channel 1)")
+    assert unusual_words(**found, contrasts=("T1", "FLAIR")).startswith("darker in T1 (-")
+    assert "FLAIR" not in unusual_words(**found, contrasts=("T1", "FLAIR"))
+    assert most_unusual(**found) == 0
+    assert most_unusual(**{aspect: values[::-1] for aspect, values in found.items()}) == 1
+    assert most_unusual(**seen(lambda part: part, channels=2)) is None
+
+
+def test_rough_edges_are_told_only_of_contrasts_of_usual_brightness():
+    """A bright lesion of FLAIR has rough edges there; that T1 is rough is news."""
+    words = unusual_words((0.2, 4.0), (2.0, 3.0), ("T1", "FLAIR"))
+    assert words == "brighter in FLAIR (+4.0 sd), rougher in T1 (+2.0 sd)"
 
 
 def test_it_is_kept_as_plain_arrays_inside_the_support():

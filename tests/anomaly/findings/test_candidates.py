@@ -97,7 +97,7 @@ def by_brute_force(data, separation):
         bridged = values[parts == parts[peak]].max() > values[peak]
         near = any(np.linalg.norm(np.subtract(peak, other)) <= separation for other in chosen)
         spoken_for[peak] = bridged or near
-        if not spoken_for[peak] and values[peak] >= LOWEST_PEAK:
+        if not spoken_for[peak] and values[peak] > LOWEST_PEAK:
             chosen.append(peak)
     return chosen
 

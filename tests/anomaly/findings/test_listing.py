@@ -114,6 +114,32 @@ def test_nothing_hot_enough_is_no_finding():
     assert listed(Volume(np.zeros((1, 4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4))), 1.0)[0] == []
 
 
+@pytest.mark.parametrize(
+    ("peak", "around", "dtype", "listed_too"),
+    [
+        # Exactly as hot as the lowest threshold: not above it.
+        (2.0, -1.0, np.float32, False),
+        (np.nextafter(np.float32(2), np.float32(3)), -1.0, np.float32, True),
+        # A peak that is cooler than most of its scan, and whose heat is more in single precision than it is.
+        (2.7, 3.5, np.float64, True),
+    ],
+)
+def test_what_is_listed_has_a_voxel_above_the_threshold(peak, around, dtype, listed_too):
+    data = np.full((40, 8, 8), around, dtype=dtype)
+    data[10:30] = -1.0
+    data[20, 4, 4] = peak
+    if around > 0:
+        # Most of the scan is hot, on one plateau that is a candidate of its own.
+        data[:8], data[32:] = around, around
+        data[8:10], data[30:32] = -1.0, -1.0
+        data[9:31][data[9:31] < 0] = np.nan
+    heat = Volume(data[None], Grid(data.shape, np.eye(4)))
+    found, candidates = listed(heat, 20, calibrated([], [], [], []))
+    assert (20, 4, 4) in [item.peak_voxel for item in found] or not listed_too
+    assert all(item.above_threshold_ml > 0 and np.isfinite(item.mean) for item in found)
+    assert len(found) == candidates.labels.max()
+
+
 def test_the_outline_is_what_the_table_lists():
     found, candidates = listed(heatmap(), 0.9)
     mask = outline(heatmap(), candidates, len(found), 3.0).data[0]

@@ -58,11 +58,11 @@ def test_scans_without_a_channel_are_compared_with_such_scans(
     few += ["evaluation.per_scan=1", "evaluation.kinds=[hyperintense]", "anomaly.fusion.channels=[zscore, texture]"]
     options = [f"data={cohort / 'two.csv'}", f"out={out}", *few]
     assert medgen(monkeypatch, "anomaly", "run", CONFIG, *options, "without=[[FLAIR]]") == 2
-    assert "some of the channels T1, T2, found 'FLAIR'" in capsys.readouterr().err
+    assert "some of the contrasts T1, T2, found 'FLAIR'" in capsys.readouterr().err
     assert medgen(monkeypatch, "anomaly", "run", CONFIG, *options, "without=[[T2]]") == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["without"]["T2"]["channels"] == ["T1"]
-    assert "Scans that lack channels" in (out / "report.html").read_text()
+    assert "Scans that lack contrasts" in (out / "report.html").read_text()
     alone = TrainedModel.load(out / "model-without" / "T2", "cpu")
     assert alone.meta["channels"] == ["T1"]
     assert all(model.settings.in_channels == 1 for model in alone.models)
@@ -75,6 +75,11 @@ def test_scans_without_a_channel_are_compared_with_such_scans(
     said = [(folder / "report.html").read_text() for folder in scored]
     assert "The scans have no T2: they were scored by a detector" in said[0]
     assert "The scans have no" not in said[1]
+    # The network was trained for nothing, which the first lines say; pictures show both contrasts where there are two.
+    for text in (*said, (out / "report.html").read_text()):
+        assert "The heatmap is made by 2 scores of equal weight" in text
+        assert "The trained model vae carries no weight in it" in text
+    assert ["Every contrast through the hottest voxel" in text for text in said] == [False, True]
     # Its p comes from the table of scans without T2, and that is another one.
     tables = [hottest(folder / "calibration.csv") for folder in (*scored, out)]
     assert tables[1] == tables[2] != tables[0]

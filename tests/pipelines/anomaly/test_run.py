@@ -275,7 +275,7 @@ def test_the_report_says_what_the_metrics_hold(finished):
     assert f"is passed on {metrics['found_family_wise']} of {metrics['implanted']} implants" in text
     assert f"{len(found['missed'])} of {metrics['implanted']} implants have no finding on them" in text
     channels = ", ".join(metrics["channels"])
-    assert f"channels of the heatmap {channels} " in text
+    assert f"scores of the heatmap {channels} " in text
     assert f"subjects in the calibration {metrics['calibration_subjects']} " in text
     # No docstring marks on the page, and the words of the leverage where it decides only.
     assert "``" not in text

@@ -147,7 +147,11 @@ def test_the_index_is_light_and_leads_to_every_page_the_hottest_first(
         assert words in page.text
     # One more with the findings, where there are any.
     listed = [row.split(",")[0] for row in (out / "findings.csv").read_text().splitlines()[1:]]
-    assert len(page.pictures) == 2 + (Path(pages[0]).stem in listed)
+    assert len(page.pictures) == 3 + (Path(pages[0]).stem in listed)
+    # The page can be sent alone, so it says itself what makes its heatmap and what each score says of the place.
+    assert "The heatmap is made by " in page.text
+    assert "of a new scan no others are measured" in page.text
+    assert (out / pages[0]).stat().st_size < 1_300_000
 
 
 @pytest.mark.usefixtures("quick")
@@ -155,7 +159,7 @@ def test_one_scan_alone_is_read_in_the_report(model: Path, scans: list[Path], ru
     scoring.score(scans[-1:], model=model, out=runs / "one", device="cpu")
     assert not (runs / "one" / "cases").exists()
     report = Reader(runs / "one" / "report.html")
-    assert len(report.pictures) == 3 + (len((runs / "one" / "findings.csv").read_text().splitlines()) > 1)
+    assert len(report.pictures) == 4 + (len((runs / "one" / "findings.csv").read_text().splitlines()) > 1)
     pattern = r'<section id="(s\d)">\s*<h2><span class="index">\d</span>([^<]*)</h2>'
     headings = re.findall(pattern, report.text)
     assert headings == [("s1", "scan-11"), ("s2", "Limits"), ("s3", "Files")]

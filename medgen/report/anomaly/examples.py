@@ -1,0 +1,91 @@
+"""Pictures of test scans: the heat, the true outline of what was implanted, and what single scores make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen.anomaly.detector import AnomalyDetector, ScanResult
+from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
+from medgen.report.anomaly.heat.single_scores import example_maps, example_maps_caption
+from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
+from medgen.report.figures.mosaic import LIMITS
+from medgen.report.figures.small_png import small_png
+from medgen.report.html import Report
+from medgen.volume import Volume
+
+# Implanted scans of which the maps of single scores are shown: each is a picture of twenty maps.
+_WITH_MAPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A picture of a test scan for the report; the scan and its maps are not held.
+
+    Attributes:
+        kind: Of the scan: healthy, or what was implanted.
+        picture: A PNG.
+        caption: What is seen.
+        title: The scan, and what was found in it.
+        maps: A PNG of the single scores' maps; empty if they are not shown.
+    """
+
+    kind: str
+    picture: bytes
+    caption: str
+    title: str
+    maps: bytes = b""
+
+
+def is_shown(scan: TestScan, examples: Sequence[Example]) -> bool:
+    """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
+    return sum(example.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
+
+
+def example(scan: TestScan, result: ScanResult, before: Sequence[Example] = ()) -> Example:
+    """A test scan on the model grid in its own world, with its heat and the true outline of what was implanted.
+
+    Args:
+        scan: The scan.
+        result: What the detector says of it.
+        before: The examples so far: of the first implanted ones the maps of single scores are drawn.
+    """
+    image = Volume(scan.image.numpy(), scan.prepared.grid)
+    healthy = scan.kind == HEALTHY
+    truth = None if healthy else image.with_data(scan.truth.astype(np.uint8))
+    point = peak_of(result) if healthy or truth is None else _middle(truth)
+    what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
+    title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
+    through = "the hottest voxel" if healthy else "the implant"
+    picture = small_png(slices_of(image, result, point, title, truth))
+    maps = b""
+    if truth is not None and sum(bool(own.maps) for own in before) < _WITH_MAPS:
+        maps = example_maps(scan, result, truth, point, f"{scan.case}: {what}; single scores")
+    caption = picture_caption(f"On the model grid; slices through {through}.")
+    return Example(scan.kind, picture, caption, title, maps)
+
+
+def pictures_section(report: Report, examples: Sequence[Example], detector: AnomalyDetector) -> None:
+    """Some of the test scans with their heat and the true outline of what was implanted."""
+    report.section(
+        "Heatmaps",
+        "Unselected: the first test scans and the first implant of each kind. Colours start at z = "
+        f"{LIMITS[0]:g}; findings need {detector.findings_threshold:.2f}, family-wise ones "
+        f"more than {detector.calibration.threshold:.2f}. Below the first {_WITH_MAPS} implants stand the maps of all "
+        "single scores.",
+    )
+    for shown in examples:
+        report.figure(shown.picture, shown.caption, shown.title)
+        if shown.maps:
+            report.figure(shown.maps, example_maps_caption(), f"{shown.title}: single scores")
+
+
+def _middle(mask: Volume) -> NDArray[np.float64]:
+    """World point of the mask's voxel that is nearest to its centre of mass."""
+    voxels = np.argwhere(mask.data[0] > 0)
+    if not len(voxels):
+        return mask.grid.center
+    return mask.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

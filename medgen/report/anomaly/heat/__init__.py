@@ -1,0 +1,1 @@
+"""What makes the heatmap: scores and their models, how they were chosen, and what each makes of a place."""
