@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 IDS = tuple("abcdefghij")
 
 
-def detector_of(channels: int) -> AnomalyDetector:
+def detector_of(channels: int, names: tuple[str, ...] = ()) -> AnomalyDetector:
     """Of ten noisy scans, without training."""
     images = torch.rand((10, channels, *CUBE), generator=torch.Generator().manual_seed(0))
     family = {"family": "vae", "shape": CUBE, "widths": (16, 16), "in_channels": channels}
@@ -56,7 +56,7 @@ def detector_of(channels: int) -> AnomalyDetector:
     recipe = Preprocess(shape=CUBE, spacing=(1, 1, 1))
     foregrounds = torch.ones((10, 1, *CUBE), dtype=torch.bool)
     data = Dataset(IDS, IDS, images, foregrounds)
-    return AnomalyDetector.fit(data, [IDS[:5], IDS[5:]], vaes, config, recipe, voxel_scores=())
+    return AnomalyDetector.fit(data, [IDS[:5], IDS[5:]], vaes, config, recipe, voxel_scores=(), contrasts=names)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +104,9 @@ def test_scans_that_the_model_has_learnt_from_and_too_few_are_refused(model: Pat
 
 def test_detectors_for_missing_channels_are_moved_too(site: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
-    both = {"cases": list(IDS), "inputs": {}, "channels": ["T1", "T2"]}
-    to_artifact(detector_of(2), both).save(old / "model")
-    alone = to_artifact(detector_of(1), {**both, "channels": ["T2"], "missing": ["T1"]}).save(
-        old / "model-without" / "T1"
-    )
+    both = {"cases": list(IDS), "inputs": {}}
+    to_artifact(detector_of(2, ("T1", "T2")), both).save(old / "model")
+    alone = to_artifact(detector_of(1, ("T2",)), {**both, "missing": ["T1"]}).save(old / "model-without" / "T1")
     files = sorted(site.glob("*"))
     lines = [
         f"s{number},{one};{other}"
