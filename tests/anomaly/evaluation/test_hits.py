@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from medgen.anomaly.evaluation.hits import hits_of
+from medgen.anomaly.evaluation.hits import found_up_to, hits_of
 from medgen.anomaly.findings.candidates import candidates_of
 from medgen.volume import Grid, Volume
 
@@ -53,3 +54,50 @@ def test_what_is_below_the_threshold_is_no_part_of_a_finding():
 def test_no_candidate_hits_nothing():
     cold = line(*[0.0] * 12)
     assert hits_of(candidates_of(cold, 3), cold, truth_at(4), 3.0).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_found_up_to_is_where_the_rule_of_hits_begins_to_fail(seed):
+    rng = np.random.default_rng(seed)
+    heat = ndimage.gaussian_filter(rng.normal(size=(18, 16, 14)), 1.2)
+    heat = (heat / heat.std()).astype(np.float32)[None]
+    heat[0, :2] = np.nan
+    volume = Volume(heat, Grid(heat.shape[1:], np.diag([2.0, 2.0, 2.0, 1.0])))
+    truth = np.zeros(heat.shape[1:], dtype=bool)
+    i, j, k = rng.integers(3, 11, size=3)
+    truth[i : i + 3, j : j + 3, k : k + 2] = True
+    candidates = candidates_of(volume, 6.0)
+    limit = found_up_to(candidates, volume, truth)
+
+    def is_found(threshold):
+        hits = hits_of(candidates, volume, truth, threshold)
+        return bool((hits & (candidates.heat > threshold)).any())
+
+    tried = np.unique(np.concatenate([candidates.heat, heat[np.isfinite(heat)], [0.0]]))
+    # Every thirtieth heat of the map, and those around the limit.
+    near = np.searchsorted(tried, limit)
+    for threshold in {*tried[::30].tolist(), *tried[max(near - 2, 0) : near + 3].tolist()}:
+        assert is_found(threshold) == (threshold < limit)
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        (truth_at(2), 6.0),
+        (truth_at(8), 4.0),
+        (truth_at(7), -np.inf),
+        # The way to the anomaly is cooler than the anomaly: over 5 and 3.5.
+        (truth_at(4), 3.5),
+        (truth_at(4, 9), 4.0),
+        (truth_at(), -np.inf),
+    ],
+)
+def test_found_up_to_is_the_peak_or_the_lowest_heat_on_the_way(truth, expected):
+    assert found_up_to(candidates_of(HEAT, 3.0), HEAT, truth) == expected
+
+
+def test_a_way_over_a_dip_finds_the_anomaly_only_below_the_dip():
+    heat = line(0, 4, 9, 5, 5.5, 8, 0, 0, 0, 0, 0, 0)
+    candidates = candidates_of(heat, 10.0)
+    assert candidates.heat.tolist() == [9.0]
+    assert found_up_to(candidates, heat, truth_at(5)) == 5.0
