@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +101,7 @@ class Runs:
         kept: Per seed, the files whose rows belong to the same scans: the run's own first, then those of peers.
         resampler: Draws the subjects of all seeds again, for intervals.
         healthy, implanted: Scans of all seeds in order, with the fused row; ``case`` is told apart by seed.
-        position: Seed's place of every implanted scan.
+        position, healthy_position: Seed's place of every implanted and of every healthy scan.
     """
 
     kept: Sequence[Sequence[MeasurementFile]]
@@ -110,6 +109,7 @@ class Runs:
     healthy: Sequence[Measurement]
     implanted: Sequence[Measurement]
     position: NDArray[np.int64]
+    healthy_position: NDArray[np.int64]
     _truth: list[NDArray[np.bool_]] = field(repr=False)
 
     @classmethod
@@ -117,7 +117,8 @@ class Runs:
         """Open the runs of a cohort.
 
         Args:
-            kept: See the class; further files of a seed must hold its implanted scans in the same order.
+            kept: See the class; further files of a seed must hold its implanted scans in the same order, and its
+                healthy ones or none.
             bootstrap: Resamples of the subjects.
             seed: Seed of the random resampling; equal seeds give equal results.
 
@@ -137,6 +138,7 @@ class Runs:
             healthy=[item for _, item in everything if item.kind == HEALTHY],
             implanted=[item for _, item in implanted],
             position=np.array([number for number, _ in implanted], dtype=np.int64),
+            healthy_position=np.array([n for n, item in everything if item.kind == HEALTHY], dtype=np.int64),
             _truth=[item.truth for _, item in implanted],
         )
 
@@ -152,17 +154,25 @@ class Runs:
 
     def ranked(self, name: str) -> Ranked:
         """One row over the implanted scans of all seeds, in order."""
-        values: list[NDArray[np.float16]] = []
-        for own in self.kept:
-            source = next(kept for kept in own if name in kept.names)
-            rows = source.row(name)
-            values += [row for row, fact in zip(rows, source.facts, strict=True) if fact["kind"] != HEALTHY]
+        values = [values for seed in range(len(self.kept)) for values in self.values(name, seed)[1]]
         return Ranked.of(values, self._truth)
+
+    def values(self, name: str, seed: int) -> tuple[list[NDArray[np.float16]], list[NDArray[np.float16]]]:
+        """Voxel scores of one row in one seed's healthy scans and in its implanted ones, (v,) each, in order.
+
+        Args:
+            name: A row that the seed has.
+            seed: The seed's place, from 0.
+        """
+        source = next(kept for kept in self.kept[seed] if name in kept.names)
+        parts: tuple[list[NDArray[np.float16]], list[NDArray[np.float16]]] = [], []
+        for row, fact in zip(source.row(name), source.facts, strict=True):
+            parts[fact["kind"] != HEALTHY].append(row)
+        return parts
 
 
 def compare(runs: Runs) -> list[PooledRow]:
     """The voxel table: the fused row first, then by falling AP."""
-    roles = {name: "baseline" if entry.baseline else "channel" for name, entry in registered("voxel").items()}
     subjects, resampler = runs.subjects, runs.resampler
     matrix = resampler.indicator(subjects)
     fused = runs.ranked(FUSED)
@@ -170,13 +180,13 @@ def compare(runs: Runs) -> list[PooledRow]:
     fused_each = fused.pooled(matrix).average_precision()
     rows = []
     for name in runs.names():
-        score, _, form = name.partition(" (")
+        form, role = form_and_role(name)
         ranked = fused if name == FUSED else runs.ranked(name)
         draws = resampler.draws(ranked, subjects, Ranked.average_precision)
         row = PooledRow(
             name=name,
-            form=form.rstrip(")") or "heat",
-            role="fused" if name == FUSED else roles.get(score, "peer"),
+            form=form,
+            role=role,
             ap=resampler.interval(draws),
             auroc=resampler.ranked(ranked, subjects, Ranked.auroc),
             ap_per_seed=_mean_over_seeds(ranked, runs.position),
@@ -196,6 +206,19 @@ def compare(runs: Runs) -> list[PooledRow]:
     family = [row for row in rows if row.role in {"baseline", "peer"}]
     adjusted = dict(zip((row.name for row in family), holm([row.p or 0.0 for row in family]), strict=True))
     return [replace(row, p_holm=adjusted.get(row.name)) for row in rows]
+
+
+def form_and_role(name: str) -> tuple[str, str]:
+    """Form and role of a row, see :class:`PooledRow`.
+
+    >>> form_and_role("fused"), form_and_role("zscore (z)"), form_and_role("pyod-knn (raw)")
+    (('heat', 'fused'), ('z', 'baseline'), ('raw', 'peer'))
+    """
+    score, _, form = name.partition(" (")
+    if name == FUSED:
+        return "heat", "fused"
+    entry = registered("voxel").get(score)
+    return form.rstrip(")"), "peer" if entry is None else "baseline" if entry.baseline else "channel"
 
 
 def best(rows: Sequence[PooledRow], form: str) -> str:
@@ -334,13 +357,12 @@ def _rank(size: str) -> int:
 
 
 def _check_same(own: MeasurementFile, measured: Sequence[Measurement], other: MeasurementFile) -> None:
-    expected = [item for item in measured if item.kind != HEALTHY]
+    with_healthy = any(fact["kind"] == HEALTHY for fact in other.facts)
+    expected = [item for item in measured if with_healthy or item.kind != HEALTHY]
     fields: tuple[str, ...] = ("case", "subject", "kind", "radius_mm", "contrast")
-    there: list[dict[str, Any]] = [fact for fact in other.facts if fact["kind"] != HEALTHY]
-    truth = [mask for mask, fact in zip(other.truth(), other.facts, strict=True) if fact["kind"] != HEALTHY]
-    same = len(there) == len(expected) and all(
+    same = len(other.facts) == len(expected) and all(
         all(fact[name] == getattr(item, name) for name in fields) and np.array_equal(mask, item.truth)
-        for fact, mask, item in zip(there, truth, expected, strict=True)
+        for fact, mask, item in zip(other.facts, other.truth(), expected, strict=True)
     )
     if not same:
         raise DataError(f"{other.path}: other test scans than {own.path}; remove it, and resume to make it again")
