@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -13,10 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.artifact import from_artifact
-from medgen.anomaly.comparison import leave_one_type_out, measurement_file, peers, scans_over_seeds, voxels_over_seeds
+from medgen.anomaly.comparison import (
+    findings_over_seeds,
+    leave_one_type_out,
+    measurement_file,
+    peers,
+    scans_over_seeds,
+    voxels_over_seeds,
+)
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan, scans_to_test
 from medgen.anomaly.evaluation.screening import screen
+from medgen.anomaly.evaluation.sensitivity import sensitivity_of
 from medgen.config import parse_config, read_yaml
 from medgen.data.cases import split_subjects
 from medgen.data.layouts.detect import load_cohort
@@ -123,7 +131,10 @@ def run(
                 failed += anomaly.run(plan.config, resume=resume, progress=progress, save_measurements=True).exit_code
             _score_others(plan, plan in _refitted(plans), partial(_named_tick, tick, f"{plan.cohort} seed {plan.seed}"))
             words |= {f"{plan.cohort}, seed {plan.seed}, {name}": text for name, text in _peer_words(plan).items()}
-    results = [_results(name, [plan for plan in plans if plan.cohort == name]) for name in dict.fromkeys(cohorts)]
+        results = [
+            _results(name, [plan for plan in plans if plan.cohort == name], partial(_named_tick, tick, name))
+            for name in dict.fromkeys(cohorts)
+        ]
     speed = None
     try:
         speed = _speed(plans)
@@ -196,13 +207,9 @@ def _refitted(plans: Sequence[Plan]) -> list[Plan]:
 def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
     """Peers, and if asked for the refitted self-supervised score, on the same test scans, once."""
     names = [name for name in peers.NAMES if peers.missing(name) is None]
-    wanted = {plan.beside("peers"): [_row(name) for name in names]}
-    if refit:
-        wanted[plan.beside("left-out")] = [leave_one_type_out.ZSCORE]
-    if all(
-        path.is_file() and set(rows) <= set(measurement_file.MeasurementFile.open(path).names)
-        for path, rows in wanted.items()
-    ):
+    with_peers = not _holds(plan.beside("peers"), [_row(name) for name in names], healthy=True)
+    refit = refit and not _holds(plan.beside("left-out"), [leave_one_type_out.ZSCORE], healthy=False)
+    if not with_peers and not refit:
         return
     detector = from_artifact(TrainedModel.load(plan.folder / "model", "cpu"), plan.folder / "model")
     development, test = _prepared(plan, detector, tick)
@@ -216,26 +223,37 @@ def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
             progress=partial(tick, "refitting without each group"),
         )
     fitted = []
-    for number, name in enumerate(names, start=1):
+    for number, name in enumerate(names if with_peers else [], start=1):
         fitted.append(peers.fit(name, development, plan.peers, derive(config.seed, "bench")))
         tick("fitting peers", number, len(names))
     scans = scans_to_test(test, development, detector.preprocess.spacing, config.evaluation, config.seed)
     measured: dict[str, list[Measurement]] = {"peers": [], "left-out": []}
-    total = len(test) * config.evaluation.per_scan
-    for done, (scan, region) in enumerate(_implanted(scans, detector), start=1):
-        maps = {
-            _row(own.name): peers.score(own, scan.image, scan.foreground, region, config.anomaly.smoothing)
-            for own in fitted
-        }
-        measured["peers"].append(_measurement(scan, region, maps))
-        if refitted is not None:
+    total = len(test) * (1 + config.evaluation.per_scan)
+    for done, scan in enumerate(scans, start=1):
+        region = scan.foreground[0].cpu().numpy().astype(bool) & detector.support
+        if with_peers:
+            maps = {
+                _row(own.name): peers.score(own, scan.image, scan.foreground, region, config.anomaly.smoothing)
+                for own in fitted
+            }
+            measured["peers"].append(_measurement(scan, region, maps))
+        if refitted is not None and scan.kind != HEALTHY:
             maps = refitted.maps(scan.image, scan.foreground, region)
             measured["left-out"].append(_measurement(scan, region, maps))
         tick("scoring test scans with peers", done, total)
-    write_json(plan.beside("peers").with_suffix(".json"), {own.name: own.words for own in fitted})
-    if refit:
+    if refitted is not None:
         measurement_file.save(plan.beside("left-out"), measured["left-out"])
-    measurement_file.save(plan.beside("peers"), measured["peers"])
+    if with_peers:
+        write_json(plan.beside("peers").with_suffix(".json"), {own.name: own.words for own in fitted})
+        measurement_file.save(plan.beside("peers"), measured["peers"])
+
+
+def _holds(path: Path, rows: Sequence[str], *, healthy: bool) -> bool:
+    """Whether a file of measurements is there with these rows, and with healthy scans if they are asked for."""
+    if not path.is_file():
+        return False
+    found = measurement_file.MeasurementFile.open(path)
+    return set(rows) <= set(found.names) and (not healthy or any(fact["kind"] == HEALTHY for fact in found.facts))
 
 
 def _prepared(plan: Plan, detector: AnomalyDetector, tick: Tick) -> tuple[Dataset, Dataset]:
@@ -254,12 +272,6 @@ def _prepared(plan: Plan, detector: AnomalyDetector, tick: Tick) -> tuple[Datase
             progress=partial(tick, f"preparing {name} scans"),
         )
     return prepared["development"], screen(detector.gate, prepared["test"], detector.covariates).passed
-
-
-def _implanted(scans: Iterator[TestScan], detector: AnomalyDetector) -> Iterator[tuple[TestScan, NDArray[np.bool_]]]:
-    for scan in scans:
-        if scan.kind != HEALTHY:
-            yield scan, scan.foreground[0].cpu().numpy().astype(bool) & detector.support
 
 
 def _measurement(scan: TestScan, region: NDArray[np.bool_], maps: Mapping[str, NDArray[np.float32]]) -> Measurement:
@@ -286,7 +298,7 @@ def _peer_words(plan: Plan) -> dict[str, str]:
     return {str(name): str(text) for name, text in read_json(path).items()} if path.is_file() else {}
 
 
-def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
+def _results(cohort: str, plans: Sequence[Plan], tick: Tick) -> bench_report.CohortResult:
     config = plans[0].config
     own = [measurement_file.MeasurementFile.open(plan.folder / measurement_file.FILE) for plan in plans]
     seed = derive(plans[0].seed, "bench")
@@ -301,6 +313,8 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
     names = ["fused", voxels_over_seeds.best(rows, "raw"), voxels_over_seeds.best(rows, "z")]
     target = config.anomaly.calibration.target_fpr
     cells, limits = voxels_over_seeds.cells(runs, names, config.anomaly.scan_score)
+    findings = config.anomaly.findings
+    grids = [TrainedModel.load(plan.folder / "model", "cpu").preprocess.canonical() for plan in plans]
     return bench_report.CohortResult(
         name=cohort,
         grid=own[0].measurements()[0].region.shape,
@@ -312,6 +326,10 @@ def _results(cohort: str, plans: Sequence[Plan]) -> bench_report.CohortResult:
         compared=tuple(names),
         cells=cells,
         size_limits_mm=limits,
+        findings=findings_over_seeds.compare(runs, grids, findings.separation_mm, tick),
+        calibrated=sensitivity_of(
+            [*runs.healthy, *runs.implanted], findings.false_findings, config.evaluation.bootstrap, seed
+        ),
         scan_score=config.anomaly.scan_score,
         target=target,
         scans=scans_over_seeds.scan_levels(runs, target, sorted({target, *_TARGETS})),

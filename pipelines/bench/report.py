@@ -9,9 +9,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from medgen.anomaly.comparison.findings_over_seeds import COMPARED, FindingRow
 from medgen.anomaly.comparison.scans_over_seeds import ScanLevel
 from medgen.anomaly.comparison.voxels_over_seeds import SIZES, Cell, LeftOut, PooledRow
+from medgen.anomaly.evaluation.hits import RULE
 from medgen.anomaly.evaluation.measure import FUSED
+from medgen.anomaly.evaluation.sensitivity import Sensitivity
 from medgen.metrics.interval import Interval
 from medgen.report.figures.curves import interval_plot
 from medgen.report.figures.dots import dot_panels
@@ -35,6 +38,7 @@ class CohortResult:
         rows: The voxel table.
         compared: Fused row, best raw baseline, best baseline as normative z.
         cells, size_limits_mm: By kind, contrast and size, and where the tertiles of the radius lie.
+        findings, calibrated: The table of findings; what the runs' own calibrated thresholds find.
         scan_score, target: Score of whole scans and target false-positive rate, as configured.
         scans, any_hot: Scan level; healthy subjects with any voxel above the threshold.
         controls, left_out: See :mod:`medgen.anomaly.comparison.voxels_over_seeds`.
@@ -50,6 +54,8 @@ class CohortResult:
     compared: tuple[str, ...]
     cells: Sequence[Cell]
     size_limits_mm: tuple[float, float]
+    findings: Sequence[FindingRow]
+    calibrated: Sensitivity
     scan_score: str
     target: float
     scans: Sequence[ScanLevel]
@@ -95,7 +101,7 @@ def write(out: Path, bench: Bench) -> list[Path]:
 
 
 def headlines(bench: Bench) -> list[str]:
-    """One line per cohort: the fused map against the best baselines."""
+    """Two lines per cohort: the fused map against the best baselines, by voxels and by findings."""
     lines = []
     for result in bench.cohorts:
         by_name = {row.name: row for row in result.rows}
@@ -103,6 +109,10 @@ def headlines(bench: Bench) -> list[str]:
         lines.append(
             f"{result.name}: voxel AP fused {_ci(by_name[FUSED].ap)}, {versus}, chance {result.prevalence:.4f}"
         )
+        level = COMPARED[0]
+        found = {row.name: _ci(row.sensitivity[level], 3) for row in result.findings}
+        versus = ", ".join(f"{name} {found[name]}" for name in result.compared)
+        lines.append(f"{result.name}: implants found at {level:g} false findings per healthy scan: {versus}")
     return lines
 
 
@@ -144,6 +154,18 @@ def _cohort(result: CohortResult) -> list[str]:
         "### Finding the voxels",
         _voxel_table(result.rows),
         f"![Voxel AP of every row](anomaly-{result.name}-rows.png)",
+        "### Finding the lesions",
+        "Share of the implants with a finding on them, by how many findings a held-out healthy scan has (subjects "
+        f"averaged). {RULE} Each row's map is brought to one scale, the normal quantile of a voxel's rank among the "
+        "voxels of the held-out healthy scans of its seed; its threshold is the lowest at which these scans have at "
+        "most so many findings, redone in every resample. That threshold is known to a test only, and the same for "
+        "all rows: the table compares maps.",
+        _finding_table(result.findings),
+        "*As calibrated*: what the runs list at so many expected false findings per healthy scan, in each scan's own "
+        "space, by thresholds that have not seen the test scans. *untouched*: the same places in the scans without "
+        f"implants. The runs list findings up to {result.calibrated.level:g}. Intervals of false findings are for "
+        "counts that vary more than Poisson counts.",
+        _calibrated_table(result.calibrated),
         "### By kind, contrast and size",
         f"Size by tertiles of the implants' radius: small up to {low:.1f} mm, large from {high:.1f} mm. Scan AUROC: "
         f"implanted scans against all healthy ones by `{result.scan_score}`. Chance is the prevalence.",
@@ -199,6 +221,41 @@ def _voxel_table(rows: Sequence[PooledRow]) -> str:
             for row in rows
         ],
     )
+
+
+def _finding_table(rows: Sequence[FindingRow]) -> str:
+    levels = list(rows[0].sensitivity)
+    return _table(
+        ["score", "form", "", *(f"at {level:g}" for level in levels), *(f"fused - row at {at:g}" for at in COMPARED)],
+        [
+            (
+                row.name.partition(" (")[0],
+                row.form,
+                row.role,
+                *(_ci(row.sensitivity[level], 3) for level in levels),
+                *(_ci(row.difference.get(level), 3) for level in COMPARED),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _calibrated_table(found: Sensitivity) -> str:
+    return _table(
+        ["expected false findings", "implants found", "share", "untouched", "measured in held-out healthy scans",
+         "healthy subjects with a finding"],
+        [
+            (
+                f"{share.level:g}",
+                f"{share.found} of {found.everything.scans}",
+                _ci(share.share, 3),
+                share.untouched,
+                _ci(false.measured, 2),
+                f"{false.with_finding} of {false.measured.n}",
+            )
+            for share, false in zip(found.everything.shares, found.healthy, strict=True)
+        ],
+    )  # fmt: skip
 
 
 def _cell_table(cells: Sequence[Cell], compared: Sequence[str], *, intervals: bool) -> str:
