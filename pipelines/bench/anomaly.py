@@ -17,10 +17,11 @@ from medgen.anomaly.comparison import (
     findings_over_seeds,
     leave_one_type_out,
     measurement_file,
-    peers,
     scans_over_seeds,
     voxels_over_seeds,
 )
+from medgen.anomaly.comparison.peers import catalogue as peers
+from medgen.anomaly.comparison.peers.base import PeerSettings, score
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan, scans_to_test
 from medgen.anomaly.evaluation.screening import screen
@@ -65,7 +66,7 @@ class Plan:
     cohort: str
     seed: int
     config: AnomalyRunConfig
-    peers: peers.PeerSettings
+    peers: PeerSettings
 
     @property
     def folder(self) -> Path:
@@ -173,7 +174,7 @@ def _plan(cohort: str, seed: int, out: Path, data: Path, device: str, workers: i
     # As many steps of as many scans, and steps as long, as a fold of our own main model.
     own = {"steps": config.training.steps, "batch_size": config.training.batch_size, "lr": config.training.lr}
     given = {**own, **tiny["peers"]}
-    return Plan(cohort, seed, config, parse_config(peers.PeerSettings, given, source))
+    return Plan(cohort, seed, config, parse_config(PeerSettings, given, source))
 
 
 def _data(cohort: str, data: Path, out: Path, quick: bool) -> Path:
@@ -233,7 +234,7 @@ def _score_others(plan: Plan, refit: bool, tick: Tick) -> None:
         region = scan.foreground[0].cpu().numpy().astype(bool) & detector.support
         if with_peers:
             maps = {
-                _row(own.name): peers.score(own, scan.image, scan.foreground, region, config.anomaly.smoothing)
+                _row(own.name): score(own, scan.image, scan.foreground, region, config.anomaly.smoothing)
                 for own in fitted
             }
             measured["peers"].append(_measurement(scan, region, maps))
