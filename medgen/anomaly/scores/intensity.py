@@ -19,6 +19,8 @@ def _fit_centre(training: Inputs) -> dict[str, NDArray[Any]]:
 def intensity(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """Two-sided intensity threshold: distance of the intensity from the training scans' median, wherever it lies.
 
+    Dark lesions are found as well as bright ones; ``equalised`` is for bright ones alone, as in FLAIR.
+
     Source: Meissen et al., "Challenging current semi-supervised anomaly segmentation methods for brain MRI", 2021.
     """
     return np.asarray(np.abs(inputs.voxels - state["median"][:, None, None, None]).mean(axis=1))

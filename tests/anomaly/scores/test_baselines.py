@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
+from skimage.exposure import equalize_hist
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -154,3 +155,24 @@ def test_histogram_sees_another_contrast_and_not_a_rearrangement():
     before = values("histogram", training, scan)
     np.testing.assert_allclose(values("histogram", training, flipped), before, rtol=1e-5)
     assert values("histogram", training, brighter) > 2 * before
+
+
+def test_equalised_is_the_histogram_equalisation_of_scikit_image_inside_the_scan():
+    new = scans(2, channels=2, seed=3, shown=0.7)
+    found = values("equalised", new, new)
+    for row in range(2):
+        mask = new.mask[row]
+        flat = [equalize_hist(channel, nbins=1 << 16, mask=mask) for channel in new.voxels[row]]
+        # scikit-image counts the voxel itself in full, the middle rank by half.
+        np.testing.assert_allclose(found[row][mask], np.mean(flat, axis=0)[mask] - 0.5 / mask.sum(), atol=2e-3)
+    assert not found[~new.mask].any()
+
+
+def test_equalised_sees_bright_and_not_dark_whatever_the_scans_gain():
+    new = scans(1)
+    new.image[0, 0, 2, 2, 2], new.image[0, 0, 5, 5, 5] = 9.0, -9.0
+    found = values("equalised", new, new)[0]
+    assert found[2, 2, 2] == found.max()
+    assert found[5, 5, 5] == found.min()
+    brighter = Inputs(3 * new.image + 1, new.foreground)
+    np.testing.assert_allclose(values("equalised", brighter, brighter)[0], found)
