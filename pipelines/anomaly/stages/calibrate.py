@@ -17,6 +17,7 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.report.anomaly.cohort import more_scans_section
 from medgen.report.anomaly.heat.choice import choice_section
+from medgen.report.anomaly.heat.sources import heat_sources
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.cost import Estimate, minutes
@@ -105,6 +106,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
             "channels": list(detector.config.fusion.channels),
             "scan_score": detector.config.scan_score,
             "excluded": list(results[Calibrated].excluded),
+            "heat_sources": list(heat_sources(detector)),
             "choice": detector.choice,
             "more_subjects": _prospects(detector),
             "adjusted": {**detector.adjusted.to_plain(), "words": detector.adjusted.words},
