@@ -31,6 +31,7 @@ def artefacts_section(report: Report, results: ArtefactResults, limits: Artefact
         "Held-out healthy scans as a faulty acquisition would have made them; no figure on lesions has any of them. A "
         "scan beyond the limit of a measure looks like that artefact: nothing of it is listed as a finding, and it has "
         f"no p-value. {healthy_words(results)}",
+        layer="appendix",
     )
     report.table(
         ["artefact", "strength", "scans", "named", "as another", "not named", "refused", "scored", "hot", "listed"],

@@ -40,7 +40,11 @@ def cohort_section(
         excluded: Development cases that were left out of the calibration.
     """
     grid = detector.preprocess
-    report.section("Cohort", "Splits are by subject. Test subjects took no part in training, template or calibration.")
+    report.section(
+        "Cohort",
+        "Splits are by subject. Test subjects took no part in training, template or calibration.",
+        layer="appendix",
+    )
     rows = [(name, len(part), len(part.subjects)) for name, part in parts.items()]
     report.table(["part", "scans", "subjects"], rows)
     report.facts(
@@ -69,6 +73,7 @@ def more_scans_section(report: Report, prospects: Sequence[Prospect]) -> None:
         "More healthy scans",
         "What a calibration on more healthy subjects of the same population would say: the smallest p-value of a scan, "
         "and the interval of the false findings per healthy scan, whose counts vary as in this calibration.",
+        layer="appendix",
     )
     report.table(
         ["healthy subjects", "more than now", "smallest p", "false findings per healthy scan"],
@@ -80,7 +85,7 @@ def training_section(
     report: Report, models: Sequence[ScanModel], histories: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> None:
     """The models of a fold and the losses of every training."""
-    report.section("Training", "Models of every fold, each trained without the fold's subjects.")
+    report.section("Training", "Models of every fold, each trained without the fold's subjects.", layer="appendix")
     for model in models:
         report.facts({"family": model.family, "parameters": model.parameter_count})
     report.figure(training_curves(histories), "Losses over the optimiser steps of every fold.", "Training curves")
@@ -88,7 +93,7 @@ def training_section(
 
 def scores_section(report: Report, summary: Summary) -> None:
     """What each row of the tables is, and where it comes from."""
-    report.section("Scores", "What each row of the tables is, and where it comes from.")
+    report.section("Scores", "What each row of the tables is, and where it comes from.", layer="appendix")
     used = {row.score for row in summary.voxel} | {row.name for row in summary.scan}
     entries = [(name, entry.level, without_marks(entry.source)) for name, entry in registered().items() if name in used]
     report.table(["score", "level", "definition and source"], entries)
@@ -103,6 +108,7 @@ def groups_section(report: Report, rows: Sequence[GroupRow], target: float) -> N
         f"Healthy subjects with p at or below {100 * target:g} %, exact 95 % intervals. Test subjects were held out. "
         "Development subjects are ranked among each other out of fold: their overall rate is near the target by "
         "construction, and only differences between groups tell. Wide intervals mean that nothing can be said.",
+        layer="appendix",
     )
     report.table(
         ["column", "group", "subjects from", "subjects", "flagged", "false-positive rate"],

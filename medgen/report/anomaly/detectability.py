@@ -37,6 +37,7 @@ def detectability_section(report: Report, result: Detectability | None) -> None:
         "Dark and bright implants in held-out healthy scans, placed by region. Detected: a finding is on the implant. "
         f"{RULE} Each subject counts once in a cell, with exact two-sided 95 % intervals: few "
         f"subjects say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
+        layer="appendix",
     )
     report.table(
         ["region", "contrast (sd)", f"smallest radius detected in {100 * FOUND:g} % of the subjects tried"],

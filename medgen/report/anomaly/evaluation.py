@@ -19,6 +19,7 @@ def voxel_section(report: Report, summary: Summary) -> None:
         f"All {summary.implanted} implanted scans of {summary.subjects} held-out subjects, pooled; prevalence "
         f"{summary.prevalence:.4f}. Intervals: 95 %, resampling subjects. Dice is an upper limit, at the threshold "
         f"chosen with the truth at hand; at the family-wise threshold fused reaches {fmt(summary.dice_at_threshold)}.",
+        layer="appendix",
     )
     columns = ["score", "form", "baseline", "AP", "AP per scan", "AUROC", "best Dice"]
     rows = [(r.score, r.form, r.baseline, r.ap, r.ap_per_scan, r.auroc, r.dice) for r in summary.voxel]
@@ -65,6 +66,7 @@ def scan_section(report: Report, summary: Summary) -> None:
         f"{summary.healthy} healthy test scans against {summary.implanted} implanted copies. The calibration aims at "
         f"{100 * target:g} % of healthy subjects; realised: share of healthy test subjects with p at or below it, "
         "exact 95 % interval.",
+        layer="appendix",
     )
     rows = [(r.name, r.auroc, r.ap, r.chance, r.fpr_at_95, r.fpr, r.detected) for r in summary.scan]
     columns = ["scan score", "AUROC", "AP", "chance AP", "FPR at 95 % TPR", "realised FPR", "detected"]

@@ -9,16 +9,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
-from medgen.anomaly.evaluation.measure import HEALTHY, TestScan
+from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan
 from medgen.report.anomaly.heat.single_scores import example_maps, example_maps_caption
 from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
 from medgen.report.figures.mosaic import LIMITS
 from medgen.report.figures.small_png import small_png
-from medgen.report.html import Report
+from medgen.report.figures.thumbnail import thumbnail
+from medgen.report.html import Report, Thumbnail
 from medgen.volume import Volume
 
 # Implanted scans of which the maps of single scores are shown: each is a picture of twenty maps.
 _WITH_MAPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class CaseRow:
+    """What the table of cases says of a test scan.
+
+    Attributes:
+        measurement: What was found in it.
+        hottest: Heat (z) of its hottest voxel.
+        thumbnail: A PNG of the slice through it.
+    """
+
+    measurement: Measurement
+    hottest: float
+    thumbnail: bytes
+
+    @classmethod
+    def of(cls, scan: TestScan, result: ScanResult, measurement: Measurement) -> CaseRow:
+        """What is kept of a scan."""
+        image = Volume(scan.image.numpy(), scan.prepared.grid)
+        small = thumbnail(image, result.heatmap, peak_of(result))
+        # The voxels of the measurement are not needed here.
+        return cls(measurement, result.scores["max"], small)
+
+
+def cases_section(report: Report, rows: Sequence[CaseRow], level: float) -> None:
+    """Every test scan in a line: what is in it, whether it was found, and what else was listed.
+
+    Args:
+        report: The report.
+        rows: One for each test scan.
+        level: Expected false findings per healthy scan of the run.
+    """
+    report.section(
+        "Test scans",
+        f"Each held-out scan as it is, and its copies with implants; findings up to {level:g} expected false ones per "
+        "healthy scan. Click a heading to sort, or type a word such as lesion or missed.",
+        layer="cases",
+    )
+    report.table(
+        ["slice", "scan", "what", "radius (mm)", "contrast", "outcome", "elsewhere", "max", "p (max)"],
+        [
+            (
+                Thumbnail(row.thumbnail, f"Slice of {row.measurement.case} through its hottest voxel"),
+                row.measurement.case,
+                row.measurement.kind,
+                None if row.measurement.kind == HEALTHY else row.measurement.radius_mm,
+                None if row.measurement.kind == HEALTHY else row.measurement.contrast,
+                outcome(row.measurement, level),
+                row.measurement.false_findings(level),
+                row.hottest,
+                row.measurement.p_values.get("max"),
+            )
+            for row in rows
+        ],
+        "The slice goes through the hottest voxel. elsewhere: findings that are not on the implant, all of a healthy "
+        "scan's.",
+        sortable=True,
+    )
+
+
+def outcome(measurement: Measurement, level: float) -> str:
+    """What became of a test scan in a word or two: found, missed, or of a healthy scan clear or false findings."""
+    if measurement.kind == HEALTHY:
+        return "false finding" if measurement.false_findings(level) else "clear"
+    if not measurement.is_found(level):
+        return "missed"
+    return "found, family-wise" if measurement.is_found_family_wise else "found"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +145,7 @@ def pictures_section(report: Report, examples: Sequence[Example], detector: Anom
         f"{LIMITS[0]:g}; findings need {detector.findings_threshold:.2f}, family-wise ones "
         f"more than {detector.calibration.threshold:.2f}. Below the first {_WITH_MAPS} implants stand the maps of all "
         "single scores.",
+        layer="cases",
     )
     for shown in examples:
         report.figure(shown.picture, shown.caption, shown.title)

@@ -23,6 +23,7 @@ def files_section(report: Report, files: Comparison, ap_on_model_grid: float) ->
         f"grid, where the implants were made: voxel AP {fmt(ap_on_model_grid)} there, {fmt(ap)} here (chance "
         f"{files.prevalence:.4f}). Lesions: found by clusters of the hottest 1 % of each scan, ranked by their peak, "
         "as any program's heatmap can be judged; the section Findings goes by the calibration.",
+        layer="appendix",
     )
     report.table(
         ["measure", "value", "chance"],

@@ -17,7 +17,9 @@ def gate_section(report: Report, gate: Gate | None, screening: Screening) -> Non
     """Limits of the gate beside what healthy development and test scans reach, and the test scans left out."""
     if gate is None:
         report.section(
-            "Abstaining", "This model has no gate (`anomaly.gate.enabled=false`): no scan is refused for its looks."
+            "Abstaining",
+            "This model has no gate (`anomaly.gate.enabled=false`): no scan is refused for its looks.",
+            layer="appendix",
         )
         _outside(report, screening)
         return
@@ -25,6 +27,7 @@ def gate_section(report: Report, gate: Gate | None, screening: Screening) -> Non
         "Abstaining",
         "A scan that fails any of these checks as a whole is refused and not scored. Development values: each scan "
         "against those of other subjects.",
+        layer="appendix",
     )
     rows = []
     for name, limit in gate.limits.items():
@@ -98,7 +101,7 @@ def contamination_section(report: Report, suspects: Sequence[Suspect]) -> None:
         f"{OUTLIER:g} (median and MAD)."
     )
     if not suspects:
-        report.section("Contaminated training scans", f"{text} None stands out.")
+        report.section("Contaminated training scans", f"{text} None stands out.", layer="appendix")
         return
     report.section("Contaminated training scans", f"{text} **Look at these before trusting the model.**")
     rows = [

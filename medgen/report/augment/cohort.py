@@ -15,7 +15,7 @@ from medgen.synthesis.value.verdict import listed
 
 def cohort_section(report: Report, manifest: Manifest, parts: CohortSplit, prepared: PreparedCohort) -> None:
     """Numbers of subjects and scans of every part, labels, model grid, and the scans that were left out."""
-    report.section("Cohort")
+    report.section("Cohort", layer="appendix")
     rows = [
         (name, len(part.subjects), len(part), len(data) if (data := prepared.data.get(name)) is not None else 0)
         for name, part in parts.named().items()

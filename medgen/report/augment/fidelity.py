@@ -39,7 +39,7 @@ with held-out subjects are for.
 
 def section_fidelity(report: Report, results: FidelityResults, label_names: Mapping[int, str]) -> None:
     """Tables per real set, the statistics that differ, and one figure."""
-    report.section("How like real scans are they?", _TEXT)
+    report.section("How like real scans are they?", _TEXT, layer="appendix")
     for name, count in results.short.items():
         report.text(
             f"**{name}** has {count} accepted scans. It is not measured: at least {results.fewest} are needed "

@@ -46,6 +46,7 @@ def samples_section(
         "Samples",
         "Accepted scans (refused ones of a generator that has none), drawn at random, with their labels, beside the "
         "training scan that each resembles most.",
+        layer="cases",
     )
     for backend in backends:
         accepted = pool.accepted(backend.name)

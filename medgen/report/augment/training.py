@@ -18,8 +18,8 @@ def training_section(report: Report, reasons: Sequence[str], backends: Sequence[
         reasons: Why these backends were chosen, in sentences.
         backends: The trained generators.
     """
-    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in reasons))
-    report.section("Training")
+    report.section("Choice of generators", "\n".join(f"- {reason}" for reason in reasons), layer="appendix")
+    report.section("Training", layer="appendix")
     histories = {item.name: item.history for item in backends if item.history}
     if histories:
         report.figure(

@@ -76,7 +76,7 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
         if limits is not None:
             artefacts_section(report, results[ArtefactResults], limits)
         else:
-            report.section("Artefacts", f"{_why(results)[:1].upper()}{_why(results)[1:]}.")
+            report.section("Artefacts", f"{_why(results)[:1].upper()}{_why(results)[1:]}.", layer="appendix")
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many are named, and how many scans look faulty and are not."""

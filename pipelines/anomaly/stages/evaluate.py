@@ -20,7 +20,7 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.cohort import scores_section
 from medgen.report.anomaly.evaluation import scan_section, voxel_section
-from medgen.report.anomaly.examples import Example, example, is_shown, pictures_section
+from medgen.report.anomaly.examples import CaseRow, Example, cases_section, example, is_shown, pictures_section
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
 from medgen.report.anomaly.sensitivity import sensitivity_section
@@ -44,12 +44,14 @@ class Evaluation:
     Attributes:
         measurements: The scores of every test scan.
         examples: The scans that the report shows.
+        cases: A line for every test scan.
         files: The heatmaps' files against the truth on their own grids, as ``medgen anomaly evaluate`` computes it.
         summary: All tables.
     """
 
     measurements: Sequence[Measurement]
     examples: Sequence[Example]
+    cases: Sequence[CaseRow]
     files: Comparison
     summary: Summary
 
@@ -90,6 +92,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         files = ScanFiles(run.folder.out)
         measurements: list[Measurement] = []
         examples: list[Example] = []
+        cases: list[CaseRow] = []
         on_own_grid: list[tuple[ScanFacts, ScanScores]] = []
         with run.bars() as tick:
             for done, entry in enumerate(measure(detector, scans), start=1):
@@ -104,6 +107,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
                 truth_voxels, voxels, own = reduce_scan({FUSED: result.heatmap.data[0]}, entry.truth.data[0] > 0)
                 on_own_grid.append((ScanFacts(scan.name, scan.subject, truth_voxels, voxels, *drawn), own[FUSED]))
                 measurements.append(entry.measurement)
+                cases.append(CaseRow.of(scan, result, entry.measurement))
                 if is_shown(scan, examples):
                     _write_pseudo_healthy(scan, scan.prepared, detector, files)
                     examples.append(example(scan, result, examples))
@@ -119,7 +123,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         summary = summarise(measurements, *levels, config.evaluation.bootstrap, run.derive("bootstrap"))
         write_csv(run.folder.out / "sensitivity.csv", summary.findings.rows(), COLUMNS)
         run.stage.log_metrics(_numbers(summary))
-        return [screening, Evaluation(measurements, examples, comparison, summary)]
+        return [screening, Evaluation(measurements, examples, cases, comparison, summary)]
 
     def outputs(self) -> tuple[Output, ...]:
         """Heatmaps, findings and scores of every test scan."""
@@ -143,6 +147,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Voxels, scans, files, pictures, the gate, and what each score is."""
         evaluation, detector = results[Evaluation], results[Calibrated].detector
+        cases_section(report, evaluation.cases, evaluation.summary.findings.level)
         sensitivity_section(report, evaluation.summary.findings)
         voxel_section(report, evaluation.summary)
         scan_section(report, evaluation.summary)

@@ -110,6 +110,7 @@ class TrainWithout(Stage[AnomalyRunConfig]):
             "Scans that lack contrasts",
             "Each row is a detector of its own, trained and calibrated on the same healthy scans without the missing "
             "contrasts. How well it finds implants was not measured: with less to see it finds less.",
+            layer="appendix",
         )
         rows = []
         for name in found.detectors:

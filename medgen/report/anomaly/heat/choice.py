@@ -20,14 +20,14 @@ def choice_section(report: Report, detector: AnomalyDetector, tested: Collection
     """
     choice, sources = detector.choice, {source.score: source for source in heat_sources(detector)}
     if choice is None:
-        report.section("Choice of scores", chosen_words(""))
+        report.section("Choice of scores", chosen_words(""), layer="appendix")
         report.table(
             ["score", "model", "part"],
             [(name, source.origin, role_words(source) or None) for name, source in sources.items()],
             "model: the trained model that the score is computed from.",
         )
         return
-    report.section("Choice of scores", choice.words)
+    report.section("Choice of scores", choice.words, layer="appendix")
     rows = [
         (
             f"{entry.name} (chosen)" if entry.name == choice.chosen else entry.name,
