@@ -16,9 +16,6 @@ from medgen.system.files import write_bytes
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# In the order in which they are made.
-KINDS = ("seg", "pmap", "sc", "sr")
-
 
 def write_objects(folder: Path, series: Path, scored: ScoredScan, kinds: Collection[str]) -> list[Path]:
     """Write objects that refer to a series.
@@ -27,7 +24,8 @@ def write_objects(folder: Path, series: Path, scored: ScoredScan, kinds: Collect
         folder: New files go here: ``seg.dcm``, ``pmap.dcm``, ``sc/0001.dcm`` and on, ``sr.dcm``.
         series: What the scan was read from: a folder with one series, or a file of it.
         scored: The scan, with what was found.
-        kinds: Of ``KINDS``; ``sr`` refers to segments, so that the segmentation is written with it.
+        kinds: Of :data:`medgen.io.dicom.objects.wanted.KINDS`; ``sr`` refers to segments, so that the segmentation is
+            written with it.
 
     Returns:
         The files.

@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from medgen import io
 from medgen.errors import DataError, GeometryError
 from medgen.io.dicom.objects.scored import Place, ScoredScan
-from medgen.io.dicom.objects.write import KINDS, write_objects
+from medgen.io.dicom.objects.wanted import KINDS
+from medgen.io.dicom.objects.write import write_objects
 
 DATA = np.random.default_rng(0).integers(0, 200, (5, 80, 100)).astype(np.uint16)
 PLACES = (

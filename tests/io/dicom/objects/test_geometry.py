@@ -17,7 +17,8 @@ from medgen import io
 from medgen.errors import DataError
 from medgen.io.dicom.objects.scored import Place, ScoredScan
 from medgen.io.dicom.objects.source import SourceSeries
-from medgen.io.dicom.objects.write import KINDS, write_objects
+from medgen.io.dicom.objects.wanted import KINDS
+from medgen.io.dicom.objects.write import write_objects
 
 # Slices, rows and columns that differ, and no number of pixels that fills bytes.
 SHAPE = (6, 7, 9)
