@@ -11,7 +11,7 @@ help:  ## what this file can do
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,viewer]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,viewer,dicom]"
 	touch $@
 
 demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
@@ -63,7 +63,7 @@ format: $(VENV)/.installed  ## format and fix what can be fixed
 constraints:  ## the pins, made anew
 	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
-	  --extra test --extra viewer pyproject.toml | grep -v '^ *#' > constraints.new
+	  --extra test --extra viewer --extra dicom pyproject.toml | grep -v '^ *#' > constraints.new
 	mv constraints.new constraints.txt
 	rm constraints.in
 

@@ -69,9 +69,18 @@ class GivenScan:
     @property
     def dicom(self) -> bool:
         """Whether a file is a DICOM series, whose folder may be named after its patient."""
+        return any(exists(path) and self.is_series(path) for path in self.files)
+
+    @staticmethod
+    def is_series(path: Path) -> bool:
+        """Whether a file that is there is a DICOM series: its folder, or a file of it."""
         from medgen import io
 
-        return any(exists(path) and (path.is_dir() or io.is_dicom(path)) for path in self.files)
+        return path.is_dir() or io.is_dicom(path)
+
+    def order(self, names: Sequence[str]) -> list[Path]:
+        """Its files in the order of a model's channels; the scan lies on the grid of the first."""
+        return [self.channels[name] for name in names if name in self.channels] or [self.path]
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that are there, by what they are; those of manifests, so that scans are known."""
@@ -100,7 +109,7 @@ class GivenScan:
         from medgen.io.channels import stacked
 
         several = len(names) > 1 and not self.channels
-        order = [self.channels[name] for name in names if name in self.channels] or [self.path]
+        order = self.order(names)
         volumes = [
             (path, io.read(path, multichannel=several, fill=fill, unscaled=unscaled, slices=slices)) for path in order
         ]

@@ -17,6 +17,7 @@ from medgen.config import Config, parse_config
 from medgen.data.content import label_map_words
 from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.errors import DataError, MedgenError, OutOfDistribution
+from medgen.io.dicom.objects.wanted import check_wanted
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
@@ -33,12 +34,13 @@ from .. import patient_names
 from ..given_scans import GivenScan
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
-from .done_scans import PAGES, DoneScans
-from .kept_cases import KeptCases
 from .known_scans import learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
-from .viewers import VIEWERS, Viewers
+from .scored.dicom_objects import DICOM, DicomObjects
+from .scored.done_scans import PAGES, DoneScans
+from .scored.kept_cases import KeptCases
+from .scored.viewers import VIEWERS, Viewers
 from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
@@ -63,6 +65,7 @@ class ScoreConfig(Config):
         slices: How many slices every DICOM series should have.
         viewers: Which scans get a page to look through them: ``all``, those with ``findings`` or a doubt, ``none``;
             ``auto`` is all of up to 20 scans, else those with findings.
+        dicom: Objects to write of scans from DICOM: ``seg``, ``pmap``, ``sc`` and ``sr``, which brings ``seg``.
     """
 
     scans: tuple[Path, ...]
@@ -78,6 +81,7 @@ class ScoreConfig(Config):
     unscaled: bool = False
     slices: Slices | None = None
     viewers: Literal["auto", "all", "findings", "none"] = "auto"
+    dicom: tuple[Literal["seg", "pmap", "sc", "sr"], ...] = ()
 
 
 def score(
@@ -94,6 +98,7 @@ def score(
     unscaled: bool = False,
     slices: int | None = None,
     viewers: str = "auto",
+    dicom: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -119,6 +124,8 @@ def score(
         unscaled: Take values as stored where the scale of a NIfTI header is 0 or NaN.
         slices: How many slices every DICOM series should have.
         viewers: Which scans get a page to look through them, see :class:`ScoreConfig`.
+        dicom: DICOM objects to write of scans that came from DICOM: ``seg`` (findings), ``pmap`` (heat), ``sc`` (colour
+            images), ``sr`` (measurements of the findings, with ``seg``).
         resume: Go on with an interrupted scoring: scans that are done are not scored again.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
@@ -127,7 +134,9 @@ def score(
         DataError: If no scan is given or none exists, or scans do not have the same channels.
         ArtifactError: If the artifact is damaged or of another kind.
         CalibrationError: If the level of findings needs more calibration subjects.
+        ConfigError: If a setting is wrong, or DICOM objects are wanted and highdicom is not installed.
     """
+    check_wanted(dicom)
     check_scans(scans)
     given_scans = [GivenScan.parse(path) for path in scans]
     check_scoring(
@@ -139,8 +148,9 @@ def score(
     model, artifact = for_channels(model, given_scans, device)
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     told = {"ungated": ungated, "covariates": covariates, "unadjusted": unadjusted, "false_findings": false_findings}
-    reading = {"fill": fill, "unscaled": unscaled, "slices": slices, "viewers": viewers}
-    config = parse_config(ScoreConfig, {**given, **told, **reading}, source="command line")
+    reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
+    writing = {"viewers": viewers, "dicom": tuple(dicom)}
+    config = parse_config(ScoreConfig, {**given, **told, **reading, **writing}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, resume=resume, overwrite=overwrite, mark="" if resume else SCORING) as folder,
@@ -153,6 +163,8 @@ def score(
         report = Report("Anomaly scores", found.counts, track.id)
         lines = PIPELINE.finish(config, report, LIMITS, results, context, series)
     lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
+    if (objects := folder.out / DICOM.name).is_dir():
+        lines.append(f"DICOM:    {objects}: with patients' names and numbers, as their series have them")
     return RunSummary(folder.out, 1 if found.failures else 0, (*lines, f"report:   {folder.report}"))
 
 
@@ -215,7 +227,8 @@ class ScoreScans(Stage[ScoreConfig]):
         about = {**settings, "model": artifact.sha256, "version": __version__}
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
         viewers = Viewers.of(folder.out, config.viewers, len(named), channels)
-        done = DoneScans(detector, folder.out, kept, viewers, len(named) > 1, _limits(config))
+        objects = DicomObjects(folder.out, config.dicom, channels, artifact.sha256)
+        done = DoneScans(detector, folder.out, kept, viewers, objects, len(named) > 1, _limits(config))
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
@@ -224,7 +237,7 @@ class ScoreScans(Stage[ScoreConfig]):
                 if not (run.resume and done.before(name, known)):
                     entry = _attempt(detector, name, scan, channels, config, person)
                     if isinstance(entry, Scored):
-                        done.add(entry, known, person)
+                        done.add(entry, scan, known, person)
                     else:
                         failures.append(entry)
                     # Its maps are let go before those of the next scan are made.
@@ -245,7 +258,7 @@ class ScoreScans(Stage[ScoreConfig]):
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
-        return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, FAILED, inputs)
+        return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, DICOM, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""

@@ -57,14 +57,21 @@ def anomaly_score(
         str,
         typer.Option("--viewers", help="Pages to look through scans: auto, all, findings (scans with some) or none."),
     ] = "auto",
+    dicom: Annotated[
+        str,
+        typer.Option("--dicom", help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all."),
+    ] = "",
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
+    from medgen.io.dicom.objects.wanted import wanted
+
     from ..given_scans import GivenScan
     from ..preflight import check_model, check_scans, check_scoring
 
+    kinds = wanted(dicom)
     check_scans(scans)
     check_model(model)
     check_scoring(
@@ -89,6 +96,7 @@ def anomaly_score(
             unscaled=reading.unscaled,
             slices=reading.slices,
             viewers=viewers,
+            dicom=kinds,
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,

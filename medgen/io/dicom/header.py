@@ -220,7 +220,7 @@ def _whole(dataset: Dataset, key: str, default: int) -> int:
 def _numbers(dataset: Dataset, frame: int, key: str, bad: list[tuple[str, str]]) -> Any:
     """Finite numbers of a multi-valued attribute; () where they are absent or wrong, which is noted."""
     try:
-        values = _value(dataset, frame, key)
+        values = frame_value(dataset, frame, key)
         if values is None or values == "" or (hasattr(values, "__len__") and len(values) == 0):
             bad.append(("no", key))
             return ()
@@ -235,7 +235,7 @@ def _numbers(dataset: Dataset, frame: int, key: str, bad: list[tuple[str, str]])
 
 def _number(dataset: Dataset, frame: int, key: str, default: float, bad: list[tuple[str, str]]) -> float:
     try:
-        value = _value(dataset, frame, key)
+        value = frame_value(dataset, frame, key)
         number = default if value is None or value == "" else float(value)
         if not np.isfinite(number) or abs(number) > 1e30:
             raise ValueError
@@ -251,7 +251,7 @@ def _traits(dataset: Dataset, frame: int) -> Mapping[str, Any]:
     def get(*keys: str) -> Any:
         for key in keys:
             try:
-                value = _value(dataset, frame, key)
+                value = frame_value(dataset, frame, key)
             except Exception:  # an unreadable value tells nothing apart
                 continue
             if value is not None and value != "":
@@ -290,7 +290,7 @@ def _traits(dataset: Dataset, frame: int) -> Mapping[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _value(dataset: Dataset, frame: int, key: str) -> Any:
+def frame_value(dataset: Dataset, frame: int, key: str) -> Any:
     """An attribute of one frame: from its own functional groups, the shared ones, or the data set itself."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []

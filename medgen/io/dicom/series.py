@@ -79,10 +79,10 @@ def list_series(folder: str | Path) -> list[Series]:
 
 
 def series_files(path: Path) -> tuple[Path, ...]:
-    """The files of the series that one file belongs to.
+    """The files of the only series in a folder, or of the series that one file belongs to.
 
     Raises:
-        FaultyDataError: If it is no file of an image series.
+        FaultyDataError: If there is no image series, or several.
     """
     return _only_series(path, []).paths
 

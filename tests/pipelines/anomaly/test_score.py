@@ -13,39 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from medgen import io
-from medgen.anomaly.artifact import to_artifact
-from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.detector import AnomalyDetector
 from medgen.errors import ConfigError
-from medgen.models.catalogue import build
 from medgen.pipelines.anomaly import score as scoring
-from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.recipe import Preprocess
-from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.thumbnail import SIDE, thumbnail
-from medgen.report.html import png
 from medgen.volume import Grid, Volume
 from tests.builders.run_outputs import undeclared
 
 CUBE = (12, 12, 12)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of ten scans of noise, in two folds."""
-    ids = tuple("abcdefghij")
-    images = torch.rand((10, 1, *CUBE), generator=torch.Generator().manual_seed(0))
-    vaes = [[build({"family": "vae", "shape": CUBE, "widths": (16, 16)}, seed=fold)] for fold in (1, 2)]
-    given = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
-    config = AnomalyConfig.model_validate({**given, "gate": {"enabled": False}, "validation": {"enabled": False}})
-    recipe = Preprocess(shape=CUBE, spacing=(1, 1, 1))
-    data = Dataset(ids, ids, images, images >= 0)
-    detector = AnomalyDetector.fit(data, [ids[:5], ids[5:]], vaes, config, recipe, voxel_scores=())
-    return to_artifact(detector, {"cases": list(ids)}).save(tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +35,6 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(folder / f"scan-{number:02d}.nii.gz")
         io.write(Volume(data, Grid(CUBE, np.eye(4))), paths[-1])
     return paths
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all runs: they share its MLflow store, which is slow to set up."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures that are drawn once: what is held, and what is written when, does not depend on them."""
-    picture = png(mosaic(Volume(np.eye(12, dtype=np.float32)[None, None].repeat(12, 1), Grid(CUBE, np.eye(4)))))
-    monkeypatch.setattr("medgen.report.anomaly.scoring.mosaic", lambda *_, **__: picture)
-    monkeypatch.setattr("medgen.report.anomaly.pictures.comparison", lambda *_, **__: picture)
-    monkeypatch.setattr("medgen.report.viewer.scored.mosaic", lambda *_, **__: picture)
 
 
 @pytest.mark.usefixtures("quick")
@@ -243,7 +205,7 @@ def test_viewers_lead_to_pages_and_back_and_only_wanted_ones_are_written(
     model: Path, scans: list[Path], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is in the library is not asked for here, and need not be installed.
-    for place in ("medgen.pipelines.anomaly.viewers.missing", "medgen.report.viewer.library.missing"):
+    for place in ("medgen.pipelines.anomaly.scored.viewers.missing", "medgen.report.viewer.library.missing"):
         monkeypatch.setattr(place, lambda: "")
     monkeypatch.setattr("medgen.report.viewer.page.library", lambda: b"")
     chosen = [scans[0], scans[-1]]
@@ -268,10 +230,11 @@ def test_viewers_lead_to_pages_and_back_and_only_wanted_ones_are_written(
 def test_where_niivue_is_missing_the_console_says_so_and_all_else_is_written(
     model: Path, scans: list[Path], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medgen.pipelines.anomaly.viewers.missing", lambda: "install the moon")
+    monkeypatch.setattr("medgen.pipelines.anomaly.scored.viewers.missing", lambda: "install the moon")
     out = runs / "no-viewer"
     summary = scoring.score(scans[:1], model=model, out=out, device="cpu")
     assert "no viewers: install the moon" in summary.lines
+    assert not (out / "dicom").exists()
     assert (out / "report.html").is_file()
     assert not (out / "viewers").exists()
     quiet = scoring.score(scans[:1], model=model, out=runs / "blind", device="cpu", viewers="none")

@@ -15,9 +15,11 @@ from medgen.report.anomaly.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words
 from medgen.report.html import Link, Report
 
+from ...given_scans import GivenScan
+from ..outputs import ScanFiles
+from ..people import Person
+from .dicom_objects import DicomObjects
 from .kept_cases import KeptCase, KeptCases
-from .outputs import ScanFiles
-from .people import Person
 from .viewers import Viewers
 
 # Folder of the pages, relative to the report.
@@ -33,6 +35,7 @@ class DoneScans:
         out: Folder of the run.
         kept: Where scans are kept for a scoring that goes on.
         viewers: Writes pages to look through them.
+        objects: Writes DICOM objects of them.
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
     """
@@ -41,6 +44,7 @@ class DoneScans:
     out: Path
     kept: KeptCases
     viewers: Viewers
+    objects: DicomObjects
     several: bool
     limits: str
     files: ScanFiles = field(init=False)
@@ -61,8 +65,15 @@ class DoneScans:
         self.said.append(found.said)
         return True
 
-    def add(self, entry: Scored, read: Mapping[str, str], person: Person) -> None:
-        """Write the files and the page of a scan, and keep what the index and the tables need."""
+    def add(self, entry: Scored, given: GivenScan, read: Mapping[str, str], person: Person) -> None:
+        """Write the files and the page of a scan, and keep what the index and the tables need.
+
+        Args:
+            entry: The scan.
+            given: The files that it was read from.
+            read: Their hashes, by what they are.
+            person: Whose scan it is.
+        """
         name = entry.name
         about = {"adjusted_for": person.words} if self.detector.covariates else {}
         self.files.add(name, entry.result, doubt=entry.result.doubts.why, **about)
@@ -71,6 +82,7 @@ class DoneScans:
             self.files.add_pseudo_healthy(name, entry.pseudo, difference)
         page = f"{PAGES}{name}.html" if self.several else ""
         viewer = self.viewers.write(entry, self.detector, page or "report.html")
+        without = self.objects.write(entry, self.detector, given)
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
@@ -83,7 +95,7 @@ class DoneScans:
             self.only.section(name)
             case_blocks(self.only, entry, self.detector, person.words, person.missing, viewer)
         self.scored.append(ScoredCase.of(entry, page))
-        self.said.append(line_of(entry))
+        self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:
             self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
 
