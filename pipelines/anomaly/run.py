@@ -14,7 +14,7 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import bars
 from medgen.report.anomaly.heat.sources import heat_words
-from medgen.report.anomaly.words import LIMITS, compared_words, found_words
+from medgen.report.anomaly.words import LIMITS, compared_words, found_kind, found_words, next_words
 from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
@@ -90,9 +90,14 @@ def _check_memory(config: AnomalyRunConfig, recipe: Preprocess, manifest: Manife
 def _opening(results: Results, context: RunContext) -> Report:
     manifest, summary, leverage = results[Manifest], results[Evaluation].summary, results[Leverage]
     report = Report("Anomaly detection", f"{manifest.name}: {len(manifest)} scans", context.track.id)
-    report.verdict(found_words(summary))
+    report.verdict(found_words(summary), found_kind(summary))
     if leverage.decides:
         report.verdict(leverage.words, "bad")
-    report.verdict(*compared_words(summary))
+    words, kind = compared_words(summary)
+    if kind == "bad":
+        report.verdict(words, kind)
+    else:
+        report.text(words)
     report.text(heat_words(results[Calibrated].detector))
+    report.text(next_words(str(context.folder.model)))
     return report

@@ -40,6 +40,29 @@ def found_words(summary: Summary) -> str:
     )
 
 
+def found_kind(summary: Summary) -> Kind:
+    """The colour of what is found: good from half of the implants on, bad where it may be no more than by chance.
+
+    By chance a place has a finding where the untouched scan has one.
+    """
+    own, chance = summary.findings.operating, summary.findings.operating.untouched / max(summary.implanted, 1)
+    if own.share.low <= chance:
+        return "bad"
+    return "good" if own.share.estimate >= 0.5 else "neutral"
+
+
+def next_words(model: str) -> str:
+    """What to do with a finished run.
+
+    Args:
+        model: Path of its model folder, as a command takes it.
+    """
+    return (
+        f"**Next:** score a scan with `medgen anomaly score SCAN --model {model} --out FOLDER`; its report and viewer "
+        "show where it is unusual. What this run cannot find is below: the missed test scans, and the limits."
+    )
+
+
 def level_words(healthy: HealthyCandidates, level: float) -> str:
     """What the level of findings means, and how it came out in this calibration."""
     share = healthy.share_with_finding(level)
@@ -61,8 +84,9 @@ def compared_words(summary: Summary) -> tuple[str, Kind]:
         name = best.score if summary.gain_raw.high < 0 else f"{best_z.score} with normative z"
         words, kind = f"**A simple baseline is better at ranking voxels**: {name}.", "bad"
     elif summary.gain_raw.low > 0 and summary.gain_z.low > 0:
+        # No praise: a map that ranks voxels well may still lead to few findings, which is what is told first.
         words = "The fused heatmap ranks voxels **better than the best baseline**, as published and with the same z."
-        kind = "good"
+        kind = "neutral"
     elif summary.gain_raw.low > 0:
         words = "The fused heatmap ranks voxels better than the best baseline as published, but **not clearly** better "
         words, kind = f"{words}than the best one given the same z.", "neutral"

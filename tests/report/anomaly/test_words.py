@@ -15,7 +15,15 @@ from medgen.anomaly.evaluation.summary import Summary, VoxelRow
 from medgen.anomaly.findings.false_findings import HealthyCandidates
 from medgen.anomaly.findings.listing import Finding
 from medgen.metrics.interval import Interval
-from medgen.report.anomaly.words import compared_words, found_words, level_words, p_words, scan_words
+from medgen.report.anomaly.words import (
+    compared_words,
+    found_kind,
+    found_words,
+    level_words,
+    next_words,
+    p_words,
+    scan_words,
+)
 
 
 def interval(estimate, low, high, n=10):
@@ -82,13 +90,41 @@ def test_what_is_found_is_said_in_the_numbers_of_the_summary(change, words):
     assert words in found_words(replace(SUMMARY, **change))
 
 
+def found(count, low, *, untouched=0):
+    """A summary of 42 implants of which so many are found."""
+    given = shares(count, untouched=untouched)
+    group = given.groups[0]
+    own = tuple(
+        replace(share, share=interval(count / 42, low, 0.95)) if share.level == given.level else share
+        for share in group.shares
+    )
+    return replace(SUMMARY, findings=replace(given, groups=(replace(group, shares=own), *given.groups[1:])))
+
+
+@pytest.mark.parametrize(
+    ("summary", "kind"),
+    [
+        (found(21, 0.3), "good"),
+        (found(20, 0.3), "neutral"),
+        (found(21, 0.0), "bad"),
+        (found(21, 0.3, untouched=13), "bad"),
+    ],
+)
+def test_the_headline_is_coloured_by_what_is_found(summary, kind):
+    assert found_kind(summary) == kind
+
+
+def test_what_to_do_next_names_the_model():
+    assert "--model runs/a/model --out" in next_words("runs/a/model")
+
+
 ABOVE, AROUND, BELOW = interval(0.1, 0.05, 0.2), interval(0.1, -0.1, 0.2), interval(-0.1, -0.2, -0.05)
 
 
 @pytest.mark.parametrize(
     ("raw", "z", "words", "kind"),
     [
-        (ABOVE, ABOVE, "**better than the best baseline**, as published and with the same z", "good"),
+        (ABOVE, ABOVE, "**better than the best baseline**, as published and with the same z", "neutral"),
         (ABOVE, AROUND, "**not clearly** better than the best one given the same z", "neutral"),
         (AROUND, AROUND, "**No evidence**", "neutral"),
         (AROUND, ABOVE, "**No evidence**", "neutral"),
