@@ -130,7 +130,8 @@ def _class_alone(path: Path) -> str:
             kind = read_file_meta_info(path).get("MediaStorageSOPClassUID")
     except Exception:  # damaged bytes
         return ""
-    if kind is None:
+    # Damage can make several of it, or none.
+    if not isinstance(kind, UID):
         return ""
     known = "Storage" in kind.name and "Image" not in kind.name
     return _NOT_SCAN_CLASSES.get(str(kind), kind.name if known else "")

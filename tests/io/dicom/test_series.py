@@ -3,7 +3,7 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from medgen import io
@@ -265,6 +265,7 @@ def test_check_of_one_series(tmp_path, data, make_series):
 
 @settings(max_examples=60, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(132, 1400), st.integers(0, 255)), min_size=1, max_size=3))
+@example(changes=[(162, 0)])  # Two classes of object where one belongs.
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def test_any_damage_gives_an_image_or_one_clear_error(tmp_path_factory, make_series, changes):
     folder = tmp_path_factory.getbasetemp() / "fuzz"

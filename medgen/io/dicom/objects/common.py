@@ -45,7 +45,10 @@ def algorithm(scored: ScoredScan) -> highdicom.AlgorithmIdentificationSequence:
 
 
 def inherit(item: Dataset, source: SourceSeries) -> Dataset:
-    """Repeat what highdicom does not: the body part, and that the source has been de-identified."""
+    """Repeat what highdicom does not: the body part, and that the source has been de-identified.
+
+    No person created the content, which objects with content must say by an empty name.
+    """
     keys = (
         "BodyPartExamined",
         "PatientIdentityRemoved",
@@ -55,4 +58,6 @@ def inherit(item: Dataset, source: SourceSeries) -> Dataset:
     for key in keys:
         if key in source.first and source.first.get(key) not in (None, ""):
             setattr(item, key, source.first.get(key))
+    if "ContentLabel" in item:
+        item.ContentCreatorName = ""
     return item

@@ -37,7 +37,8 @@ _IMAGE = (
     "ImageOrientationPatient", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 _DEIDENTIFIED = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
-_GEOMETRY = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
+# Macros of multi-frame files: the same in all frames of a volume, and of each frame.
+_SHARED, _OWN = ("PixelMeasuresSequence", "PlaneOrientationSequence"), ("PlanePositionSequence",)
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # Values that highdicom refuses where a header has them otherwise; they may be empty, so they are emptied.
 _FORMS = {
@@ -151,18 +152,26 @@ def _read(file: Path) -> Dataset:
         for key in _DEIDENTIFIED:
             if key in full:
                 setattr(result, key, full.get(key))
-    for key in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        if key in full:
-            setattr(result, key, [_only_geometry(group) for group in full.get(key)])
+    if "PerFrameFunctionalGroupsSequence" in full:
+        _state_places(result, full)
     result.SpecificCharacterSet = "ISO_IR 192"
     return result
 
 
-def _only_geometry(group: Dataset) -> Dataset:
+def _state_places(result: Dataset, full: Dataset) -> None:
+    """Geometry of a multi-frame file: what its frames share once, wherever the file has it, and the place of each."""
+    common = list(full.get("SharedFunctionalGroupsSequence") or [])[:1]
+    frames = list(full.PerFrameFunctionalGroupsSequence)
+    result.SharedFunctionalGroupsSequence = [_only(_SHARED, [*frames[:1], *common])]
+    result.PerFrameFunctionalGroupsSequence = [_only(_OWN, [frame, *common]) for frame in frames]
+
+
+def _only(keys: Sequence[str], groups: Sequence[Dataset]) -> Dataset:
+    """The macros of these names, each from the first group that has it."""
     result = Dataset()
-    for key in _GEOMETRY:
-        if key in group:
-            setattr(result, key, group.get(key))
+    for key in keys:
+        if (found := next((group.get(key) for group in groups if group.get(key)), None)) is not None:
+            setattr(result, key, found)
     return result
 
 

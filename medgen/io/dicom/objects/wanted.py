@@ -9,15 +9,15 @@ from medgen.errors import ConfigError
 
 # Segments, parametric map, secondary captures and structured report, in the order in which they are made.
 KINDS = ("seg", "pmap", "sc", "sr")
-_PACKAGE = "highdicom"
+PACKAGE = "highdicom"
 
 
 def missing() -> str:
     """Why no DICOM object can be written here, in a sentence; empty if one can. Nothing is imported."""
     try:
-        version(_PACKAGE)
+        version(PACKAGE)
     except PackageNotFoundError:
-        return f"the package {_PACKAGE} is not installed; install the extra: pip install 'medgen[dicom]'"
+        return f"the package {PACKAGE} is not installed; install the extra: pip install 'medgen[dicom]'"
     return ""
 
 

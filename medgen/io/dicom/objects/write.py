@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medgen.faults import FaultyDataError, fail
 from medgen.io.dicom.objects.scored import ScoredScan
 from medgen.io.dicom.objects.source import SourceSeries
+from medgen.io.dicom.objects.wanted import PACKAGE
 from medgen.io.quiet import quiet
 from medgen.system.files import write_bytes
 
@@ -40,8 +41,9 @@ def write_objects(folder: Path, series: Path, scored: ScoredScan, kinds: Collect
             items = _made(source, scored, kinds)
         except FaultyDataError:
             raise
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:  # what highdicom refuses
-            found = f"a header that highdicom cannot refer to ({str(error).splitlines()[0]})"
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            # What it says may quote the header, and with it the patient.
+            found = f"a header that {PACKAGE} cannot refer to ({type(error).__name__})"
             raise fail(series, found, "a series as the scanner wrote it", "export the original series") from error
         return [_write(item, folder / name) for name, item in items]
 

@@ -208,6 +208,17 @@ def test_what_objects_cannot_refer_to_is_said(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_header_that_highdicom_refuses_is_not_quoted(tmp_path: Path, make_multiframe: Callable[..., Path]) -> None:
+    # Several frames in an object of a class that has one.
+    path = make_multiframe(tmp_path / "a.dcm", DATA[:, :20, :20])
+    scan = io.read(path)
+    empty = scan.with_data(np.zeros(scan.data.shape, np.float32))
+    scored = ScoredScan(scan, (0, 200), empty, empty.with_data(empty.data.astype(int)), (), 4.5, "", "a", "vae", "1")
+    with pytest.raises(DataError, match=r"a header that highdicom cannot refer to \(\w+Error\)") as error:
+        write_objects(tmp_path / "out", path, scored, ["seg"])
+    assert "SECRET" not in str(error.value)
+
+
 def test_odd_values_of_a_header_are_left_empty(tmp_path: Path, make_series: Callable[..., Path]) -> None:
     def odd(index: int, item: Dataset) -> None:
         item.PatientSex, item.PatientBirthDate, item.StudyTime, item.PatientName = (

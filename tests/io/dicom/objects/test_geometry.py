@@ -137,13 +137,20 @@ def test_objects_lie_on_their_series_to_the_voxel(
     check(series, points, [files[index].SOPInstanceUID for index, _, _ in VOXELS], tmp_path / "out")
 
 
-def test_objects_lie_on_the_frames_of_a_multi_frame_file(tmp_path: Path, make_multiframe: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("everywhere", [False, True], ids=["shared", "in every frame"])
+def test_objects_lie_on_the_frames_of_a_multi_frame_file(
+    everywhere: bool, tmp_path: Path, make_multiframe: Callable[..., Path]
+) -> None:
     data = np.random.default_rng(1).integers(0, 200, SHAPE).astype(np.uint16)
     path = make_multiframe(tmp_path / "series" / "a.dcm", data)
     source = dcmread(path)
     source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
-    source.save_as(path)
     points = [world(source, row, column, frame) for frame, row, column in VOXELS]
+    if everywhere:
+        for group in source.PerFrameFunctionalGroupsSequence:
+            group.update(source.SharedFunctionalGroupsSequence[0])
+        source.SharedFunctionalGroupsSequence = [Dataset()]
+    source.save_as(path)
     check(path.parent, points, [source.SOPInstanceUID] * 2, tmp_path / "out")
     seg = dcmread(tmp_path / "out" / "seg.dcm")
     first = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
