@@ -122,7 +122,18 @@ def index_sections(
     level = config.findings.false_findings
     abstained = [(name, reason) for name, stage, reason in failures if stage == "gate"]
     unusable = [(name, reason) for name, stage, reason in failures if stage != "gate"]
-    report.text(heat_words(detector))
+    several = any(case.page for case in scored)
+    if several:
+        report.text(heat_words(detector))
+        _cases_table(report, detector, scored)
+    if unusable:
+        report.table(["scan", "why it was not scored"], unusable)
+    abstained_section(report, abstained)
+    artefact_section(report, [(s.name, s.artefact) for s in scored if s.artefact])
+    outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
+    report.section("Model and calibration", layer="appendix")
+    if not several:
+        report.text(heat_words(detector))
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -137,33 +148,35 @@ def index_sections(
             **recipe_facts(detector.preprocess),
         }
     )
-    if scored:
-        pages = " The hottest scan first; its name leads to its page." if any(case.page for case in scored) else ""
-        names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
-        columns = [text for name in names_of for text in (name, f"p ({name})")]
-        report.table(
-            ["slice", "scan", "findings", "family-wise", "strongest finding", *columns],
-            [
-                (
-                    Thumbnail(s.thumbnail, f"Slice of {s.name} through its hottest voxel"),
-                    Link(s.name, s.page) if s.page else s.name,
-                    s.findings,
-                    s.family_wise,
-                    s.strongest or s.why or None,
-                    *(part for name in names_of for part in (s.scores[name], s.p_values.get(name))),
-                )
-                for s in sorted(scored, key=lambda s: (bool(s.why), -s.scores["max"]))
-            ],
-            f"{level_words(calibration.healthy, level)}. family-wise: how many of them pass the stricter level. max: "
-            "hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
-            "(conformal). By hand: `calibration.csv` has the healthy scores, `candidates.csv` their candidates. A "
-            f"scan that the gate refuses or that looks like an artefact has no p.{pages}",
-        )
-    if unusable:
-        report.table(["scan", "why it was not scored"], unusable)
-    abstained_section(report, abstained)
-    artefact_section(report, [(s.name, s.artefact) for s in scored if s.artefact])
-    outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
+    if scored and not several:
+        _cases_table(report, detector, scored)
+
+
+def _cases_table(report: Report, detector: AnomalyDetector, scored: Sequence[ScoredCase]) -> None:
+    """Every scored scan in a line, the hottest first."""
+    calibration, level = detector.calibration, detector.config.findings.false_findings
+    pages = " The hottest scan first; its name leads to its page." if any(case.page for case in scored) else ""
+    names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
+    columns = [text for name in names_of for text in (name, f"p ({name})")]
+    report.table(
+        ["slice", "scan", "findings", "family-wise", "strongest finding", *columns],
+        [
+            (
+                Thumbnail(s.thumbnail, f"Slice of {s.name} through its hottest voxel"),
+                Link(s.name, s.page) if s.page else s.name,
+                s.findings,
+                s.family_wise,
+                s.strongest or s.why or None,
+                *(part for name in names_of for part in (s.scores[name], s.p_values.get(name))),
+            )
+            for s in sorted(scored, key=lambda s: (bool(s.why), -s.scores["max"]))
+        ],
+        f"{level_words(calibration.healthy, level)}. family-wise: how many of them pass the stricter level. max: "
+        "hottest voxel (z). Each p is the share of healthy scans with at least that score, this one included "
+        "(conformal). By hand: `calibration.csv` has the healthy scores, `candidates.csv` their candidates. A "
+        f"scan that the gate refuses or that looks like an artefact has no p.{pages}",
+        sortable=len(scored) > 1,
+    )
 
 
 def case_blocks(

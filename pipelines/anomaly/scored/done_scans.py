@@ -92,7 +92,7 @@ class DoneScans:
             report.write(self.out / page)
         else:
             self.only = Report(name)
-            self.only.section(name)
+            self.only.section(name, layer="cases")
             case_blocks(self.only, entry, self.detector, person.words, person.missing, viewer)
         self.scored.append(ScoredCase.of(entry, page))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
