@@ -7,7 +7,7 @@ refuse. Nothing here needs torch, which takes seconds to import, and nothing is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medgen.data.layouts.detect import exists
@@ -94,6 +94,7 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 
 
 # Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
+VIEWERS = ("auto", "all", "findings", "none")
 SCORING, EVALUATION, EXPLORATION, ADAPTATION = "model_sha256", "predictions", "along", "adapted_from"
 
 
@@ -128,6 +129,16 @@ def check_scoring(out: Path, inputs: Iterable[Path], *, resume: bool = False, ov
         check_out(out, inputs)
     else:
         check_new(out, inputs, overwrite=overwrite, mark=SCORING)
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that an option does not have.
+
+    Raises:
+        ConfigError: With those that it has.
+    """
+    if value not in choices:
+        raise ConfigError(f"{option}: found {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}")
 
 
 def check_model(model: Path) -> None:

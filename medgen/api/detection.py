@@ -23,6 +23,7 @@ from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.findings.listing import Finding, number
 from medgen.api.given import volume_of
+from medgen.errors import ConfigError
 from medgen.io.nifti import to_nibabel
 from medgen.models.artifact import MANIFEST, TrainedModel
 from medgen.report.anomaly.pictures import Scored, marks_of, peak_of
@@ -72,13 +73,28 @@ class Detector:
             name: What the scan is called in pictures and files.
 
         Raises:
+            ConfigError: If the name is no file name, or something is told of the person that the model does not use.
             DataError: If the scan cannot be read or lacks a contrast.
             OutOfDistribution: If the model abstains: the scan is unlike its cohort.
         """
+        check_name(name)
         volume = volume_of(scan, affine, self.contrasts)
-        known = {key: str(value) for key, value in (person or {}).items()}
+        known = self._known(person)
         result = self.detector.score_scan(volume, known, ungated=ungated)
         return ScoredScan(name, volume, result, self.detector, self.contrasts)
+
+    def _known(self, person: Mapping[str, object] | None) -> dict[str, str]:
+        if person is None:
+            return {}
+        if not isinstance(person, Mapping):
+            raise ConfigError(f"person: found {type(person).__name__}, expected a dictionary such as {{'age': 71}}")
+        used = [] if self.detector.covariates is None else [term.name for term in self.detector.covariates.terms]
+        if unknown := [str(key) for key in person if key not in used]:
+            raise ConfigError(
+                f"person: found {', '.join(unknown)}; the model adjusts for {', '.join(used) or 'nothing'}; "
+                "leave the rest out"
+            )
+        return {str(key): str(value) for key, value in person.items()}
 
     @property
     def words(self) -> str:
@@ -218,6 +234,17 @@ class ScoredScan:
     @cached_property
     def _entry(self) -> Scored:
         return Scored(self.name, self.scan, self.result, self.detector.pseudo_healthy(self.result.prepared))
+
+
+def check_name(name: object) -> None:
+    """Refuse what is no plain name of a file.
+
+    Raises:
+        ConfigError: If it is empty, hidden, a path, or has characters that do not print.
+    """
+    good = isinstance(name, str) and name == name.strip() and name.isprintable() and name[:1] not in ("", ".")
+    if not good or any(sign in str(name) for sign in '/\\:*?"<>|'):
+        raise ConfigError(f"name: found {name!r}, expected a plain file name such as 'patient-1'")
 
 
 def load(model: str | PathLike[str], device: str = "auto") -> Detector:

@@ -32,13 +32,13 @@ def volume_of(scan: Any, affine: ArrayLike | None, contrasts: Sequence[str]) -> 
     """
     if not isinstance(scan, Mapping):
         found = _single(scan, affine, several=len(contrasts) > 1)
-        if contrasts and len(found.data) != len(contrasts):
+        if len(found.data) != max(len(contrasts), 1):
+            named = f": {', '.join(contrasts)}; give a dictionary with an image for each" if contrasts else ""
             raise DataError(
-                f"{_name(scan)}: found {len(found.data)} contrast(s), expected {len(contrasts)}: "
-                f"{', '.join(contrasts)}; give a dictionary with an image for each"
+                f"{_name(scan)}: found {len(found.data)} contrast(s), expected {max(len(contrasts), 1)}{named}"
             )
         return found
-    if set(scan) != set(contrasts):
+    if not scan or set(scan) != set(contrasts):
         raise DataError(
             f"scan: found contrasts {', '.join(map(str, scan)) or 'none'}, expected {', '.join(contrasts) or 'one'}; "
             "give each of them once"
@@ -66,9 +66,17 @@ def _array(scan: NDArray[Any], affine: ArrayLike | None) -> Volume:
         raise DataError("array: found no affine, expected affine=(4, 4) from voxels to RAS+ mm; sides depend on it")
     if scan.ndim not in (3, 4):
         raise DataError(f"array: found {scan.ndim} axes, expected (i, j, k) or (c, i, j, k); give one scan")
+    if np.ma.isMaskedArray(scan):
+        raise DataError("array: found a masked array, expected a value for every voxel; fill it first")
+    if scan.dtype.kind not in "biuf":
+        raise DataError(f"array: found {scan.dtype} values, expected real numbers; convert it first")
+    try:
+        matrix = np.asarray(affine, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("affine: found no numbers, expected (4, 4) from voxels to RAS+ mm") from None
     data = np.asarray(scan if scan.ndim == 4 else scan[None], dtype=np.float32)
     shape = (int(data.shape[1]), int(data.shape[2]), int(data.shape[3]))
-    return Volume(check_finite(Path("array"), data, allow_nan=False), Grid(shape, np.asarray(affine, dtype=np.float64)))
+    return Volume(check_finite(Path("array"), data, allow_nan=False), Grid(shape, matrix))
 
 
 def _name(scan: Any) -> str:

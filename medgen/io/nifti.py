@@ -255,7 +255,10 @@ def from_nibabel(image: Any, name: str = "image") -> Volume:
         FaultyDataError: If it has another number of axes, or values that are not finite.
         GeometryError: If the affine is no grid.
     """
-    data = np.asarray(image.dataobj, dtype=np.float32)
+    values = np.asarray(image.dataobj)
+    if values.dtype.kind not in "biuf":
+        raise fail(Path(name), f"{values.dtype} values", "one real number per voxel", "give a scan")
+    data = values.astype(np.float32)
     if data.ndim == 5 and data.shape[3] == 1:
         data = data[:, :, :, 0]
     if data.ndim not in (3, 4):

@@ -55,12 +55,15 @@ def anomaly_score(
     ] = None,
     viewers: Annotated[
         str,
-        typer.Option("--viewers", help="Pages to look through scans: auto, all, findings (scans with some) or none."),
+        typer.Option(
+            "--viewers",
+            help="Pages to look through scans: auto, all, findings (scans with some) or none.",
+        ),
     ] = "auto",
     dicom: Annotated[
-        str,
+        str | None,
         typer.Option("--dicom", help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all."),
-    ] = "",
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -69,9 +72,10 @@ def anomaly_score(
     from medgen.io.dicom.objects.wanted import wanted
 
     from ..given_scans import GivenScan
-    from ..preflight import check_model, check_scans, check_scoring
+    from ..preflight import VIEWERS, check_choice, check_model, check_scans, check_scoring
 
-    kinds = wanted(dicom)
+    check_choice("--viewers", viewers, VIEWERS)
+    kinds = () if dicom is None else wanted(dicom)
     check_scans(scans)
     check_model(model)
     check_scoring(

@@ -18,7 +18,7 @@ from medgen.anomaly.artifact import to_artifact
 from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.api.given import volume_of
-from medgen.errors import ArtifactError, DataError
+from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
@@ -91,10 +91,9 @@ def test_what_is_saved_is_what_is_said(run: Path, scan: Volume, tmp_path: Path) 
 
 
 def test_notebooks_show_the_verdict_and_escape_names(run: Path, scan: Volume) -> None:
-    scored = medgen.load(run).score(scan, name="<b>&")
+    scored = medgen.load(run).score(scan, name="a & b")
     shown = scored._repr_html_()
-    assert "&lt;b&gt;&amp;" in shown
-    assert "<b>&</b>" not in shown
+    assert "a &amp; b" in shown
     assert "data:image/png;base64," in shown
     assert scored.findings[0].region in shown
     assert scored.verdict in repr(scored)
@@ -110,6 +109,12 @@ def test_notebooks_show_the_verdict_and_escape_names(run: Path, scan: Volume) ->
         ("missing.nii.gz", None, "missing.nii.gz"),
         ("missing.nii.gz", np.eye(4), "affine is for arrays only"),
         ({"T1": np.zeros(CUBE)}, np.eye(4), "found contrasts T1, expected one"),
+        ({}, None, "found contrasts none, expected one"),
+        (np.zeros((2, *CUBE)), np.eye(4), r"found 2 contrast\(s\), expected 1"),
+        (np.zeros(CUBE), "abc", "affine: found no numbers"),
+        (np.zeros(CUBE, dtype=complex), np.eye(4), "found complex128 values"),
+        (np.ma.masked_all(CUBE), np.eye(4), "found a masked array"),
+        (nib.Nifti1Image(np.zeros(CUBE, dtype=np.complex64), np.eye(4)), None, "complex64 values"),
     ],
 )
 def test_what_is_no_scan_is_refused_in_a_sentence(given: object, affine: np.ndarray | None, found: str) -> None:
@@ -155,3 +160,15 @@ def test_the_package_imports_nothing_heavy_until_it_is_asked() -> None:
     assert "'load'" in said
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         medgen.lod  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "x\ny", None])
+def test_a_name_is_a_file_name_and_no_path(run: Path, scan: Volume, name: object) -> None:
+    with pytest.raises(ConfigError, match="expected a plain file name"):
+        medgen.load(run).score(scan, name=name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("person", "found"), [({"aeg": 7}, "found aeg"), ("age", "found str")])
+def test_what_the_model_does_not_know_of_people_is_refused(run: Path, scan: Volume, person: object, found: str) -> None:
+    with pytest.raises(ConfigError, match=found):
+        medgen.load(run).score(scan, person=person)  # type: ignore[arg-type]

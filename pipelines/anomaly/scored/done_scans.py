@@ -97,7 +97,12 @@ class DoneScans:
         self.scored.append(ScoredCase.of(entry, page))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:
-            self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows()), read)
+            written = [page, f"heatmaps/{name}.nii.gz", *([viewer] if viewer else [])]
+            if entry.pseudo is not None:
+                written += [f"{folder}/{name}.nii.gz" for folder in ("pseudo-healthy", "difference")]
+            objects = (self.out / "dicom" / name).rglob("*.dcm")
+            written += [path.relative_to(self.out).as_posix() for path in objects]
+            self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows(), written), read)
 
 
 def line_of(entry: Scored) -> str:

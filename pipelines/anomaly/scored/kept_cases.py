@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ class KeptCase:
         case: What the index says of it.
         said: The line for the console.
         rows: Its rows of the tables, see :meth:`medgen.pipelines.anomaly.outputs.ScanFiles.rows`.
+        files: Everything that was written for it, relative to the run's folder.
     """
 
     case: ScoredCase
     said: str
     rows: Mapping[str, Any]
+    files: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class KeptCases:
             files: SHA-256 of what was read.
         """
         record = {"key": self._key(kept.case.name, files), "case": kept.case, "said": kept.said, "rows": kept.rows}
+        record["files"] = list(kept.files)
         write_json(self.folder / f"{kept.case.name}.json", sealed(plain_of(record)))
 
     def find(self, name: str, files: Mapping[str, str]) -> KeptCase | None:
-        """A scan that was kept of the same files under the same settings, and whose page is still there; else None."""
+        """A scan that was kept of the same files under the same settings, with all its files still there; else None."""
         path = self.folder / f"{name}.json"
         if not path.is_file():
             return None
@@ -63,8 +66,9 @@ class KeptCases:
         if not isinstance(found, dict) or not seal_holds(found) or found.get("key") != self._key(name, files):
             return None
         case = ScoredCase.from_plain(found["case"])
-        written = (self.out / case.page, self.out / "heatmaps" / f"{name}.nii.gz")
-        return KeptCase(case, found["said"], found["rows"]) if all(own.is_file() for own in written) else None
+        written = found.get("files", [])
+        complete = written and all((self.out / own).is_file() for own in written)
+        return KeptCase(case, found["said"], found["rows"], written) if complete else None
 
     def _key(self, name: str, files: Mapping[str, str]) -> str:
         return sha256_json([name, dict(files), dict(self.about)])

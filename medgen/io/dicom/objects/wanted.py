@@ -24,13 +24,15 @@ def missing() -> str:
 def wanted(text: str) -> tuple[str, ...]:
     """The kinds that a list names, in the order of ``KINDS``.
 
-    >>> wanted("sr, seg"), wanted("all"), wanted("")
-    (('seg', 'sr'), ('seg', 'pmap', 'sc', 'sr'), ())
+    >>> wanted("sr, seg"), wanted("all")
+    (('seg', 'sr'), ('seg', 'pmap', 'sc', 'sr'))
 
     Raises:
-        ConfigError: If a kind is unknown, or highdicom is not installed.
+        ConfigError: If no kind is named, one is unknown, or highdicom is not installed.
     """
-    named = [part.strip() for part in text.split(",") if part.strip()]
+    named = [part.strip().lower() for part in text.split(",") if part.strip()]
+    if not named:
+        raise ConfigError(f"--dicom: found {text!r}; expected all, or some of {', '.join(KINDS)}, parted by commas")
     if unknown := [name for name in named if name not in (*KINDS, "all")]:
         raise ConfigError(
             f"--dicom: found {unknown[0]!r}; expected all, or some of {', '.join(KINDS)}, parted by commas"
