@@ -99,5 +99,5 @@ def _opening(results: Results, context: RunContext) -> Report:
     else:
         report.text(words)
     report.text(heat_words(results[Calibrated].detector))
-    report.text(next_words(str(context.folder.model)))
+    report.text(next_words(f"{context.folder.out.name}/model"))
     return report

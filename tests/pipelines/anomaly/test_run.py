@@ -318,7 +318,7 @@ def test_a_finished_run_is_calibrated_again_without_a_scan_and_trains_nothing(
     assert metrics["excluded"] == [case]
     before = json.loads((finished / "metrics.json").read_text())
     assert metrics["threshold"] != before["threshold"]
-    assert f"left out of the calibration</dt><dd>{case}" in re.sub(
+    assert f"left out of the calibration</abbr></dt><dd>{case}" in re.sub(
         r"\s*\n\s*", "", (out / "report.html").read_text(encoding="utf-8")
     )
 
