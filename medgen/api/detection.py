@@ -81,7 +81,7 @@ class Detector:
         volume = volume_of(scan, affine, self.contrasts)
         known = self._known(person)
         result = self.detector.score_scan(volume, known, ungated=ungated)
-        return ScoredScan(name, volume, result, self.detector, self.contrasts)
+        return ScoredScan(name, volume, result, self.detector)
 
     def _known(self, person: Mapping[str, object] | None) -> dict[str, str]:
         if person is None:
@@ -124,14 +124,12 @@ class ScoredScan:
         scan: The scan.
         result: Everything that was measured.
         detector: What scored it.
-        contrasts: Names of its contrasts.
     """
 
     name: str
     scan: Volume = field(repr=False)
     result: ScanResult = field(repr=False)
     detector: AnomalyDetector = field(repr=False)
-    contrasts: tuple[str, ...] = field(default=(), repr=False)
 
     @cached_property
     def heatmap(self) -> Nifti1Image:
@@ -205,7 +203,7 @@ class ScoredScan:
         )
         write_bytes(out / f"{self.name}.png", png(self.plot()))
         if not library.missing():
-            scored_viewer(self._entry, self.detector, self.contrasts).write(out / f"{self.name}.html")
+            scored_viewer(self._entry, self.detector).write(out / f"{self.name}.html")
         return out
 
     def __repr__(self) -> str:

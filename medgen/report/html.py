@@ -195,30 +195,27 @@ class Report:
 
     def html(self) -> str:
         """The whole document."""
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         ordered = [own for layer in _LAYERS for own in self._sections if own.layer == layer]
         terms = terms_in(self._headings())
         # The script is only there where a table or a folded part needs it, and nothing else may run.
         script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8") if self._moves() else ""
         allowed = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
-        return environment.get_template("report.html.j2").render(
-            script=Markup(script),
-            allowed=f"; script-src 'sha256-{allowed}'" if script else "",
-            glossary=[(term, GLOSSARY[term]) for term in terms],
-            title=self._title,
-            subtitle=self._subtitle,
-            banner=BANNER,
-            front=self._front,
-            sections=ordered,
-            run=self._run,
-            back=None if self._back is None else _cell(self._back),
-            version=medgen.__version__,
+        return (
+            templates(Path(__file__).parent)
+            .get_template("report.html.j2")
+            .render(
+                script=Markup(script),
+                allowed=f"; script-src 'sha256-{allowed}'" if script else "",
+                glossary=[(term, GLOSSARY[term]) for term in terms],
+                title=self._title,
+                subtitle=self._subtitle,
+                banner=BANNER,
+                front=self._front,
+                sections=ordered,
+                run=self._run,
+                back=None if self._back is None else _cell(self._back),
+                version=medgen.__version__,
+            )
         )
 
     def _moves(self) -> bool:
@@ -243,6 +240,17 @@ class Report:
     def _add(self, kind: str, **content: Any) -> None:
         section = self._sections[-1] if self._sections else self._front
         section.blocks.append({"kind": kind, **content})
+
+
+def templates(folder: Path) -> Environment:
+    """The templates of a folder: texts are escaped, and a name that is missing is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def fmt(value: Any, digits: int = 3) -> str:

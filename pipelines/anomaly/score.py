@@ -226,7 +226,7 @@ class ScoreScans(Stage[ScoreConfig]):
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
-        viewers = Viewers.of(folder.out, config.viewers, len(named), channels)
+        viewers = Viewers.of(folder.out, config.viewers, len(named))
         objects = DicomObjects(folder.out, config.dicom, channels, artifact.sha256)
         done = DoneScans(detector, folder.out, kept, viewers, objects, len(named) > 1, _limits(config))
         failures: list[tuple[str, str, str]] = []

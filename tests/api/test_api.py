@@ -10,21 +10,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 import medgen
 from medgen import io
-from medgen.anomaly.artifact import to_artifact
-from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.detector import AnomalyDetector
 from medgen.api.given import volume_of
 from medgen.errors import ArtifactError, ConfigError, DataError
-from medgen.models.catalogue import build
-from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
+from tests.builders.noise_detector import CUBE, save_noise_detector
 
-CUBE = (12, 12, 12)
 # Mirrored and permuted: sides must not depend on the file's order.
 AFFINE = np.array([[0, 0, -1.0, 6], [1.0, 0, 0, -4], [0, -1.0, 0, 5], [0, 0, 0, 1]])
 
@@ -32,16 +25,8 @@ AFFINE = np.array([[0, 0, -1.0, 6], [1.0, 0, 0, -4], [0, -1.0, 0, 5], [0, 0, 0, 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with a detector of ten scans of noise, in two folds."""
-    ids = tuple("abcdefghij")
-    images = torch.rand((10, 1, *CUBE), generator=torch.Generator().manual_seed(0))
-    vaes = [[build({"family": "vae", "shape": CUBE, "widths": (16, 16)}, seed=fold)] for fold in (1, 2)]
-    given = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
-    config = AnomalyConfig.model_validate({**given, "gate": {"enabled": False}, "validation": {"enabled": False}})
-    recipe = Preprocess(shape=CUBE, spacing=(1, 1, 1))
-    data = Dataset(ids, ids, images, images >= 0)
-    detector = AnomalyDetector.fit(data, [ids[:5], ids[5:]], vaes, config, recipe, voxel_scores=())
     out = tmp_path_factory.mktemp("run")
-    to_artifact(detector, {"cases": list(ids)}).save(out / "model")
+    save_noise_detector(out / "model")
     return out
 
 

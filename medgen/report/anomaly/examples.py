@@ -41,7 +41,6 @@ class CaseRow:
         """What is kept of a scan."""
         image = Volume(scan.image.numpy(), scan.prepared.grid)
         small = thumbnail(image, result.heatmap, peak_of(result))
-        # The voxels of the measurement are not needed here.
         return cls(measurement, result.scores["max"], small)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import medgen
 from medgen.report.figures.colours import difference_colours, heat_colours
-from medgen.report.html import BANNER, png
+from medgen.report.html import BANNER, png, templates
 from medgen.report.viewer.layers import NOT_SCORED, Layer, kept_point, thinned
 from medgen.report.viewer.library import library
 from medgen.system import files
@@ -101,26 +100,23 @@ class Viewer:
             "colours": {"heat": _colours(heat_colours(), _STEPS), "difference": _colours(difference_colours(), 255)},
         }
         names = [entry["id"] for entry in about["scans"]] + (["overlay"] if self.overlay is not None else [])
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        return environment.get_template("viewer.html.j2").render(
-            title=self.title,
-            verdict=self.verdict,
-            banner=BANNER,
-            version=medgen.__version__,
-            # "<" never closes the element that holds it.
-            about=json.dumps(about).replace("<", "\\u003c"),
-            library=_base64(library()),
-            images=[(name, _base64(layer.encoded())) for name, layer in zip(names, layers, strict=True)],
-            picture=_base64(png(self.picture)),
-            notes=self.notes,
-            back=self.back,
-            heat=self.overlay is not None and self.overlay.kind == "heat",
+        return (
+            templates(Path(__file__).parent)
+            .get_template("viewer.html.j2")
+            .render(
+                title=self.title,
+                verdict=self.verdict,
+                banner=BANNER,
+                version=medgen.__version__,
+                # "<" never closes the element that holds it.
+                about=json.dumps(about).replace("<", "\\u003c"),
+                library=_base64(library()),
+                images=[(name, _base64(layer.encoded())) for name, layer in zip(names, layers, strict=True)],
+                picture=_base64(png(self.picture)),
+                notes=self.notes,
+                back=self.back,
+                heat=self.overlay is not None and self.overlay.kind == "heat",
+            )
         )
 
     def write(self, path: str | Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from medgen.anomaly.detector import AnomalyDetector
@@ -23,13 +21,12 @@ from medgen.volume import Volume
 _STEP = 0.05
 
 
-def scored_viewer(entry: Scored, detector: AnomalyDetector, contrasts: Sequence[str] = (), back: str = "") -> Viewer:
+def scored_viewer(entry: Scored, detector: AnomalyDetector, back: str = "") -> Viewer:
     """The viewer of a scan that a detector has scored.
 
     Args:
         entry: The scan and its result.
         detector: What scored it.
-        contrasts: Names of the scan's channels, where it has several.
         back: Relative path of the report or page that leads to it.
     """
     result, doubts = entry.result, entry.result.doubts
@@ -53,7 +50,7 @@ def scored_viewer(entry: Scored, detector: AnomalyDetector, contrasts: Sequence[
     return Viewer(
         title=entry.name,
         verdict=verdict,
-        scans=_scans(entry, detector, contrasts),
+        scans=_scans(entry, detector),
         overlay=Layer("heat", result.heatmap, "heat", LIMITS),
         places=places,
         picture=png(picture),
@@ -68,10 +65,9 @@ def scored_viewer(entry: Scored, detector: AnomalyDetector, contrasts: Sequence[
     )
 
 
-def _scans(entry: Scored, detector: AnomalyDetector, contrasts: Sequence[str]) -> list[Layer]:
+def _scans(entry: Scored, detector: AnomalyDetector) -> list[Layer]:
     count = len(entry.scan.data)
-    names = list(contrasts) if len(contrasts) == count else [f"contrast {place + 1}" for place in range(count)]
-    names = names if count > 1 else ["scan"]
+    names = list(entry.result.contrasts) if count > 1 else ["scan"]
     layers = []
     for channel, name in enumerate(names):
         own = Volume(entry.scan.data[channel : channel + 1], entry.scan.grid)

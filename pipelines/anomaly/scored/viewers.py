@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,22 +25,20 @@ class Viewers:
     Attributes:
         out: Folder of the run.
         which: ``all``, ``findings`` (scans with findings or a doubt) or ``none``.
-        contrasts: Names of the scans' channels.
         why: Why none can be written, in a sentence; empty if some can, or none is wanted.
     """
 
     out: Path
     which: str
-    contrasts: Sequence[str]
     why: str = ""
 
     @classmethod
-    def of(cls, out: Path, which: str, scans: int, contrasts: Sequence[str]) -> Viewers:
+    def of(cls, out: Path, which: str, scans: int) -> Viewers:
         """For so many scans; ``auto`` is all of a few, else those with findings."""
         if which == "auto":
             which = "all" if scans <= _FEW else "findings"
         why = missing() if which != "none" else ""
-        return cls(out, "none" if why else which, contrasts, why)
+        return cls(out, "none" if why else which, why)
 
     def write(self, entry: Scored, detector: AnomalyDetector, report: str) -> str:
         """Write the viewer of a scan if it gets one.
@@ -59,5 +56,5 @@ class Viewers:
         if self.which == "none" or (self.which == "findings" and not some):
             return ""
         path = f"{FOLDER}{entry.name}.html"
-        scored_viewer(entry, detector, self.contrasts, back=f"../{report}").write(self.out / path)
+        scored_viewer(entry, detector, back=f"../{report}").write(self.out / path)
         return path

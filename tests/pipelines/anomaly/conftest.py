@@ -6,33 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from medgen.anomaly.artifact import to_artifact
-from medgen.anomaly.config import AnomalyConfig
-from medgen.anomaly.detector import AnomalyDetector
-from medgen.models.catalogue import build
-from medgen.preprocessing.dataset import Dataset
-from medgen.preprocessing.recipe import Preprocess
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import png
 from medgen.volume import Grid, Volume
-
-CUBE = (12, 12, 12)
+from tests.builders.noise_detector import CUBE, save_noise_detector
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of ten scans of noise, in two folds."""
-    ids = tuple("abcdefghij")
-    images = torch.rand((10, 1, *CUBE), generator=torch.Generator().manual_seed(0))
-    vaes = [[build({"family": "vae", "shape": CUBE, "widths": (16, 16)}, seed=fold)] for fold in (1, 2)]
-    given = {"folds": 2, "fusion": {"channels": ["zscore"]}, "calibration": {"target_fpr": 0.1}}
-    config = AnomalyConfig.model_validate({**given, "gate": {"enabled": False}, "validation": {"enabled": False}})
-    recipe = Preprocess(shape=CUBE, spacing=(1, 1, 1))
-    data = Dataset(ids, ids, images, images >= 0)
-    detector = AnomalyDetector.fit(data, [ids[:5], ids[5:]], vaes, config, recipe, voxel_scores=())
-    return to_artifact(detector, {"cases": list(ids)}).save(tmp_path_factory.mktemp("model") / "model")
+    return save_noise_detector(tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture(scope="session")
