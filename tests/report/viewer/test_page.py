@@ -44,7 +44,7 @@ def viewer(grid: Grid, peak: tuple[int, int, int], **more) -> Viewer:
         "title": "a < b & c",
         "verdict": "Says </script> nothing.",
         "scans": [Layer("scan", Volume(scan, grid), "scan", (0.0, 120.0))],
-        "overlay": Layer("heat", Volume(heat, grid), "heat", (2.0, 8.0)),
+        "overlays": [Layer("heat", Volume(heat, grid), "heat", (2.0, 8.0))],
         "places": [
             Place("Finding 1", "brighter", tuple(map(float, grid.to_world(peak)))),
             Place("Middle", "-", tuple(map(float, grid.center))),
@@ -96,8 +96,7 @@ def test_texts_of_places_never_end_the_element_that_holds_them(text):
 
 
 def test_heat_is_kept_to_a_hundredth_and_unscored_voxels_far_below(tmp_path):
-    heat = viewer(CROOKED, (20, 8, 11)).overlay
-    assert heat is not None
+    (heat,) = viewer(CROOKED, (20, 8, 11)).overlays
     (tmp_path / "heat.nii.gz").write_bytes(heat.encoded())
     read = nib.load(tmp_path / "heat.nii.gz")
     np.testing.assert_allclose(read.affine, CROOKED.affine, atol=1e-5)
