@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medgen.report.augment.pair_viewer import pair_viewer
 from medgen.report.figures.mosaic import sample_pairs
 from medgen.report.figures.thumbnail import labelled_thumbnail
 from medgen.report.html import Link, Report, Thumbnail, png
 from medgen.report.viewer.library import missing
-from medgen.report.viewer.pair import pair_viewer
 from medgen.runs.folder import RunFolder
 from medgen.seeds import numpy_rng
 from medgen.synthesis.backend import Backend

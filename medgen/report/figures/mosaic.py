@@ -29,7 +29,7 @@ LIMITS = (2.0, 8.0)
 """Default colour scale of heatmaps: from z = 2, where 2 % of healthy voxels lie above, to z = 8."""
 
 _BACKGROUND, _INK = "#101419", "#d8dee5"
-_TRUTH, _STRONG, _SCORED = "#38e8ff", "#7dff5c", "#8d99a6"
+TRUTH, _STRONG, _SCORED = "#38e8ff", "#7dff5c", "#8d99a6"
 _DPI = 110
 _WIDTH = 10.5
 _GAP = 0.05
@@ -291,7 +291,7 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
         _outline(axes, np.isfinite(heat), _SCORED, 0.6, "dotted")
     if layers.contour is not None:
         outlined = geometry.cut(layers.contour, grid, 0)
-        _outline(axes, outlined > 0, _TRUTH, 1.0, "solid")
+        _outline(axes, outlined > 0, TRUTH, 1.0, "solid")
         _outline(axes, outlined > 1, _STRONG, 1.0, "solid")
     axes.set_axis_off()
     shown = geometry.VIEWS[view]
@@ -343,7 +343,7 @@ def _bar(figure: Figure, axes: Axes, colours: ScalarMappable, label: str, extend
 def _legend(layers: _Layers, names: Mapping[int, str], contour: str) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if layers.contour is not None:
-        handles.append(Line2D([], [], color=_TRUTH, lw=1.5, label=contour))
+        handles.append(Line2D([], [], color=TRUTH, lw=1.5, label=contour))
         if (layers.contour.data > 1).any():
             handles.append(Line2D([], [], color=_STRONG, lw=1.5, label=f"family-wise {contour}"))
     if layers.heatmap is not None and not np.isfinite(layers.heatmap.data).all():

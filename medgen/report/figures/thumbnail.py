@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from medgen.report.figures import planes
 from medgen.report.figures.colours import heat_picture, label_picture
-from medgen.report.figures.mosaic import LIMITS, grey_scale
+from medgen.report.figures.mosaic import LIMITS, TRUTH, grey_scale
 from medgen.volume import Grid, Volume
 
 # Pixels of the longer side, and colours: greys and the heat scale.
@@ -18,7 +20,9 @@ SIDE = 96
 _COLOURS = 64
 
 
-def thumbnail(image: Volume, heatmap: Volume, point: ArrayLike, channel: int = 0) -> bytes:
+def thumbnail(
+    image: Volume, heatmap: Volume, point: ArrayLike, channel: int = 0, outline: Volume | None = None
+) -> bytes:
     """The axial slice through a point as a PNG, the heat over the grey scan, patient's right on the left.
 
     Args:
@@ -26,9 +30,14 @@ def thumbnail(image: Volume, heatmap: Volume, point: ArrayLike, channel: int = 0
         heatmap: Scores, NaN where there is none; on any grid of the same world.
         point: World point (RAS+ mm).
         channel: Channel of the image that is drawn.
+        outline: What is outlined, above 0; on any grid of the same world.
     """
     grid, grey = _slice(image, point, channel)
-    return _png(_over(grey, heat_picture(planes.cut(heatmap, grid), LIMITS)))
+    pixels = _over(grey, heat_picture(planes.cut(heatmap, grid), LIMITS))
+    if outline is not None:
+        inside = planes.cut(outline, grid, 0) > 0
+        pixels[binary_dilation(inside) & ~inside] = to_rgb(TRUTH)
+    return _png(pixels)
 
 
 def labelled_thumbnail(image: Volume, labels: Volume, point: ArrayLike, channel: int = 0) -> bytes:

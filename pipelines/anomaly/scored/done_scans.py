@@ -9,9 +9,9 @@ from pathlib import Path
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
-from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, case_blocks
+from medgen.report.anomaly.scored.opening import Scorer
+from medgen.report.anomaly.scored.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words
 from medgen.report.html import Link, Report
 
@@ -38,6 +38,7 @@ class DoneScans:
         objects: Writes DICOM objects of them.
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
+        scorer: What pages say of the model.
     """
 
     detector: AnomalyDetector
@@ -47,6 +48,7 @@ class DoneScans:
     objects: DicomObjects
     several: bool
     limits: str
+    scorer: Scorer = field(default_factory=Scorer)
     files: ScanFiles = field(init=False)
     scored: list[ScoredCase] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -86,14 +88,14 @@ class DoneScans:
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            report.text(heat_words(self.detector))
-            case_blocks(report, entry, self.detector, person.words, person.missing, viewer and f"../{viewer}")
+            seen = viewer and f"../{viewer}"
+            case_blocks(report, entry, self.detector, self.scorer, person.words, person.missing, seen)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
             self.only.section(name, layer="cases")
-            case_blocks(self.only, entry, self.detector, person.words, person.missing, viewer)
+            case_blocks(self.only, entry, self.detector, self.scorer, person.words, person.missing, viewer)
         self.scored.append(ScoredCase.of(entry, page))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:

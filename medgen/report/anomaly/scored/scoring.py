@@ -23,8 +23,9 @@ from medgen.report.anomaly.pictures import (
     picture_caption,
     shown_contrast,
 )
-from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
-from medgen.report.anomaly.words import doubt_words, level_words, scan_words
+from medgen.report.anomaly.scored.opening import Scorer, scan_opening
+from medgen.report.anomaly.scored.preparation import preparation_blocks, recipe_facts
+from medgen.report.anomaly.words import level_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
@@ -132,8 +133,6 @@ def index_sections(
     artefact_section(report, [(s.name, s.artefact) for s in scored if s.artefact])
     outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
     report.section("Model and calibration", layer="appendix")
-    if not several:
-        report.text(heat_words(detector))
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -183,6 +182,7 @@ def case_blocks(
     report: Report,
     entry: Scored,
     detector: AnomalyDetector,
+    scorer: Scorer,
     person: str = "",
     unknown: Sequence[str] = (),
     viewer: str = "",
@@ -193,25 +193,22 @@ def case_blocks(
         report: The report, or a page of its own.
         entry: The scan and its result; nothing of it is kept but the pictures.
         detector: What scored it.
+        scorer: What else is known of it.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
         viewer: Path of the page to look through the scan, relative to this one; empty if there is none.
     """
     doubts = entry.result.doubts
-    if doubts:
-        report.verdict(doubt_words(entry.result), "bad")
+    scan_opening(report, entry, detector, scorer, viewer)
     if doubts.refused:
         report.text(f"What the gate found: {'. '.join(doubts.refused)}")
-    if not doubts:
-        report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
     if person:
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
-    if viewer:
-        report.link("Look through the scan", viewer, "slices, heat and findings in the browser")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
     if len(entry.result.contrasts) > 1:
         contrasts_figure(report, entry)
+    report.text(heat_words(detector))
     scores_block(report, entry)
     preparation_blocks(report, entry)
     comparison_section(report, entry, detector)
