@@ -162,7 +162,10 @@ def score(
         results = Results([artifact])
         PIPELINE.run(config, results, context)
         found = results[Scorings]
-        report = Report("Anomaly scores", found.counts, track.id)
+        title = ("Anomaly scores", found.counts)
+        if found.only is not None:
+            title = (found.scored[0].name, "Anomaly scores of one scan")
+        report = Report(*title, track.id)
         lines = PIPELINE.finish(config, report, LIMITS, results, context, series)
     lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
     if (objects := folder.out / DICOM.name).is_dir():

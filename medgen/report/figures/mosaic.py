@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.report.figures import planes as geometry
-from medgen.report.figures.colours import difference_colours, heat_colours, heat_picture, label_colour, label_picture
+from medgen.report.figures.colours import difference_colours, heat_picture, heat_steps, label_colour, label_picture
 from medgen.volume import Grid, Volume
 
 LIMITS = (2.0, 8.0)
@@ -191,7 +191,7 @@ def comparison(
         middle = 0.1 + place * column + widest * scale / 2
         figure.text(middle / width, (height - top + 0.14) / height, heading, color=_INK, fontsize=9, ha="center")
     tall = sum(heights) * scale
-    bars = [(ScalarMappable(Normalize(*LIMITS), heat_colours()), "z against healthy", "max")]
+    bars = [(ScalarMappable(Normalize(*LIMITS), heat_steps()), "z against healthy", "max")]
     if difference is not None:
         scaled = ScalarMappable(Normalize(-span, span), difference_colours())
         bars.append((scaled, "difference, in the scan's intensities", "both"))
@@ -329,7 +329,7 @@ def _ruler(axes: Axes, grid: Grid, length: int, stroke: list[Any]) -> None:
 
 
 def _colour_bar(figure: Figure, axes: Axes, limits: tuple[float, float], label: str) -> None:
-    _bar(figure, axes, ScalarMappable(Normalize(*limits), heat_colours()), label, "max")
+    _bar(figure, axes, ScalarMappable(Normalize(*limits), heat_steps()), label, "max")
 
 
 def _bar(figure: Figure, axes: Axes, colours: ScalarMappable, label: str, extend: str) -> None:

@@ -13,13 +13,11 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 import medgen
-from medgen.report.figures.colours import difference_colours, heat_colours, label_colour
+from medgen.report.figures.colours import STEPS, difference_colours, heat_colours, label_colour
 from medgen.report.html import BANNER, png, templates
 from medgen.report.viewer.layers import NOT_SCORED, Layer, kept_point, thinned
 from medgen.report.viewer.library import library
 from medgen.system import files
-
-_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Viewer:
             "threshold": None if self.threshold is None else _plain(self.threshold),
             "notScored": NOT_SCORED,
             "shares": _shares(layers[0]),
-            "colours": {"heat": _colours(heat_colours(), _STEPS), "difference": _colours(difference_colours(), 255)},
+            "colours": {"heat": _colours(heat_colours(), STEPS), "difference": _colours(difference_colours(), 255)},
         }
         names = [entry["id"] for entry in (*about["scans"], *about["overlays"])]
         return (

@@ -10,7 +10,7 @@ from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scored.opening import Scorer
+from medgen.report.anomaly.scored.opening import Scorer, scan_opening
 from medgen.report.anomaly.scored.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words
 from medgen.report.html import Link, Report
@@ -89,13 +89,15 @@ class DoneScans:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
             seen = viewer and f"../{viewer}"
-            case_blocks(report, entry, self.detector, self.scorer, person.words, person.missing, seen)
+            scan_opening(report, entry, self.detector, self.scorer, seen)
+            case_blocks(report, entry, self.detector, person.words, person.missing)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
-            self.only.section(name, layer="cases")
-            case_blocks(self.only, entry, self.detector, self.scorer, person.words, person.missing, viewer)
+            scan_opening(self.only, entry, self.detector, self.scorer, viewer)
+            self.only.section("Where it is unusual", layer="cases")
+            case_blocks(self.only, entry, self.detector, person.words, person.missing)
         self.scored.append(ScoredCase.of(entry, page))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:

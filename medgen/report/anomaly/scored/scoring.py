@@ -23,7 +23,6 @@ from medgen.report.anomaly.pictures import (
     picture_caption,
     shown_contrast,
 )
-from medgen.report.anomaly.scored.opening import Scorer, scan_opening
 from medgen.report.anomaly.scored.preparation import preparation_blocks, recipe_facts
 from medgen.report.anomaly.words import level_words
 from medgen.report.figures.mosaic import mosaic
@@ -182,36 +181,28 @@ def case_blocks(
     report: Report,
     entry: Scored,
     detector: AnomalyDetector,
-    scorer: Scorer,
     person: str = "",
     unknown: Sequence[str] = (),
-    viewer: str = "",
 ) -> None:
-    """What is said and shown of one scan, in the section opened last.
+    """What is said and shown of one scan below its first screen, in the section opened last.
 
     Args:
         report: The report, or a page of its own.
         entry: The scan and its result; nothing of it is kept but the pictures.
         detector: What scored it.
-        scorer: What else is known of it.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
-        viewer: Path of the page to look through the scan, relative to this one; empty if there is none.
     """
     doubts = entry.result.doubts
-    scan_opening(report, entry, detector, scorer, viewer)
     if doubts.refused:
         report.text(f"What the gate found: {'. '.join(doubts.refused)}")
     if person:
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
+    comparison_section(report, entry, detector)
     if len(entry.result.contrasts) > 1:
         contrasts_figure(report, entry)
-    report.text(heat_words(detector))
-    scores_block(report, entry)
-    preparation_blocks(report, entry)
-    comparison_section(report, entry, detector)
     contrast = shown_contrast(entry.result) or 0
     figure = mosaic(
         entry.scan,
@@ -225,6 +216,9 @@ def case_blocks(
     seen = f" ({entry.result.contrasts[contrast]})" if len(entry.result.contrasts) > 1 else ""
     text = f"The scan{seen} in its own space, slices through the hottest voxel."
     report.figure(small_png(figure), picture_caption(text), entry.name)
+    report.text(heat_words(detector))
+    scores_block(report, entry)
+    preparation_blocks(report, entry)
 
 
 def _unknown_words(unknown: Sequence[str]) -> str:
