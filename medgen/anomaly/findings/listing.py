@@ -255,12 +255,11 @@ def summary(found: Sequence[Finding]) -> str:
         return "no finding"
     first = found[0]
     start = "1 finding:" if len(found) == 1 else f"{len(found)} findings, the strongest:"
-    where = first.region.replace(", cortex", " cortex")
     size = f"{millilitres(first.half_peak_extent_ml)} at half its peak"
     strong = sum(finding.family_wise for finding in found)
     passing = "family-wise" if strong == len(found) == 1 else f"{strong} family-wise" if strong else "none family-wise"
     level = f"{number(first.expected_false)} expected false"
-    return f"{start} {where}, {first.unusual}, {size}, z {first.peak:.1f}, {level}; {passing}"
+    return f"{start} {first.region}, {first.unusual}, {size}, z {first.peak:.1f}, {level}; {passing}"
 
 
 def number(value: float) -> str:

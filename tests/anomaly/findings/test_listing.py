@@ -208,12 +208,13 @@ def test_the_words_are_about_the_part_above_the_threshold():
 def test_a_scan_is_summed_up_in_one_line():
     found, _ = listed(heatmap(), 0.9)
     named = [
-        replace(item, region="left anterior superior, cortex", brightness=(-2.0,), detail=(0.0,)) for item in found
+        replace(item, region="left anterior superior, near the surface", brightness=(-2.0,), detail=(0.0,))
+        for item in found
     ]
     first, both = summary(named[:1]), summary(named)
     assert first == (
-        "1 finding: left anterior superior cortex, darker (-2.0 sd), 0.22 ml at half its peak, z 9.0, 0.2 expected "
-        "false; family-wise"
+        "1 finding: left anterior superior, near the surface, darker (-2.0 sd), 0.22 ml at half its peak, z 9.0, "
+        "0.2 expected false; family-wise"
     )
     assert both == first.replace("1 finding:", "2 findings, the strongest:").replace("; family", "; 1 family")
     assert summary(named[1:]).endswith("z 7.0, 0.6 expected false; none family-wise")

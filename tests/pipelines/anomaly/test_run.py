@@ -142,7 +142,12 @@ def test_the_metrics_hold_every_row_with_its_interval_and_the_controls(finished)
 
 def test_the_smallest_lesions_are_tabulated_by_region(finished):
     table = rows(finished / "detectability.csv")
-    assert {row["region"] for row in table} == {"left cortex", "right cortex", "left deep", "right deep"}
+    assert {row["region"] for row in table} == {
+        "left near the surface",
+        "right near the surface",
+        "left deep",
+        "right deep",
+    }
     assert len(table) == 4 * 2 * 2
     assert sum(int(row["subjects"]) for row in table) > 0
     numbers = json.loads((finished / "metrics.json").read_text())["detectability"]
