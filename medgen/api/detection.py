@@ -27,11 +27,11 @@ from medgen.errors import ConfigError
 from medgen.io.nifti import to_nibabel
 from medgen.models.artifact import MANIFEST, TrainedModel
 from medgen.report.anomaly.pictures import Scored, marks_of, peak_of
+from medgen.report.anomaly.scored.viewer import scored_viewer
 from medgen.report.anomaly.words import doubt_words, scan_words
 from medgen.report.figures.mosaic import comparison
 from medgen.report.html import BANNER, png
 from medgen.report.viewer import library
-from medgen.report.viewer.scored import scored_viewer
 from medgen.system.files import write_bytes, write_json
 from medgen.training.trainer import device_of
 from medgen.volume import Volume

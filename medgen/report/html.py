@@ -96,7 +96,8 @@ class Report:
             self.text(text)
 
     def include(self, other: Report) -> None:
-        """Add the sections of another report, as they are now, below one's own; its title is left out."""
+        """Add what another report holds, as it is now, below one's own first blocks and sections; not its title."""
+        self._front.blocks += other._front.blocks
         for section in other._sections:
             self._sections.append(_Section(section.title, section.layer, section.blocks))
 

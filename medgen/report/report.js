@@ -39,3 +39,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+// A link to a folded part opens it.
+const unfold = () => {
+  const part = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  for (let own = part && part.closest("details"); own; own = own.parentElement.closest("details")) own.open = true;
+  if (part) part.scrollIntoView();
+};
+addEventListener("hashchange", unfold);
+unfold();

@@ -21,7 +21,8 @@ from medgen.io.dicom.objects.wanted import check_wanted
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, index_sections
+from medgen.report.anomaly.scored.opening import Scorer
+from medgen.report.anomaly.scored.scoring import ScoredCase, index_sections
 from medgen.report.anomaly.words import LIMITS, level_words
 from medgen.report.html import Report
 from medgen.runs import tracking
@@ -34,6 +35,7 @@ from .. import patient_names
 from ..given_scans import GivenScan
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
+from .found_in_run import found_in_its_run
 from .known_scans import learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
@@ -166,7 +168,10 @@ def score(
         results = Results([artifact])
         PIPELINE.run(config, results, context)
         found = results[Scorings]
-        report = Report("Anomaly scores", found.counts, track.id)
+        title = ("Anomaly scores", found.counts)
+        if found.only is not None:
+            title = (found.scored[0].name, "Anomaly scores of one scan")
+        report = Report(*title, track.id)
         lines = PIPELINE.finish(config, report, LIMITS, results, context, series)
     lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
     if (objects := folder.out / DICOM.name).is_dir():
@@ -236,7 +241,12 @@ class ScoreScans(Stage[ScoreConfig]):
         viewers = Viewers.of(folder.out, config.viewers, len(named))
         objects = DicomObjects(folder.out, config.dicom, channels, artifact.sha256)
         exports = Exports.of(folder.out, config.export, channels, artifact.sha256, named)
-        done = DoneScans(detector, folder.out, kept, viewers, objects, exports, len(named) > 1, _limits(config))
+        scorer = Scorer(
+            str(artifact.meta.get("cohort") or ""),
+            found_in_its_run(config.model, detector.config.findings.false_findings),
+        )
+        several = len(named) > 1
+        done = DoneScans(detector, folder.out, kept, viewers, objects, exports, several, _limits(config), scorer)
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):

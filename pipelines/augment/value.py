@@ -7,13 +7,15 @@ import math
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.preprocessing.automatic import fit_preprocess
-from medgen.report.augment.value import KINDS, STUDY_LIMITS, StudyResults
+from medgen.report.augment.opening import opening
+from medgen.report.augment.value import STUDY_LIMITS, StudyResults
 from medgen.report.html import Report
 from medgen.runs.context import Results, start_run
 from medgen.runs.folder import RunSummary
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline
+from medgen.synthesis.usefulness import Usefulness
 from medgen.synthesis.value.scans_made_elsewhere import check_foreign, check_run
 from medgen.training.cost import describe_memory
 
@@ -46,9 +48,11 @@ def run(config: ValueRunConfig, *, resume: bool = False, overwrite: bool = False
     with start_run("augment-value", config, manifest, resume=resume, overwrite=overwrite, progress=progress) as context:
         results = Results([manifest, labelling])
         VALUE.run(config, results, context)
-        word, sentence = headline(results[StudyResults])
-        report = Report("Value study", manifest.name, context.track.id)
-        report.verdict(sentence, KINDS.get(word, "neutral"))
+        study = results[StudyResults]
+        word, sentence = headline(study)
+        subjects = ", ".join(str(number) for number in study.judgement.best)
+        report = Report("Value study", f"{manifest.name}: {subjects} real patients", context.track.id)
+        opening(report, Usefulness(word, sentence), study, None, context.folder.out.name)
         lines = VALUE.finish(config, report, STUDY_LIMITS, results, context, manifest.named_by_folders)
     lines += [sentence, f"report: {context.folder.report}", f"MLflow store: {context.track.store}"]
     return RunSummary(config.out, 1 if results[PreparedCohort].failures else 0, tuple(lines))

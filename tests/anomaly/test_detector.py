@@ -19,7 +19,7 @@ from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, case_blocks
+from medgen.report.anomaly.scored.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import doubt_words
 from medgen.report.html import Report
 from medgen.system import precision

@@ -319,7 +319,7 @@ def test_a_scoring_of_a_dicom_series_says_that_its_name_is_in_the_output(anomaly
     from medgen.errors import ArtifactError
     from medgen.models.artifact import TrainedModel
     from medgen.pipelines.anomaly.score import score
-    from medgen.report.anomaly.scoring import index_sections
+    from medgen.report.anomaly.scored.scoring import index_sections
     from medgen.report.anomaly.words import LIMITS
     from medgen.report.html import Report
 

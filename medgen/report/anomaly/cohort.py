@@ -12,7 +12,7 @@ from medgen.anomaly.scores.catalogue import registered
 from medgen.data.cases import Manifest
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Failure
-from medgen.report.anomaly.preparation import recipe_facts
+from medgen.report.anomaly.scored.preparation import recipe_facts
 from medgen.report.cohort import taken_table
 from medgen.report.figures.curves import training_curves
 from medgen.report.html import Report, without_marks

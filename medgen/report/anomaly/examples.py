@@ -15,7 +15,8 @@ from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
 from medgen.report.figures.mosaic import LIMITS
 from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
-from medgen.report.html import Report, Thumbnail
+from medgen.report.html import Link, Report, Thumbnail
+from medgen.report.viewer.page import Place
 from medgen.volume import Volume
 
 # Implanted scans of which the maps of single scores are shown: each is a picture of twenty maps.
@@ -29,19 +30,22 @@ class CaseRow:
     Attributes:
         measurement: What was found in it.
         hottest: Heat (z) of its hottest voxel.
-        thumbnail: A PNG of the slice through it.
+        thumbnail: A PNG of the slice through it, or through the middle of the implant, which is outlined.
+        page: Path of the page to look through it, relative to the report; empty if there is none.
     """
 
     measurement: Measurement
     hottest: float
     thumbnail: bytes
+    page: str = ""
 
     @classmethod
-    def of(cls, scan: TestScan, result: ScanResult, measurement: Measurement) -> CaseRow:
+    def of(cls, scan: TestScan, result: ScanResult, measurement: Measurement, page: str = "") -> CaseRow:
         """What is kept of a scan."""
-        image = Volume(scan.image.numpy(), scan.prepared.grid)
-        small = thumbnail(image, result.heatmap, peak_of(result))
-        return cls(measurement, result.scores["max"], small)
+        image, truth = _image_and_truth(scan)
+        point = peak_of(result) if truth is None else _middle(truth)
+        small = thumbnail(image, result.heatmap, point, outline=truth)
+        return cls(measurement, result.scores["max"], small, page)
 
 
 def cases_section(report: Report, rows: Sequence[CaseRow], level: float) -> None:
@@ -62,8 +66,8 @@ def cases_section(report: Report, rows: Sequence[CaseRow], level: float) -> None
         ["slice", "scan", "what", "radius (mm)", "contrast", "outcome", "elsewhere", "max", "p (max)"],
         [
             (
-                Thumbnail(row.thumbnail, f"Slice of {row.measurement.case} through its hottest voxel"),
-                row.measurement.case,
+                Thumbnail(row.thumbnail, _slice_words(row.measurement)),
+                Link(row.measurement.case, row.page) if row.page else row.measurement.case,
                 row.measurement.kind,
                 None if row.measurement.kind == HEALTHY else row.measurement.radius_mm,
                 None if row.measurement.kind == HEALTHY else row.measurement.contrast,
@@ -74,8 +78,9 @@ def cases_section(report: Report, rows: Sequence[CaseRow], level: float) -> None
             )
             for row in rows
         ],
-        "The slice goes through the hottest voxel. elsewhere: findings that are not on the implant, all of a healthy "
-        "scan's.",
+        "The slice goes through the middle of the implant, which is outlined, of a healthy scan through its hottest "
+        "voxel. elsewhere: findings that are not on the implant, all of a healthy scan's."
+        + (" Linked scans open in a page to look through them." if any(row.page for row in rows) else ""),
         sortable=True,
     )
 
@@ -121,10 +126,9 @@ def example(scan: TestScan, result: ScanResult, before: Sequence[Example] = ()) 
         result: What the detector says of it.
         before: The examples so far: of the first implanted ones the maps of single scores are drawn.
     """
-    image = Volume(scan.image.numpy(), scan.prepared.grid)
+    image, truth = _image_and_truth(scan)
     healthy = scan.kind == HEALTHY
-    truth = None if healthy else image.with_data(scan.truth.astype(np.uint8))
-    point = peak_of(result) if healthy or truth is None else _middle(truth)
+    point = peak_of(result) if truth is None else _middle(truth)
     what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
     title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
     through = "the hottest voxel" if healthy else "the implant"
@@ -150,6 +154,26 @@ def pictures_section(report: Report, examples: Sequence[Example], detector: Anom
         report.figure(shown.picture, shown.caption, shown.title)
         if shown.maps:
             report.figure(shown.maps, example_maps_caption(), f"{shown.title}: single scores")
+
+
+def implant_place(scan: TestScan) -> Place | None:
+    """Where the implant of a scan is, for a viewer's list; None of a healthy scan."""
+    _, truth = _image_and_truth(scan)
+    if truth is None:
+        return None
+    x, y, z = (float(value) for value in _middle(truth))
+    return Place("Implant", f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}", (x, y, z))
+
+
+def _image_and_truth(scan: TestScan) -> tuple[Volume, Volume | None]:
+    """A test scan and the mask of its implant, on the model grid; no mask of a healthy scan."""
+    image = Volume(scan.image.numpy(), scan.prepared.grid)
+    return image, None if scan.kind == HEALTHY else image.with_data(scan.truth.astype(np.uint8))
+
+
+def _slice_words(measurement: Measurement) -> str:
+    through = "its hottest voxel" if measurement.kind == HEALTHY else "its implant"
+    return f"Slice of {measurement.case} through {through}"
 
 
 def _middle(mask: Volume) -> NDArray[np.float64]:

@@ -139,8 +139,9 @@ def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibrati
     if result.findings:
         strong = sum(finding.family_wise for finding in result.findings)
         share = calibration.healthy.share_with_finding(level)
-        text = f"**{listing.summary(result.findings)}.** Listed up to {number(level)} expected false findings per "
-        text += f"healthy scan: {round(share.estimate * share.n)} of {share.n} healthy subjects have one or more."
+        sure = "Unusual" if strong or unusual else "Perhaps unusual"
+        text = f"**{sure}: {listing.summary(result.findings)}.** Listed up to {number(level)} expected false findings "
+        text += f"per healthy scan: {round(share.estimate * share.n)} of {share.n} healthy subjects have one or more."
         if strong:
             text += f" {strong} of {len(result.findings)} passes" if strong == 1 else f" {strong} pass"
             text += f" the family-wise level: at most {100 * target:g} % of healthy scans have a voxel above "
@@ -150,5 +151,5 @@ def scan_words(result: ScanResult, config: AnomalyConfig, calibration: Calibrati
             return f"{text} But {as_a_whole}: {numbers}.", "bad"
         return f"{text} {numbers}.", "neutral"
     if unusual:
-        return f"No finding stands out, but {as_a_whole}: {numbers}.", "bad"
-    return f"Nothing unusual among the scored voxels: {numbers}.", "neutral"
+        return f"**Unusual as a whole.** No finding stands out, but {as_a_whole}: {numbers}.", "bad"
+    return f"**Ordinary: no finding.** Nothing is unusual among the scored voxels: {numbers}.", "neutral"

@@ -37,7 +37,6 @@ def audit_section(
     pair: Pair,
     names: Mapping[int, str],
     folder: RunFolder,
-    refused: str,
 ) -> None:
     """Add the section; pictures are also written to ``figures/``.
 
@@ -48,14 +47,15 @@ def audit_section(
         pair: The volumes of a candidate beside a training case.
         names: Label → name.
         folder: The run's folder, which the pictures are written to.
-        refused: Why nothing was exported; empty if something was.
     """
     report.section("Memorisation audit", _TEXT)
-    if refused:
-        report.verdict(refused, "bad")
     for name, item in audit.backends.items():
         kind: Any = {"share": "good", "internal use only": "neutral"}.get(item.stamp, "bad")
         report.verdict(f"{name}: {item.stamp}: {item.reason}.", kind)
+    report.text(_validity(audit))
+    for name, item in audit.backends.items():
+        _picture(report, name, item, pool, pair, names, folder)
+    report.section("Numbers of the audit", layer="appendix")
     rows = [
         (item.name, item.kind, item.interval, item.expected, "as expected" if item.passed else "FAILED")
         for item in audit.controls
@@ -73,7 +73,6 @@ def audit_section(
                 else "Nothing follows from these numbers, since the audit failed its controls."
             )
             report.table(["check", "number", "expected at most", "verdict"], table, caption)
-        _picture(report, name, item, pool, pair, names, folder)
     report.text(
         f"Training: {audit.training[0]} subjects, {audit.training[1]} scans; held out, of all parts that nothing was "
         f"learnt from: {audit.held_out[0]} subjects, {audit.held_out[1]} scans. {_sentence(str(audit.bounds))}. "

@@ -23,6 +23,13 @@ _NAMES = {
     "coverage": "share of real scans with a synthetic one nearby (coverage)",
     "ms_ssim": "alikeness of scans of different subjects (MS-SSIM)",
 }
+_PLAIN = {
+    "kid": "how they look",
+    "mmd": "how they look",
+    "density": "how near they come to real scans",
+    "coverage": "how many kinds of real scan they cover",
+    "ms_ssim": "variety",
+}
 _MEANING = {TRAINING: "the scans that generators have learnt from", HELD_OUT: "subjects that nothing was trained on"}
 _MOST_ROWS, _MOST_PANELS = 12, 6
 _TEXT = """
@@ -90,6 +97,21 @@ def fidelity_lines(results: FidelityResults) -> list[str]:
     return lines
 
 
+def unmet_goals(results: FidelityResults) -> dict[str, list[str]]:
+    """Generator → the goals of likeness that it clearly misses, each in words with the number and the goal.
+
+    Compared as in :func:`fidelity_lines`; a goal that the interval crosses is not named.
+    """
+    return {
+        item.synthetic: [
+            f"{_PLAIN.get(m.name, m.name)} ({_printed_name(m)} {fmt(_judged(m))}; goal {_goal(m)})"
+            for m in item.measures
+            if m.met is False and m.sure
+        ]
+        for item in _strictest(results)
+    }
+
+
 def _printed_name(measure: Measure) -> str:
     """What the printed number is: the measure itself, or its ratio to what real scans reach."""
     return f"{measure.name} / floor" if measure.judged == "ratio" else measure.name
@@ -99,14 +121,18 @@ def goal_words(measure: Measure) -> str:
     """Whether the goal is met, and how surely; a dash where there is no goal."""
     if measure.goal is None:
         return "\N{EN DASH}"
-    low, high = measure.goal
-    bound = (
-        f"{low:g} to {high:g}" if math.isfinite(low + high) else f"at most {high:g}" if low < 0 else f"at least {low:g}"
-    )
+    bound = _goal(measure)
     what = "ratio" if measure.judged == "ratio" else "value"
     if measure.met is None:
         return f"cannot be judged ({what} {bound})"
     return f"{'met' if measure.met else 'not met'}{'' if measure.sure else ', not sure'} ({what} {bound})"
+
+
+def _goal(measure: Measure) -> str:
+    low, high = measure.goal or (-math.inf, math.inf)
+    if math.isfinite(low + high):
+        return f"{low:g} to {high:g}"
+    return f"at most {high:g}" if low < 0 else f"at least {low:g}"
 
 
 def _strictest(results: FidelityResults) -> list[Fidelity]:

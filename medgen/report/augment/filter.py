@@ -34,6 +34,7 @@ def filter_section(
             table,
             "A scan can fail several checks; rejections.csv has the numbers.",
         )
+    report.section("Bounds of the filter", "All are taken from the training scans.", layer="appendix")
     real = list(filters.agreement.values())
     report.facts(
         {

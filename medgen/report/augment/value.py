@@ -102,14 +102,8 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
         report.text(note)
     if judged.caution:
         report.text(judged.caution)
-    columns, rows = _table(results)
-    bold = [row for row, (arm, number, *_) in enumerate(rows) if _marked(judged, arm, int(number))]
-    caption = (
-        f"Mean [95 % interval] over seeds and {where}, both resampled. Dice is the mean over labels. Bold: the best "
-        "ordinary arm of each number of subjects and the synthetic arm of the verdict."
-    )
-    report.table(columns, rows, caption, highlight=bold)
-    _choices(report, results)
+    for item in judged.verdicts:
+        report.text(item.sentence)
     curve = _curve(judged)
     if curve is not None:
         figure = learning_curve(*curve, xlabel="real labelled subjects", ylabel="mean Dice", title="Learning curve")
@@ -127,6 +121,16 @@ def study_section(report: Report, results: StudyResults, folder: RunFolder) -> N
             "number of subjects, in the same resamples; beyond the ends of the curve nothing is extrapolated."
         )
     _differences(report, results, folder)
+    report.section("Numbers of the value study", layer="appendix")
+    columns, rows = _table(results)
+    bold = [row for row, (arm, number, *_) in enumerate(rows) if _marked(judged, arm, int(number))]
+    caption = (
+        f"Mean [95 % interval] over seeds and {where}, both resampled. Dice is the mean over labels. Bold: the best "
+        "ordinary arm of each number of subjects and the synthetic arm of the verdict."
+    )
+    report.table(columns, rows, caption, highlight=bold)
+    _choices(report, results)
+    _comparisons(report, results)
     names = [name for name in dict.fromkeys(Arm.parse(arm).ordinary for arm in config.arms) if name in available()]
     report.table(
         ["ordinary arm", "what it is"], [(name, describe(name)) for name in names if name], "The ordinary arms in use."
@@ -152,6 +156,12 @@ def _differences(report: Report, results: StudyResults, folder: RunFolder) -> No
         "themselves, the others among themselves.",
         "Differences of mean Dice with intervals",
     )
+
+
+def _comparisons(report: Report, results: StudyResults) -> None:
+    comparisons = results.judgement.comparisons
+    if not comparisons:
+        return
     report.table(
         ["real subjects", "arm", "against", "role", "difference of Dice", "p", "p (Holm)", "result"],
         [
@@ -161,8 +171,6 @@ def _differences(report: Report, results: StudyResults, folder: RunFolder) -> No
         "Every comparison that was made, whatever it says.",
         highlight=[row for row, item in enumerate(comparisons) if item.role == "verdict"],
     )
-    for item in results.judgement.verdicts:
-        report.text(item.sentence)
 
 
 def _choices(report: Report, results: StudyResults) -> None:

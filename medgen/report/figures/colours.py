@@ -6,11 +6,16 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgb
 from numpy.typing import NDArray
 
 # Distinct on grey also for colour-blind readers (Okabe and Ito).
 _LABELS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#b8b8ff")
+
+STEPS = 6
+"""Flat steps of the colours of heat: with limits of 2 and 8 a colour stands for one z."""
+
+_FAINTEST, _STRONGEST = 0.25, 0.95
 
 # How opaque the outline of a label is.
 _OUTLINE = 0.85
@@ -27,8 +32,15 @@ def difference_colours() -> Colormap:
     return LinearSegmentedColormap.from_list("difference", ends)
 
 
+def heat_steps() -> Colormap:
+    """The colours of heat in :data:`STEPS` flat steps, as pictures have them."""
+    return ListedColormap(heat_colours()(np.linspace(0, 1, STEPS)))
+
+
 def heat_picture(heat: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float64]:
-    """RGBA of a heatmap slice: transparent where NaN or below the lower limit, more opaque with rising z.
+    """RGBA of a heatmap slice, in steps: transparent where NaN or below the lower limit, more opaque with rising z.
+
+    What is a little above the lower limit is a veil that the scan shows through: there it takes more to be a finding.
 
     Args:
         heat: Scores, (rows, columns).
@@ -38,8 +50,9 @@ def heat_picture(heat: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.
         Array of shape (rows, columns, 4) in [0, 1].
     """
     share = np.clip((np.nan_to_num(heat, nan=-np.inf) - limits[0]) / (limits[1] - limits[0]), -1, 1)
-    rgba = np.asarray(heat_colours()(np.clip(share, 0, 1)), dtype=np.float64)
-    rgba[..., 3] = np.where(share >= 0, 0.55 + 0.4 * np.clip(share, 0, 1), 0)
+    step = np.minimum(np.floor(np.clip(share, 0, 1) * STEPS), STEPS - 1) / (STEPS - 1)
+    rgba = np.asarray(heat_colours()(step), dtype=np.float64)
+    rgba[..., 3] = np.where(share >= 0, _FAINTEST + (_STRONGEST - _FAINTEST) * step, 0)
     return rgba
 
 

@@ -22,14 +22,14 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from medgen.report.figures import planes as geometry
-from medgen.report.figures.colours import difference_colours, heat_colours, heat_picture, label_colour, label_picture
+from medgen.report.figures.colours import difference_colours, heat_picture, heat_steps, label_colour, label_picture
 from medgen.volume import Grid, Volume
 
 LIMITS = (2.0, 8.0)
 """Default colour scale of heatmaps: from z = 2, where 2 % of healthy voxels lie above, to z = 8."""
 
 _BACKGROUND, _INK = "#101419", "#d8dee5"
-_TRUTH, _STRONG, _SCORED = "#38e8ff", "#7dff5c", "#8d99a6"
+TRUTH, _STRONG, _SCORED = "#38e8ff", "#7dff5c", "#8d99a6"
 _DPI = 110
 _WIDTH = 10.5
 _GAP = 0.05
@@ -191,7 +191,7 @@ def comparison(
         middle = 0.1 + place * column + widest * scale / 2
         figure.text(middle / width, (height - top + 0.14) / height, heading, color=_INK, fontsize=9, ha="center")
     tall = sum(heights) * scale
-    bars = [(ScalarMappable(Normalize(*LIMITS), heat_colours()), "z against healthy", "max")]
+    bars = [(ScalarMappable(Normalize(*LIMITS), heat_steps()), "z against healthy", "max")]
     if difference is not None:
         scaled = ScalarMappable(Normalize(-span, span), difference_colours())
         bars.append((scaled, "difference, in the scan's intensities", "both"))
@@ -291,7 +291,7 @@ def _panel(axes: Axes, layers: _Layers, grid: Grid, view: str, ruler: int = 0, p
         _outline(axes, np.isfinite(heat), _SCORED, 0.6, "dotted")
     if layers.contour is not None:
         outlined = geometry.cut(layers.contour, grid, 0)
-        _outline(axes, outlined > 0, _TRUTH, 1.0, "solid")
+        _outline(axes, outlined > 0, TRUTH, 1.0, "solid")
         _outline(axes, outlined > 1, _STRONG, 1.0, "solid")
     axes.set_axis_off()
     shown = geometry.VIEWS[view]
@@ -329,7 +329,7 @@ def _ruler(axes: Axes, grid: Grid, length: int, stroke: list[Any]) -> None:
 
 
 def _colour_bar(figure: Figure, axes: Axes, limits: tuple[float, float], label: str) -> None:
-    _bar(figure, axes, ScalarMappable(Normalize(*limits), heat_colours()), label, "max")
+    _bar(figure, axes, ScalarMappable(Normalize(*limits), heat_steps()), label, "max")
 
 
 def _bar(figure: Figure, axes: Axes, colours: ScalarMappable, label: str, extend: str) -> None:
@@ -343,7 +343,7 @@ def _bar(figure: Figure, axes: Axes, colours: ScalarMappable, label: str, extend
 def _legend(layers: _Layers, names: Mapping[int, str], contour: str) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if layers.contour is not None:
-        handles.append(Line2D([], [], color=_TRUTH, lw=1.5, label=contour))
+        handles.append(Line2D([], [], color=TRUTH, lw=1.5, label=contour))
         if (layers.contour.data > 1).any():
             handles.append(Line2D([], [], color=_STRONG, lw=1.5, label=f"family-wise {contour}"))
     if layers.heatmap is not None and not np.isfinite(layers.heatmap.data).all():

@@ -1,8 +1,9 @@
-"""What a viewer shows: scans to choose from, and one overlay, each small enough for a page."""
+"""What a viewer shows: scans to choose from and what lies over them, each small enough for a page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -30,12 +31,14 @@ class Layer:
         volume: One channel, (1, i, j, k); NaN is air in a scan, no difference, and not scored in an overlay.
         kind: ``scan`` in greys, ``difference`` from blue over black to orange, ``heat`` or ``labels`` over a scan.
         window: What is black and white at first, in the scan's own values; of heat what the colours reach from and to.
+        labels: Label → name, of ``labels``.
     """
 
     name: str
     volume: Volume
     kind: Literal["scan", "difference", "heat", "labels"]
     window: tuple[float, float]
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
         """The bytes of a ``.nii.gz`` with 16-bit values: exact to 0.01 for heat, to 1/65534 of the range for scans."""

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 
 import medgen
-from medgen.report.figures.colours import difference_colours, heat_colours
+from medgen.report.figures.colours import STEPS, difference_colours, heat_colours, label_colour
 from medgen.report.html import BANNER, png, templates
 from medgen.report.viewer.layers import NOT_SCORED, Layer, kept_point, thinned
 from medgen.report.viewer.library import library
 from medgen.system import files
-
-_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ class Viewer:
         title: The scan's name.
         verdict: What is said of it, one or two sentences.
         scans: What can be looked at, the first at once; all in one world.
-        overlay: What lies over it, if anything.
+        overlays: What lies over them: nothing, one for all scans, or one for each.
         places: Where to jump, the first at once.
-        threshold: For an overlay of heat.
+        threshold: Where the one overlay is heat.
         picture: Bytes of a PNG, for browsers without WebGL 2.
         notes: Sentences below the list: what the page does not show.
         back: Relative path of the report.
@@ -72,7 +71,7 @@ class Viewer:
     title: str
     verdict: str
     scans: Sequence[Layer]
-    overlay: Layer | None
+    overlays: Sequence[Layer]
     places: Sequence[Place]
     picture: bytes
     threshold: Threshold | None = None
@@ -85,11 +84,17 @@ class Viewer:
         Raises:
             ConfigError: If NiiVue is not installed.
             DataError: If the picture is no PNG, or a grid is sheared.
+            ValueError: If there are several overlays, but not one for each scan.
         """
-        layers = [*self.scans, *([self.overlay] if self.overlay is not None else [])]
+        if len(self.overlays) not in (0, 1, len(self.scans)):
+            raise ValueError(f"expected an overlay for each of {len(self.scans)} scans, found {len(self.overlays)}")
+        layers, every = [*self.scans, *self.overlays], list(range(len(self.scans)))
         about: dict[str, Any] = {
             "scans": [_about(f"scan{number}", layer) for number, layer in enumerate(self.scans)],
-            "overlay": None if self.overlay is None else _about("overlay", self.overlay),
+            "overlays": [
+                {**_about(f"overlay{number}", layer), "scans": every if len(self.overlays) == 1 else [number]}
+                for number, layer in enumerate(self.overlays)
+            ],
             "places": [
                 {"title": p.title, "text": p.text, "point": list(kept_point(layers[0].volume.grid, p.point))}
                 for p in self.places
@@ -97,9 +102,9 @@ class Viewer:
             "threshold": None if self.threshold is None else _plain(self.threshold),
             "notScored": NOT_SCORED,
             "shares": _shares(layers[0]),
-            "colours": {"heat": _colours(heat_colours(), _STEPS), "difference": _colours(difference_colours(), 255)},
+            "colours": {"heat": _colours(heat_colours(), STEPS), "difference": _colours(difference_colours(), 255)},
         }
-        names = [entry["id"] for entry in about["scans"]] + (["overlay"] if self.overlay is not None else [])
+        names = [entry["id"] for entry in (*about["scans"], *about["overlays"])]
         return (
             templates(Path(__file__).parent)
             .get_template("viewer.html.j2")
@@ -115,7 +120,7 @@ class Viewer:
                 picture=_base64(png(self.picture)),
                 notes=self.notes,
                 back=self.back,
-                heat=self.overlay is not None and self.overlay.kind == "heat",
+                heat=self.threshold is not None,
             )
         )
 
@@ -125,7 +130,19 @@ class Viewer:
 
 
 def _about(name: str, layer: Layer) -> dict[str, Any]:
-    return {"id": name, "name": layer.name, "kind": layer.kind, "window": list(layer.window)}
+    about = {"id": name, "name": layer.name, "kind": layer.kind, "window": list(layer.window)}
+    return {**about, "colours": _label_colours(layer.labels)} if layer.kind == "labels" else about
+
+
+def _label_colours(names: Mapping[int, str]) -> dict[str, Any]:
+    """Names and colours by label number from 0 on, as NiiVue takes them; what has no name is not drawn."""
+    last = max(names, default=0)
+    table = [
+        [*(round(255 * value) for value in to_rgb(label_colour(label))), 255] if label in names else [0, 0, 0, 0]
+        for label in range(last + 1)
+    ]
+    texts = [names.get(label, "") for label in range(last + 1)]
+    return {"lut": [value for row in table for value in row], "min": 0, "max": last, "labels": texts}
 
 
 def _plain(threshold: Threshold) -> dict[str, Any]:

@@ -26,14 +26,17 @@ class Model {
 
 // How slices lie: all three and a rendering, or one kind. The numbers are NiiVue's slice types.
 const views = [["all", 3], ["axial", 0], ["coronal", 1], ["sagittal", 2], ["3D", 4]];
-const greys = { scan: "gray", difference: "medgen-difference", heat: "medgen-heat", labels: "random" };
+const greys = { scan: "gray", difference: "medgen-difference", heat: "medgen-heat", labels: "gray" };
 const state = { scan: 0, place: -1, view: 0, shown: true, point: null };
-let top_, overlay;
+let top_, overlays = [];
+
+// Which overlay lies over the scan that is looked at; -1 where none does.
+const above = () => about.overlays.findIndex(entry => entry.scans.includes(state.scan));
 
 function volume(entry, more) {
   const values = { id: entry.id, name: `${entry.id}.nii.gz`, path: { name: "" }, paired_img_path: { name: "" }, url: "", paired_img_url: "",
     data: new DataView(bytes(entry.id).buffer), colormap: greys[entry.kind], opacity: 1, cal_min: entry.window[0], cal_max: entry.window[1],
-    cal_min_neg: null, cal_max_neg: null, colormap_negative: "", frame_4d: 0, colorbar_visible: false, colormap_type: 0, colormap_label: null,
+    cal_min_neg: null, cal_max_neg: null, colormap_negative: "", frame_4d: 0, colorbar_visible: false, colormap_type: 0, colormap_label: entry.colours || null,
     colormap_invert: false, modulation_image: null, modulate_alpha: 0, ...more };
   return Model.all[entry.id] = new Model(values);
 }
@@ -47,9 +50,10 @@ const sides = ([x, y, z]) => [[x, "R", "L"], [y, "A", "P"], [z, "S", "I"]].map((
 
 function located(data) {
   state.point = data.mm.slice(0, 3);
-  const found = data.values || [], scan = found[state.scan]?.value, over = overlay && found[found.length - 1]?.value;
+  const found = data.values || [], own = above(), scan = found[state.scan]?.value;
+  const over = own < 0 ? undefined : found[about.scans.length + own]?.value, entry = about.overlays[own];
   let text = `${sides(state.point)} mm; ${about.scans[state.scan].name} ${scan === undefined ? "outside" : number(scan)}`;
-  if (overlay && over !== undefined) text += about.overlay.kind === "labels" ? `; label ${over}` : over <= about.notScored + 1 ? "; not scored" : `; heat z = ${over.toFixed(2)}`;
+  if (over !== undefined) text += entry.kind === "labels" ? `; ${entry.colours.labels[Math.round(over)] || "no label"}` : over <= about.notScored + 1 ? "; not scored" : `; heat z = ${over.toFixed(2)}`;
   at("where").textContent = text;
   page.dataset.point = state.point.map(mm => mm.toFixed(2)).join(" ");
   page.dataset.heat = over === undefined || over === null ? "" : String(over);
@@ -75,6 +79,7 @@ function look(index) {
   state.scan = (index + about.scans.length) % about.scans.length;
   about.scans.forEach((entry, own) => Model.all[entry.id].set("opacity", own === state.scan ? 1 : 0));
   mark("scans", state.scan);
+  opaque(Number(at("opacity").value));
   const [low, high] = Model.all[about.scans[state.scan].id].window;
   at("low").value = +low.toPrecision(4); at("high").value = +high.toPrecision(4);
   if (state.point) go(state.point);
@@ -111,13 +116,13 @@ function threshold(z) {
   at("z").textContent = chosen.toFixed(2);
   at("means").textContent = about.threshold.steps.length ? `From this heat on ${rated(chosen)} false findings are expected in a healthy scan.` : "";
   // NiiVue shows what is above, the page what is at or above.
-  overlay.set("cal_min", chosen - 0.005);
-  overlay.set("cal_max", Math.max(about.overlay.window[1], chosen + 1));
+  overlays[0].set("cal_min", chosen - 0.005);
+  overlays[0].set("cal_max", Math.max(about.overlays[0].window[1], chosen + 1));
 }
 
 function opaque(value) {
   at("opacity").value = value;
-  overlay?.set("opacity", state.shown ? value : 0);
+  overlays.forEach((model, own) => model.set("opacity", state.shown && own === above() ? value : 0));
 }
 
 function choice(row, names, act) {
@@ -149,7 +154,7 @@ function pressed(event) {
   else if (key === "p") jump(state.place - 1);
   else if (key === "f") look(state.scan + 1);
   else if (key === "v") cut(state.view + 1);
-  else if (key === "h" && overlay) { state.shown = !state.shown; opaque(Number(at("opacity").value)); }
+  else if (key === "h" && overlays.length) { state.shown = !state.shown; opaque(Number(at("opacity").value)); }
   else if ((key === "+" || key === "-") && about.threshold) threshold(Number(at("threshold").value) + (key === "+" ? 0.1 : -0.1));
   else if (moves[key]) {
     // In radiological convention the right arrow leads to the patient's left.
@@ -183,15 +188,15 @@ async function start() {
   const source = await unpacked(bytes("library"));
   const widget = (await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))).default;
   about.scans.forEach((entry, own) => { volume(entry, { opacity: own ? 0 : 1 }).window = entry.window; });
-  if (about.overlay) overlay = volume(about.overlay, { opacity: 0.7 });
-  const names = [...about.scans.map(entry => entry.id), ...(about.overlay ? ["overlay"] : [])];
+  overlays = about.overlays.map((entry, own) => volume(entry, { opacity: own ? 0 : 0.7 }));
+  const names = [...about.scans, ...about.overlays].map(entry => entry.id);
   top_ = new Model({ height: 600, opts: options(), volumes: names.map(name => `IPY_MODEL_${name}`), meshes: [], background_masks_overlays: false,
     draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null, scene: {}, overlay_outline_width: 0, overlay_alpha_shader: 1, this_model_id: null });
   top_.listen = message => { if (message.event === "location_change") located(message.data); };
   await widget.initialize({ model: top_ });
   for (const [name, colours] of Object.entries(about.colours)) top_.tell("add_colormap", `medgen-${name}`, colours);
   await widget.render({ model: top_, el: at("view") });
-  at("opaque").hidden = !overlay;
+  at("opaque").hidden = !overlays.length;
   if (about.threshold) {
     const slider = at("threshold");
     [slider.min, slider.max, slider.step] = [about.threshold.lowest, about.threshold.highest, 0.05];

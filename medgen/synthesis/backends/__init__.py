@@ -8,6 +8,7 @@ Configurations then take it under ``generators.<name>``, as they take pairs (:mo
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from medgen.errors import ArtifactError, ConfigError
@@ -15,7 +16,7 @@ from medgen.synthesis.backend import Backend
 from medgen.synthesis.pair import SHORT, halves_of, pair_class, pairs, stored_pair
 from medgen.system import members
 
-__all__ = ["available", "backend_class", "every_name", "load_backend"]
+__all__ = ["available", "backend_class", "every_name", "load_backend", "untried"]
 
 _FOLDER = sys.modules[__name__]
 
@@ -28,6 +29,16 @@ def available() -> list[str]:
 def every_name() -> list[str]:
     """Every name that a backend may be asked for by: its own, and the full one of every pair."""
     return [*available(), *pairs()]
+
+
+def untried(used: Sequence[str]) -> tuple[str, ...]:
+    """Those of :func:`available` that are not among the used ones, by whichever name these go.
+
+    >>> untried(["deform", "shape+spade"])
+    ('flow', 'joint', 'lesion')
+    """
+    known = [halves_of(name) or name for name in used]
+    return tuple(name for name in available() if (halves_of(name) or name) not in known)
 
 
 def backend_class(name: str) -> type[Backend]:

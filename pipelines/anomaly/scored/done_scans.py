@@ -9,9 +9,9 @@ from pathlib import Path
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.doubts import rank_words
 from medgen.anomaly.findings import listing
-from medgen.report.anomaly.heat.sources import heat_words
 from medgen.report.anomaly.pictures import Scored
-from medgen.report.anomaly.scoring import ScoredCase, case_blocks
+from medgen.report.anomaly.scored.opening import Scorer, scan_opening
+from medgen.report.anomaly.scored.scoring import ScoredCase, case_blocks
 from medgen.report.anomaly.words import p_words
 from medgen.report.html import Link, Report
 
@@ -40,6 +40,7 @@ class DoneScans:
         exports: Writes what other programs open.
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
+        scorer: What pages say of the model.
     """
 
     detector: AnomalyDetector
@@ -50,6 +51,7 @@ class DoneScans:
     exports: Exports
     several: bool
     limits: str
+    scorer: Scorer = field(default_factory=Scorer)
     files: ScanFiles = field(init=False)
     scored: list[ScoredCase] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -92,14 +94,16 @@ class DoneScans:
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
-            report.text(heat_words(self.detector))
-            case_blocks(report, entry, self.detector, person.words, person.missing, viewer and f"../{viewer}", links)
+            seen = viewer and f"../{viewer}"
+            scan_opening(report, entry, self.detector, self.scorer, seen)
+            case_blocks(report, entry, self.detector, person.words, person.missing, links)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
-            self.only.section(name, layer="cases")
-            case_blocks(self.only, entry, self.detector, person.words, person.missing, viewer, links)
+            scan_opening(self.only, entry, self.detector, self.scorer, viewer)
+            self.only.section("Where it is unusual", layer="cases")
+            case_blocks(self.only, entry, self.detector, person.words, person.missing, links)
         self.scored.append(ScoredCase.of(entry, page, f"{FOLDER}{name}/" if objects else ""))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:

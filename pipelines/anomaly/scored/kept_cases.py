@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.errors import DataError
-from medgen.report.anomaly.scoring import ScoredCase
+from medgen.report.anomaly.scored.scoring import ScoredCase
 from medgen.system.files import plain, read_json, seal_holds, sealed, sha256_json, write_json
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.report.anomaly.pictures import Scored
+from medgen.report.anomaly.scored.viewer import scored_viewer
 from medgen.report.viewer.library import missing
-from medgen.report.viewer.scored import scored_viewer
+from medgen.report.viewer.page import Place
 from medgen.runs.context import Output
 
 FOLDER = "viewers/"
@@ -55,6 +56,13 @@ class Viewers:
         some = result.findings or result.unlisted or result.doubts
         if self.which == "none" or (self.which == "findings" and not some):
             return ""
+        return self._write(entry, detector, report)
+
+    def write_known(self, entry: Scored, detector: AnomalyDetector, place: Place | None) -> str:
+        """Write the viewer of a test scan, in which an unusual place may be known; returns its path or nothing."""
+        return "" if self.which == "none" else self._write(entry, detector, "report.html", place)
+
+    def _write(self, entry: Scored, detector: AnomalyDetector, report: str, known: Place | None = None) -> str:
         path = f"{FOLDER}{entry.name}.html"
-        scored_viewer(entry, detector, back=f"../{report}").write(self.out / path)
+        scored_viewer(entry, detector, back=f"../{report}", known=known).write(self.out / path)
         return path

@@ -266,4 +266,4 @@ def provenance(source: TrainedModel, manifest: Manifest, data: Dataset) -> dict[
     adapted = {"from_sha256": source.sha256, "manifest_sha256": manifest.digest(), **scans}
     earlier = meta.get("adapted")
     chain = [*(earlier if isinstance(earlier, list) else []), adapted]
-    return {**meta, "adapted": chain, **recorded(None if lineage is None else lineage + used)}
+    return {**meta, "cohort": manifest.name, "adapted": chain, **recorded(None if lineage is None else lineage + used)}

@@ -169,6 +169,7 @@ def provenance(
     """What the model is made from: the run, its configuration, and every development scan by id and hash."""
     return {
         "run_id": run_id,
+        "cohort": manifest.name,
         "seed": config.seed,
         "config_sha256": config.digest(),
         "manifest_sha256": manifest.digest(),

@@ -9,7 +9,7 @@ from typing import Any
 
 from medgen.anomaly.comparison import measurement_file
 from medgen.anomaly.comparison.methods import Comparison, ScanFacts, ScanScores, compare, reduce_scan
-from medgen.anomaly.detector import AnomalyDetector
+from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import FUSED, Measurement, TestScan, measure, scans_to_test
 from medgen.anomaly.evaluation.screening import Screening, screen
 from medgen.anomaly.evaluation.sensitivity import COLUMNS
@@ -17,12 +17,20 @@ from medgen.anomaly.evaluation.summary import Summary, summarise
 from medgen.anomaly.findings.listing import number
 from medgen.anomaly.pseudo_healthy import as_seen
 from medgen.preprocessing.parts import PreparedParts
-from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.cohort import scores_section
 from medgen.report.anomaly.evaluation import scan_section, voxel_section
-from medgen.report.anomaly.examples import CaseRow, Example, cases_section, example, is_shown, pictures_section
+from medgen.report.anomaly.examples import (
+    CaseRow,
+    Example,
+    cases_section,
+    example,
+    implant_place,
+    is_shown,
+    pictures_section,
+)
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
+from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.sensitivity import sensitivity_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
@@ -34,6 +42,7 @@ from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
 from ..evaluate import BOOTSTRAP, SEED
 from ..outputs import SCAN_OUTPUTS, ScanFiles
+from ..scored.viewers import VIEWERS, Viewers
 from .calibrate import Calibrated
 
 
@@ -89,7 +98,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         spacing = detector.preprocess.spacing
         scans = scans_to_test(screening.passed, calibrated.healthy, spacing, config.evaluation, config.seed)
         total = len(screening.passed) * (1 + config.evaluation.per_scan)
-        files = ScanFiles(run.folder.out)
+        files, viewers = ScanFiles(run.folder.out), Viewers.of(run.folder.out, "all", total)
         measurements: list[Measurement] = []
         examples: list[Example] = []
         cases: list[CaseRow] = []
@@ -107,10 +116,12 @@ class Evaluate(Stage[AnomalyRunConfig]):
                 truth_voxels, voxels, own = reduce_scan({FUSED: result.heatmap.data[0]}, entry.truth.data[0] > 0)
                 on_own_grid.append((ScanFacts(scan.name, scan.subject, truth_voxels, voxels, *drawn), own[FUSED]))
                 measurements.append(entry.measurement)
-                cases.append(CaseRow.of(scan, result, entry.measurement))
+                page = ""
                 if is_shown(scan, examples):
-                    _write_pseudo_healthy(scan, scan.prepared, detector, files)
+                    shown = _with_pseudo_healthy(scan, result, detector, files)
+                    page = viewers.write_known(shown, detector, implant_place(scan))
                     examples.append(example(scan, result, examples))
+                cases.append(CaseRow.of(scan, result, entry.measurement, page))
                 tick("scoring test scans", done, total)
         files.close()
         if self.save_measurements:
@@ -131,6 +142,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
             *SCAN_OUTPUTS,
             Output("sensitivity.csv", "which implants have a finding, by kind, size, contrast and false findings"),
             Output("truth/", "the implants of the test scans, 0 and 1, each on the grid of its scan"),
+            VIEWERS,
             Output(measurement_file.FILE, "voxel scores of all test scans, for benchmarks over several runs"),
         )
 
@@ -176,13 +188,14 @@ class Evaluate(Stage[AnomalyRunConfig]):
         ]
 
 
-def _write_pseudo_healthy(scan: TestScan, prepared: PreparedScan, detector: AnomalyDetector, files: ScanFiles) -> None:
+def _with_pseudo_healthy(scan: TestScan, result: ScanResult, detector: AnomalyDetector, files: ScanFiles) -> Scored:
+    """Write the pseudo-healthy version of a test scan, if a model makes one; the scan with it, for a viewer."""
     # An implanted scan exists on the model grid only, so the difference is taken from what it looks like from there.
-    own = replace(prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
-    pseudo = detector.pseudo_healthy(own)
+    own = replace(scan.prepared, image=scan.image.numpy(), foreground=scan.foreground[0].numpy())
+    pseudo, seen = detector.pseudo_healthy(own), as_seen(own, detector.preprocess)
     if pseudo is not None:
-        seen = as_seen(own, detector.preprocess)
         files.add_pseudo_healthy(scan.name, pseudo, seen.with_data(seen.data - pseudo.data))
+    return Scored(scan.name, seen, replace(result, prepared=own), pseudo)
 
 
 def _numbers(summary: Summary) -> dict[str, float]:

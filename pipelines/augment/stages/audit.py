@@ -82,8 +82,7 @@ class AuditCopies(Stage[AugmentRunConfig]):
         """The audit, with the scans that are most like a patient's."""
         prepared, sources = results[PreparedCohort], results[Filter].sources
         shown = partial(beside, sources, prepared.preprocess.canonical())
-        refused, pool = results[Exported].refused, results[CandidatePool]
-        audit_section(report, results[Audit], pool, shown, prepared.label_names, run.folder, refused)
+        audit_section(report, results[Audit], results[CandidatePool], shown, prepared.label_names, run.folder)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """The stamp of every generator."""

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from medgen.report.augment import samples
 from medgen.report.augment.filter import filter_section
-from medgen.report.augment.samples import samples_section
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.cohort.prepared import PreparedCohort
@@ -23,6 +23,11 @@ from ..choice import Plan
 from ..config import AugmentRunConfig
 from ..rejections import REJECTIONS, write_rejections
 from .train import Generators
+
+VIEWERS = Output(
+    samples.VIEWERS,
+    "pages that flip between a synthetic scan and the real scan that it resembles most: patients' scans",
+)
 
 
 class Sample(Stage[AugmentRunConfig]):
@@ -57,8 +62,8 @@ class Sample(Stage[AugmentRunConfig]):
         return [pool]
 
     def outputs(self) -> tuple[Output, ...]:
-        """Pictures, and what was refused."""
-        return (REJECTIONS, FIGURES)
+        """Pictures, pages to flip a scan and its nearest real one, and what was refused."""
+        return (REJECTIONS, FIGURES, VIEWERS)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Every generator with the numbers of its scans."""
@@ -78,7 +83,7 @@ class Sample(Stage[AugmentRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Samples, and what the filter did."""
         pool, backends, prepared = results[CandidatePool], results[Generators], results[PreparedCohort]
-        samples_section(report, pool, backends, results[Filter], prepared, run.folder, run.seed)
+        samples.samples_section(report, pool, backends, results[Filter], prepared, run.folder, run.seed)
         filter_section(report, pool, backends, results[Filter], prepared.label_names)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:

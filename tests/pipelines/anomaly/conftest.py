@@ -29,6 +29,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that are drawn once: what is held, and what is written when, does not depend on them."""
     picture = png(mosaic(Volume(np.eye(12, dtype=np.float32)[None, None].repeat(12, 1), Grid(CUBE, np.eye(4)))))
-    monkeypatch.setattr("medgen.report.anomaly.scoring.mosaic", lambda *_, **__: picture)
+    monkeypatch.setattr("medgen.report.anomaly.scored.scoring.mosaic", lambda *_, **__: picture)
     monkeypatch.setattr("medgen.report.anomaly.pictures.comparison", lambda *_, **__: picture)
-    monkeypatch.setattr("medgen.report.viewer.scored.mosaic", lambda *_, **__: picture)
+    monkeypatch.setattr("medgen.report.anomaly.scored.viewer.mosaic", lambda *_, **__: picture)

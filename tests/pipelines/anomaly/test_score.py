@@ -131,7 +131,7 @@ def test_what_is_kept_of_a_scan_are_kilobytes(model: Path, scans: list[Path]) ->
     from medgen.anomaly.artifact import from_artifact
     from medgen.models.artifact import TrainedModel
     from medgen.report.anomaly.pictures import Scored
-    from medgen.report.anomaly.scoring import ScoredCase
+    from medgen.report.anomaly.scored.scoring import ScoredCase
 
     scan = io.read(scans[-1])
     result = from_artifact(TrainedModel.load(model, "cpu")).score_scan(scan)

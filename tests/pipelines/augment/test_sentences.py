@@ -133,7 +133,7 @@ def audit_page(audit: Audit, folder: Path) -> str:
         raise AssertionError("the pool holds no candidate")
 
     report = Report("audit")
-    audit_section(report, audit, CandidatePool(()), pair, {1: "CSF"}, RunFolder(folder), "")
+    audit_section(report, audit, CandidatePool(()), pair, {1: "CSF"}, RunFolder(folder))
     return "\n".join([*texts(report.html()), *printed_audit(audit)])
 
 

@@ -173,7 +173,7 @@ def test_the_verdict_on_a_scan_names_its_levels_and_both_p_values():
     text, kind = scan_words(result([FINDING, FAINT], p_max=0.05, p_top=0.1), CONFIG, CALIBRATION)
     assert kind == "bad"
     assert text.startswith(
-        "**2 findings, the strongest: left central, deep, brighter (+2.5 sd), 0.9 ml at half its peak"
+        "**Unusual: 2 findings, the strongest: left central, deep, brighter (+2.5 sd), 0.9 ml at half its peak"
     )
     assert "Listed up to 0.5 expected false findings per healthy scan" in text
     assert "1 of 2 passes the family-wise level: at most 5 % of healthy scans have a voxel above 4.50." in text
@@ -186,6 +186,7 @@ def test_the_verdict_on_a_scan_names_its_levels_and_both_p_values():
 def test_findings_below_the_family_wise_level_are_no_alarm():
     text, kind = scan_words(result([FAINT], p_max=0.2, p_top=0.3), CONFIG, CALIBRATION)
     assert (kind, "None passes the family-wise level. p (max) = 0.200" in text) == ("neutral", True)
+    assert text.startswith("**Perhaps unusual: 1 finding")
     # Unless the scan as a whole is unusual.
     text, kind = scan_words(result([FAINT], p_max=0.2, p_top=0.05), CONFIG, CALIBRATION)
     assert kind == "bad"
@@ -195,9 +196,13 @@ def test_findings_below_the_family_wise_level_are_no_alarm():
 def test_a_scan_without_findings_is_judged_as_a_whole():
     text, kind = scan_words(result(p_top=0.05), CONFIG, CALIBRATION)
     assert kind == "bad"
+    assert text.startswith("**Unusual as a whole.** No finding stands out")
     assert "the scan as a whole is unusual by top: p (max) = 0.500, p (top) = 0.050." in text
     text, kind = scan_words(result(), CONFIG, CALIBRATION)
-    assert (kind, text) == ("neutral", "Nothing unusual among the scored voxels: p (max) = 0.500, p (top) = 0.600.")
+    assert (kind, text) == (
+        "neutral",
+        "**Ordinary: no finding.** Nothing is unusual among the scored voxels: p (max) = 0.500, p (top) = 0.600.",
+    )
     text, _ = scan_words(result(name="max"), CONFIG, CALIBRATION)
     assert text.endswith(": p (max) = 0.500.")
 

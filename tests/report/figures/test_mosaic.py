@@ -32,7 +32,9 @@ def image() -> Volume:
 def test_heat_is_transparent_without_score_and_below_the_scale():
     rgba = heat_picture(np.array([[np.nan, -3.0, 1.99, 2.0, 5.0, 8.0, 80.0]]), LIMITS)[0]
     assert (rgba[:3, 3] == 0).all()
-    assert (rgba[3:, 3] > 0.5).all()
+    # A veil at the lower end, through which the scan shows; nearly opaque at the upper one.
+    assert 0.1 < rgba[3, 3] < 0.4
+    assert rgba[5, 3] > 0.9
     assert (np.diff(rgba[3:6, 3]) > 0).all()
     assert (rgba[5] == rgba[6]).all()
     # Brighter means more.

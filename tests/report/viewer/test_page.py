@@ -44,7 +44,7 @@ def viewer(grid: Grid, peak: tuple[int, int, int], **more) -> Viewer:
         "title": "a < b & c",
         "verdict": "Says </script> nothing.",
         "scans": [Layer("scan", Volume(scan, grid), "scan", (0.0, 120.0))],
-        "overlay": Layer("heat", Volume(heat, grid), "heat", (2.0, 8.0)),
+        "overlays": [Layer("heat", Volume(heat, grid), "heat", (2.0, 8.0))],
         "places": [
             Place("Finding 1", "brighter", tuple(map(float, grid.to_world(peak)))),
             Place("Middle", "-", tuple(map(float, grid.center))),
@@ -96,8 +96,7 @@ def test_texts_of_places_never_end_the_element_that_holds_them(text):
 
 
 def test_heat_is_kept_to_a_hundredth_and_unscored_voxels_far_below(tmp_path):
-    heat = viewer(CROOKED, (20, 8, 11)).overlay
-    assert heat is not None
+    (heat,) = viewer(CROOKED, (20, 8, 11)).overlays
     (tmp_path / "heat.nii.gz").write_bytes(heat.encoded())
     read = nib.load(tmp_path / "heat.nii.gz")
     np.testing.assert_allclose(read.affine, CROOKED.affine, atol=1e-5)
@@ -193,3 +192,37 @@ def test_links_choose_place_threshold_scan_and_slices(tmp_path):
     assert "From this heat on fewer than 0.01 false findings are expected" in text
     chosen = re.findall(r'<button[^>]*role="radio"[^>]*aria-checked="true"[^>]*>([^<]*)<', text)
     assert chosen == ["other", "axial"]
+
+
+@installed
+def test_overlays_are_one_for_all_scans_or_one_for_each():
+    made = viewer(PLAIN, (22, 13, 11))
+    with pytest.raises(ValueError, match="an overlay for each of 1 scans, found 2"):
+        viewer(PLAIN, (22, 13, 11), overlays=[*made.overlays, *made.overlays]).html()
+
+
+@pytest.mark.slow
+@installed
+@browser
+def test_labels_follow_the_scan_that_is_looked_at(tmp_path):
+    near, far = (22, 13, 11), (8, 16, 9)
+    scan = viewer(PLAIN, near).scans[0]
+
+    def marked(peak, name):
+        labels = np.zeros((1, *PLAIN.shape), dtype=np.uint8)
+        labels[0, peak[0] - 2 : peak[0] + 3, peak[1] - 2 : peak[1] + 3, peak[2] - 2 : peak[2] + 3] = 3
+        return Layer("labels", Volume(labels, PLAIN), "labels", (0.0, 3.0), {1: "other", 3: name})
+
+    places = [Place("there", "", tuple(map(float, PLAIN.to_world(near))))]
+    overlays = [marked(near, "tumour"), marked(far, "cyst")]
+    page = viewer(PLAIN, near, scans=[scan, scan], overlays=overlays, places=places, threshold=None)
+    page.write(tmp_path / "page.html")
+    state, text, first = opened(tmp_path / "page.html")
+    assert state["state"] == "ready", state
+    assert re.search(r'id="where"[^>]*>[^<]*; tumour<', text)
+    state, text, second = opened(Path(f"{tmp_path}/page.html#scan=2"))
+    assert re.search(r'id="where"[^>]*>[^<]*; no label<', text)
+    # The label's own green is drawn at two different places.
+    green = [(shot[..., 1] - shot[..., 0] > 40) & (shot[..., 1] - shot[..., 2] > 15) for shot in (first, second)]
+    assert all(mask.sum() > 100 for mask in green)
+    assert (green[0] & green[1]).sum() < 0.2 * green[0].sum()

@@ -21,13 +21,14 @@ from medgen.volume import Volume
 _STEP = 0.05
 
 
-def scored_viewer(entry: Scored, detector: AnomalyDetector, back: str = "") -> Viewer:
+def scored_viewer(entry: Scored, detector: AnomalyDetector, back: str = "", known: Place | None = None) -> Viewer:
     """The viewer of a scan that a detector has scored.
 
     Args:
         entry: The scan and its result.
         detector: What scored it.
         back: Relative path of the report or page that leads to it.
+        known: A place that is known to be unusual, listed first.
     """
     result, doubts = entry.result, entry.result.doubts
     if doubts:
@@ -42,6 +43,8 @@ def scored_viewer(entry: Scored, detector: AnomalyDetector, back: str = "") -> V
     if not found:
         x, y, z = (float(value) for value in point)
         places = [Place("Hottest place", f"z = {result.scores['max']:.2f}; not a finding", (x, y, z))]
+    if known is not None:
+        places = [known, *places]
     picture = mosaic(entry.scan, heatmap=result.heatmap, contour=marks_of(result) if found else None, slices=point)
     notes = ["A voxel without a score is outside of what could be judged; it is not proven healthy."]
     if (steps := steps_of(entry.scan.grid)) != (1, 1, 1):
@@ -51,7 +54,7 @@ def scored_viewer(entry: Scored, detector: AnomalyDetector, back: str = "") -> V
         title=entry.name,
         verdict=verdict,
         scans=_scans(entry, detector),
-        overlay=Layer("heat", result.heatmap, "heat", LIMITS),
+        overlays=[Layer("heat", result.heatmap, "heat", LIMITS)],
         places=places,
         picture=png(picture),
         threshold=Threshold(

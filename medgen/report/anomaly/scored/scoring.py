@@ -23,8 +23,8 @@ from medgen.report.anomaly.pictures import (
     picture_caption,
     shown_contrast,
 )
-from medgen.report.anomaly.preparation import preparation_blocks, recipe_facts
-from medgen.report.anomaly.words import doubt_words, level_words, scan_words
+from medgen.report.anomaly.scored.preparation import preparation_blocks, recipe_facts
+from medgen.report.anomaly.words import level_words
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
@@ -135,8 +135,6 @@ def index_sections(
     artefact_section(report, [(s.name, s.artefact) for s in scored if s.artefact])
     outside_section(report, [(s.name, s.refused) for s in scored if s.refused])
     report.section("Model and calibration", layer="appendix")
-    if not several:
-        report.text(heat_words(detector))
     report.facts(
         {
             "model (SHA-256)": model_sha256,
@@ -190,10 +188,9 @@ def case_blocks(
     detector: AnomalyDetector,
     person: str = "",
     unknown: Sequence[str] = (),
-    viewer: str = "",
     objects: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """What is said and shown of one scan, in the section opened last.
+    """What is said and shown of one scan below its first screen, in the section opened last.
 
     Args:
         report: The report, or a page of its own.
@@ -201,29 +198,18 @@ def case_blocks(
         detector: What scored it.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
-        viewer: Path of the page to look through the scan, relative to this one; empty if there is none.
         objects: Its DICOM objects, relative to this page, with what each holds.
     """
     doubts = entry.result.doubts
-    if doubts:
-        report.verdict(doubt_words(entry.result), "bad")
     if doubts.refused:
         report.text(f"What the gate found: {'. '.join(doubts.refused)}")
-    if not doubts:
-        report.verdict(*scan_words(entry.result, detector.config, detector.calibration))
     if person:
         report.text(f"Healthy means and variances are those of this person: {person}.{_unknown_words(unknown)}")
-    if viewer:
-        report.link("Look through the scan", viewer, "slices, heat and findings in the browser")
-    if objects:
-        report.links(objects)
     # What a reader needs first: the list with its pictures.
     findings_section(report, entry)
+    comparison_section(report, entry, detector)
     if len(entry.result.contrasts) > 1:
         contrasts_figure(report, entry)
-    scores_block(report, entry)
-    preparation_blocks(report, entry)
-    comparison_section(report, entry, detector)
     contrast = shown_contrast(entry.result) or 0
     figure = mosaic(
         entry.scan,
@@ -237,6 +223,11 @@ def case_blocks(
     seen = f" ({entry.result.contrasts[contrast]})" if len(entry.result.contrasts) > 1 else ""
     text = f"The scan{seen} in its own space, slices through the hottest voxel."
     report.figure(small_png(figure), picture_caption(text), entry.name)
+    report.text(heat_words(detector))
+    scores_block(report, entry)
+    preparation_blocks(report, entry)
+    if objects:
+        report.links(objects)
 
 
 def _unknown_words(unknown: Sequence[str]) -> str:
