@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,13 @@ def _nrrd_geometry(path: Path, voxels: Voxels) -> tuple[tuple[int, ...], NDArray
     return sizes, affine
 
 
-def write_itk(volume: Volume, path: str | Path) -> None:
+def write_itk(volume: Volume, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
     """Write an NRRD (``.nrrd``) or MetaImage (``.mha``) file, compressed and atomically.
+
+    Args:
+        volume: What to write.
+        path: The suffix chooses the format.
+        fields: Further keys and values for the header, such as the segment names of 3D Slicer.
 
     Raises:
         DataError: If the grid is sheared (the formats cannot say so), or the file cannot be written completely.
@@ -103,6 +109,8 @@ def write_itk(volume: Volume, path: str | Path) -> None:
     image.SetSpacing(volume.grid.spacing)
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
+    for key, value in (fields or {}).items():
+        image.SetMetaData(key, value)
     with files.atomic_path(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)

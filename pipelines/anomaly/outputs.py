@@ -12,6 +12,7 @@ from medgen import io
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.ensemble import Calibration
 from medgen.anomaly.findings.listing import COLUMNS
+from medgen.anomaly.findings.record import findings_content
 from medgen.runs.context import Output
 from medgen.system.files import write_csv, write_json
 from medgen.volume import Volume
@@ -28,7 +29,9 @@ SCAN_OUTPUTS = (
         "place, looks, size, expected false findings and p-value of every finding; a row with a doubt claims nothing",
         tracked=True,
     ),
-    Output("findings.json", "the same findings, by scan"),
+    Output(
+        "findings.json", "the same findings by scan, in a form that `findings.schema.json` of the package describes"
+    ),
 )
 CALIBRATION = (
     Output("calibration.csv", "the scores of every calibration subject, from which each p-value can be checked"),
@@ -98,7 +101,7 @@ class ScanFiles:
         columns = list(dict.fromkeys(key for row in self._scans for key in row)) or ["case", "findings"]
         write_csv(self.out / "scans.csv", map(_exact, self._scans), columns)
         write_csv(self.out / "findings.csv", map(_exact, self._findings), COLUMNS)
-        write_json(self.out / "findings.json", self._json)
+        write_json(self.out / "findings.json", findings_content(self._json))
 
 
 def write_calibration(out: Path, calibration: Calibration, subjects: Sequence[str] = ()) -> None:

@@ -41,6 +41,7 @@ from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write
 from .people import Person, check_covariates, need_covariates, people_of
 from .scored.dicom_objects import DICOM, DicomObjects
 from .scored.done_scans import PAGES, DoneScans
+from .scored.exports import EXPORTS, Exports
 from .scored.kept_cases import KeptCases
 from .scored.viewers import VIEWERS, Viewers
 from .which_detector import for_channels, without_words
@@ -68,6 +69,7 @@ class ScoreConfig(Config):
         viewers: Which scans get a page to look through them: ``all``, those with ``findings`` or a doubt, ``none``;
             ``auto`` is all of up to 20 scans, else those with findings.
         dicom: Objects to write of scans from DICOM: ``seg``, ``pmap``, ``sc`` and ``sr``, which brings ``seg``.
+        export: For which other programs results are written: ``bids``, ``slicer``, ``itksnap``.
     """
 
     scans: tuple[Path, ...]
@@ -84,6 +86,7 @@ class ScoreConfig(Config):
     slices: Slices | None = None
     viewers: Literal["auto", "all", "findings", "none"] = "auto"
     dicom: tuple[Literal["seg", "pmap", "sc", "sr"], ...] = ()
+    export: tuple[Literal["bids", "slicer", "itksnap"], ...] = ()
 
 
 def score(
@@ -101,6 +104,7 @@ def score(
     slices: int | None = None,
     viewers: str = "auto",
     dicom: Sequence[str] = (),
+    export: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -128,6 +132,8 @@ def score(
         viewers: Which scans get a page to look through them, see :class:`ScoreConfig`.
         dicom: DICOM objects to write of scans that came from DICOM: ``seg`` (findings), ``pmap`` (heat), ``sc`` (colour
             images), ``sr`` (measurements of the findings, with ``seg``).
+        export: For which other programs results are written: ``bids`` (a BIDS derivative), ``slicer`` (3D Slicer
+            scenes), ``itksnap`` (ITK-SNAP workspaces).
         resume: Go on with an interrupted scoring: scans that are done are not scored again.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
@@ -151,7 +157,7 @@ def score(
     given = {"scans": tuple(scans), "model": model, "model_sha256": artifact.sha256, "out": out, "device": device}
     told = {"ungated": ungated, "covariates": covariates, "unadjusted": unadjusted, "false_findings": false_findings}
     reading = {"fill": fill, "unscaled": unscaled, "slices": slices}
-    writing = {"viewers": viewers, "dicom": tuple(dicom)}
+    writing = {"viewers": viewers, "dicom": tuple(dicom), "export": tuple(export)}
     config = parse_config(ScoreConfig, {**given, **told, **reading, **writing}, source="command line")
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
@@ -170,6 +176,7 @@ def score(
     lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
     if (objects := folder.out / DICOM.name).is_dir():
         lines.append(f"DICOM:    {objects}: with patients' names and numbers, as their series have them")
+    lines += [f"{kind + ':':<10}{folder.out / kind}" for kind in export if (folder.out / kind).is_dir()]
     return RunSummary(folder.out, 1 if found.failures else 0, (*lines, f"report:   {folder.report}"))
 
 
@@ -233,11 +240,13 @@ class ScoreScans(Stage[ScoreConfig]):
         kept = KeptCases(folder.checkpoints / "scores", folder.out, about)
         viewers = Viewers.of(folder.out, config.viewers, len(named))
         objects = DicomObjects(folder.out, config.dicom, channels, artifact.sha256)
+        exports = Exports.of(folder.out, config.export, channels, artifact.sha256, named)
         scorer = Scorer(
             str(artifact.meta.get("cohort") or ""),
             found_in_its_run(config.model, detector.config.findings.false_findings),
         )
-        done = DoneScans(detector, folder.out, kept, viewers, objects, len(named) > 1, _limits(config), scorer)
+        several = len(named) > 1
+        done = DoneScans(detector, folder.out, kept, viewers, objects, exports, several, _limits(config), scorer)
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):
@@ -258,6 +267,7 @@ class ScoreScans(Stage[ScoreConfig]):
         if done.scored:
             # Empty tables of findings would say that there are none.
             done.files.close()
+            exports.close([case.name for case in done.scored])
             write_calibration(folder.out, detector.calibration)
         return [
             Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact), viewers.why)
@@ -267,7 +277,7 @@ class ScoreScans(Stage[ScoreConfig]):
         """Heatmaps, findings and scores of every scan, and the table that its p-values come from."""
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
-        return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, DICOM, FAILED, inputs)
+        return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, DICOM, *EXPORTS, FAILED, inputs)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""

@@ -64,11 +64,16 @@ def anomaly_score(
         str | None,
         typer.Option("--dicom", help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all."),
     ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", help="For other programs: bids,slicer,itksnap or some of these; all."),
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
+    from medgen.anomaly.export.wanted import wanted as wanted_programs
     from medgen.io.dicom.objects.wanted import wanted
 
     from ..given_scans import GivenScan
@@ -76,6 +81,7 @@ def anomaly_score(
 
     check_choice("--viewers", viewers, VIEWERS)
     kinds = () if dicom is None else wanted(dicom)
+    programs = () if export is None else wanted_programs(export)
     check_scans(scans)
     check_model(model)
     check_scoring(
@@ -101,6 +107,7 @@ def anomaly_score(
             slices=reading.slices,
             viewers=viewers,
             dicom=kinds,
+            export=programs,
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,

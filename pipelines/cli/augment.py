@@ -80,6 +80,27 @@ def augment_nnunet(
     typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
 
 
+@command(augment_app, "dicom", "medgen augment dicom runs/augment --out synthetic-dicom")
+def augment_dicom(
+    cohort: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Finished augment run, or what medgen augment sample wrote.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for a series and a segmentation of each scan.")],
+    harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
+) -> None:
+    """Write synthetic scans as DICOM series of no patient, marked SYNTHETIC, with their labels as segments (SEG)."""
+    from ..preflight import check_folder
+
+    check_folder(cohort, "a synthetic cohort")
+    from medgen.synthesis.export.dicom import write_dicom
+
+    with bar("writing") as tick:
+        made = write_dicom(cohort, out, harmful=harmful, progress=tick)
+    if made.verdict:
+        typer.echo(made.verdict)
+    typer.echo(f"{made.folder}: {made.scans} synthetic scans, each with a series and seg.dcm; of no patient")
+
+
 @command(augment_app, "sample", "medgen augment sample --model runs/augment/model --out more flow.solver_steps=16")
 def augment_sample(
     model: Annotated[Path, typer.Option("--model", help="model/ or model/<backend> of a finished augment run.")],

@@ -9,6 +9,14 @@ from typing import Any, Literal, get_args
 
 import medgen
 from medgen import io
+from medgen.data.layouts.bids_files import (
+    bids_suffix,
+    participant,
+    stripped,
+    write_description,
+    write_ignored,
+    write_tsv,
+)
 from medgen.errors import ConfigError
 from medgen.synthesis.backend import Synthetic
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
@@ -17,8 +25,6 @@ from medgen.volume import Grid, Volume
 
 Layout = Literal["nnunet", "msd", "bids"]
 DESCRIPTION = "SYNTHETIC medgen"
-# Words of a free-text modality → BIDS suffix.
-_SUFFIXES = {"flair": "FLAIR", "t1": "T1w", "t2": "T2w", "pd": "PDw", "ct": "ct", "pet": "pet"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,10 @@ def describe(out: Path, layout: str, about: About) -> list[Path]:
         ]
         content = {
             **common,
+            # Keys that every Decathlon task has, and that its readers look up.
+            "reference": "made by medgen",
+            "licence": "as the scans that the generators learnt from",
+            "release": medgen.__version__,
             "tensorImageSize": "3D",
             "modality": {"0": about.channel_names[0] if len(about.channel_names) == 1 else about.modality},
             "labels": {str(value): name for name, value in labels.items()},
@@ -175,51 +185,32 @@ def renumbered_regions(
     return {name: kept[name] for name in used}, drawn
 
 
-def participant(name: str) -> str:
-    """BIDS subject of a scan: labels are letters and digits only.
-
-    >>> participant("syn-0001")
-    'sub-syn0001'
-    """
-    return "sub-" + "".join(sign for sign in name if sign.isalnum())
-
-
-def bids_suffix(modality: str) -> str:
-    """BIDS suffix of a free-text modality; ``anat`` where it names none that BIDS knows.
-
-    >>> bids_suffix("MR T1-weighted (simulated)"), bids_suffix("MR")
-    ('T1w', 'anat')
-    """
-    words = modality.lower().replace("-", " ").replace("(", " ").split()
-    found = [suffix for start, suffix in _SUFFIXES.items() if any(word.startswith(start) for word in words)]
-    return found[0] if found else "anat"
-
-
 def _bids(out: Path, about: About) -> list[Path]:
-    description = {
-        "Name": f"{about.name} synthetic",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "medgen", "Version": medgen.__version__, "Description": about.sentence}],
-    }
-    files.write_json(out / "dataset_description.json", description)
     columns = ("participant_id", "synthetic", "scan", "backend", "stamp")
     rows = [(participant(name), "true", name, backend, stamp) for name, backend, stamp in about.scans]
-    _tsv(out / "participants.tsv", columns, rows)
-    _tsv(out / "dseg.tsv", ("index", "name"), [("0", "background"), *((str(v), n) for v, n in about.labels.items())])
-    files.write_text(out / ".bidsignore", "provenance/\ncard.md\n")
+    labels = [("0", "background"), *((str(value), name) for value, name in sorted(about.labels.items()))]
     suffix = bids_suffix(about.modality)
-    written = [out / "dataset_description.json", out / "participants.tsv", out / "dseg.tsv", out / ".bidsignore"]
+    columns_said = {
+        "synthetic": {"Description": "Whether there is no patient: true of every scan here"},
+        "scan": {"Description": "Name of the scan in medgen, as in provenance/"},
+        "backend": {"Description": "What made it"},
+        "stamp": {"Description": "Whether it may be shared, by the memorisation audit"},
+    }
+    files.write_json(out / "participants.json", columns_said)
+    written = [
+        write_description(out, f"{about.name} synthetic", about.sentence),
+        write_tsv(out / "participants.tsv", columns, rows),
+        out / "participants.json",
+        write_tsv(out / "dseg.tsv", ("index", "name"), labels),
+        write_ignored(out, ("/provenance", "card.md"), (suffix,)),
+    ]
     for name, backend, stamp in about.scans:
-        path = out / participant(name) / "anat" / f"{participant(name)}_{suffix}.json"
-        files.write_json(path, {"Synthetic": True, "Generator": f"medgen {backend}", "Use": stamp})
-        written.append(path)
+        base = out / participant(name) / "anat" / f"{participant(name)}_{suffix}"
+        empty = stripped(io.read(base.with_name(f"{base.name}.nii.gz")))
+        said = {"Synthetic": True, "Generator": f"medgen {backend}", "Use": stamp, "SkullStripped": empty}
+        files.write_json(base.with_name(f"{base.name}.json"), said)
+        written.append(base.with_name(f"{base.name}.json"))
     return written
-
-
-def _tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    clean = ["\t".join(cell.replace("\t", " ") for cell in row) for row in (columns, *rows)]
-    files.write_text(path, "\n".join(clean) + "\n")
 
 
 def original_labels(folder: Path) -> dict[int, int]:

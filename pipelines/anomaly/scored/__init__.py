@@ -1,1 +1,1 @@
-"""What a scored scan leaves: files, pages, viewers, DICOM objects, and what an interrupted scoring goes on from."""
+"""What a scored scan leaves: files, pages, viewers, objects, exports, and what an interrupted scoring goes on from."""

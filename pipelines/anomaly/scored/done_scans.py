@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from medgen.report.html import Link, Report
 from ...given_scans import GivenScan
 from ..outputs import ScanFiles
 from ..people import Person
-from .dicom_objects import DicomObjects
+from .dicom_objects import FOLDER, DicomObjects
+from .exports import Exports
 from .kept_cases import KeptCase, KeptCases
 from .viewers import Viewers
 
@@ -36,6 +37,7 @@ class DoneScans:
         kept: Where scans are kept for a scoring that goes on.
         viewers: Writes pages to look through them.
         objects: Writes DICOM objects of them.
+        exports: Writes what other programs open.
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
         scorer: What pages say of the model.
@@ -46,6 +48,7 @@ class DoneScans:
     kept: KeptCases
     viewers: Viewers
     objects: DicomObjects
+    exports: Exports
     several: bool
     limits: str
     scorer: Scorer = field(default_factory=Scorer)
@@ -85,28 +88,46 @@ class DoneScans:
         page = f"{PAGES}{name}.html" if self.several else ""
         viewer = self.viewers.write(entry, self.detector, page or "report.html")
         without = self.objects.write(entry, self.detector, given)
+        exported = self.exports.write(entry, self.detector)
+        objects = sorted(path.relative_to(self.out).as_posix() for path in (self.out / FOLDER / name).rglob("*.dcm"))
+        links = object_links(objects, "../" if page else "")
         if page:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
             seen = viewer and f"../{viewer}"
             scan_opening(report, entry, self.detector, self.scorer, seen)
-            case_blocks(report, entry, self.detector, person.words, person.missing)
+            case_blocks(report, entry, self.detector, person.words, person.missing, links)
             report.section("Limits", self.limits)
             report.write(self.out / page)
         else:
             self.only = Report(name)
             scan_opening(self.only, entry, self.detector, self.scorer, viewer)
             self.only.section("Where it is unusual", layer="cases")
-            case_blocks(self.only, entry, self.detector, person.words, person.missing)
-        self.scored.append(ScoredCase.of(entry, page))
+            case_blocks(self.only, entry, self.detector, person.words, person.missing, links)
+        self.scored.append(ScoredCase.of(entry, page, f"{FOLDER}{name}/" if objects else ""))
         self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
         if page:
             written = [page, f"heatmaps/{name}.nii.gz", *([viewer] if viewer else [])]
             if entry.pseudo is not None:
                 written += [f"{folder}/{name}.nii.gz" for folder in ("pseudo-healthy", "difference")]
-            objects = (self.out / "dicom" / name).rglob("*.dcm")
-            written += [path.relative_to(self.out).as_posix() for path in objects]
+            written += [*objects, *exported]
             self.kept.keep(KeptCase(self.scored[-1], self.said[-1], self.files.rows(), written), read)
+
+
+def object_links(objects: Sequence[str], up: str) -> list[tuple[str, str]]:
+    """The DICOM objects of a scan as a page links to them, with what each holds; of the colour images the first.
+
+    Args:
+        objects: Their files, relative to the run's folder, in order.
+        up: The way from the page to that folder.
+    """
+    first = next((path for path in objects if "/sc/" in path), "")
+    holds = {"seg.dcm": "DICOM segments of findings", "pmap.dcm": "DICOM map of the heat", "sr.dcm": "DICOM report"}
+    return [
+        (f"{up}{path}", holds.get(path.rpartition("/")[2], "the first of the DICOM colour images"))
+        for path in objects
+        if "/sc/" not in path or path == first
+    ]
 
 
 def line_of(entry: Scored) -> str:

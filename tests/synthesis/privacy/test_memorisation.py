@@ -17,18 +17,19 @@ from medgen.errors import AuditError, ConfigError, DataError
 from medgen.metrics.interval import Interval
 from medgen.preprocessing.dataset import Dataset
 from medgen.segmentation.segmenter import SegmenterConfig
-from medgen.synthesis.backend import Backend, FitContext, Synthetic
+from medgen.synthesis.backend import FitContext
 from medgen.synthesis.backends import backend_class
-from medgen.synthesis.export.cohort import ExportRefused, export_pool
+from medgen.synthesis.export.cohort import ExportRefused
 from medgen.synthesis.filtering.copies import Gallery, calibrate
-from medgen.synthesis.filtering.filter import Filter, FilterConfig, FilterResult
+from medgen.synthesis.filtering.filter import Filter, FilterConfig
 from medgen.synthesis.filtering.planted_copies import KINDS, plant
-from medgen.synthesis.filtering.pool import Candidate, CandidatePool
+from medgen.synthesis.filtering.pool import CandidatePool
 from medgen.synthesis.privacy.membership import nearer_to_training, neighbour_ratio, separation
 from medgen.synthesis.privacy.memorisation import AuditConfig, audit_pool, stamp_of
-from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit, Check
+from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Check
 from medgen.synthesis.privacy.saved_filter import FilterState, load_filter, save_filter
 from medgen.synthesis.sources import Sources
+from tests.builders.exported_cohorts import Made, export, pool_of
 from tests.builders.labelled_scans import blobs
 
 CONFIG = FilterConfig(
@@ -45,60 +46,6 @@ def filters(sources: Sources) -> Filter:
 @pytest.fixture(scope="module")
 def held_out() -> Dataset:
     return blobs(6, 5, "h")
-
-
-class _Made(Backend):
-    """Hands out scans of a data set, with noise."""
-
-    name = "made"
-    derived = False
-    sha256 = "1" * 64
-    history = ()
-
-    def __init__(self, data: Dataset, noise: float = 0.02) -> None:
-        self._data, self._noise = data, noise
-
-    def sample(self, seed: int) -> Synthetic:
-        row = seed % len(self._data)
-        noise = self._noise * np.random.default_rng(seed).standard_normal(self._data.images[row].shape)
-        assert self._data.labels is not None
-        image = (self._data.images[row].numpy() + noise).astype(np.float32)
-        return Synthetic(image, self._data.labels[row, 0].numpy(), self.name, seed)
-
-    @classmethod
-    def fit(cls, sources: Sources, config: object, context: object) -> Backend:
-        raise NotImplementedError
-
-    @classmethod
-    def recognises(cls, folder: object) -> bool:
-        return False
-
-    @classmethod
-    def load(cls, folder: object, device: str = "auto") -> Backend:
-        raise NotImplementedError
-
-    def save(self, folder: object) -> None:
-        raise NotImplementedError
-
-
-def pool_of(backend: Backend, n: int) -> CandidatePool:
-    """Accepted whatever they are, as by a filter without a copy check."""
-    verdict = FilterResult(True, {"agreement": 1.0}, {}, "")
-    made = [backend.sample(seed) for seed in range(n)]
-    return CandidatePool(
-        tuple(Candidate(f"syn-{k + 1:04d}", s, verdict, backend.name, s.seed) for k, s in enumerate(made))
-    )
-
-
-def export(
-    pool: CandidatePool, out: Path, audit: Audit | None, backend: Backend, sources: Sources, **more: object
-) -> None:
-    from medgen.volume import Grid
-
-    grid = Grid(sources.labelled.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
-    settings = {"grid": grid, "sources": sources, "backends": [backend], "label_names": {1: "outer", 4: "inner"}}
-    common = {"seed": 0, "config_sha256": "2" * 64, "cohort": "blobs", "modality": "MR T1"}
-    export_pool(pool, out, audit=audit, **{**settings, **common, **more})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,7 +107,7 @@ def test_half_is_expected_of_strangers_whatever_the_numbers() -> None:
 def test_a_generator_that_memorises_is_caught(
     filters: Filter, sources: Sources, held_out: Dataset, tmp_path: Path
 ) -> None:
-    backend = _Made(sources.labelled)
+    backend = Made(sources.labelled)
     pool = pool_of(backend, 6)
     audit = audit_pool(pool, [backend], filters, held_out, AUDIT, seed=0)
     assert audit.valid, audit.problems
@@ -190,7 +137,7 @@ def test_a_generator_that_memorises_is_caught(
 def test_new_people_are_shared_and_nothing_leaves_unaudited(
     filters: Filter, sources: Sources, held_out: Dataset, tmp_path: Path
 ) -> None:
-    backend = _Made(blobs(8, 9, "new"))
+    backend = Made(blobs(8, 9, "new"))
     pool = pool_of(backend, 8)
     audit = audit_pool(pool, [backend], filters, held_out, AUDIT, seed=0)
     assert audit.valid, audit.problems
@@ -200,7 +147,7 @@ def test_new_people_are_shared_and_nothing_leaves_unaudited(
         export(pool, tmp_path / "out", None, backend, sources)
     with pytest.raises(ExportRefused, match="was not audited"):
         export(pool_of(backend, 9), tmp_path / "out", audit, backend, sources)
-    other = _Made(blobs(8, 9, "new"))
+    other = Made(blobs(8, 9, "new"))
     other.sha256 = "3" * 64  # type: ignore[misc]
     with pytest.raises(ExportRefused, match="another made generator"):
         export(pool, tmp_path / "out", audit, other, sources)
@@ -257,7 +204,7 @@ def test_who_learnt_from_faces_is_not_shared(derived, flagged, kept, valid, face
 def test_failing_controls_make_the_audit_void(
     filters: Filter, sources: Sources, held_out: Dataset, tmp_path: Path
 ) -> None:
-    backend = _Made(blobs(8, 9, "new"))
+    backend = Made(blobs(8, 9, "new"))
     pool = pool_of(backend, 4)
     blind = replace(filters, copies=replace(filters.copies, copy=0.99999))
     eager = replace(filters, copies=replace(filters.copies, copy=-0.5))
@@ -280,7 +227,7 @@ def test_filter_survives_saving(filters: Filter, held_out: Dataset, context: Fit
     save_filter(state, tmp_path / "filter")
     again = load_filter(tmp_path / "filter", "cpu")
     assert again.filters.sources.faces == {"u-1", "a-0"}
-    scan = _Made(blobs(3, 9, "new")).sample(1)
+    scan = Made(blobs(3, 9, "new")).sample(1)
     found, expected = again.filters.check(scan, derived=False), filters.check(scan, derived=False)
     assert (found.accepted, found.reasons.keys(), found.nearest) == (
         expected.accepted,

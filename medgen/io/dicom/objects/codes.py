@@ -7,11 +7,11 @@ from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-_OWN = "99MEDGEN"
+OWN = "99MEDGEN"
 
 
 def _own(value: str, meaning: str) -> CodedConcept:
-    return CodedConcept(value=value, scheme_designator=_OWN, meaning=meaning)
+    return CodedConcept(value=value, scheme_designator=OWN, meaning=meaning)
 
 
 # A finding is a place that healthy scans do not have; no kind of lesion is claimed.
@@ -58,4 +58,4 @@ def unpaired(body_part: str) -> bool:
 
 def own_scheme() -> CodingSchemeIdentificationItem:
     """What the designator of medgen's own codes stands for."""
-    return CodingSchemeIdentificationItem(designator=_OWN, name="medgen")
+    return CodingSchemeIdentificationItem(designator=OWN, name="medgen")

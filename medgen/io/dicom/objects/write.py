@@ -1,4 +1,4 @@
-"""Writing the wanted objects of a scored series below one folder."""
+"""Writing objects below one folder: the wanted ones of a scored series, and a synthetic scan with its labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medgen.faults import FaultyDataError, fail
 from medgen.io.dicom.objects.scored import ScoredScan
 from medgen.io.dicom.objects.source import SourceSeries
+from medgen.io.dicom.objects.synthetic import SyntheticScan
 from medgen.io.dicom.objects.wanted import PACKAGE
 from medgen.io.quiet import quiet
 from medgen.system.files import write_bytes
@@ -46,6 +47,32 @@ def write_objects(folder: Path, series: Path, scored: ScoredScan, kinds: Collect
             found = f"a header that {PACKAGE} cannot refer to ({type(error).__name__})"
             raise fail(series, found, "a series as the scanner wrote it", "export the original series") from error
         return [_write(item, folder / name) for name, item in items]
+
+
+def write_synthetic(folder: Path, scan: SyntheticScan) -> list[Path]:
+    """Write the series of a scan and the segmentation of its labels.
+
+    Args:
+        folder: New files go here: ``image/0001.dcm`` and on (``image-2`` and on for further channels), ``seg.dcm``.
+        scan: The scan.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: If a file cannot be written.
+    """
+    from medgen.io.dicom.objects.label_segments import label_segments
+    from medgen.io.dicom.objects.synthetic_series import synthetic_series
+
+    written: list[Path] = []
+    with quiet():
+        every = synthetic_series(scan)
+        for number, series in enumerate(every, start=1):
+            name = "image" if number == 1 else f"image-{number}"
+            written += [_write(item, folder / name / f"{at:04d}.dcm") for at, item in enumerate(series, start=1)]
+        written.append(_write(label_segments(scan, every[0]), folder / "seg.dcm"))
+    return written
 
 
 def _made(source: SourceSeries, scored: ScoredScan, kinds: Collection[str]) -> list[tuple[str, Dataset]]:

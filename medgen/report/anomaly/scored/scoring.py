@@ -47,6 +47,7 @@ class ScoredCase:
         artefact: The artefact that it looks like, with the number that says so; empty if it looks like none.
         thumbnail: A PNG of the slice through the hottest voxel.
         page: Path of its own page beside the report; empty if its section is in the report.
+        dicom: Path of the folder with its DICOM objects beside the report; empty if there are none.
     """
 
     name: str
@@ -62,9 +63,10 @@ class ScoredCase:
     artefact: str
     thumbnail: bytes
     page: str = ""
+    dicom: str = ""
 
     @classmethod
-    def of(cls, entry: Scored, page: str = "") -> ScoredCase:
+    def of(cls, entry: Scored, page: str = "", dicom: str = "") -> ScoredCase:
         """What is kept of a scan."""
         result = entry.result
         small = thumbnail(entry.scan, result.heatmap, peak_of(result), shown_contrast(result) or 0)
@@ -84,6 +86,7 @@ class ScoredCase:
             artefact=". ".join(sign.words for sign in doubts.signs),
             thumbnail=small,
             page=page,
+            dicom=dicom,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -156,8 +159,9 @@ def _cases_table(report: Report, detector: AnomalyDetector, scored: Sequence[Sco
     pages = " The hottest scan first; its name leads to its page." if any(case.page for case in scored) else ""
     names_of = list(dict.fromkeys(["max", detector.config.scan_score]))
     columns = [text for name in names_of for text in (name, f"p ({name})")]
+    objects = ["DICOM"] if any(case.dicom for case in scored) else []
     report.table(
-        ["slice", "scan", "findings", "family-wise", "strongest finding", *columns],
+        ["slice", "scan", "findings", "family-wise", "strongest finding", *columns, *objects],
         [
             (
                 Thumbnail(s.thumbnail, f"Slice of {s.name} through its hottest voxel"),
@@ -166,6 +170,7 @@ def _cases_table(report: Report, detector: AnomalyDetector, scored: Sequence[Sco
                 s.family_wise,
                 s.strongest or s.why or None,
                 *(part for name in names_of for part in (s.scores[name], s.p_values.get(name))),
+                *(Link("objects", s.dicom) if s.dicom else None for _ in objects),
             )
             for s in sorted(scored, key=lambda s: (bool(s.why), -s.scores["max"]))
         ],
@@ -183,6 +188,7 @@ def case_blocks(
     detector: AnomalyDetector,
     person: str = "",
     unknown: Sequence[str] = (),
+    objects: Sequence[tuple[str, str]] = (),
 ) -> None:
     """What is said and shown of one scan below its first screen, in the section opened last.
 
@@ -192,6 +198,7 @@ def case_blocks(
         detector: What scored it.
         person: For whom means and variances were adjusted, in words; empty where nothing is.
         unknown: Covariates that are not known of the person.
+        objects: Its DICOM objects, relative to this page, with what each holds.
     """
     doubts = entry.result.doubts
     if doubts.refused:
@@ -219,6 +226,8 @@ def case_blocks(
     report.text(heat_words(detector))
     scores_block(report, entry)
     preparation_blocks(report, entry)
+    if objects:
+        report.links(objects)
 
 
 def _unknown_words(unknown: Sequence[str]) -> str:
