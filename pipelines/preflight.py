@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medgen.data.layouts.detect import exists
+from medgen.config import nearest
 from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
+from medgen.system.files import exists
 
 from .given_scans import GivenScan
 from .sources import inits
@@ -35,13 +36,24 @@ def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = Fals
     sources = [init.artifact for _, init, _ in inits(config)]
     for path in sources:
         check_model(path)
-    check_out(config.out, (config.data, *config.inputs().values(), *sources), overwrite=overwrite)
+    check_start(config.out, (config.data, *config.inputs().values(), *sources), resume=resume, overwrite=overwrite)
     if resume and (config.out / CONFIG_FILE).is_file() and not (config.out / REMOVING).exists():
         check_unchanged(config.out, config)
-    elif not overwrite and foreign_entries(config.out) and not (config.out / REMOVING).exists():
-        raise ConfigError(
-            f"{config.out}: already holds a run; pass --resume to go on with it or --overwrite to start again"
-        )
+
+
+def check_start(out: Path, inputs: Iterable[Path], *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that a run cannot be written to, or that holds one without a word about what is to become of it.
+
+    Raises:
+        ConfigError: As :func:`check_out`, or if it holds a run and neither flag is given, or both are.
+        DataError: As there.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; choose one")
+    check_out(out, inputs, overwrite=overwrite)
+    going_on = resume and (out / CONFIG_FILE).is_file()
+    if not going_on and not overwrite and foreign_entries(out) and not (out / REMOVING).exists():
+        raise ConfigError(f"{out}: already holds a run; pass --resume to go on with it or --overwrite to start again")
 
 
 def check_data(path: Path) -> None:
@@ -138,7 +150,9 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         ConfigError: With those that it has.
     """
     if value not in choices:
-        raise ConfigError(f"{option}: found {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}")
+        raise ConfigError(
+            f"{option}: found {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}{nearest(value, choices)}"
+        )
 
 
 def check_model(model: Path) -> None:
@@ -173,3 +187,25 @@ def check_folder(folder: Path, holds: str = "images") -> None:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with {holds}")
+
+
+def check_path(path: Path, expected: str = "a cohort folder, a manifest, a scan file or a DICOM folder") -> None:
+    """Refuse a file or folder that is not there.
+
+    Raises:
+        DataError: If there is nothing of that name, not even a link that leads nowhere.
+    """
+    if not exists(path) and not os.path.lexists(path):
+        raise DataError(f"{path}: no such file or folder; expected {expected}; check the path")
+
+
+def check_empty(out: Path) -> None:
+    """Refuse a new folder that holds something, before anything is imported.
+
+    Raises:
+        DataError: If it is no folder, or not empty.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out}: exists and is not empty; expected a new folder; choose another one or remove it")
+    if exists(out) and not out.is_dir():
+        raise DataError(f"{out}: is a file; expected a new folder; choose another one")

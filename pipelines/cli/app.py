@@ -21,13 +21,14 @@ from medgen.system.files import unwritable
 from medgen.system.signals import Terminated, terminable
 
 from .anomaly import anomaly_app
+from .answer import Answer, finish
 from .audit import audit_app
 from .augment import augment_app
 from .bench import bench_app
 from .card import card_app
-from .carry_out import HELP, Runnable, carry_out, echo_json, finish
+from .carry_out import HELP, Runnable, carry_out
 from .data import data_app
-from .options import AsJson, CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
+from .options import CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
 
 _RESUMABLE = (
     ("train",),
@@ -88,18 +89,17 @@ def _main(
 
 
 @command(app, "doctor", "medgen doctor")
-def doctor(json_: AsJson = False) -> None:
+def doctor() -> Answer:
     """Say what this machine can do: versions, cores, memory, GPU, store."""
     from medgen.runs.environment import doctor as examine
 
     facts = examine()
-    if json_:
-        echo_json([{"name": f.name, "value": f.value, "ok": f.ok, "hint": f.hint} for f in facts])
-    else:
-        for fact in facts:
-            hint = "" if fact.ok or not fact.hint else f"  ({fact.hint})"
-            typer.echo(f"{'ok ' if fact.ok else 'BAD'} {fact.name:<14} {fact.value}{hint}")
-    raise typer.Exit(0 if all(fact.ok for fact in facts) else 1)
+    lines = []
+    for fact in facts:
+        hint = "" if fact.ok or not fact.hint else f"  ({fact.hint})"
+        lines.append(f"{'ok ' if fact.ok else 'BAD'} {fact.name:<14} {fact.value}{hint}")
+    data = {"checks": [{"name": f.name, "value": f.value, "ok": f.ok, "hint": f.hint} for f in facts]}
+    return Answer(data, tuple(lines), exit_code=0 if all(fact.ok for fact in facts) else 1)
 
 
 @command(app, "demo", "medgen demo --out demo")
@@ -108,11 +108,11 @@ def demo(
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Run both pipelines on a simulated cohort and say where the reports are."""
     from .. import demo as pipeline
 
-    finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))
+    return finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))
 
 
 @command(app, "train", "medgen train vae data=cohort out=runs/vae")
@@ -121,13 +121,13 @@ def train(
     source: Annotated[
         Path | None, typer.Option("--from", help="Trained model to start from: training.init.artifact.")
     ] = None,
-) -> None:
+) -> Answer:
     """Train one generative model and save it as an artifact."""
     if source is not None:
         # JSON is YAML: any path is one value.
         chosen = f"training.init.artifact={json.dumps(str(source), ensure_ascii=False)}"
         options = replace(options, overrides=[*(options.overrides or []), chosen])
-    carry_out(TRAIN, options)
+    return carry_out(TRAIN, options)
 
 
 @command(app, "explore", "medgen explore runs/vae/model --data cohort --out explored --along age")
@@ -154,7 +154,7 @@ def explore(
     device: Device = None,
     workers: Workers = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Walk through a model's codes: between scans, along principal directions and along columns such as age."""
     from ..preflight import EXPLORATION, check_data, check_model, check_new
 
@@ -164,7 +164,7 @@ def explore(
     cohort = reading.cohort()
     from ..explore import run as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             model,
             data=data,
@@ -185,9 +185,9 @@ def explore(
 
 
 @command(app, "pretrain", "medgen pretrain vae data=simulated out=runs/pretrain")
-def pretrain(options: RunOptions) -> None:
+def pretrain(options: RunOptions) -> Answer:
     """Train a model on label maps under random contrasts; medgen train --from takes it."""
-    carry_out(PRETRAIN, options)
+    return carry_out(PRETRAIN, options)
 
 
 def main() -> None:
