@@ -106,7 +106,6 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 
 
 # Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
-VIEWERS = ("auto", "all", "findings", "none")
 SCORING, EVALUATION, EXPLORATION, ADAPTATION = "model_sha256", "predictions", "along", "adapted_from"
 
 

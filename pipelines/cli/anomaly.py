@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .answer import Answer, finish
 from .carry_out import Runnable, carry_out, group, listed
 from .options import Device, FindOptions, Overwrite, Quiet, ReadOptions, Resume, RunOptions, Workers, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 # As :data:`medgen.io.dicom.objects.wanted.KINDS`, known before DICOM is imported.
+VIEWERS = ("auto", "all", "findings", "none")
 DICOM_OBJECTS = ("seg", "pmap", "sc", "sr")
 RUN = Runnable(
     configs="anomaly",
@@ -61,11 +63,16 @@ def anomaly_score(
         typer.Option(
             "--viewers",
             help="Pages to look through scans: auto, all, findings (scans with some) or none.",
+            autocompletion=completion.among(VIEWERS),
         ),
     ] = "auto",
     dicom: Annotated[
         str | None,
-        typer.Option("--dicom", help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all."),
+        typer.Option(
+            "--dicom",
+            help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all.",
+            autocompletion=completion.several_among(lambda: (*DICOM_OBJECTS, "all")),
+        ),
     ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
@@ -73,7 +80,7 @@ def anomaly_score(
 ) -> Answer:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
     from ..given_scans import GivenScan
-    from ..preflight import VIEWERS, check_choice, check_model, check_scans, check_scoring
+    from ..preflight import check_choice, check_model, check_scans, check_scoring
 
     check_choice("--viewers", viewers, VIEWERS)
     for kind in listed(dicom or ""):

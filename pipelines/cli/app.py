@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,7 +21,7 @@ from medgen.system.files import unwritable
 from medgen.system.signals import Terminated, terminable
 
 from .anomaly import anomaly_app
-from .answer import Answer, finish
+from .answer import Answer, document, finish, stdout_apart, wants_json
 from .audit import audit_app
 from .augment import augment_app
 from .bench import bench_app
@@ -62,7 +62,7 @@ app = typer.Typer(
     context_settings=HELP,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     epilog="Example: medgen demo --out demo",
 )
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
@@ -190,6 +190,29 @@ def pretrain(options: RunOptions) -> Answer:
     return carry_out(PRETRAIN, options)
 
 
+@command(app, "open", "medgen open runs/anomaly")
+def open_(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its report.html.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0: a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
+) -> Answer:
+    """Show the report of a run in the browser, served on this machine only, until Ctrl-C."""
+    from medgen.report.serve import ReportServer
+
+    server = ReportServer(run, port)
+
+    def serve() -> None:
+        import webbrowser
+
+        if not no_browser:
+            webbrowser.open(server.address)
+        with server, suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+    lines = (server.address, "for this machine only; Ctrl-C ends it")
+    return Answer({"address": server.address, "folder": server.folder}, lines, afterwards=serve)
+
+
 def main() -> None:
     """Entry point: user errors become one line and exit 2; everything else is a bug and says how to report it."""
     # Threads that wait for each other by spinning slow a training tenfold when another program uses the cores too.
@@ -209,16 +232,14 @@ def _run() -> int:
             for fault in others:
                 with suppress(OSError):
                     typer.echo(f"medgen: {_advised(str(fault))}", err=True)
-        return _fail(_advised(str(last)), error)
+        return _fail(_advised(str(last)), error, faults=[asdict(fault) for fault in error.faults])
     except MedgenError as error:
         return _fail(_advised(str(error)), error)
     except Terminated as error:
         code = int(str(error.code))
-        typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}{go_on(sys.argv[1:])}", err=True)
-        return code
+        return _say(f"ended by {signal.Signals(code - 128).name}{go_on(sys.argv[1:])}", code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"medgen: interrupted{go_on(sys.argv[1:])}", err=True)
-        return 130
+        return _say(f"interrupted{go_on(sys.argv[1:])}", 130)
     except Exception as error:
         reason = _known(error)
         if reason is not None:
@@ -260,12 +281,23 @@ def _advised(message: str) -> str:
     )
 
 
-def _fail(message: str, error: BaseException, code: int = 2) -> int:
+def _fail(message: str, error: BaseException, code: int = 2, faults: Sequence[dict[str, str]] = ()) -> int:
+    _say(message, code, faults, quiet=bool(os.environ.get("MEDGEN_DEBUG")))
     if os.environ.get("MEDGEN_DEBUG"):
         raise error
+    return code
+
+
+def _say(message: str, code: int, faults: Sequence[dict[str, str]] = (), quiet: bool = False) -> int:
+    """Say why a command did not end well: on stderr, and with ``--json`` as the document on stdout."""
     # The terminal may be the very file that cannot be written.
     with suppress(OSError):
-        typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
+        if not quiet:
+            typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
+        if wants_json(sys.argv[1:]):
+            error = {"message": " ".join(message.split()), **({"faults": faults} if faults else {})}
+            with stdout_apart() as write:
+                write(document({"error": error}, code))
     return code
 
 

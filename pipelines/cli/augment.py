@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .answer import Answer, finish
 from .carry_out import Runnable, bar, carry_out, group, listed
 from .options import Device, Quiet, RunOptions, Seed, command
@@ -94,7 +95,9 @@ def augment_sample(
     out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Accepted scans wanted, over all backends.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
-    layout: Annotated[str, typer.Option("--layout", help="nnunet, msd or bids.")] = "nnunet",
+    layout: Annotated[
+        str, typer.Option("--layout", help="nnunet, msd or bids.", autocompletion=completion.among(LAYOUTS))
+    ] = "nnunet",
     attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
     device: Device = None,
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,

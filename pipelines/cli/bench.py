@@ -8,11 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from . import completion
 from .answer import Answer, finish
 from .carry_out import group, listed, whole_numbers
 from .options import Device, Quiet, Resume, Seed, Workers, command
 
-Families = Annotated[str, typer.Option("--families", help="Families with a configuration train/FAMILY.")]
+Families = Annotated[
+    str,
+    typer.Option(
+        "--families",
+        help="Families with a configuration train/FAMILY.",
+        autocompletion=completion.several_among(completion.families),
+    ),
+]
 
 
 @dataclass(frozen=True)

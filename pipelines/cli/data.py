@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .answer import Answer, finish, plan
 from .carry_out import bar, group, listed
 from .options import CohortOptions, ImageOptions, Workers, command
@@ -58,7 +59,14 @@ def data_implant(
     out: Annotated[Path, typer.Argument(help="New folder for the implanted scans and their ground truth.")],
     options: ImageOptions,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    kinds: Annotated[str | None, typer.Option("--kinds", help="Comma-separated kinds; default: all.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            "--kinds",
+            help="Comma-separated kinds; default: all.",
+            autocompletion=completion.several_among(completion.kinds),
+        ),
+    ] = None,
     lesions: Annotated[
         Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
     ] = None,

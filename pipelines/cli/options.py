@@ -11,12 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from . import completion
 from .answer import JSON, Answer, carried_out
 
 if TYPE_CHECKING:
-    from medgen.data.layouts.detect import CohortConfig
+    from medgen.data.layouts.cohort_config import CohortConfig
 
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+LAYOUTS = ("auto", "csv", "folder", "nnunet", "msd", "bids", "dicom")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _device(name: str | None) -> str | None:
+    """Refuse what is no device at once; whether it is there is asked later, of torch."""
+    from medgen.training.device_names import check_device_name
+
+    return None if name is None else check_device_name(name)
+
+
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu or cuda[:N].", callback=_device, autocompletion=completion.among(DEVICES)),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, max=256, help="Threads that read and prepare scans.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
@@ -81,11 +96,19 @@ class RunOptions:
 
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one; an unknown name lists them."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file, or the name of a shipped one; an unknown name lists them.",
+            autocompletion=completion.configs,
+        ),
     ]
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file, such as out=D."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that override the file, such as out=D.",
+            autocompletion=completion.settings,
+        ),
     ] = None
     device: Device = None
     seed: Seed = None
@@ -102,7 +125,14 @@ class RunOptions:
 class FindOptions:
     """How the images of a cohort are found."""
 
-    layout: Annotated[str, typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom.")] = "auto"
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help=f"{', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}.",
+            autocompletion=completion.among(LAYOUTS),
+        ),
+    ] = "auto"
     images: Annotated[
         list[str] | None,
         typer.Option("--images", help="Glob of the image files, such as '*/*_t1.nii'; once per channel."),
@@ -122,7 +152,7 @@ class FindOptions:
             ConfigError: If one of them is wrong.
         """
         from medgen.config import parse_config, plain_yaml
-        from medgen.data.layouts.detect import CohortConfig
+        from medgen.data.layouts.cohort_config import CohortConfig
 
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given |= {"leave_out": self.leave_out or (), "roots": tuple(given.pop("root", None) or ())}

@@ -38,7 +38,7 @@ def test_no_shipped_configuration_is_refused(path):
         ("AnomalyRunConfig", {"anomaly": {"fusion": {"chanels": 1}}}, "'anomaly.fusion.chanels'; did you mean 'channels'"),
         ("AnomalyRunConfig", {"further": {"a": {"modell": {}}}}, "'further.a.modell'; did you mean 'model'?"),
         ("TrainRunConfig", {"model": {"family": "vae", "latnt": 3}}, "'model.latnt'; did you mean 'latent'?"),
-        ("TrainRunConfig", {"preprocess": {"modality": "MRI"}}, "preprocess.modality: expected 'auto', 'CT', "),
+        ("TrainRunConfig", {"preprocess": {"modality": "MRI"}}, "preprocess.modality: expected 'MR', 'CT', 'PET' or 'auto' (found 'MRI'); did you mean 'MR'?"),
         ("AugmentRunConfig", {"generators": {"defrom": {}}}, "'generators.defrom'; did you mean 'deform'?"),
         ("AugmentRunConfig", {"generators": {"shape+spade": {"painter": {"training": {"stepz": 3}}}}}, "did you mean 'steps'?"),
     ],
