@@ -139,6 +139,7 @@ def anomaly_adapt(
     check_model(model)
     check_data(healthy)
     check_new(out, (model, healthy), overwrite=overwrite, mark=ADAPTATION)
+    cohort = found.cohort()
     from ..anomaly import adapt as pipeline
 
     return finish(
@@ -146,7 +147,7 @@ def anomaly_adapt(
             model,
             healthy=healthy,
             out=out,
-            cohort=found.cohort(),
+            cohort=cohort,
             device=device or "auto",
             workers=2 if workers is None else workers,
             overwrite=overwrite,

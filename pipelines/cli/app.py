@@ -206,8 +206,13 @@ def open_(
 
         if not no_browser:
             webbrowser.open(server.address)
-        with server, suppress(KeyboardInterrupt):
-            server.serve_forever()
+        try:
+            with server:
+                server.serve_forever()
+        except Terminated as ended:
+            # Ctrl-C is how it is meant to end.
+            if ended.code != 128 + signal.SIGINT:
+                raise
 
     lines = (server.address, "for this machine only; Ctrl-C ends it")
     return Answer({"address": server.address, "folder": server.folder}, lines, afterwards=serve)

@@ -25,12 +25,13 @@ def data_check(
     from ..preflight import check_path
 
     check_path(path)
+    cohort = options.cohort()
     from medgen.data.integrity import check
 
     from .checked import answer
 
     with bar("checking") as progress:
-        result = check(path, options.cohort(), workers=workers or 2, progress=progress)
+        result = check(path, cohort, workers=workers or 2, progress=progress)
     return answer(path, result)
 
 
@@ -78,10 +79,11 @@ def data_implant(
     check_empty(out)
     if lesions is not None:
         check_folder(lesions, "lesion masks")
+    reading = options.cohort()
     from medgen.data.layouts.detect import load_cohort
     from medgen.implants import implant_cohort
 
-    manifest = load_cohort(cohort, options.cohort())
+    manifest = load_cohort(cohort, reading)
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
@@ -111,11 +113,12 @@ def data_prepare(
 
     check_data(source)
     check_empty(out)
+    reading = options.cohort()
     from .. import prepare_cohort
 
     wanted = prepare_cohort.wanted_keys(config, overrides or [])
     with bar("preparing") as progress:
-        summary = prepare_cohort.run(source, out, options.cohort(), wanted, max_side=max_side, progress=progress)
+        summary = prepare_cohort.run(source, out, reading, wanted, max_side=max_side, progress=progress)
     return finish(summary)
 
 
@@ -139,9 +142,9 @@ def data_import(
 
     check_data(source)
     check_empty(out)
+    settings = options.cohort()
     from .. import import_cohort as importing
 
-    settings = options.cohort()
     if dry_run:
         return plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
     return finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
