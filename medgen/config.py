@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from medgen.errors import ConfigError, DataError
-from medgen.system.files import read_text
+from medgen.system.files import is_utf8, read_text
 
 
 class Config(BaseModel):
@@ -133,6 +133,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     result = _copy(data)
     for item in overrides:
         key, separator, text = item.partition("=")
+        if not is_utf8(item):
+            raise ConfigError(f"override {item!r}: holds bytes that are not UTF-8; rename what it names")
         if not separator or not key.strip():
             raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
         try:

@@ -7,13 +7,13 @@ refuse. Nothing here needs torch, which takes seconds to import, and nothing is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from medgen.config import nearest
 from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
-from medgen.system.files import exists
+from medgen.system.files import exists, is_utf8
 
 from .given_scans import GivenScan
 from .sources import inits
@@ -41,7 +41,7 @@ def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = Fals
         check_unchanged(config.out, config)
 
 
-def check_start(out: Path, inputs: Iterable[Path], *, resume: bool, overwrite: bool) -> None:
+def check_start(out: Path, inputs: Collection[Path], *, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that a run cannot be written to, or that holds one without a word about what is to become of it.
 
     Raises:
@@ -66,7 +66,17 @@ def check_data(path: Path) -> None:
         raise DataError(f"{path}: no such file or folder; expected a cohort folder or manifest CSV; check the path")
 
 
-def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+def check_utf8(path: Path) -> None:
+    """Refuse a name that records of a run, which are UTF-8, could not hold.
+
+    Raises:
+        DataError: If it holds other bytes.
+    """
+    if not is_utf8(path):
+        raise DataError(f"{path}: the name is not UTF-8; expected one that every file can hold; rename it")
+
+
+def check_out(out: Path, inputs: Collection[Path] = (), *, overwrite: bool = False) -> None:
     """Refuse a folder that a run cannot be written to, before anything is read.
 
     Args:
@@ -79,6 +89,8 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
             be removed.
         DataError: If it cannot be written.
     """
+    for path in (out, *inputs):
+        check_utf8(path)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another folder for the output")
     place = out.resolve()
@@ -109,7 +121,7 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 SCORING, EVALUATION, EXPLORATION, ADAPTATION = "model_sha256", "predictions", "along", "adapted_from"
 
 
-def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:
+def check_new(out: Path, inputs: Collection[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:
     """As :func:`check_out`, for commands that cannot go on with earlier results.
 
     Args:
@@ -127,7 +139,7 @@ def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
         raise ConfigError(f"{out}: already holds results; pass --overwrite to replace them, or another --out")
 
 
-def check_scoring(out: Path, inputs: Iterable[Path], *, resume: bool = False, overwrite: bool = False) -> None:
+def check_scoring(out: Path, inputs: Collection[Path], *, resume: bool = False, overwrite: bool = False) -> None:
     """As :func:`check_new` for a scoring, which can go on with what an interrupted one has left.
 
     Raises:
@@ -168,11 +180,14 @@ def check_scans(scans: Iterable[Path]) -> None:
     """Refuse a list of scans of which none is there.
 
     Raises:
-        DataError: If no scan is given or none exists.
+        DataError: If no scan is given, none exists, or the name of one is not UTF-8.
     """
     given = [GivenScan.parse(path) for path in scans]
     if not given:
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
+    for scan in given:
+        for path in scan.files:
+            check_utf8(path)
     if not any(all(map(exists, scan.files)) for scan in given):
         lost = next(path for path in given[0].files if not exists(path))
         raise DataError(f"{lost}: no such file or folder; check the path")
@@ -204,6 +219,7 @@ def check_empty(out: Path) -> None:
     Raises:
         DataError: If it is no folder, or not empty.
     """
+    check_utf8(out)
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: exists and is not empty; expected a new folder; choose another one or remove it")
     if exists(out) and not out.is_dir():

@@ -27,6 +27,7 @@ from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.progress import Progress
 from medgen.system.advice import apart, setting
+from medgen.system.files import is_utf8
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
@@ -42,8 +43,6 @@ __all__ = [
 ]
 
 _DEFAULT = CohortConfig()
-# Voxel sizes in mm beyond which a header is more likely in other units than right.
-_SPACING_RANGE = (0.01, 20.0)
 
 
 @dataclass(frozen=True)
@@ -313,11 +312,12 @@ def _content(image: Volume) -> str:
 def _notes(path: Path, image: Volume) -> list[str]:
     """What to know of a file that can be read."""
     notes = io.dicom_notes(path) if path.is_dir() or io.is_dicom(path) else []
+    notes += [] if is_utf8(path) else ["the name is not UTF-8: a run refuses it, medgen data import gives it another"]
     return [f"{path}: {note}" for note in (*notes, *([NOTE] if may_show_face(image) else []))]
 
 
 def image_faults(path: Path, image: Volume) -> list[Fault]:
-    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel, voxels that cannot be mm."""
+    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel."""
     faults = []
     for number, channel in enumerate(image.data):
         low, high = channel.min(), channel.max()
@@ -326,11 +326,6 @@ def image_faults(path: Path, image: Volume) -> list[Fault]:
             faults.append(
                 Fault(str(path), f"{which} {low:g}", "an image with contrast", "export it again, or leave it out")
             )
-    low_mm, high_mm = min(image.grid.spacing), max(image.grid.spacing)
-    if low_mm < _SPACING_RANGE[0] or high_mm > _SPACING_RANGE[1]:
-        found = f"voxel sizes of {' x '.join(f'{size:.4g}' for size in image.grid.spacing)} mm"
-        expected = f"{_SPACING_RANGE[0]:g} to {_SPACING_RANGE[1]:g} mm"
-        faults.append(Fault(str(path), found, expected, "correct the units of the header"))
     return faults
 
 

@@ -56,8 +56,9 @@ def card_new(
     from medgen.system.advice import quoted
     from medgen.system.files import write_text
 
-    from ..preflight import check_data
+    from ..preflight import check_data, check_utf8
 
+    check_utf8(path)
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name")
     if cohort is not None:
