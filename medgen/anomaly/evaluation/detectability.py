@@ -133,7 +133,8 @@ def region_masks(foreground: NDArray[np.bool_], spacing: Sequence[float]) -> dic
     """The foreground parted into left and right, near the surface and deep; masks by name in :data:`REGIONS`.
 
     The model grid is RAS+, so voxels at or beyond the middle of the i axis are right. Near the surface is what lies
-    within 10 mm of the nearest voxel outside of the foreground (Euclidean distance); the edge of the grid counts as outside.
+    within 10 mm of the nearest voxel outside of the foreground (Euclidean distance); the edge of the grid counts as
+    outside.
 
     Args:
         foreground: (i, j, k).
