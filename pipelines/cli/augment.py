@@ -96,7 +96,7 @@ def augment_dicom(
     ],
     out: Annotated[Path, typer.Option("--out", help="New folder for a series and a segmentation of each scan.")],
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
-) -> None:
+) -> Answer:
     """Write synthetic scans as DICOM series of no patient, marked SYNTHETIC, with their labels as segments (SEG)."""
     from ..preflight import check_folder
 
@@ -105,9 +105,9 @@ def augment_dicom(
 
     with bar("writing") as tick:
         made = write_dicom(cohort, out, harmful=harmful, progress=tick)
-    if made.verdict:
-        typer.echo(made.verdict)
-    typer.echo(f"{made.folder}: {made.scans} synthetic scans, each with a series and seg.dcm; of no patient")
+    lines = [made.verdict] if made.verdict else []
+    lines.append(f"{made.folder}: {made.scans} synthetic scans, each with a series and seg.dcm; of no patient")
+    return Answer({"out": made.folder, "scans": made.scans, "verdict": made.verdict, "lines": lines}, tuple(lines))
 
 
 @command(augment_app, "sample", "medgen augment sample --model runs/augment/model --out more flow.solver_steps=16")
