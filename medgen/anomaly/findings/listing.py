@@ -114,13 +114,14 @@ class Finding:
 
     @property
     def position(self) -> str:
-        """Where the peak is, in numbers that can be looked up, with what they are counted from."""
+        """Where the peak is, in numbers that can be looked up: its voxel, and mm as viewers show them.
+
+        The mm are of the scan's own world, so that viewers of it, medgen's among them, say the same.
+        """
         i, j, k = self.peak_voxel
-        if self.peak_template is None:
-            r, a, s = self.peak_ras
-            return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the scan's own origin"
-        r, a, s = self.peak_template
-        return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the template's middle"
+        sides = (letters[value < 0] for letters, value in zip(("RL", "AP", "SI"), self.peak_ras, strict=True))
+        mm = ", ".join(f"{abs(value):.1f} {side}" for side, value in zip(sides, self.peak_ras, strict=True))
+        return f"{mm} mm; voxel {i}, {j}, {k}"
 
 
 def find(
