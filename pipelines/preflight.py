@@ -7,6 +7,7 @@ refuse. Nothing here needs torch, which takes seconds to import, and nothing is 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -180,14 +181,17 @@ def check_scans(scans: Iterable[Path]) -> None:
     """Refuse a list of scans of which none is there.
 
     Raises:
-        DataError: If no scan is given, none exists, or the name of one is not UTF-8.
+        DataError: If no scan is given, none exists, one is given twice, or the name of one is not UTF-8.
     """
     given = [GivenScan.parse(path) for path in scans]
     if not given:
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
+    seen = Counter(tuple(file.resolve() for file in scan.files) for scan in given)
     for scan in given:
         for path in scan.files:
             check_utf8(path)
+        if (times := seen[tuple(file.resolve() for file in scan.files)]) > 1:
+            raise DataError(f"{scan.path}: given {times} times; expected each scan once; leave out the others")
     if not any(all(map(exists, scan.files)) for scan in given):
         lost = next(path for path in given[0].files if not exists(path))
         raise DataError(f"{lost}: no such file or folder; check the path")

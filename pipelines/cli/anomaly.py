@@ -9,7 +9,7 @@ import typer
 
 from . import completion
 from .answer import Answer, finish
-from .carry_out import Runnable, carry_out, group, listed
+from .carry_out import Runnable, carry_out, group, listed, say_if_new
 from .options import Device, FindOptions, Overwrite, Quiet, ReadOptions, Resume, RunOptions, Workers, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
@@ -109,6 +109,8 @@ def anomaly_score(
 
     kinds = () if dicom is None else wanted(dicom)
     programs = () if export is None else wanted_programs(export)
+    if resume:
+        say_if_new(out)
     from ..anomaly import score as pipeline
 
     return finish(

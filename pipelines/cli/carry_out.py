@@ -14,6 +14,7 @@ import typer
 
 from medgen.config import nearest
 from medgen.errors import ConfigError
+from medgen.faults import visible
 
 from .answer import Answer, finish, plan
 from .known_keys import refuse_typos
@@ -70,9 +71,19 @@ def carry_out(pipeline: Runnable, options: RunOptions) -> Answer:
     _refuse_early(values, str(path), **how)
     config = parse_config(_find(pipeline.config), values, str(path))
     _find(pipeline.refuse)(config, **how)
+    if options.resume:
+        say_if_new(config.out)
     if options.dry_run:
         return plan(_find(pipeline.plan)(config, **how))
     return finish(_find(pipeline.run)(config, **how, progress=not options.quiet))
+
+
+def say_if_new(out: Path) -> None:
+    """Say on stderr where ``--resume`` finds nothing to go on with: the folder may be another one than was meant."""
+    from medgen.runs.folder import CONFIG_FILE
+
+    if not (out / CONFIG_FILE).is_file():
+        typer.echo(f"medgen: {visible(str(out))}: holds no run to go on with; starts from the beginning", err=True)
 
 
 def _refuse_early(values: Mapping[str, Any], source: str, *, resume: bool, overwrite: bool) -> None:
