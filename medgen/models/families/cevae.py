@@ -45,6 +45,8 @@ class CeVaeSettings(LatentSettings):
 class CeVae(LatentModel):
     """ceVAE (Zimmerer et al., "Context-encoding variational autoencoder for unsupervised anomaly detection", 2018).
 
+    Source: Zimmerer et al., "Context-encoding variational autoencoder for unsupervised anomaly detection", 2018.
+
     Minimises (1 − w) · (−ELBO(x)) + w · (−log p(x | z = μ(x̃))) per voxel, x̃ being x with random cuboids masked and
     μ the posterior mean. The code has to say what healthy anatomy is where it cannot be seen, and its KL divergence
     becomes more sensitive to places that do not fit. Likelihoods, code and samples as those of ``vae``.
