@@ -1,24 +1,41 @@
-"""Both pipelines on a simulated cohort: what ``medgen demo`` and ``make demo`` run."""
+"""Both pipelines on a simulated cohort, and a DICOM series through its model: what ``medgen demo`` runs."""
 
 from __future__ import annotations
 
+import csv
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
+from medgen import __version__, io
 from medgen.config import load_config
 from medgen.data.simulation import simulate
 from medgen.errors import ConfigError
+from medgen.implants.scan import implant
+from medgen.io.dicom.objects.synthetic import SyntheticScan
+from medgen.io.dicom.objects.wanted import KINDS, check_wanted
+from medgen.io.dicom.objects.write import write_synthetic
 from medgen.progress import bars
 from medgen.runs.folder import RunSummary
+from medgen.seeds import numpy_rng
+from medgen.system.files import sha256_file
+from medgen.transforms.foreground import foreground_mask
 
 from .anomaly import run as anomaly
+from .anomaly import score as scoring
 from .anomaly.config import AnomalyRunConfig
 from .augment import run as augment
 from .augment.config import AugmentRunConfig
+from .preflight import check_scans
 
 SUBJECTS = 40
 SPACING_MM = 4.0
+# Of the demo's own lesion: large and bright enough for a model at 4 mm that was trained for a minute.
+LESION_MM, LESION_CONTRAST = 18.0, 4.0
+SERIES, SCORED = "series", "scored"
+_CONFIGS = Path(str(files("medgen.configs")))
 
 
 def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummary:
@@ -38,18 +55,107 @@ def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummar
     held = [folder for folder in runs if folder.exists() and any(folder.iterdir())]
     if held and not overwrite:
         raise ConfigError(f"{held[0]}: already holds a run; pass --overwrite to start again, or another --out")
+    first = _anomaly(out, device, overwrite=overwrite, progress=progress)
+    labelled = load_config(AugmentRunConfig, _CONFIGS / "augment" / "simulated.yaml", _common(out, "augment", device))
+    second = augment.run(labelled, resume=False, overwrite=overwrite, progress=progress)
+    return RunSummary(out, max(first.exit_code, second.exit_code), (*first.lines, *second.lines))
+
+
+def through_dicom(out: Path, series: Path | None = None, *, device: str, overwrite: bool, progress: bool) -> RunSummary:
+    """Score a DICOM series with the demo's anomaly model: heatmap, DICOM objects and a viewer.
+
+    The model of an earlier demo is used again; without one the cohort is simulated and the model trained.
+
+    Args:
+        out: Folder of the demo; results go to ``scored/`` in it.
+        series: Folder with a series; None makes one, ``series/demo-scan``, of a simulated test scan with a lesion,
+            which the model has not seen. ``series/seg.dcm`` is the lesion's outline.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        overwrite: Replace the results of an earlier scoring; the model stays.
+        progress: Show progress bars.
+
+    Raises:
+        ConfigError: If highdicom is not installed, or there are results and ``overwrite`` is not set.
+        DataError: If the series cannot be used.
+    """
+    check_wanted(KINDS)
+    if series is not None:
+        check_scans([series])
+    if (out / SCORED).exists() and not overwrite:
+        raise ConfigError(f"{out / SCORED}: already there; pass --overwrite to replace it, the model stays")
+    lines: tuple[str, ...] = ()
+    if not (out / "anomaly" / "outputs.json").is_file():
+        lines = _anomaly(out, device, overwrite=False, progress=progress, resume=True).lines
+    given = _demo_series(out) if series is None else series
+    done = scoring.score(
+        [given],
+        model=out / "anomaly" / "model",
+        out=out / SCORED,
+        device=device,
+        # The model knows simulated scans alone, and its gate refuses most of any scanner.
+        ungated=series is not None,
+        viewers="all",
+        dicom=KINDS,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    viewers = sorted((out / SCORED / "viewers").glob("*.html"))
+    told = [f"viewer:   {path}" for path in viewers]
+    if series is None:
+        told = [f"series:   {given}: a simulated scan with a lesion, outlined in {out / SERIES / 'seg.dcm'}", *told]
+    else:
+        told.append(
+            "the demo's model has seen simulated brains alone: results show how they look, and say nothing of this scan"
+        )
+    return RunSummary(out / SCORED, done.exit_code, (*lines, *done.lines, *told))
+
+
+def _common(out: Path, name: str, device: str) -> list[str]:
+    return [f"data={out / 'cohort'}", f"device={device}", f"out={out / name}"]
+
+
+def _anomaly(out: Path, device: str, *, overwrite: bool, progress: bool, resume: bool = False) -> RunSummary:
+    """The anomaly run on the cohort, which is simulated if it is not there."""
     cohort = out / "cohort"
     if not (cohort / "manifest.csv").is_file():
         with bars(progress) as tick:
             simulate(cohort, n=SUBJECTS, seed=0, spacing=SPACING_MM, progress=partial(tick, "simulating the cohort"))
-    configs = Path(str(files("medgen.configs")))
-    common = [f"data={cohort}", f"device={device}"]
-    settings = load_config(
-        AnomalyRunConfig, configs / "anomaly" / "simulated.yaml", [*common, f"out={out / 'anomaly'}"]
+    settings = load_config(AnomalyRunConfig, _CONFIGS / "anomaly" / "simulated.yaml", _common(out, "anomaly", device))
+    return anomaly.run(settings, resume=resume, overwrite=overwrite, progress=progress)
+
+
+def _demo_series(out: Path) -> Path:
+    """A series of the first test scan with a bright lesion, written once; its folder."""
+    folder = out / SERIES / "demo-scan"
+    if (out / SERIES / "seg.dcm").is_file():
+        return folder
+    with (out / "anomaly" / "splits.csv").open(newline="", encoding="utf-8") as file:
+        case = next(row["case"] for row in csv.DictReader(file) if row["part"] == "test")
+    source = out / "cohort" / "images" / f"{case}.nii.gz"
+    scan = io.read(source)
+    made = implant(
+        scan.data[0],
+        foreground_mask(scan.data),
+        "hyperintense",
+        numpy_rng(0, "demo", case),
+        radius_mm=LESION_MM,
+        spacing=scan.grid.spacing,
+        contrast=LESION_CONTRAST,
     )
-    first = anomaly.run(settings, resume=False, overwrite=overwrite, progress=progress)
-    labelled = load_config(
-        AugmentRunConfig, configs / "augment" / "simulated.yaml", [*common, f"out={out / 'augment'}"]
+    write_synthetic(
+        out / SERIES,
+        SyntheticScan(
+            name=f"demo-{case}",
+            images=[scan.with_data(np.asarray(made.image, np.float32)[None])],
+            channels=["T1"],
+            labels=scan.with_data(made.mask.astype(np.int64)[None]),
+            label_names={1: "implanted lesion"},
+            modality="MR",
+            backend="simulation",
+            generator=sha256_file(source),
+            stamp="share",
+            version=__version__,
+        ),
+        called=folder.name,
     )
-    second = augment.run(labelled, resume=False, overwrite=overwrite, progress=progress)
-    return RunSummary(out, max(first.exit_code, second.exit_code), (*first.lines, *second.lines))
+    return folder

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from medgen.errors import MedgenError, out_of_memory
+from medgen.errors import ConfigError, MedgenError, out_of_memory
 from medgen.faults import FaultyDataError, visible
 from medgen.system.advice import as_options
 from medgen.system.files import unwritable
@@ -104,15 +104,37 @@ def doctor() -> Answer:
 
 @command(app, "demo", "medgen demo --out demo")
 def demo(
+    series: Annotated[
+        Path | None, typer.Argument(metavar="[SERIES]", help="With --dicom: a folder with a series of your own.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the cohort and both runs.")] = Path("demo"),
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom", help="Take a DICOM series through the demo's anomaly model, which is trained if need be."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Answer:
-    """Run both pipelines on a simulated cohort and say where the reports are."""
+    """Run both pipelines on a simulated cohort and say where the reports are; or score a DICOM series."""
+    if series is not None and not dicom:
+        raise ConfigError(f"{series}: a series is for --dicom; add it, or leave the series out")
+    if dicom:
+        from medgen.io.dicom.objects.wanted import KINDS, check_wanted
+
+        from ..preflight import check_scans
+
+        check_wanted(KINDS)
+        if series is not None:
+            check_scans([series])
     from .. import demo as pipeline
 
-    return finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))
+    named = device or "auto"
+    if dicom:
+        return finish(pipeline.through_dicom(out, series, device=named, overwrite=overwrite, progress=not quiet))
+    return finish(pipeline.run(out, device=named, overwrite=overwrite, progress=not quiet))
 
 
 @command(app, "train", "medgen train vae data=cohort out=runs/vae")

@@ -49,12 +49,13 @@ def write_objects(folder: Path, series: Path, scored: ScoredScan, kinds: Collect
         return [_write(item, folder / name) for name, item in items]
 
 
-def write_synthetic(folder: Path, scan: SyntheticScan) -> list[Path]:
+def write_synthetic(folder: Path, scan: SyntheticScan, called: str = "image") -> list[Path]:
     """Write the series of a scan and the segmentation of its labels.
 
     Args:
         folder: New files go here: ``image/0001.dcm`` and on (``image-2`` and on for further channels), ``seg.dcm``.
         scan: The scan.
+        called: Another name for the folder of its slices.
 
     Returns:
         The files.
@@ -69,7 +70,7 @@ def write_synthetic(folder: Path, scan: SyntheticScan) -> list[Path]:
     with quiet():
         every = synthetic_series(scan)
         for number, series in enumerate(every, start=1):
-            name = "image" if number == 1 else f"image-{number}"
+            name = called if number == 1 else f"{called}-{number}"
             written += [_write(item, folder / name / f"{at:04d}.dcm") for at, item in enumerate(series, start=1)]
         written.append(_write(label_segments(scan, every[0]), folder / "seg.dcm"))
     return written
