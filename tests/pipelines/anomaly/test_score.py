@@ -125,7 +125,12 @@ def test_one_scan_alone_is_read_in_the_report(model: Path, scans: list[Path], ru
     assert len(report.pictures) == 4 + (len((runs / "one" / "findings.csv").read_text().splitlines()) > 1)
     pattern = r'<section id="(s\d)">\s*<h2><span class="index">\d</span>([^<]*)</h2>'
     headings = re.findall(pattern, report.text)
-    assert headings == [("s1", "scan-11"), ("s2", "Limits"), ("s3", "Files"), ("s4", "Model and calibration")]
+    assert headings == [
+        ("s1", "Where it is unusual"),
+        ("s2", "Limits"),
+        ("s3", "Files"),
+        ("s4", "Model and calibration"),
+    ]
 
 
 def test_what_is_kept_of_a_scan_are_kilobytes(model: Path, scans: list[Path]) -> None:
