@@ -109,7 +109,11 @@ def demo(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Answer:
-    """Run both pipelines on a simulated cohort and say where the reports are."""
+    """Run both pipelines on a simulated cohort; says first how long it takes, and at the end where to look."""
+    from ..preflight import check_new
+
+    for name in ("anomaly", "augment"):
+        check_new(out / name, overwrite=overwrite)
     from .. import demo as pipeline
 
     return finish(pipeline.run(out, device=device or "auto", overwrite=overwrite, progress=not quiet))

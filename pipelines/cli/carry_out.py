@@ -93,7 +93,7 @@ def _refuse_early(values: Mapping[str, Any], source: str, *, resume: bool, overw
         MedgenError: If family, device, data or output folder are at fault.
     """
     from medgen.models.families import check_family
-    from medgen.training.device_names import check_device_name
+    from medgen.runs.device_names import check_device_name
 
     from ..preflight import check_data, check_start
 
