@@ -17,6 +17,7 @@ from medgen.errors import ConfigError
 from medgen.faults import visible
 
 from .answer import Answer, finish, plan
+from .completion import shipped_configs
 from .known_keys import refuse_typos
 from .options import RunOptions
 
@@ -136,13 +137,6 @@ def find_config(group: str, name: str) -> Path:
             f"{nearest(name, known)}"
         )
     return shipped
-
-
-def shipped_configs(group: str) -> list[str]:
-    """Names of the configurations that are shipped for a pipeline."""
-    from importlib.resources import files
-
-    return sorted(entry.stem for entry in (Path(str(files("medgen.configs"))) / group).glob("*.yaml"))
 
 
 @contextmanager

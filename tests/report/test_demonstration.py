@@ -46,9 +46,8 @@ def test_the_end_says_where_to_look_what_to_expect_and_what_to_try(demo):
     assert f"  medgen open '{demo}/augment'" in said
     assert any("findings on 8 of 24 implanted anomalies at 0.5 false findings" in line for line in said)
     assert any("verdict NO EVIDENCE, 19 labelled brains beside real ones, and why 7 more" in line for line in said)
-    assert said[-1] == (
-        f"  medgen anomaly score '{demo}/cohort/images/sim-7.nii.gz' --model '{demo}/anomaly/model' --out '{demo}/scored'"
-    )
+    scan, model, out = demo / "cohort" / "images" / "sim-7.nii.gz", demo / "anomaly" / "model", demo / "scored"
+    assert said[-1] == f"  medgen anomaly score '{scan}' --model '{model}' --out '{out}'"
 
 
 def test_other_results_are_told_otherwise():
