@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import sys
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +20,7 @@ from medgen.io.dicom.objects.synthetic import SyntheticScan
 from medgen.io.dicom.objects.wanted import KINDS, check_wanted
 from medgen.io.dicom.objects.write import write_synthetic
 from medgen.progress import bars
+from medgen.report import demonstration
 from medgen.runs.folder import RunSummary
 from medgen.seeds import numpy_rng
 from medgen.system.files import sha256_file
@@ -28,7 +31,7 @@ from .anomaly import score as scoring
 from .anomaly.config import AnomalyRunConfig
 from .augment import run as augment
 from .augment.config import AugmentRunConfig
-from .preflight import check_scans
+from .preflight import check_new, check_scans
 
 SUBJECTS = 40
 SPACING_MM = 4.0
@@ -38,8 +41,20 @@ SERIES, SCORED = "series", "scored"
 _CONFIGS = Path(str(files("medgen.configs")))
 
 
+def settings(out: Path, device: str) -> tuple[AnomalyRunConfig, AugmentRunConfig]:
+    """The configurations of both runs below ``out``: those that are shipped under the name ``simulated``."""
+    common = [f"data={json.dumps(str(out / 'cohort'))}", f"device={device}"]
+    first, second = (
+        (_CONFIGS / name / "simulated.yaml", [*common, f"out={json.dumps(str(out / name))}"])
+        for name in ("anomaly", "augment")
+    )
+    return load_config(AnomalyRunConfig, *first), load_config(AugmentRunConfig, *second)
+
+
 def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummary:
     """Simulate 40 subjects, run ``anomaly`` and ``augment`` with the shipped ``simulated`` configurations.
+
+    What will be done and how long it takes here is said first on the error stream, what to look at last.
 
     Args:
         out: Folder for ``cohort/``, ``anomaly/``, ``augment/`` and the MLflow store. An existing cohort of an earlier
@@ -51,14 +66,17 @@ def run(out: Path, *, device: str, overwrite: bool, progress: bool) -> RunSummar
     Raises:
         ConfigError: If the folder already holds runs and ``overwrite`` is not set.
     """
-    runs = [out / "anomaly", out / "augment"]
-    held = [folder for folder in runs if folder.exists() and any(folder.iterdir())]
-    if held and not overwrite:
-        raise ConfigError(f"{held[0]}: already holds a run; pass --overwrite to start again, or another --out")
-    first = _anomaly(out, device, overwrite=overwrite, progress=progress)
-    labelled = load_config(AugmentRunConfig, _CONFIGS / "augment" / "simulated.yaml", _common(out, "augment", device))
+    for name in ("anomaly", "augment"):
+        check_new(out / name, overwrite=overwrite)
+    found, labelled = settings(out, device)
+    seconds = demonstration.seconds_here()
+    generators = labelled.generators.names
+    print("\n".join(demonstration.opening(out, SUBJECTS, SPACING_MM, generators, seconds)), file=sys.stderr, flush=True)
+    _cohort(out, progress)
+    first = anomaly.run(found, resume=False, overwrite=overwrite, progress=progress)
     second = augment.run(labelled, resume=False, overwrite=overwrite, progress=progress)
-    return RunSummary(out, max(first.exit_code, second.exit_code), (*first.lines, *second.lines))
+    lines = (*first.lines, *second.lines, "", *demonstration.closing(out))
+    return RunSummary(out, max(first.exit_code, second.exit_code), lines)
 
 
 def through_dicom(out: Path, series: Path | None = None, *, device: str, overwrite: bool, progress: bool) -> RunSummary:
@@ -85,7 +103,8 @@ def through_dicom(out: Path, series: Path | None = None, *, device: str, overwri
         raise ConfigError(f"{out / SCORED}: already there; pass --overwrite to replace it, the model stays")
     lines: tuple[str, ...] = ()
     if not (out / "anomaly" / "outputs.json").is_file():
-        lines = _anomaly(out, device, overwrite=False, progress=progress, resume=True).lines
+        _cohort(out, progress)
+        lines = anomaly.run(settings(out, device)[0], resume=True, overwrite=False, progress=progress).lines
     given = _demo_series(out) if series is None else series
     done = scoring.score(
         [given],
@@ -110,18 +129,12 @@ def through_dicom(out: Path, series: Path | None = None, *, device: str, overwri
     return RunSummary(out / SCORED, done.exit_code, (*lines, *done.lines, *told))
 
 
-def _common(out: Path, name: str, device: str) -> list[str]:
-    return [f"data={out / 'cohort'}", f"device={device}", f"out={out / name}"]
-
-
-def _anomaly(out: Path, device: str, *, overwrite: bool, progress: bool, resume: bool = False) -> RunSummary:
-    """The anomaly run on the cohort, which is simulated if it is not there."""
+def _cohort(out: Path, progress: bool) -> None:
+    """The cohort, which is simulated if it is not there."""
     cohort = out / "cohort"
     if not (cohort / "manifest.csv").is_file():
         with bars(progress) as tick:
             simulate(cohort, n=SUBJECTS, seed=0, spacing=SPACING_MM, progress=partial(tick, "simulating the cohort"))
-    settings = load_config(AnomalyRunConfig, _CONFIGS / "anomaly" / "simulated.yaml", _common(out, "anomaly", device))
-    return anomaly.run(settings, resume=resume, overwrite=overwrite, progress=progress)
 
 
 def _demo_series(out: Path) -> Path:

@@ -33,8 +33,8 @@ from medgen.report.anomaly.words import doubt_words, scan_words
 from medgen.report.figures.mosaic import comparison
 from medgen.report.html import BANNER, png
 from medgen.report.viewer import library
+from medgen.runs.device_names import check_device_name
 from medgen.system.files import write_bytes, write_json
-from medgen.training.device_names import check_device_name
 from medgen.training.trainer import device_of
 from medgen.volume import Volume
 

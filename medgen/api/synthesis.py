@@ -16,9 +16,9 @@ from medgen.api.arguments import path_of, text_of, texts_of, whole_number
 from medgen.io.nifti import to_nibabel
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import BANNER, png
+from medgen.runs.device_names import check_device_name
 from medgen.synthesis.export.cohort import exportable
 from medgen.synthesis.export.further import Generators
-from medgen.training.device_names import check_device_name
 from medgen.volume import Volume
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from medgen.errors import ConfigError, TrainingError
 from medgen.models.base import ScanModel
 from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Log, bars
+from medgen.runs.device_names import check_device_name
 from medgen.seeds import derive
 from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
-from medgen.training.device_names import check_device_name
 from medgen.training.loop import Loop
 from medgen.training.ranks import connect, rank_of
 from medgen.training.recomputation import set_recomputation

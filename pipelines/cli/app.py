@@ -118,17 +118,20 @@ def demo(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Answer:
-    """Run both pipelines on a simulated cohort and say where the reports are; or score a DICOM series."""
+    """Run both pipelines on a simulated cohort; says how long, and where to look. Or take a DICOM series through."""
+    from ..preflight import check_new, check_scans
+
     if series is not None and not dicom:
         raise ConfigError(f"{series}: a series is for --dicom; add it, or leave the series out")
     if dicom:
         from medgen.io.dicom.objects.wanted import KINDS, check_wanted
 
-        from ..preflight import check_scans
-
         check_wanted(KINDS)
         if series is not None:
             check_scans([series])
+    else:
+        for name in ("anomaly", "augment"):
+            check_new(out / name, overwrite=overwrite)
     from .. import demo as pipeline
 
     named = device or "auto"

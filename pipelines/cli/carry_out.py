@@ -17,6 +17,7 @@ from medgen.errors import ConfigError
 from medgen.faults import visible
 
 from .answer import Answer, finish, plan
+from .completion import shipped_configs
 from .known_keys import refuse_typos
 from .options import RunOptions
 
@@ -93,7 +94,7 @@ def _refuse_early(values: Mapping[str, Any], source: str, *, resume: bool, overw
         MedgenError: If family, device, data or output folder are at fault.
     """
     from medgen.models.families import check_family
-    from medgen.training.device_names import check_device_name
+    from medgen.runs.device_names import check_device_name
 
     from ..preflight import check_data, check_start
 
@@ -136,13 +137,6 @@ def find_config(group: str, name: str) -> Path:
             f"{nearest(name, known)}"
         )
     return shipped
-
-
-def shipped_configs(group: str) -> list[str]:
-    """Names of the configurations that are shipped for a pipeline."""
-    from importlib.resources import files
-
-    return sorted(entry.stem for entry in (Path(str(files("medgen.configs"))) / group).glob("*.yaml"))
 
 
 @contextmanager

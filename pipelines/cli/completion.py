@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import typer
 
@@ -14,6 +15,13 @@ RUNS = {
     "augment run": ("augment", "AugmentRunConfig"),
     "augment value": ("value", "ValueRunConfig"),
 }
+
+
+def shipped_configs(group: str) -> list[str]:
+    """Names of the configurations that are shipped for a pipeline."""
+    from importlib.resources import files
+
+    return sorted(entry.stem for entry in (Path(str(files("medgen.configs"))) / group).glob("*.yaml"))
 
 
 def among(choices: Sequence[str]) -> Callable[[str], list[str]]:
@@ -34,8 +42,6 @@ def several_among(choices: Callable[[], Sequence[str]]) -> Callable[[str], list[
 
 def configs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Completes the name of a configuration that is shipped for the command at hand."""
-    from .carry_out import shipped_configs
-
     run = _run(ctx)
     return [] if run is None else [name for name in shipped_configs(run[0]) if name.startswith(incomplete)]
 

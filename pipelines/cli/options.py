@@ -23,7 +23,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 def _device(name: str | None) -> str | None:
     """Refuse what is no device at once; whether it is there is asked later, of torch."""
-    from medgen.training.device_names import check_device_name
+    from medgen.runs.device_names import check_device_name
 
     return None if name is None else check_device_name(name)
 

@@ -192,5 +192,5 @@ def test_arguments_of_another_kind_are_refused_in_a_sentence(call, words, tmp_pa
 
 
 def test_voxels_that_cannot_be_millimetres_are_refused_at_once(run: Path) -> None:
-    with pytest.raises(DataError, match="1e-06 x 1e-06 x 1e-06 mm; expected 0.01 to 20 mm"):
+    with pytest.raises(DataError, match=r"1e-06 x 1e-06 x 1e-06 mm; expected 0\.01 to 20 mm"):
         medgen.load(run).score(np.ones((8, 8, 8)), np.diag([1e-6, 1e-6, 1e-6, 1]))

@@ -56,14 +56,14 @@ def numbers(path):
 
 
 def test_two_methods_side_by_side(study, monkeypatch, capsys):
-    out, extra = study / "out", study / "numbers.json"
+    out = study / "out"
     code, printed, _ = evaluate(
         monkeypatch, capsys, study / "good", study / "truth" / "masks",
-        "--against", study / "weak", "--out", out, "--json", extra,
+        "--against", study / "weak", "--out", out, "--json",
     )  # fmt: skip
     assert code == 0
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics == json.loads(extra.read_text())
+    assert metrics == json.loads(printed)["metrics"]
     assert (metrics["scans"], metrics["healthy"], metrics["subjects"]) == (6, 2, 4)
     s, t = {}, []
     for name, suffix in (("good", "nii.gz"), ("weak", "mha")):
@@ -94,17 +94,17 @@ def test_two_methods_side_by_side(study, monkeypatch, capsys):
 
 def test_without_tables_each_file_is_a_subject_and_a_list_overrides(study, monkeypatch, capsys):
     (study / "truth" / "manifest.csv").unlink()
-    masks, extra = study / "truth" / "masks", study / "numbers.json"
-    code, printed, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--json", extra)
+    masks = study / "truth" / "masks"
+    code, printed, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--json")
     assert code == 0
     assert "each file counts as a subject of its own" in printed
-    assert json.loads(extra.read_text())["subjects"] == 8
+    assert json.loads(printed)["metrics"]["subjects"] == 8
     assert not (study / "out").exists()
     owners = study / "owners.csv"
     owners.write_text("scan,person\n" + "".join(f"scan.{n},p{n % 2}\n" for n in range(8)))
-    code, _, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--subjects", owners, "--json", extra)
+    code, printed, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--subjects", owners, "--json")
     assert code == 0
-    assert json.loads(extra.read_text())["subjects"] == 2
+    assert json.loads(printed)["metrics"]["subjects"] == 2
     owners.write_text("scan,person\nscan.1,p\n")
     code, _, error = evaluate(monkeypatch, capsys, study / "good", masks, "--subjects", owners)
     assert code == 2
@@ -123,10 +123,9 @@ def test_a_scan_without_a_mask_is_healthy_only_if_told_so(study, monkeypatch, ca
     assert code == 2
     assert "scan.0.nii.gz, scan.1.nii.gz" in error
     assert "--unmatched-healthy" in error
-    extra = study / "numbers.json"
-    code, _, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--unmatched-healthy", "--json", extra)
+    code, printed, _ = evaluate(monkeypatch, capsys, study / "good", masks, "--unmatched-healthy", "--json")
     assert code == 0
-    assert json.loads(extra.read_text())["healthy"] == 2
+    assert json.loads(printed)["metrics"]["healthy"] == 2
 
 
 def test_files_without_a_partner_and_other_grids_are_named_in_one_line(study, monkeypatch, capsys):

@@ -286,7 +286,7 @@ def complete(words, cwd):
         (["medgen", "anomaly", "run", "oasis"], ["oasis", "oasis_channels"]),
         (["medgen", "anomaly", "run", "oasis", "training.st"], ["training.steps="]),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_bash_completes(words, found, tmp_path):
     assert complete(words, tmp_path) == found
