@@ -4,18 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: help demo test test-fast check audit audit-report format constraints clean
+.PHONY: help demo docs test test-fast check audit audit-report format constraints clean
 
 help:  ## what this file can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,viewer,dicom]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,viewer,dicom,docs]"
 	touch $@
 
 demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
 	$(BIN)/medgen demo --out $(OUT) --overwrite
+
+docs: $(VENV)/.installed  ## the documentation site (build/docs/site); a warning is an error
+	$(BIN)/python -W ignore docs/site
 
 test: $(VENV)/.installed  ## every test
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -63,7 +66,7 @@ format: $(VENV)/.installed  ## format and fix what can be fixed
 constraints:  ## the pins, made anew
 	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
-	  --extra test --extra viewer --extra dicom pyproject.toml | grep -v '^ *#' > constraints.new
+	  --extra test --extra viewer --extra dicom --extra docs pyproject.toml | grep -v '^ *#' > constraints.new
 	mv constraints.new constraints.txt
 	rm constraints.in
 

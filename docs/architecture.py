@@ -12,6 +12,7 @@ from medgen.pipelines.anomaly import adapt, score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
 from medgen.pipelines.explore import run as explore
+from medgen.report.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,10 +56,27 @@ def outputs() -> str:
     return "\n".join(tables).rstrip()
 
 
+def decisions(root: Path) -> str:
+    """A list of all decisions, by their titles."""
+    rows = []
+    for page in sorted((root / "docs" / "decisions").glob("[0-9]*.md")):
+        title = page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        rows.append(f"* [{title}]({page.name})")
+    return "\n".join(rows)
+
+
+def glossary() -> str:
+    """A table of the words that reports explain."""
+    rows = [f"| {term} | {said} |" for term, said in sorted(GLOSSARY.items(), key=lambda item: item[0].lower())]
+    return "\n".join(["| word | what it means |", "|---|---|", *rows])
+
+
 def main() -> None:
     """Replace what stands between the marks of the pages."""
     written = {
         "architecture.md": {"layers": layers(ROOT), "folders": folders(ROOT)},
+        "decisions/README.md": {"decisions": decisions(ROOT)},
+        "glossary.md": {"glossary": glossary()},
         "explained/outputs.md": {"outputs": outputs()},
     }
     for name, parts in written.items():

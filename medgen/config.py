@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from medgen.errors import ConfigError, DataError
-from medgen.system.files import read_text
+from medgen.system.files import is_utf8, read_text
 
 
 class Config(BaseModel):
@@ -29,7 +29,7 @@ class Config(BaseModel):
     def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
         given = value if isinstance(value, list | tuple) else (value,)
         if any(isinstance(item, bool) for item in given):
-            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            kinds = kinds_of(cls.model_fields[str(info.field_name)].annotation)
             # Python counts with them: true would be 1 step.
             if bool not in kinds and kinds & {int, float}:
                 raise ValueError("Input should be a number, not true or false")
@@ -133,6 +133,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     result = _copy(data)
     for item in overrides:
         key, separator, text = item.partition("=")
+        if not is_utf8(item):
+            raise ConfigError(f"override {item!r}: holds bytes that are not UTF-8; rename what it names")
         if not separator or not key.strip():
             raise ConfigError(f"override {item!r}: expected key=value, for example training.steps=500")
         try:
@@ -167,6 +169,40 @@ def parse_config(cls: type[C], data: Mapping[str, Any], source: str) -> C:
         raise ConfigError(f"{source}: {problems}") from None
 
 
+def unknown_key_words(key: str, known: Sequence[str]) -> str:
+    """What to say of a key, dots between levels, that is none of those known at its level.
+
+    >>> unknown_key_words("training.stepz", ["seed", "steps"])
+    "unknown key 'training.stepz'; did you mean 'steps'?"
+    """
+    near = nearest(key.rpartition(".")[2], known)
+    hint = near.removeprefix("; ") or (f"known keys: {', '.join(known)}" if known else "remove it")
+    return f"unknown key {key!r}; {hint}"
+
+
+def choice_words(found: str, choices: Sequence[str]) -> str:
+    """What to say of a value that is none of its choices.
+
+    >>> choice_words("MRI", ["MR", "CT"])
+    "expected 'MR' or 'CT' (found 'MRI'); did you mean 'MR'?"
+    """
+    *some, last = map(repr, choices)
+    expected = f"{', '.join(some)} or {last}" if some else last
+    return f"expected {expected} (found {found[:80]!r}){nearest(found, choices)}"
+
+
+def nearest(found: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the known word that is most like the found one, else nothing.
+
+    >>> nearest("simulatd", ["default", "simulated"]), nearest("MR T1", ["CT"])
+    ("; did you mean 'simulated'?", '')
+    """
+    # Case is what differs most often.
+    words = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(found.lower(), words, n=1)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
+
+
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
 
@@ -175,10 +211,7 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
     if item["type"] == "extra_forbidden":
-        known = _known_keys(cls, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
-        return f"unknown key {key!r}; {hint}"
+        return unknown_key_words(key, _known_keys(cls, location[:-1]))
     if item["type"] == "missing" and location[-1].isdigit():
         return f"{'.'.join(location[:-1])}: expected more values (found {item.get('input')!r})"
     if item["type"] == "missing":
@@ -189,6 +222,8 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
         return f"{key}: {message}" if key else message
     if item["type"] == "path_type":
         message = "expected a path; write ./ before a name that is a number"
+    if item["type"] == "literal_error" and isinstance(item.get("input"), str) and (choices := _choices(cls, location)):
+        return f"{key}: {choice_words(item['input'], choices)}"
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "expected a group of settings"
     found = repr(item.get("input"))
@@ -196,9 +231,20 @@ def _describe(cls: type[Config], item: dict[str, Any]) -> str:
     return f"{key or 'configuration'}: {message}{said}"
 
 
-def _kinds(annotation: Any) -> set[Any]:
+def kinds_of(annotation: Any) -> set[Any]:
     """The types that an annotation is made of."""
-    return {annotation}.union(*map(_kinds, get_args(annotation))) if get_args(annotation) else {annotation}
+    return {annotation}.union(*map(kinds_of, get_args(annotation))) if get_args(annotation) else {annotation}
+
+
+def _choices(cls: type[Config], location: list[str]) -> list[str]:
+    """The words that a key takes, where it takes nothing else."""
+    node: Any = cls
+    for name in location[:-1]:
+        node = _config_of(node.model_fields[name].annotation) if name in getattr(node, "model_fields", {}) else None
+    field = getattr(node, "model_fields", {}).get(location[-1])
+    if field is None or get_origin(field.annotation) is not Literal:
+        return []
+    return [value for value in get_args(field.annotation) if isinstance(value, str)]
 
 
 def _known_keys(cls: type[Config], parents: list[str]) -> list[str]:

@@ -9,9 +9,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medgen.data.layouts.detect import exists
 from medgen.errors import DataError
 from medgen.faults import fail
+from medgen.system.files import exists
 
 if TYPE_CHECKING:
     from medgen.volume import Volume

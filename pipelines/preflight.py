@@ -7,12 +7,14 @@ refuse. Nothing here needs torch, which takes seconds to import, and nothing is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from medgen.data.layouts.detect import exists
+from medgen.config import nearest
 from medgen.errors import ArtifactError, ConfigError, DataError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, RunConfig, check_unchanged, foreign_entries, in_use, unfinished
+from medgen.system.files import exists, is_utf8
 
 from .given_scans import GivenScan
 from .sources import inits
@@ -35,13 +37,24 @@ def preflight(config: RunConfig, *, resume: bool = False, overwrite: bool = Fals
     sources = [init.artifact for _, init, _ in inits(config)]
     for path in sources:
         check_model(path)
-    check_out(config.out, (config.data, *config.inputs().values(), *sources), overwrite=overwrite)
+    check_start(config.out, (config.data, *config.inputs().values(), *sources), resume=resume, overwrite=overwrite)
     if resume and (config.out / CONFIG_FILE).is_file() and not (config.out / REMOVING).exists():
         check_unchanged(config.out, config)
-    elif not overwrite and foreign_entries(config.out) and not (config.out / REMOVING).exists():
-        raise ConfigError(
-            f"{config.out}: already holds a run; pass --resume to go on with it or --overwrite to start again"
-        )
+
+
+def check_start(out: Path, inputs: Collection[Path], *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that a run cannot be written to, or that holds one without a word about what is to become of it.
+
+    Raises:
+        ConfigError: As :func:`check_out`, or if it holds a run and neither flag is given, or both are.
+        DataError: As there.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; choose one")
+    check_out(out, inputs, overwrite=overwrite)
+    going_on = resume and (out / CONFIG_FILE).is_file()
+    if not going_on and not overwrite and foreign_entries(out) and not (out / REMOVING).exists():
+        raise ConfigError(f"{out}: already holds a run; pass --resume to go on with it or --overwrite to start again")
 
 
 def check_data(path: Path) -> None:
@@ -54,7 +67,17 @@ def check_data(path: Path) -> None:
         raise DataError(f"{path}: no such file or folder; expected a cohort folder or manifest CSV; check the path")
 
 
-def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+def check_utf8(path: Path) -> None:
+    """Refuse a name that records of a run, which are UTF-8, could not hold.
+
+    Raises:
+        DataError: If it holds other bytes.
+    """
+    if not is_utf8(path):
+        raise DataError(f"{path}: the name is not UTF-8; expected one that every file can hold; rename it")
+
+
+def check_out(out: Path, inputs: Collection[Path] = (), *, overwrite: bool = False) -> None:
     """Refuse a folder that a run cannot be written to, before anything is read.
 
     Args:
@@ -67,6 +90,8 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
             be removed.
         DataError: If it cannot be written.
     """
+    for path in (out, *inputs):
+        check_utf8(path)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: expected a folder for the run, found a file; choose another folder for the output")
     place = out.resolve()
@@ -94,11 +119,10 @@ def check_out(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
 
 
 # Keys of configurations that one command alone has, see :func:`medgen.runs.folder.unfinished`.
-VIEWERS = ("auto", "all", "findings", "none")
 SCORING, EVALUATION, EXPLORATION, ADAPTATION = "model_sha256", "predictions", "along", "adapted_from"
 
 
-def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:
+def check_new(out: Path, inputs: Collection[Path] = (), *, overwrite: bool = False, mark: str = "") -> None:
     """As :func:`check_out`, for commands that cannot go on with earlier results.
 
     Args:
@@ -116,7 +140,7 @@ def check_new(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
         raise ConfigError(f"{out}: already holds results; pass --overwrite to replace them, or another --out")
 
 
-def check_scoring(out: Path, inputs: Iterable[Path], *, resume: bool = False, overwrite: bool = False) -> None:
+def check_scoring(out: Path, inputs: Collection[Path], *, resume: bool = False, overwrite: bool = False) -> None:
     """As :func:`check_new` for a scoring, which can go on with what an interrupted one has left.
 
     Raises:
@@ -138,7 +162,9 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         ConfigError: With those that it has.
     """
     if value not in choices:
-        raise ConfigError(f"{option}: found {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}")
+        raise ConfigError(
+            f"{option}: found {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}{nearest(value, choices)}"
+        )
 
 
 def check_model(model: Path) -> None:
@@ -155,11 +181,17 @@ def check_scans(scans: Iterable[Path]) -> None:
     """Refuse a list of scans of which none is there.
 
     Raises:
-        DataError: If no scan is given or none exists.
+        DataError: If no scan is given, none exists, one is given twice, or the name of one is not UTF-8.
     """
     given = [GivenScan.parse(path) for path in scans]
     if not given:
         raise DataError("no scan given; name at least one NIfTI file or DICOM folder")
+    seen = Counter(tuple(file.resolve() for file in scan.files) for scan in given)
+    for scan in given:
+        for path in scan.files:
+            check_utf8(path)
+        if (times := seen[tuple(file.resolve() for file in scan.files)]) > 1:
+            raise DataError(f"{scan.path}: given {times} times; expected each scan once; leave out the others")
     if not any(all(map(exists, scan.files)) for scan in given):
         lost = next(path for path in given[0].files if not exists(path))
         raise DataError(f"{lost}: no such file or folder; check the path")
@@ -173,3 +205,26 @@ def check_folder(folder: Path, holds: str = "images") -> None:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with {holds}")
+
+
+def check_path(path: Path, expected: str = "a cohort folder, a manifest, a scan file or a DICOM folder") -> None:
+    """Refuse a file or folder that is not there.
+
+    Raises:
+        DataError: If there is nothing of that name, not even a link that leads nowhere.
+    """
+    if not exists(path) and not os.path.lexists(path):
+        raise DataError(f"{path}: no such file or folder; expected {expected}; check the path")
+
+
+def check_empty(out: Path) -> None:
+    """Refuse a new folder that holds something, before anything is imported.
+
+    Raises:
+        DataError: If it is no folder, or not empty.
+    """
+    check_utf8(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out}: exists and is not empty; expected a new folder; choose another one or remove it")
+    if exists(out) and not out.is_dir():
+        raise DataError(f"{out}: is a file; expected a new folder; choose another one")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from medgen.data.cases import Manifest
 from medgen.training.config import InitConfig
+
+if TYPE_CHECKING:
+    from medgen.data.cases import Manifest
 
 
 def inits(config: object, key: str = "", family: str = "") -> Iterator[tuple[str, InitConfig, str]]:

@@ -14,8 +14,10 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.models.artifact import TrainedModel
 from medgen.report import cohort as cohort_words
 from medgen.report.html import Report
+from medgen.report.methods.text import MethodsText, software
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.environment import commit, versions
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
 from medgen.runs.machine_sizes import said
 from medgen.runs.outputs import sha256_of
@@ -26,10 +28,12 @@ from .preflight import preflight
 C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
 P = TypeVar("P", bound=Config)
 
+METHODS = "methods.md"
 # What every run folder has, whatever its stages.
 EVERY_RUN = (
     Output("metrics.json", "every number of the report, with its interval", tracked=True),
     Output("report.html", "the report, one file that opens offline", tracked=True),
+    Output(METHODS, "text for the methods section of a paper: what was done, with versions, settings and references"),
     Output("config.yaml", "the configuration as resolved, with which the run can be repeated"),
     Output("journal.jsonl", "all that was tracked, as it was sent to MLflow"),
     Output("outputs.json", "the hash of every file here and of all that they were made from"),
@@ -77,6 +81,9 @@ class Stage(ABC, Generic[C_contra]):
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Add its sections to the report."""
+
+    def methods(self, text: MethodsText, config: C_contra, results: Results) -> None:
+        """Say in the methods section what it did."""
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """What the console says when the run is over."""
@@ -153,6 +160,7 @@ class Pipeline(Generic[P]):
             folder.write_metrics(metrics)
             for stage in done:
                 stage.report(report, results, run)
+            self._write_methods(config, results, run)
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
             there = [item for item in there if item.name != folder.report.name]
@@ -165,6 +173,13 @@ class Pipeline(Generic[P]):
                 above = path.relative_to(folder.out).parent.as_posix()
                 run.track.log_file(path, "" if above == "." else above)
         return [line for stage in done for line in stage.lines(results, run)]
+
+    def _write_methods(self, config: P, results: Results, run: RunContext) -> None:
+        text, source = MethodsText("Methods"), commit()
+        for stage in self.wanted(config):
+            stage.methods(text, config, results)
+        software(text, versions(), source.id, source.dirty, run.seed)
+        text.write(run.folder.out / METHODS)
 
 
 MANIFEST = (

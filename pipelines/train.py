@@ -19,6 +19,8 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
+from medgen.report.methods.preparation import MODELS, networks, preparation, training
+from medgen.report.methods.text import MethodsText, count
 from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
@@ -147,6 +149,14 @@ class Train(Stage[TrainRunConfig]):
                 figure = mosaic(Volume(image, results[PreparedScans].recipe.canonical()), title=f"Sample {number}")
                 planes = f"Orthogonal planes of sample {number}"
                 report.figure(figure, f"Sample {number}, radiological convention.", planes)
+
+    def methods(self, text: MethodsText, config: TrainRunConfig, results: Results) -> None:
+        """The recipe, the model and its training."""
+        trained = results[Trained]
+        preparation(text, results[PreparedScans].recipe)
+        networks(text, MODELS, [trained.fitted.model])
+        training(text, MODELS, "It", config.training, 1)
+        text.add(MODELS, f"It learnt from {count(len(trained.cases), 'scan')}.")
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How long it took."""

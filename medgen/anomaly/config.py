@@ -40,7 +40,11 @@ class Scoring(Config):
             connected region above it (see :mod:`medgen.anomaly.heat_scores`); or a registered scan score.
         top_fraction: Share of voxels in ``top``.
         validation: Implanted development scans that decide about the fused channels.
-        normative, fusion, calibration, findings, gate: See the classes.
+        normative: How healthy score maps are summarised, place by place.
+        fusion: Which scores make the heatmap.
+        calibration: What p-values and thresholds must guarantee.
+        findings: Which hot places are listed as findings.
+        gate: When a scan is refused as a whole.
     """
 
     folds: int = Field(default=5, ge=2, le=20)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
 
+from medgen.api.arguments import path_of, whole_number
 from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.integrity import check as look_at
 from medgen.data.simulation import simulate as make
+from medgen.errors import ConfigError
 from medgen.faults import Fault
 
 
@@ -63,8 +67,11 @@ def check(path: str | PathLike[str], workers: int = 2) -> Checked:
     Args:
         path: Cohort folder in any layout, manifest, scan file or DICOM folder.
         workers: Threads that read files.
+
+    Raises:
+        ConfigError: If an argument is of another kind than it should be.
     """
-    result = look_at(Path(path), workers=workers)
+    result = look_at(path_of("path", path), workers=whole_number("workers", workers, 0, 256))
     lines = result.scan if result.manifest is None else account(result.manifest)
     return Checked(Path(path), result.cases, tuple(result.faults), tuple(result.notes), tuple(lines or ()))
 
@@ -84,6 +91,15 @@ def simulate(
         The cases; their files are below ``out``.
 
     Raises:
-        DataError: If ``out`` is not empty, or a number is out of range.
+        ConfigError: If an argument is of another kind than it should be, or a number is out of range.
+        DataError: If ``out`` is not empty, or the spacing is out of range.
     """
-    return make(Path(out), n=n, seed=seed, spacing=spacing)
+    n, seed = whole_number("n", n, 1, 9999), whole_number("seed", seed, 0)
+    if not _numbers(spacing):
+        raise ConfigError(f"spacing: found {spacing!r:.60}, expected one or three numbers in mm, from 0.5 to 16")
+    return make(path_of("out", out), n=n, seed=seed, spacing=spacing)
+
+
+def _numbers(spacing: object) -> bool:
+    given = spacing if isinstance(spacing, Sequence | np.ndarray) else (spacing,)
+    return all(isinstance(item, Real) and not isinstance(item, bool) for item in given)

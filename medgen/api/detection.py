@@ -22,6 +22,7 @@ from medgen import io
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.findings.listing import Finding, number
+from medgen.api.arguments import path_of, text_of
 from medgen.api.given import volume_of
 from medgen.errors import ConfigError
 from medgen.io.nifti import to_nibabel
@@ -33,6 +34,7 @@ from medgen.report.figures.mosaic import comparison
 from medgen.report.html import BANNER, png
 from medgen.report.viewer import library
 from medgen.system.files import write_bytes, write_json
+from medgen.training.device_names import check_device_name
 from medgen.training.trainer import device_of
 from medgen.volume import Volume
 
@@ -185,7 +187,7 @@ class ScoredScan:
         Raises:
             DataError: If a file cannot be written.
         """
-        out = Path(folder)
+        out = path_of("folder", folder)
         io.write(self.result.heatmap, out / f"{self.name}_heat.nii.gz", description="medgen heat (z), research only")
         doubt = self.result.doubts.why
         found = [finding.to_plain(doubt) for finding in [*self.result.findings, *self.result.unlisted]]
@@ -253,9 +255,11 @@ def load(model: str | PathLike[str], device: str = "auto") -> Detector:
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
 
     Raises:
+        ConfigError: If an argument is of another kind than it should be, or there is no such device.
         ArtifactError: If there is no model, or it is damaged or of another kind.
     """
-    folder = Path(model)
+    folder = path_of("model", model)
+    device = check_device_name(text_of("device", device, "cpu"))
     if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         folder = folder / "model"
     artifact = TrainedModel.load(folder, device_of(device))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from medgen import io
 from medgen.errors import DataError
 from medgen.io.channels import stacked
+from medgen.io.grids import spacing_fault
 from medgen.io.nifti import check_finite, from_nibabel
 from medgen.volume import Grid, Volume
 
@@ -28,8 +29,16 @@ def volume_of(scan: Any, affine: ArrayLike | None, contrasts: Sequence[str]) -> 
         contrasts: What the model expects, in order; empty for one.
 
     Raises:
-        DataError: If it is none of these, an affine is missing or too much, or contrasts are missing or unknown.
+        DataError: If it is none of these, an affine is missing or too much, contrasts are missing or unknown, or voxels
+            have sizes that cannot be mm.
     """
+    found = _volume_of(scan, affine, contrasts)
+    if (fault := spacing_fault(Path(_name(scan)), found.grid)) is not None:
+        raise fault
+    return found
+
+
+def _volume_of(scan: Any, affine: ArrayLike | None, contrasts: Sequence[str]) -> Volume:
     if not isinstance(scan, Mapping):
         found = _single(scan, affine, several=len(contrasts) > 1)
         if len(found.data) != max(len(contrasts), 1):

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from medgen import io
+from medgen.api.arguments import path_of, text_of, texts_of, whole_number
 from medgen.io.nifti import to_nibabel
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import BANNER, png
 from medgen.synthesis.export.cohort import exportable
 from medgen.synthesis.export.further import Generators
+from medgen.training.device_names import check_device_name
 from medgen.volume import Volume
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class SyntheticScan:
 
         For cohorts with provenance and card, use ``medgen augment sample``.
         """
-        out = Path(folder)
+        out = path_of("folder", folder)
         io.write(self.scan, out / f"{self.name}.nii.gz", description=f"SYNTHETIC medgen {self.backend}, research only")
         io.write(self.mask, out / f"{self.name}_labels.nii.gz", description="SYNTHETIC medgen labels, research only")
         return out
@@ -96,11 +98,15 @@ def synthesize(
         options: Options of sampling, ``backend.option=value``.
 
     Raises:
+        ConfigError: If an argument is of another kind than it should be.
         ArtifactError: If it is no finished augment run.
         AuditError: If no scan may leave the run.
         DataError: If no sample passed the filter, or the verdict is HARMFUL.
     """
-    folder = Path(run)
+    folder, n, seed = path_of("run", run), whole_number("n", n, 1), whole_number("seed", seed, 0)
+    device = check_device_name(text_of("device", device, "cpu"))
+    backend = None if backend is None else text_of("backend", backend, "deform")
+    options = texts_of("options", options, "flow.solver_steps=16")
     model = folder / "model" if (folder / "model").is_dir() else folder
     generators = Generators.of_run(
         model / backend if backend else model, device=device, harmful=harmful, options=options

@@ -27,6 +27,7 @@ from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
 from medgen.progress import Progress
 from medgen.system.advice import apart, setting
+from medgen.system.files import is_utf8
 from medgen.system.processes import thread_pool
 from medgen.volume import Volume
 
@@ -42,8 +43,33 @@ __all__ = [
 ]
 
 _DEFAULT = CohortConfig()
-# Voxel sizes in mm beyond which a header is more likely in other units than right.
-_SPACING_RANGE = (0.01, 20.0)
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """What was found of one case.
+
+    Attributes:
+        id: Its id.
+        subject: Whose scan it is.
+        shape: Voxels along (i, j, k); empty if the image cannot be read.
+        spacing: Their sizes in mm.
+        axes: Where i, j and k lead, such as ``RAS``.
+        channels: Number of contrasts; 0 if the image cannot be read.
+        contrasts: Their names, where the cohort says them.
+        masked: Whether it has a mask.
+        labels: Label numbers of the mask without 0, ascending.
+    """
+
+    id: str
+    subject: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    axes: str
+    channels: int
+    contrasts: tuple[str, ...]
+    masked: bool
+    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,7 @@ class CheckResult:
         manifest: The cohort with hashes of its files as they are now; None for a single scan, or if no layout
             could be made out.
         scan: Lines that say what a single scan was taken for; empty for a cohort.
+        scans: What was found of each case of a cohort, in its order.
     """
 
     faults: list[Fault]
@@ -65,6 +92,7 @@ class CheckResult:
     manifest: Manifest | None
     notes: tuple[str, ...] = ()
     scan: tuple[str, ...] = ()
+    scans: tuple[CheckedCase, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -77,7 +105,8 @@ class CheckResult:
         Returns:
             ``schema`` (1), ``path`` that was checked, ``ok``, ``cases`` (how many were looked at), ``files`` (names of
             those with a fault, each once), ``faults`` (each with ``file``, ``found``, ``expected``, ``action``),
-            ``notes`` (sentences about what is no fault), ``taken`` (what was taken for what; null without a cohort).
+            ``notes`` (sentences about what is no fault), ``taken`` (what was taken for what; null without a cohort),
+            ``scans`` (what was found of each case, a :class:`CheckedCase`).
         """
         faults = [asdict(fault) for fault in self.faults]
         names = list(dict.fromkeys(fault.file for fault in self.faults))
@@ -90,6 +119,7 @@ class CheckResult:
             "faults": faults,
             "notes": list(self.notes),
             "taken": None if self.manifest is None else account.to_plain(self.manifest),
+            "scans": [asdict(case) for case in self.scans],
         }
 
 
@@ -186,7 +216,24 @@ def _check(manifest: Manifest, workers: int, progress: Progress | None) -> Check
     with suppress(FaultyDataError):  # that the column is no numbers is said case by case
         faults += annotation_faults([item.case for item in looked if item.case.mask], manifest.labels)
     notes = tuple(note for item in looked for note in item.notes)
-    return CheckResult(faults, len(manifest), replace(manifest, cases=tuple(item.case for item in looked)), notes)
+    checked = replace(manifest, cases=tuple(item.case for item in looked))
+    return CheckResult(faults, len(manifest), checked, notes, scans=tuple(_checked(item, manifest) for item in looked))
+
+
+def _checked(item: _Looked, manifest: Manifest) -> CheckedCase:
+    case, names = item.case, manifest.intake.channels
+    grid = None if item.traits is None else item.traits.grid
+    return CheckedCase(
+        case.id,
+        case.subject,
+        () if grid is None else grid.shape,
+        () if grid is None else grid.spacing,
+        "" if grid is None else grid.axcodes,
+        item.channels,
+        names if len(names) == item.channels else (),
+        case.mask is not None,
+        item.values,
+    )
 
 
 def _is_scan(path: Path) -> bool:
@@ -265,11 +312,12 @@ def _content(image: Volume) -> str:
 def _notes(path: Path, image: Volume) -> list[str]:
     """What to know of a file that can be read."""
     notes = io.dicom_notes(path) if path.is_dir() or io.is_dicom(path) else []
+    notes += [] if is_utf8(path) else ["the name is not UTF-8: a run refuses it, medgen data import gives it another"]
     return [f"{path}: {note}" for note in (*notes, *([NOTE] if may_show_face(image) else []))]
 
 
 def image_faults(path: Path, image: Volume) -> list[Fault]:
-    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel, voxels that cannot be mm."""
+    """What is wrong with an image, (c, i, j, k), that could be read: a constant channel."""
     faults = []
     for number, channel in enumerate(image.data):
         low, high = channel.min(), channel.max()
@@ -278,11 +326,6 @@ def image_faults(path: Path, image: Volume) -> list[Fault]:
             faults.append(
                 Fault(str(path), f"{which} {low:g}", "an image with contrast", "export it again, or leave it out")
             )
-    low_mm, high_mm = min(image.grid.spacing), max(image.grid.spacing)
-    if low_mm < _SPACING_RANGE[0] or high_mm > _SPACING_RANGE[1]:
-        found = f"voxel sizes of {' x '.join(f'{size:.4g}' for size in image.grid.spacing)} mm"
-        expected = f"{_SPACING_RANGE[0]:g} to {_SPACING_RANGE[1]:g} mm"
-        faults.append(Fault(str(path), found, expected, "correct the units of the header"))
     return faults
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 
+from medgen.config import nearest
 from medgen.errors import ConfigError
 from medgen.implants import artefacts as artefact_files
 from medgen.implants import kinds
@@ -52,9 +52,8 @@ def check_artefacts(names: Sequence[str]) -> None:
 def _check(names: Sequence[str], known: Sequence[str], what: str) -> None:
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
-            raise ConfigError(f"unknown {what} {name!r}; {hint}")
+            hint = nearest(name, known) or f"; known kinds: {', '.join(known)}"
+            raise ConfigError(f"unknown {what} {name!r}{hint}")
 
 
 @cache

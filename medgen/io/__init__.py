@@ -13,6 +13,7 @@ from medgen.errors import DataError
 from medgen.faults import fail
 from medgen.io.dicom.files import dicom_folders, has_dicom, is_dicom
 from medgen.io.dicom.series import Series, dicom_notes, list_series, patient_key, read_dicom, series_files, series_key
+from medgen.io.grids import spacing_fault
 from medgen.io.itk import SUFFIXES as _ITK_SUFFIXES
 from medgen.io.itk import is_itk, read_itk, write_itk
 from medgen.io.itk_header import voxels_of
@@ -72,6 +73,15 @@ def read(
             expected and what to do.
     """
     path = Path(path)
+    volume = _read(path, allow_nan, multichannel, slices, fill, unscaled)
+    if (fault := spacing_fault(path, volume.grid)) is not None:
+        raise fault
+    return volume
+
+
+def _read(
+    path: Path, allow_nan: bool, multichannel: bool, slices: int | None, fill: float | None, unscaled: bool
+) -> Volume:
     try:
         folder = path.is_dir()
     except (OSError, ValueError) as error:

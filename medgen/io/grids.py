@@ -16,6 +16,8 @@ from medgen.volume import Grid
 SHEAR_DEGREES = 0.3
 # No scanner's world is larger; beyond, single precision places voxels wrongly.
 FARTHEST_MM = 1e4
+# Voxel sizes beyond which a header is more likely in other units than right.
+SPACING_MM = (0.01, 20.0)
 
 
 def sheared(path: Path, grid: Grid) -> FaultyDataError | None:
@@ -36,6 +38,18 @@ def far(path: Path, grid: Grid) -> FaultyDataError | None:
         return None
     found = f"voxels {farthest:.4g} mm away from the origin of the world"
     return fail(path, found, f"at most {FARTHEST_MM:g} mm", "correct the orientation or its unit")
+
+
+def spacing_fault(path: Path, grid: Grid) -> FaultyDataError | None:
+    """An error for voxels that no scanner has: of a header in other units, or without any.
+
+    Whatever brings such a scan to a grid in mm would make millions of voxels of it, or one.
+    """
+    if SPACING_MM[0] <= min(grid.spacing) and max(grid.spacing) <= SPACING_MM[1]:
+        return None
+    found = f"voxel sizes of {' x '.join(f'{size:.4g}' for size in grid.spacing)} mm"
+    expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm"
+    return fail(path, found, expected, "correct the units of the header")
 
 
 def corners(grid: Grid) -> NDArray[Any]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medgen.data.cases import Manifest
+from medgen.data.cases import Manifest, case_files
+from medgen.faults import fail
 from medgen.progress import Tick, bars
 from medgen.runs import tracking
 from medgen.runs.folder import RunConfig, RunFolder, check_cohort, open_run
 from medgen.seeds import derive
+from medgen.system.files import is_utf8
 
 T = TypeVar("T")
 
@@ -137,6 +139,13 @@ def start_run(
         ConfigError: As :func:`medgen.runs.folder.open_run`.
         DataError: As there, or if a case was changed, added or removed.
     """
+    if strange := next((file for case in manifest for file in case_files(case) if not is_utf8(file)), None):
+        raise fail(
+            strange,
+            "a name that is not UTF-8",
+            "one that manifest and report can hold",
+            "rename it, or import the cohort",
+        )
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
         resolved, digest = config.model_dump(mode="json"), manifest.digest()

@@ -8,15 +8,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 from pydantic import Field
 
 from medgen.config import Config, read_yaml
-from medgen.data.cases import Manifest
 from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError, DataError, MedgenError
@@ -26,7 +25,10 @@ from medgen.runs.plain_text import scrub
 from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.system.new_folder import made_folder
-from medgen.transforms.kept_registrations import KeptRegistrations
+
+if TYPE_CHECKING:
+    from medgen.data.cases import Manifest
+    from medgen.transforms.kept_registrations import KeptRegistrations
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".medgen-lock"
@@ -72,11 +74,19 @@ class RunConfig(Config):
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a pipeline tells the command line: where its output is, how it ended, and the lines to print."""
+    """What a pipeline tells the command line.
 
-    out: Path
+    Attributes:
+        out: Its output folder; None if it writes none.
+        exit_code: How it ended: 0 done, 1 done but for some cases.
+        lines: What people are told.
+        facts: What programs are told beside these and the folder's ``metrics.json``: plain data by name.
+    """
+
+    out: Path | None
     exit_code: int
     lines: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ class RunFolder:
     @property
     def registrations(self) -> KeptRegistrations:
         """What registers scans and keeps the results until the run is finished."""
+        from medgen.transforms.kept_registrations import KeptRegistrations
+
         return KeptRegistrations(self.checkpoints / "registrations")
 
     @property

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from medgen.errors import DataError
+from medgen.errors import DataError, MedgenError
 from medgen.runs import environment
 from medgen.runs.journal import LOCK, NAME, Journal, Run, chosen_store, entries, locked, open_runs, store_uri
 from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
@@ -82,7 +82,7 @@ def start(
         sender = _Sender(out, lock.pop_all(), held)
         run = Run(name, out, journal)
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
-        hurry = False
+        hurry = refused = False
         try:
             with run.recorded(facts):
                 run.log_params(config)
@@ -91,10 +91,13 @@ def start(
         except (SystemExit, KeyboardInterrupt):
             hurry = True
             raise
+        except MedgenError:
+            refused = True
+            raise
         finally:
             closing.set()
             journal.close()
-            sender.close(hurry)
+            sender.close(hurry, refused)
 
 
 def sync(out: str | Path) -> int:
@@ -178,6 +181,9 @@ class _Sender:
 
     It keeps the journal's lock until it has ended, which may be after :meth:`close` gave up waiting for it. Where
     another process has the lock (``held`` is False), it sends nothing before that one is done.
+
+    A database file that is not there yet is made once a stage has finished, or the run has ended otherwise than by a
+    refusal: a run that is refused leaves no store behind.
     """
 
     def __init__(self, out: Path, lock: ExitStack, held: bool) -> None:
@@ -185,6 +191,9 @@ class _Sender:
         self._lock = lock
         self._held = held
         self._closing = threading.Event()
+        uri = store_uri(out)
+        self._new = not chosen_store() and is_sqlite(uri) and not database(uri).exists()
+        self._refused = False
         # Importing here, in the main thread: two threads importing overlapping packages can see half-made modules.
         with suppress(Exception):
             import_mlflow(store_uri(out))
@@ -200,6 +209,11 @@ class _Sender:
         pause, warned = _PAUSE, ""
         while True:
             last = self._closing.is_set()
+            if self._new and not self._worth_a_store(last):
+                if last:
+                    return
+                self._closing.wait(pause)
+                continue
             try:
                 store = store or self._open()
                 store.send()
@@ -217,6 +231,12 @@ class _Sender:
                 return
             self._closing.wait(pause)
 
+    def _worth_a_store(self, last: bool) -> bool:
+        done = any(entry["kind"] == "end" and entry["status"] == "FINISHED" for entry, _ in entries(self._out / NAME))
+        if done or (last and not self._refused):
+            self._new = False
+        return not self._new
+
     def _open(self) -> MlflowStore:
         if not self._held:
             self._held = self._lock.enter_context(locked(self._out / LOCK, wait=False))
@@ -224,12 +244,14 @@ class _Sender:
             raise DataError("another process is sending this journal")
         return MlflowStore(self._out)
 
-    def close(self, hurry: bool = False) -> None:
+    def close(self, hurry: bool = False, refused: bool = False) -> None:
         """Send the rest; bounded, and without waiting for a server that does not answer.
 
         Args:
             hurry: The process was asked to end and has no more than seconds.
+            refused: The run was refused: a store that is not there yet is not made for it.
         """
+        self._refused = refused
         self._closing.set()
         patience = _CLOSE_DATABASE if is_sqlite(store_uri(self._out)) else _CLOSE_SERVER
         self._thread.join(min(patience, _CLOSE_HURRY) if hurry else patience)

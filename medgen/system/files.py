@@ -39,6 +39,27 @@ def unescaped(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; no path that the system refuses is an error."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_utf8(path: str | Path) -> bool:
+    r"""Whether a name is UTF-8, as text files are; others come from old disks and archives.
+
+    >>> is_utf8("müller.nii"), is_utf8("m\udcfcller.nii")
+    (True, False)
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is fsynced and renamed over ``path``, else removed.

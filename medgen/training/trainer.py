@@ -23,6 +23,7 @@ from medgen.seeds import derive
 from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
+from medgen.training.device_names import check_device_name
 from medgen.training.loop import Loop
 from medgen.training.ranks import connect, rank_of
 from medgen.training.recomputation import set_recomputation
@@ -60,11 +61,9 @@ def device_of(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    kind, _, index = name.partition(":")
-    if (kind, index) == ("cpu", ""):
+    index = check_device_name(name).partition(":")[2]
+    if name == "cpu":
         return torch.device("cpu")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise ConfigError(f"device: expected auto, cpu or cuda[:N], found {name!r}")
     number, count = int(index) if index else _local_rank(), torch.cuda.device_count()
     if number >= count:
         raise ConfigError(f"device: {name} is not in this machine ({count} CUDA devices); use device=cpu or auto")

@@ -12,10 +12,10 @@ from medgen.anomaly.evaluation.artefacts import ArtefactsConfig
 from medgen.anomaly.evaluation.detectability import DetectabilityConfig
 from medgen.config import Config
 from medgen.data.cases import is_safe_id
-from medgen.data.layouts.detect import exists
 from medgen.implants.implanted_scans import EvaluationConfig
 from medgen.models.families import check_family
 from medgen.runs.folder import RunConfig
+from medgen.system.files import exists
 from medgen.training.config import TrainingConfig
 
 from ..preflight import preflight

@@ -19,7 +19,7 @@ from medgen.progress import bars
 from medgen.report.anomaly.comparison import comparison_lines, comparison_report, comparison_rows
 from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.outputs import sha256_of, write_inputs
-from medgen.system.files import plain, write_csv, write_json
+from medgen.system.files import plain, write_csv
 from medgen.volume import Volume
 
 from ..preflight import EVALUATION, check_new
@@ -55,14 +55,11 @@ class EvaluateConfig(Config):
     out: Path | None = None
 
 
-def run(
-    config: EvaluateConfig, *, json_file: Path | None = None, overwrite: bool = False, progress: bool = False
-) -> RunSummary:
+def run(config: EvaluateConfig, *, overwrite: bool = False, progress: bool = False) -> RunSummary:
     """Score every heatmap against its mask and write tables and report if there is an output folder.
 
     Args:
         config: What to evaluate.
-        json_file: Also write all numbers to this file.
         overwrite: Replace the results of an earlier evaluation.
         progress: Show progress bars.
 
@@ -97,11 +94,9 @@ def run(
             tick("reading heatmaps", done, len(predictions))
         result = compare(known, scored, config.bootstrap, config.seed)
     metrics = {**plain(result), "notes": notes}
-    if json_file is not None:
-        write_json(json_file, metrics)
     lines = (*notes, *comparison_lines(result))
     if config.out is None:
-        return RunSummary(Path(), 0, lines)
+        return RunSummary(None, 0, lines, {"metrics": metrics})
     with open_run(config.out, config, overwrite=overwrite, mark=EVALUATION) as folder:
         read = {**methods, "truth": truths}
         inputs = {

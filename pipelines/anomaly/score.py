@@ -25,6 +25,9 @@ from medgen.report.anomaly.scored.opening import Scorer
 from medgen.report.anomaly.scored.scoring import ScoredCase, index_sections
 from medgen.report.anomaly.words import LIMITS, level_words
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import calibration, heatmap, scored
+from medgen.report.methods.preparation import MODELS, networks, preparation
+from medgen.report.methods.text import MethodsText
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
@@ -205,9 +208,17 @@ class Scorings:
     @property
     def counts(self) -> str:
         """Numbers of scans."""
-        abstained = sum(stage == "gate" for _, stage, _ in self.failures)
-        unusable = len(self.failures) - abstained
-        return f"scans scored: {len(self.scored)}, abstained: {abstained}, unusable: {unusable}"
+        return f"scans scored: {len(self.scored)}, abstained: {self.abstained}, unusable: {self.unusable}"
+
+    @property
+    def abstained(self) -> int:
+        """How many scans the gate refused."""
+        return sum(stage == "gate" for _, stage, _ in self.failures)
+
+    @property
+    def unusable(self) -> int:
+        """How many scans could not be read or prepared."""
+        return len(self.failures) - self.abstained
 
 
 class ScoreScans(Stage[ScoreConfig]):
@@ -300,6 +311,15 @@ class ScoreScans(Stage[ScoreConfig]):
         index_sections(report, found.detector, found.scored, found.failures, artifact.sha256)
         if found.only is not None:
             report.include(found.only)
+
+    def methods(self, text: MethodsText, config: ScoreConfig, results: Results) -> None:
+        """Which scans were scored by which model, and what it rests on."""
+        found, artifact = results[Scorings], results[TrainedModel]
+        scored(text, len(found.scored), found.abstained, found.unusable, artifact.sha256, config.ungated)
+        preparation(text, found.detector.preprocess)
+        networks(text, MODELS, found.detector.members[0].models)
+        heatmap(text, found.detector)
+        calibration(text, found.detector)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """A line for each scan."""

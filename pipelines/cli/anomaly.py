@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
-from .carry_out import Runnable, carry_out, finish, group
+from . import completion
+from .answer import Answer, finish
+from .carry_out import Runnable, carry_out, group, listed, say_if_new
 from .options import Device, FindOptions, Overwrite, Quiet, ReadOptions, Resume, RunOptions, Workers, command
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
+# As :data:`medgen.io.dicom.objects.wanted.KINDS`, known before DICOM is imported.
+VIEWERS = ("auto", "all", "findings", "none")
+DICOM_OBJECTS = ("seg", "pmap", "sc", "sr")
+PROGRAMS = ("bids", "slicer", "itksnap")
 RUN = Runnable(
     configs="anomaly",
     config="anomaly.config:AnomalyRunConfig",
@@ -21,9 +27,9 @@ RUN = Runnable(
 
 
 @command(anomaly_app, "run", "medgen anomaly run oasis data=my-brains out=runs/brains")
-def anomaly_run(options: RunOptions) -> None:
+def anomaly_run(options: RunOptions) -> Answer:
     """Train on healthy scans, calibrate, evaluate on held-out subjects, write heatmaps and a report."""
-    carry_out(RUN, options)
+    return carry_out(RUN, options)
 
 
 @command(anomaly_app, "score", "medgen anomaly score scan.nii.gz --model runs/brains/model --out scored")
@@ -58,30 +64,38 @@ def anomaly_score(
         typer.Option(
             "--viewers",
             help="Pages to look through scans: auto, all, findings (scans with some) or none.",
+            autocompletion=completion.among(VIEWERS),
         ),
     ] = "auto",
     dicom: Annotated[
         str | None,
-        typer.Option("--dicom", help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all."),
+        typer.Option(
+            "--dicom",
+            help="DICOM objects of scans from DICOM series: seg,pmap,sc,sr or some of these; all.",
+            autocompletion=completion.several_among(lambda: (*DICOM_OBJECTS, "all")),
+        ),
     ] = None,
     export: Annotated[
         str | None,
-        typer.Option("--export", help="For other programs: bids,slicer,itksnap or some of these; all."),
+        typer.Option(
+            "--export",
+            help="For other programs: bids,slicer,itksnap or some of these; all.",
+            autocompletion=completion.several_among(lambda: (*PROGRAMS, "all")),
+        ),
     ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
-    from medgen.anomaly.export.wanted import wanted as wanted_programs
-    from medgen.io.dicom.objects.wanted import wanted
-
     from ..given_scans import GivenScan
-    from ..preflight import VIEWERS, check_choice, check_model, check_scans, check_scoring
+    from ..preflight import check_choice, check_model, check_scans, check_scoring
 
     check_choice("--viewers", viewers, VIEWERS)
-    kinds = () if dicom is None else wanted(dicom)
-    programs = () if export is None else wanted_programs(export)
+    for kind in listed(dicom or ""):
+        check_choice("--dicom", kind.lower(), (*DICOM_OBJECTS, "all"))
+    for kind in listed(export or ""):
+        check_choice("--export", kind.lower(), (*PROGRAMS, "all"))
     check_scans(scans)
     check_model(model)
     check_scoring(
@@ -90,9 +104,16 @@ def anomaly_score(
         resume=resume,
         overwrite=overwrite,
     )
+    from medgen.anomaly.export.wanted import wanted as wanted_programs
+    from medgen.io.dicom.objects.wanted import wanted
+
+    kinds = () if dicom is None else wanted(dicom)
+    programs = () if export is None else wanted_programs(export)
+    if resume:
+        say_if_new(out)
     from ..anomaly import score as pipeline
 
-    finish(
+    return finish(
         pipeline.score(
             scans,
             model=model,
@@ -127,21 +148,22 @@ def anomaly_adapt(
     workers: Workers = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Move a model to another site by a few of its healthy scans; nothing is trained, the old model stays."""
     from ..preflight import ADAPTATION, check_data, check_model, check_new
 
     check_model(model)
     check_data(healthy)
     check_new(out, (model, healthy), overwrite=overwrite, mark=ADAPTATION)
+    cohort = found.cohort()
     from ..anomaly import adapt as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             model,
             healthy=healthy,
             out=out,
-            cohort=found.cohort(),
+            cohort=cohort,
             device=device or "auto",
             workers=2 if workers is None else workers,
             overwrite=overwrite,
@@ -164,11 +186,10 @@ def anomaly_evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for metrics.json, metrics.csv, report.html.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the resampling.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Measure heatmaps of any method against masks, and methods against each other."""
     from ..preflight import EVALUATION, check_folder, check_new
 
@@ -187,4 +208,4 @@ def anomaly_evaluate(
         seed=seed,
         out=out,
     )
-    finish(pipeline.run(settings, json_file=json_file, overwrite=overwrite, progress=not quiet))
+    return finish(pipeline.run(settings, overwrite=overwrite, progress=not quiet))

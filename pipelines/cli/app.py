@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,13 +21,14 @@ from medgen.system.files import unwritable
 from medgen.system.signals import Terminated, terminable
 
 from .anomaly import anomaly_app
+from .answer import Answer, document, finish, stdout_apart, wants_json
 from .audit import audit_app
 from .augment import augment_app
 from .bench import bench_app
 from .card import card_app
-from .carry_out import HELP, Runnable, carry_out, echo_json, finish
+from .carry_out import HELP, Runnable, carry_out
 from .data import data_app
-from .options import AsJson, CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
+from .options import CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
 
 _RESUMABLE = (
     ("train",),
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings=HELP,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     epilog="Example: medgen demo --out demo",
 )
 for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
@@ -88,18 +89,17 @@ def _main(
 
 
 @command(app, "doctor", "medgen doctor")
-def doctor(json_: AsJson = False) -> None:
+def doctor() -> Answer:
     """Say what this machine can do: versions, cores, memory, GPU, store."""
     from medgen.runs.environment import doctor as examine
 
     facts = examine()
-    if json_:
-        echo_json([{"name": f.name, "value": f.value, "ok": f.ok, "hint": f.hint} for f in facts])
-    else:
-        for fact in facts:
-            hint = "" if fact.ok or not fact.hint else f"  ({fact.hint})"
-            typer.echo(f"{'ok ' if fact.ok else 'BAD'} {fact.name:<14} {fact.value}{hint}")
-    raise typer.Exit(0 if all(fact.ok for fact in facts) else 1)
+    lines = []
+    for fact in facts:
+        hint = "" if fact.ok or not fact.hint else f"  ({fact.hint})"
+        lines.append(f"{'ok ' if fact.ok else 'BAD'} {fact.name:<14} {fact.value}{hint}")
+    data = {"checks": [{"name": f.name, "value": f.value, "ok": f.ok, "hint": f.hint} for f in facts]}
+    return Answer(data, tuple(lines), exit_code=0 if all(fact.ok for fact in facts) else 1)
 
 
 @command(app, "demo", "medgen demo --out demo")
@@ -117,7 +117,7 @@ def demo(
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Run both pipelines on a simulated cohort and say where the reports are; or score a DICOM series."""
     if series is not None and not dicom:
         raise ConfigError(f"{series}: a series is for --dicom; add it, or leave the series out")
@@ -133,8 +133,8 @@ def demo(
 
     named = device or "auto"
     if dicom:
-        finish(pipeline.through_dicom(out, series, device=named, overwrite=overwrite, progress=not quiet))
-    finish(pipeline.run(out, device=named, overwrite=overwrite, progress=not quiet))
+        return finish(pipeline.through_dicom(out, series, device=named, overwrite=overwrite, progress=not quiet))
+    return finish(pipeline.run(out, device=named, overwrite=overwrite, progress=not quiet))
 
 
 @command(app, "train", "medgen train vae data=cohort out=runs/vae")
@@ -143,13 +143,13 @@ def train(
     source: Annotated[
         Path | None, typer.Option("--from", help="Trained model to start from: training.init.artifact.")
     ] = None,
-) -> None:
+) -> Answer:
     """Train one generative model and save it as an artifact."""
     if source is not None:
         # JSON is YAML: any path is one value.
         chosen = f"training.init.artifact={json.dumps(str(source), ensure_ascii=False)}"
         options = replace(options, overrides=[*(options.overrides or []), chosen])
-    carry_out(TRAIN, options)
+    return carry_out(TRAIN, options)
 
 
 @command(app, "explore", "medgen explore runs/vae/model --data cohort --out explored --along age")
@@ -176,7 +176,7 @@ def explore(
     device: Device = None,
     workers: Workers = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Walk through a model's codes: between scans, along principal directions and along columns such as age."""
     from ..preflight import EXPLORATION, check_data, check_model, check_new
 
@@ -186,7 +186,7 @@ def explore(
     cohort = reading.cohort()
     from ..explore import run as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             model,
             data=data,
@@ -207,9 +207,37 @@ def explore(
 
 
 @command(app, "pretrain", "medgen pretrain vae data=simulated out=runs/pretrain")
-def pretrain(options: RunOptions) -> None:
+def pretrain(options: RunOptions) -> Answer:
     """Train a model on label maps under random contrasts; medgen train --from takes it."""
-    carry_out(PRETRAIN, options)
+    return carry_out(PRETRAIN, options)
+
+
+@command(app, "open", "medgen open runs/anomaly")
+def open_(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its report.html.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0: a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
+) -> Answer:
+    """Show the report of a run in the browser, served on this machine only, until Ctrl-C."""
+    from medgen.report.serve import ReportServer
+
+    server = ReportServer(run, port)
+
+    def serve() -> None:
+        import webbrowser
+
+        if not no_browser:
+            webbrowser.open(server.address)
+        try:
+            with server:
+                server.serve_forever()
+        except Terminated as ended:
+            # Ctrl-C is how it is meant to end.
+            if ended.code != 128 + signal.SIGINT:
+                raise
+
+    lines = (server.address, "for this machine only; Ctrl-C ends it")
+    return Answer({"address": server.address, "folder": server.folder}, lines, afterwards=serve)
 
 
 def main() -> None:
@@ -231,16 +259,14 @@ def _run() -> int:
             for fault in others:
                 with suppress(OSError):
                     typer.echo(f"medgen: {_advised(str(fault))}", err=True)
-        return _fail(_advised(str(last)), error)
+        return _fail(_advised(str(last)), error, faults=[asdict(fault) for fault in error.faults])
     except MedgenError as error:
         return _fail(_advised(str(error)), error)
     except Terminated as error:
         code = int(str(error.code))
-        typer.echo(f"medgen: ended by {signal.Signals(code - 128).name}{go_on(sys.argv[1:])}", err=True)
-        return code
+        return _say(f"ended by {signal.Signals(code - 128).name}{go_on(sys.argv[1:])}", code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"medgen: interrupted{go_on(sys.argv[1:])}", err=True)
-        return 130
+        return _say(f"interrupted{go_on(sys.argv[1:])}", 130)
     except Exception as error:
         reason = _known(error)
         if reason is not None:
@@ -282,12 +308,23 @@ def _advised(message: str) -> str:
     )
 
 
-def _fail(message: str, error: BaseException, code: int = 2) -> int:
+def _fail(message: str, error: BaseException, code: int = 2, faults: Sequence[dict[str, str]] = ()) -> int:
+    _say(message, code, faults, quiet=bool(os.environ.get("MEDGEN_DEBUG")))
     if os.environ.get("MEDGEN_DEBUG"):
         raise error
+    return code
+
+
+def _say(message: str, code: int, faults: Sequence[dict[str, str]] = (), quiet: bool = False) -> int:
+    """Say why a command did not end well: on stderr, and with ``--json`` as the document on stdout."""
     # The terminal may be the very file that cannot be written.
     with suppress(OSError):
-        typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
+        if not quiet:
+            typer.echo("medgen: " + visible(" ".join(message.split())), err=True)
+        if wants_json(sys.argv[1:]):
+            error = {"message": " ".join(message.split()), **({"faults": faults} if faults else {})}
+            with stdout_apart() as write:
+                write(document({"error": error}, code))
     return code
 
 

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from medgen.errors import ConfigError
-
-from .carry_out import Runnable, bar, carry_out, finish, group, listed
+from . import completion
+from .answer import Answer, finish
+from .carry_out import Runnable, bar, carry_out, group, listed
 from .options import Device, Quiet, RunOptions, Seed, command
 
 augment_app = group("augment", "Labelled synthetic scans.", "Example: medgen augment run simulated data=cohort")
+LAYOUTS = ("nnunet", "msd", "bids")
 RUN = Runnable(
     configs="augment",
     config="augment.config:AugmentRunConfig",
     refuse="preflight:preflight",
     plan="augment.plan:plan",
     run="augment.run:run",
-    slow=True,
 )
 VALUE = Runnable(
     configs="value",
@@ -27,20 +27,19 @@ VALUE = Runnable(
     refuse="preflight:preflight",
     plan="augment.value:plan",
     run="augment.value:run",
-    slow=True,
 )
 
 
 @command(augment_app, "run", "medgen augment run hippocampus data=my-labelled-scans out=runs/augment")
-def augment_run(options: RunOptions) -> None:
+def augment_run(options: RunOptions) -> Answer:
     """Train generators on labelled scans, sample, filter, and measure whether the samples help segmentation."""
-    carry_out(RUN, options)
+    return carry_out(RUN, options)
 
 
 @command(augment_app, "value", "medgen augment value default data=my-scans synthetic.other=their-scans")
-def augment_value(options: RunOptions) -> None:
+def augment_value(options: RunOptions) -> Answer:
     """Measure what ordinary augmentation, synthetic scans made elsewhere, or those of an earlier run are worth."""
-    carry_out(VALUE, options)
+    return carry_out(VALUE, options)
 
 
 @command(augment_app, "nnunet", "medgen augment nnunet runs/augment --out nnUNet_raw --id 501 --name Heart")
@@ -52,8 +51,12 @@ def augment_nnunet(
     channels: Annotated[str | None, typer.Option("--channels", help="Channel names, such as CT or T1,T2.")] = None,
     seed: Seed = None,
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if a run's verdict is HARMFUL.")] = False,
-) -> None:
+) -> Answer:
     """Write a data set for nnU-Net: real and synthetic scans, with folds in which nothing leaks."""
+    from ..preflight import check_folder
+
+    for run in runs:
+        check_folder(run, "a finished augment run")
     from medgen.synthesis.export.nnunet import FOLDS, write_nnunet
 
     with bar("writing") as tick:
@@ -67,17 +70,23 @@ def augment_nnunet(
             harmful=harmful,
             progress=tick,
         )
-    for sentence in made.verdicts:
-        typer.echo(sentence)
-    typer.echo(f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases")
-    for index, (train, held_out) in enumerate(made.folds):
-        synthetic = sum(case.startswith("syn-") for case in train)
-        typer.echo(
-            f"fold {index}: {len(train) - synthetic} real and {synthetic} synthetic scans for training, "
-            f"{len(held_out)} real ones for validation"
-        )
-    typer.echo(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into")
-    typer.echo(f"nnUNet_preprocessed/{made.folder.name}, then train these folds only")
+    folds = [
+        {"real": len(train) - synthetic, "synthetic": synthetic, "validation": len(held_out)}
+        for train, held_out in made.folds
+        for synthetic in [sum(case.startswith("syn-") for case in train)]
+    ]
+    lines = [*made.verdicts, f"{made.folder}: {made.synthetic} synthetic scans, {made.test} test cases"]
+    lines += [
+        f"fold {index}: {fold['real']} real and {fold['synthetic']} synthetic scans for training, "
+        f"{fold['validation']} real ones for validation"
+        for index, fold in enumerate(folds)
+    ]
+    lines += [
+        f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity, then copy {FOLDS} into",
+        f"nnUNet_preprocessed/{made.folder.name}, then train these folds only",
+    ]
+    facts = {"out": made.folder, "synthetic": made.synthetic, "test": made.test, "folds": folds}
+    return Answer({**facts, "lines": lines}, tuple(lines))
 
 
 @command(augment_app, "dicom", "medgen augment dicom runs/augment --out synthetic-dicom")
@@ -87,7 +96,7 @@ def augment_dicom(
     ],
     out: Annotated[Path, typer.Option("--out", help="New folder for a series and a segmentation of each scan.")],
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
-) -> None:
+) -> Answer:
     """Write synthetic scans as DICOM series of no patient, marked SYNTHETIC, with their labels as segments (SEG)."""
     from ..preflight import check_folder
 
@@ -96,9 +105,9 @@ def augment_dicom(
 
     with bar("writing") as tick:
         made = write_dicom(cohort, out, harmful=harmful, progress=tick)
-    if made.verdict:
-        typer.echo(made.verdict)
-    typer.echo(f"{made.folder}: {made.scans} synthetic scans, each with a series and seg.dcm; of no patient")
+    lines = [made.verdict] if made.verdict else []
+    lines.append(f"{made.folder}: {made.scans} synthetic scans, each with a series and seg.dcm; of no patient")
+    return Answer({"out": made.folder, "scans": made.scans, "verdict": made.verdict, "lines": lines}, tuple(lines))
 
 
 @command(augment_app, "sample", "medgen augment sample --model runs/augment/model --out more flow.solver_steps=16")
@@ -107,7 +116,9 @@ def augment_sample(
     out: Annotated[Path, typer.Option("--out", help="New folder for the synthetic cohort.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Accepted scans wanted, over all backends.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
-    layout: Annotated[str, typer.Option("--layout", help="nnunet, msd or bids.")] = "nnunet",
+    layout: Annotated[
+        str, typer.Option("--layout", help="nnunet, msd or bids.", autocompletion=completion.among(LAYOUTS))
+    ] = "nnunet",
     attempts: Annotated[float, typer.Option("--attempts", min=1, help="Most samples per wanted scan.")] = 4.0,
     device: Device = None,
     harmful: Annotated[bool, typer.Option("--harmful", help="Even if the run's verdict is HARMFUL.")] = False,
@@ -116,16 +127,16 @@ def augment_sample(
         typer.Argument(metavar="[OPTION=VALUE]...", help="Options of sampling, as in flow.solver_steps=16."),
     ] = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Sample scans from saved generators under the run's own filter and audit; refused without these."""
-    from ..preflight import check_model
+    from ..preflight import check_choice, check_empty, check_model
 
-    if layout not in ("nnunet", "msd", "bids"):
-        raise ConfigError(f"--layout: expected nnunet, msd or bids, found {layout!r}")
+    check_choice("--layout", layout, LAYOUTS)
     check_model(model)
+    check_empty(out)
     from ..augment import sample as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             model,
             out,

@@ -8,10 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from .carry_out import finish, group, listed, whole_numbers
+from . import completion
+from .answer import Answer, finish
+from .carry_out import group, listed, whole_numbers
 from .options import Device, Quiet, Resume, Seed, Workers, command
 
-Families = Annotated[str, typer.Option("--families", help="Families with a configuration train/FAMILY.")]
+Families = Annotated[
+    str,
+    typer.Option(
+        "--families",
+        help="Families with a configuration train/FAMILY.",
+        autocompletion=completion.several_among(completion.families),
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def bench_anomaly(
     device: Device = None,
     workers: Workers = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Run the anomaly pipeline under several seeds, with peers, and write anomaly.md, anomaly.json and pictures."""
     chosen = listed(cohorts or ("simulated" if quick else "oasis,hippocampus"))
     numbers = whole_numbers("--seeds", seeds or ("0" if quick else "0,1,2"))
@@ -71,7 +80,7 @@ def bench_anomaly(
         check_folder(data, "a folder per cohort")
     from ..bench import anomaly as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             out,
             data=data,
@@ -98,14 +107,14 @@ def bench_artefacts(
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the configuration; may be repeated.")
     ] = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Spoil scans of held-out subjects and count which artefacts are named: artefacts.md and .json."""
     from ..preflight import check_data
 
     check_data(data)
     from ..bench import artefacts as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             out,
             data=data,
@@ -123,11 +132,11 @@ def bench_calibration(
     cohorts: Annotated[int, typer.Option("--cohorts", min=1, help="Simulated cohorts for each rate.")] = 2000,
     seed: Seed = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Count how often healthy subjects of simulated cohorts get a finding, and write calibration.md and .json."""
     from ..bench import calibration as pipeline
 
-    finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))
+    return finish(pipeline.run(out, cohorts=cohorts, seed=seed or 0, progress=not quiet))
 
 
 @command(bench_app, "painting", "medgen bench painting bench --data ../shared/data/hippocampus --seeds 0")
@@ -139,7 +148,7 @@ def bench_painting(
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the configuration train/flow; may be repeated.")
     ] = None,
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Paint label maps of subjects that the painter has not seen, and compare with their scans: painting.md, .json."""
     from ..preflight import check_data
 
@@ -147,7 +156,7 @@ def bench_painting(
     numbers = whole_numbers("--seeds", seeds)
     from ..bench import painting as pipeline
 
-    finish(pipeline.run(out, data=data, seeds=numbers, overrides=settings or (), progress=not quiet))
+    return finish(pipeline.run(out, data=data, seeds=numbers, overrides=settings or (), progress=not quiet))
 
 
 @command(bench_app, "value", "medgen bench value bench --data ../shared/data/hippocampus --subjects 5,10")
@@ -160,13 +169,13 @@ def bench_value(
         str, typer.Option("--ordinary", help="Ordinary arms to compare with.")
     ] = "standard,self_training",
     workers: Workers = None,
-) -> None:
+) -> Answer:
     """Repeat generators (augment/hippocampus_study) and segmenters, ours and MONAI's: value.md, .json."""
     given = common.given()
     numbers = whole_numbers("--subjects", subjects, "5,10")
     from ..bench import value as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             **given,
             subjects=numbers,
@@ -187,13 +196,13 @@ def bench_families(
         float | None,
         typer.Option("--seconds", min=1, help="Processor time of each training, instead of the configured steps."),
     ] = None,
-) -> None:
+) -> Answer:
     """Measure families on unseen subjects: rebuilt and new scans, likelihood, heatmaps: families.md, .json."""
     given = common.given()
     numbers = whole_numbers("--seeds", seeds)
     from ..bench import families as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             **given,
             families=listed(families),
@@ -217,13 +226,13 @@ def bench_transfer(
     ] = None,
     scans: Annotated[str, typer.Option("--scans", help="Numbers of training scans.")] = "5,10",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of split, scans, weights and training.")] = "0,1,2",
-) -> None:
+) -> Answer:
     """Train a family on few scans, from random weights and from trained models: transfer.md, .json."""
     given = common.given()
     numbers = {"--seeds": whole_numbers("--seeds", seeds), "--scans": whole_numbers("--scans", scans, "5,10")}
     from ..bench import transfer as pipeline
 
-    finish(
+    return finish(
         pipeline.run(
             **given,
             family=family,
@@ -239,8 +248,8 @@ def bench_presets(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of the table.")] = Path("bench"),
     families: Families = "vae,flow,context",
     quiet: Quiet = False,
-) -> None:
+) -> Answer:
     """Count memory and graph breaks of the GPU sizes on a machine without a GPU, and write gpu.md and gpu.json."""
     from ..bench import presets as pipeline
 
-    finish(pipeline.run(out, families=listed(families), progress=not quiet))
+    return finish(pipeline.run(out, families=listed(families), progress=not quiet))

@@ -1,24 +1,24 @@
-"""What the commands share besides options: loading of configurations, progress, printed results."""
+"""What the commands share besides options and answers: loading of configurations, progress, lists."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import typer
 
+from medgen.config import nearest
 from medgen.errors import ConfigError
+from medgen.faults import visible
 
+from .answer import Answer, finish, plan
+from .known_keys import refuse_typos
 from .options import RunOptions
-
-if TYPE_CHECKING:
-    from medgen.runs.folder import RunSummary
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -28,23 +28,6 @@ def group(name: str, text: str, example: str) -> typer.Typer:
     return typer.Typer(
         name=name, help=text, no_args_is_help=True, context_settings=HELP, rich_markup_mode=None, epilog=example
     )
-
-
-def finish(summary: RunSummary) -> NoReturn:
-    """Print the lines of a run and exit with its code."""
-    from medgen.faults import visible
-
-    for line in summary.lines:
-        # A summary line may be a table of several lines; names with escape sequences are shown, not obeyed.
-        typer.echo("\n".join(map(visible, line.split("\n"))))
-    raise typer.Exit(summary.exit_code)
-
-
-def plan(lines: Iterable[str]) -> NoReturn:
-    """Print the lines of a plan and exit."""
-    for line in lines:
-        typer.echo(line)
-    raise typer.Exit
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,6 @@ class Runnable:
         refuse: What refuses a run before a scan is read.
         plan: What gives the lines of ``--dry-run``.
         run: What runs it.
-        slow: Whether its configuration takes seconds to import, so that data which is not there is refused before.
     """
 
     configs: str
@@ -65,11 +47,12 @@ class Runnable:
     refuse: str
     plan: str
     run: str
-    slow: bool = False
 
 
-def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
-    """Read the configuration with its overrides and flags, refuse what cannot be, then plan or run, and exit.
+def carry_out(pipeline: Runnable, options: RunOptions) -> Answer:
+    """Read the configuration with its overrides and flags, refuse what cannot be, then plan or run.
+
+    Typos and what is not there are refused before a configuration is imported, which takes seconds.
 
     Raises:
         MedgenError: If configuration, data or run are at fault.
@@ -81,17 +64,55 @@ def carry_out(pipeline: Runnable, options: RunOptions) -> NoReturn:
     flags = {"device": options.device, "seed": options.seed, "workers": options.workers}
     settings = [*(options.overrides or []), *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     values = apply_overrides(read_yaml(path), settings)
-    named = any(item.partition("=")[0].strip() == "data" for item in settings)
-    if pipeline.slow and named and isinstance(data := values["data"], str):
-        from ..preflight import check_data
-
-        check_data(Path(data))
-    config = parse_config(_find(pipeline.config), scaled(values, str(path)), str(path))
+    named = {key: own for key, own in values.items() if key != "size"}
+    refuse_typos(pipeline.config.partition(":")[2], named, str(path))
     how = {"resume": options.resume, "overwrite": options.overwrite}
+    values = scaled(values, str(path))
+    _refuse_early(values, str(path), **how)
+    config = parse_config(_find(pipeline.config), values, str(path))
     _find(pipeline.refuse)(config, **how)
+    if options.resume:
+        say_if_new(config.out)
     if options.dry_run:
-        plan(_find(pipeline.plan)(config, **how))
-    finish(_find(pipeline.run)(config, **how, progress=not options.quiet))
+        return plan(_find(pipeline.plan)(config, **how))
+    return finish(_find(pipeline.run)(config, **how, progress=not options.quiet))
+
+
+def say_if_new(out: Path) -> None:
+    """Say on stderr where ``--resume`` finds nothing to go on with: the folder may be another one than was meant."""
+    from medgen.runs.folder import CONFIG_FILE
+
+    if not (out / CONFIG_FILE).is_file():
+        typer.echo(f"medgen: {visible(str(out))}: holds no run to go on with; starts from the beginning", err=True)
+
+
+def _refuse_early(values: Mapping[str, Any], source: str, *, resume: bool, overwrite: bool) -> None:
+    """What the configuration and the run would refuse as well, as far as that can be known before either is imported.
+
+    Raises:
+        MedgenError: If family, device, data or output folder are at fault.
+    """
+    from medgen.models.families import check_family
+    from medgen.training.device_names import check_device_name
+
+    from ..preflight import check_data, check_start
+
+    further = values.get("further")
+    models = [values.get("model"), *(further.values() if isinstance(further, Mapping) else ())]
+    for own in models:
+        model = own.get("model", own) if isinstance(own, Mapping) else None
+        if isinstance(model, Mapping):
+            try:
+                check_family(model)
+            except ValueError as error:
+                raise ConfigError(f"{source}: {error}") from None
+    if isinstance(device := values.get("device"), str):
+        check_device_name(device)
+    data, out = values.get("data"), values.get("out")
+    if isinstance(data, str):
+        check_data(Path(data))
+        if isinstance(out, str):
+            check_start(Path(out), (Path(data),), resume=resume, overwrite=overwrite)
 
 
 def _find(name: str) -> Any:
@@ -109,9 +130,19 @@ def find_config(group: str, name: str) -> Path:
     folder = Path(str(files("medgen.configs"))) / group
     shipped = folder / f"{name}.yaml"
     if not shipped.is_file():
-        known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
-        raise ConfigError(f"{name}: no such configuration file, and none of that name is shipped (shipped: {known})")
+        known = shipped_configs(group)
+        raise ConfigError(
+            f"{name}: no such configuration file, and none of that name is shipped (shipped: {', '.join(known)})"
+            f"{nearest(name, known)}"
+        )
     return shipped
+
+
+def shipped_configs(group: str) -> list[str]:
+    """Names of the configurations that are shipped for a pipeline."""
+    from importlib.resources import files
+
+    return sorted(entry.stem for entry in (Path(str(files("medgen.configs"))) / group).glob("*.yaml"))
 
 
 @contextmanager
@@ -138,10 +169,3 @@ def whole_numbers(option: str, text: str, example: str = "0,1,2") -> list[int]:
     if not numbers or not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"{option}: expected whole numbers such as {example}, found {text!r}")
     return [int(number) for number in numbers]
-
-
-def echo_json(data: object) -> None:
-    """Print plain data as JSON."""
-    from medgen.system.files import plain
-
-    typer.echo(json.dumps(plain(data), indent=2, ensure_ascii=False))

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .carry_out import bar, finish, group, listed, plan
+from . import completion
+from .answer import Answer, finish, plan
+from .carry_out import bar, group, listed
 from .options import CohortOptions, ImageOptions, Workers, command
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 
 
-@command(data_app, "check", "medgen data check my-scans --json report.json")
+@command(data_app, "check", "medgen data check my-scans")
 def data_check(
     path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
     options: CohortOptions,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     workers: Workers = None,
-) -> None:
-    """Check every file of a cohort in one pass; exit 2 if any has a fault."""
-    from medgen.data.account import account
+) -> Answer:
+    """Check every file of a cohort in one pass and print a table of its cases; exit 2 if any has a fault."""
+    from ..preflight import check_path
+
+    check_path(path)
+    cohort = options.cohort()
     from medgen.data.integrity import check
-    from medgen.faults import visible
-    from medgen.system.advice import as_options
-    from medgen.system.files import write_json
+
+    from .checked import answer
 
     with bar("checking") as progress:
-        result = check(path, options.cohort(), workers=workers or 2, progress=progress)
-    for line in result.scan if result.manifest is None else account(result.manifest):
-        typer.echo(visible(as_options(line)))
-    for fault in result.faults:
-        typer.echo(visible(as_options(str(replace(fault, found=f"found {fault.found}")))), err=True)
-    for note in result.notes:
-        typer.echo(visible(f"note: {note}"), err=True)
-    if json_file is not None:
-        write_json(json_file, result.to_plain(path))
-    if result.faults:
-        typer.echo(f"{len(result.faults)} fault(s) in {result.cases} case(s)")
-        raise typer.Exit(2)
-    typer.echo(f"{result.cases} case(s), no fault")
+        result = check(path, cohort, workers=workers or 2, progress=progress)
+    return answer(path, result)
 
 
 @command(data_app, "simulate", "medgen data simulate cohort -n 40 --seed 0 --spacing 2")
@@ -50,13 +41,17 @@ def data_simulate(
     n: Annotated[int, typer.Option("-n", min=1, help="Number of subjects.")] = 40,
     seed: Annotated[int, typer.Option("--seed", help="Seed; subject k is the same whatever n.")] = 0,
     spacing: Annotated[float, typer.Option("--spacing", min=0.5, max=16, help="Voxel size in mm.")] = 2.0,
-) -> None:
+) -> Answer:
     """Simulate a cohort of brains with CSF, GM and WM labels from the MNI template."""
+    from ..preflight import check_empty
+
+    check_empty(out)
     from medgen.data.simulation import simulate
 
     with bar("simulating") as progress:
         manifest = simulate(out, n=n, seed=seed, spacing=spacing, progress=progress)
-    typer.echo(f"{len(manifest)} subjects in {out} (manifest.csv, card.md)")
+    line = f"{len(manifest)} subjects in {out} (manifest.csv, card.md)"
+    return Answer({"out": out, "subjects": len(manifest), "lines": [line]}, (line,))
 
 
 @command(data_app, "implant", "medgen data implant cohort implanted --seed 0 --kinds uniform,blur")
@@ -65,20 +60,35 @@ def data_implant(
     out: Annotated[Path, typer.Argument(help="New folder for the implanted scans and their ground truth.")],
     options: ImageOptions,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    kinds: Annotated[str | None, typer.Option("--kinds", help="Comma-separated kinds; default: all.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            "--kinds",
+            help="Comma-separated kinds; default: all.",
+            autocompletion=completion.several_among(completion.kinds),
+        ),
+    ] = None,
     lesions: Annotated[
         Path | None, typer.Option("--masks", help="Folder of real lesion masks for lesion shapes.")
     ] = None,
-) -> None:
+) -> Answer:
     """Put anomalies with known ground truth into healthy scans."""
+    from ..preflight import check_data, check_empty, check_folder
+
+    check_data(cohort)
+    check_empty(out)
+    if lesions is not None:
+        check_folder(lesions, "lesion masks")
+    reading = options.cohort()
     from medgen.data.layouts.detect import load_cohort
     from medgen.implants import implant_cohort
 
-    manifest = load_cohort(cohort, options.cohort())
+    manifest = load_cohort(cohort, reading)
     chosen = None if kinds is None else listed(kinds)
     with bar("implanting") as progress:
         result = implant_cohort(manifest, out, seed=seed, kinds=chosen, masks=lesions, progress=progress)
-    typer.echo(f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)")
+    line = f"{len(result)} scans in {out} (manifest.csv names kind, size and contrast of each)"
+    return Answer({"out": out, "scans": len(result), "lines": [line]}, (line,))
 
 
 @command(data_app, "prepare", "medgen data prepare scans prepared brain=extract bias_field=n4")
@@ -97,14 +107,19 @@ def data_prepare(
     max_side: Annotated[
         int, typer.Option("--max-side", min=16, help="Most voxels along an axis where the recipe chooses.")
     ] = 128,
-) -> None:
+) -> Answer:
     """Try a preprocessing recipe: every scan before and after, and what was done; exit 2 if none can be prepared."""
+    from ..preflight import check_data, check_empty
+
+    check_data(source)
+    check_empty(out)
+    reading = options.cohort()
     from .. import prepare_cohort
 
     wanted = prepare_cohort.wanted_keys(config, overrides or [])
     with bar("preparing") as progress:
-        summary = prepare_cohort.run(source, out, options.cohort(), wanted, max_side=max_side, progress=progress)
-    finish(summary)
+        summary = prepare_cohort.run(source, out, reading, wanted, max_side=max_side, progress=progress)
+    return finish(summary)
 
 
 @command(data_app, "import", "medgen data import dicom-folder cohort")
@@ -121,11 +136,15 @@ def data_import(
     ] = None,
     workers: Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written, then stop.")] = False,
-) -> None:
+) -> Answer:
     """Convert a cohort to NIfTI with a manifest and a draft data card, under pseudonymous ids."""
+    from ..preflight import check_data, check_empty
+
+    check_data(source)
+    check_empty(out)
+    settings = options.cohort()
     from .. import import_cohort as importing
 
-    settings = options.cohort()
     if dry_run:
-        plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
-    finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
+        return plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
+    return finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))

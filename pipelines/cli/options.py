@@ -11,20 +11,38 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from medgen.data.layouts.detect import CohortConfig
+from . import completion
+from .answer import JSON, Answer, carried_out
 
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+if TYPE_CHECKING:
+    from medgen.data.layouts.cohort_config import CohortConfig
+
+LAYOUTS = ("auto", "csv", "folder", "nnunet", "msd", "bids", "dicom")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _device(name: str | None) -> str | None:
+    """Refuse what is no device at once; whether it is there is asked later, of torch."""
+    from medgen.training.device_names import check_device_name
+
+    return None if name is None else check_device_name(name)
+
+
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu or cuda[:N].", callback=_device, autocompletion=completion.among(DEVICES)),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, max=256, help="Threads that read and prepare scans.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same configuration.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the same folder first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[bool, typer.Option(JSON, help="Print one JSON document on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars.")]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def command(app: typer.Typer, name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command.
+def command(app: typer.Typer, name: str, example: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Register a function as a command. Every command takes ``--json``; what it returns is said in one place.
 
     A parameter whose type is a dataclass becomes one argument or option for each of its fields, so that commands share
     groups of them.
@@ -35,22 +53,24 @@ def command(app: typer.Typer, name: str, example: str) -> Callable[[Callable[...
         example: A whole command line, shown below the help.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Callable[..., Answer]) -> Callable[..., Answer]:
         hints = get_type_hints(function, include_extras=True)
+        hints.pop("return")
         groups = {key: kind for key, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
         own = inspect.signature(function).parameters.values()
         parameters = [item.replace(annotation=hints[item.name]) for item in own if item.name not in groups]
         # A command's own options come first in its help.
         parameters += [item for kind in groups.values() for item in _parameters(kind)]
-        parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters]
+        parameters.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=AsJson))
+        parameters = [item.replace(kind=_KEYWORD) for item in parameters]
 
         @functools.wraps(function)
-        def run(**values: Any) -> None:
+        def run(as_json: bool, **values: Any) -> None:
             given = {
                 key: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
                 for key, kind in groups.items()
             }
-            function(**values, **given)
+            carried_out(functools.partial(function, **values, **given), as_json)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -66,8 +86,7 @@ def _parameters(group: type[Any]) -> list[inspect.Parameter]:
     found = []
     for field in fields(group):
         default = inspect.Parameter.empty if field.default is MISSING else field.default
-        kind, hint = inspect.Parameter.KEYWORD_ONLY, hints[field.name]
-        found.append(inspect.Parameter(field.name, kind, default=default, annotation=hint))
+        found.append(inspect.Parameter(field.name, _KEYWORD, default=default, annotation=hints[field.name]))
     return found
 
 
@@ -77,11 +96,19 @@ class RunOptions:
 
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped one; an unknown name lists them."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file, or the name of a shipped one; an unknown name lists them.",
+            autocompletion=completion.configs,
+        ),
     ]
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file, such as out=D."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that override the file, such as out=D.",
+            autocompletion=completion.settings,
+        ),
     ] = None
     device: Device = None
     seed: Seed = None
@@ -98,7 +125,14 @@ class RunOptions:
 class FindOptions:
     """How the images of a cohort are found."""
 
-    layout: Annotated[str, typer.Option("--layout", help="auto, csv, folder, nnunet, msd, bids or dicom.")] = "auto"
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help=f"{', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}.",
+            autocompletion=completion.among(LAYOUTS),
+        ),
+    ] = "auto"
     images: Annotated[
         list[str] | None,
         typer.Option("--images", help="Glob of the image files, such as '*/*_t1.nii'; once per channel."),
@@ -118,7 +152,7 @@ class FindOptions:
             ConfigError: If one of them is wrong.
         """
         from medgen.config import parse_config, plain_yaml
-        from medgen.data.layouts.detect import CohortConfig
+        from medgen.data.layouts.cohort_config import CohortConfig
 
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given |= {"leave_out": self.leave_out or (), "roots": tuple(given.pop("root", None) or ())}

@@ -157,3 +157,40 @@ def test_a_name_is_a_file_name_and_no_path(run: Path, scan: Volume, name: object
 def test_what_the_model_does_not_know_of_people_is_refused(run: Path, scan: Volume, person: object, found: str) -> None:
     with pytest.raises(ConfigError, match=found):
         medgen.load(run).score(scan, person=person)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: medgen.load(3), "model: found 3 (int), expected a path"),
+        (lambda: medgen.load(None), "model: found None"),
+        (lambda: medgen.load("x", device=3), "device: found 3 (int)"),
+        (lambda: medgen.load("x", device="mps"), "GPU of a Mac"),
+        (lambda: medgen.check(3), "path: found 3"),
+        (lambda: medgen.check("x", workers="a"), "workers: found 'a' (str), expected a whole number"),
+        (lambda: medgen.simulate("3", "x"), "n: found '3' (str)"),
+        (lambda: medgen.simulate(2.5, "x"), "n: found 2.5 (float)"),
+        (lambda: medgen.simulate(True, "x"), "n: found True (bool)"),
+        (lambda: medgen.simulate(2, 3), "out: found 3"),
+        (lambda: medgen.simulate(2, "x", seed="a"), "seed: found 'a'"),
+        (lambda: medgen.simulate(2, "x", spacing="a"), "spacing: found 'a'"),
+        (lambda: medgen.simulate(2, "x", spacing=None), "spacing: found None"),
+        (lambda: medgen.synthesize(3, 3), "run: found 3"),
+        (lambda: medgen.synthesize("x", "3"), "n: found '3'"),
+        (lambda: medgen.synthesize("x", 0), "n: found 0 (int), expected a whole number from 1"),
+        (lambda: medgen.synthesize("x", 1, seed=-1), "seed: found -1"),
+        (lambda: medgen.synthesize("x", 1, backend=3), "backend: found 3"),
+        (lambda: medgen.synthesize("x", 1, options="flow.a=1"), "options: found 'flow.a=1' (str), expected a list"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_a_sentence(call, words, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert words in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_voxels_that_cannot_be_millimetres_are_refused_at_once(run: Path) -> None:
+    with pytest.raises(DataError, match="1e-06 x 1e-06 x 1e-06 mm; expected 0.01 to 20 mm"):
+        medgen.load(run).score(np.ones((8, 8, 8)), np.diag([1e-6, 1e-6, 1e-6, 1]))

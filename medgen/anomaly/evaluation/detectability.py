@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import ndimage
 
+from medgen.anomaly.findings.region_names import SURFACE_MM
 from medgen.config import Config
 from medgen.errors import DataError
 from medgen.implants.implanted_scans import LARGEST_RADIUS_MM, implant_all
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from medgen.metrics.interval import Interval
     from medgen.preprocessing.dataset import Dataset
 
-REGIONS = ("left cortex", "right cortex", "left deep", "right deep")
-# Voxels within so many mm of the foreground's surface are cortex.
-CORTEX_MM = 10.0
+REGIONS = ("left near the surface", "right near the surface", "left deep", "right deep")
 # A size counts as detectable where it is found in at least this share of the subjects.
 FOUND = 0.8
 # Places tried for an implant that changes nothing, such as a dark one in a black ventricle.
@@ -131,10 +130,11 @@ class Detectability:
 
 
 def region_masks(foreground: NDArray[np.bool_], spacing: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
-    """The foreground parted into left and right, cortex and deep; masks by name in :data:`REGIONS`.
+    """The foreground parted into left and right, near the surface and deep; masks by name in :data:`REGIONS`.
 
-    The model grid is RAS+, so voxels at or beyond the middle of the i axis are right. Cortex is what lies within 10 mm
-    of the nearest voxel outside of the foreground (Euclidean distance); the edge of the grid counts as outside.
+    The model grid is RAS+, so voxels at or beyond the middle of the i axis are right. Near the surface is what lies
+    within 10 mm of the nearest voxel outside of the foreground (Euclidean distance); the edge of the grid counts as
+    outside.
 
     Args:
         foreground: (i, j, k).
@@ -143,10 +143,11 @@ def region_masks(foreground: NDArray[np.bool_], spacing: Sequence[float]) -> dic
     distance = ndimage.distance_transform_edt(np.pad(foreground, 1), sampling=tuple(spacing))[1:-1, 1:-1, 1:-1]
     right = np.zeros(foreground.shape, dtype=bool)
     right[foreground.shape[0] // 2 :] = True
-    cortex = distance <= CORTEX_MM
+    near = distance <= SURFACE_MM
     sides = {"left": ~right, "right": right}
-    depths = {"cortex": cortex, "deep": ~cortex}
-    return {name: foreground & sides[name.split()[0]] & depths[name.split()[1]] for name in REGIONS}
+    depths = {"near the surface": near, "deep": ~near}
+    parts = {name: name.partition(" ") for name in REGIONS}
+    return {name: foreground & sides[side] & depths[depth] for name, (side, _, depth) in parts.items()}
 
 
 def detectability(

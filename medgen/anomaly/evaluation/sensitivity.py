@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 from medgen.anomaly.findings.false_findings import FROC_LEVELS, count_interval
+from medgen.metrics.bootstrap import binomial_interval
 from medgen.metrics.detection import thirds
 from medgen.metrics.interval import Interval
 from medgen.metrics.ranking import Resampler
@@ -26,7 +27,8 @@ class Share:
     Attributes:
         level: Expected false findings per healthy scan.
         found: How many.
-        share: Their share, with an interval from resampling subjects.
+        share: Their share, with an interval from resampling subjects; exact (binomial, over subjects) where each
+            subject has one implant, or where all or none are found.
         untouched: How many of the same places have a finding in the scan without its implant: what is found by chance,
             or because the place is unusual anyway.
     """
@@ -166,7 +168,13 @@ def sensitivity_of(measurements: Sequence[Measurement], level: float, bootstrap:
 
 def _share(items: Sequence[Measurement], level: float, resampler: Resampler) -> Share:
     found = np.array([item.is_found(level) for item in items])
-    share = resampler.mean(found.astype(np.float64), [item.subject for item in items])
+    subjects = [item.subject for item in items]
+    if len(set(subjects)) == len(subjects) or found.all() or not found.any():
+        # One implant of each subject is a plain count. Where all are found, or none, resampling has no width.
+        people = len(set(subjects))
+        share = binomial_interval(float(found.mean()) * people, people)
+    else:
+        share = resampler.mean(found.astype(np.float64), subjects)
     return Share(level, int(found.sum()), share, sum(item.is_found_untouched(level) for item in items))
 
 

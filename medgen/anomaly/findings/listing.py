@@ -114,13 +114,14 @@ class Finding:
 
     @property
     def position(self) -> str:
-        """Where the peak is, in numbers that can be looked up, with what they are counted from."""
+        """Where the peak is, in numbers that can be looked up: its voxel, and mm as viewers show them.
+
+        The mm are of the scan's own world, so that viewers of it, medgen's among them, say the same.
+        """
         i, j, k = self.peak_voxel
-        if self.peak_template is None:
-            r, a, s = self.peak_ras
-            return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the scan's own origin"
-        r, a, s = self.peak_template
-        return f"voxel {i}, {j}, {k}; R {r:.0f}, A {a:.0f}, S {s:.0f} mm from the template's middle"
+        sides = (letters[value < 0] for letters, value in zip(("RL", "AP", "SI"), self.peak_ras, strict=True))
+        mm = ", ".join(f"{abs(value):.1f} {side}" for side, value in zip(sides, self.peak_ras, strict=True))
+        return f"{mm} mm; voxel {i}, {j}, {k}"
 
 
 def find(
@@ -255,12 +256,11 @@ def summary(found: Sequence[Finding]) -> str:
         return "no finding"
     first = found[0]
     start = "1 finding:" if len(found) == 1 else f"{len(found)} findings, the strongest:"
-    where = first.region.replace(", cortex", " cortex")
     size = f"{millilitres(first.half_peak_extent_ml)} at half its peak"
     strong = sum(finding.family_wise for finding in found)
     passing = "family-wise" if strong == len(found) == 1 else f"{strong} family-wise" if strong else "none family-wise"
     level = f"{number(first.expected_false)} expected false"
-    return f"{start} {where}, {first.unusual}, {size}, z {first.peak:.1f}, {level}; {passing}"
+    return f"{start} {first.region}, {first.unusual}, {size}, z {first.peak:.1f}, {level}; {passing}"
 
 
 def number(value: float) -> str:

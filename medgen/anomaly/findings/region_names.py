@@ -1,4 +1,4 @@
-"""Where a voxel of the model grid lies, in words: side, thirds of the organ, cortex or deep."""
+"""Where a voxel of the model grid lies, in words: side, thirds of the organ, near its surface or deep."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy import ndimage
 MIDLINE_MM = 5.0
 """Up to this far from the middle, left and right are not told apart."""
 
-CORTEX_MM = 10.0
-"""Up to this far below the organ's surface, a place belongs to its outer shell."""
+SURFACE_MM = 10.0
+"""Up to this far below the organ's surface, a place is near it: a distance and no anatomical name."""
 
 _PARTS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 
@@ -20,11 +20,11 @@ _PARTS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior")
 def regions(
     voxels: ArrayLike, foreground: NDArray[np.bool_], spacing: Sequence[float], *, registered: bool
 ) -> list[str]:
-    """Words for places on the model grid, such as ``"left anterior superior, cortex"``.
+    """Words for places on the model grid, such as ``"left anterior superior, near the surface"``.
 
     On a registered grid the middle is that of the template's foreground between its leftmost and its rightmost voxel,
     which for a whole organ is the midline. A grid that is only centred on the scan knows no midline: there the side is
-    said relative to the middle of the field, in words that say so, and the outer shell is called "near the surface".
+    said relative to the middle of the field, in words that say so.
 
     Front and top are the outer thirds of the foreground's extent; in the middle third of both, the place is
     "central". Voxels at the edge of the grid are not taken for the surface: a field of view may cut through an organ.
@@ -57,7 +57,7 @@ def regions(
             _PARTS[axis][0 if share[axis] < 1 / 3 else 1] for axis in (1, 2) if not 1 / 3 <= share[axis] <= 2 / 3
         )
         start = f"{side} {third or 'central'}" if registered else f"{side}, {third or 'central'}"
-        words.append(", ".join([start, *_depth(point, depth, registered)]))
+        words.append(", ".join([start, *_depth(point, depth)]))
     return words
 
 
@@ -87,11 +87,11 @@ def _side(offset: float, registered: bool) -> str:
     return side if registered else f"{side} of the field's middle"
 
 
-def _depth(point: NDArray[np.float64], depth: NDArray[np.float64] | None, registered: bool) -> list[str]:
+def _depth(point: NDArray[np.float64], depth: NDArray[np.float64] | None) -> list[str]:
     if depth is None:
         # The organ fills the grid: where its surface is cannot be seen.
         return []
     i, j, k = np.clip(np.rint(point).astype(int), 0, np.array(depth.shape) - 1).tolist()
-    if depth[i, j, k] > CORTEX_MM:
+    if depth[i, j, k] > SURFACE_MM:
         return ["deep"]
-    return ["cortex" if registered else "near the surface"]
+    return ["near the surface"]

@@ -20,7 +20,9 @@ def fanogan(inputs: Inputs, state: State) -> NDArray[np.float32]:
     Both squares are averaged over their channels, and that of the features over layers.
 
     Source: Schlegl et al., "f-AnoGAN: fast unsupervised anomaly detection with generative adversarial networks",
-    Medical Image Analysis 2019, which has one number per image; here the features stay where they are.
+    Medical Image Analysis 2019.
+
+    There it is one number per image; here the features stay where they are.
     """
     model = inputs.network(Discriminates)
     maps = []

@@ -61,7 +61,9 @@ def selfsup(inputs: Inputs, state: State) -> NDArray[np.float32]:
 
     Source: Tan et al., "Detecting outliers with foreign patch interpolation" (FPI), MELBA 2022; Tan et al., "Detecting
     outliers with Poisson image interpolation" (PII), MICCAI 2021; Hastie and Tibshirani, "Generalized additive
-    models", Statistical Science 1986, instead of their networks, which need thousands of steps and scans.
+    models", Statistical Science 1986.
+
+    That is instead of Tan's networks, which need thousands of steps and scans.
     """
     result = np.full(inputs.mask.shape, np.float32(-LIMIT))
     for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):

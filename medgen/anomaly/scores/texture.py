@@ -13,7 +13,7 @@ from medgen.anomaly.scores.descriptors import NAMES, descriptors_of, standardise
 def texture(inputs: Inputs, state: State) -> NDArray[np.float32]:
     """|z| of the energy of the finest detail around a voxel: too sharp, too noisy, or blurred for this place.
 
-    Source: Laws, "Rapid texture identification", SPIE 1980 (texture energy); z as in Defard et al., "PaDiM", 2021.
+    Source: Laws, "Rapid texture identification", SPIE 1980 (texture energy); Defard et al., "PaDiM", 2021 (z).
     """
     rows = [row for row in range(len(state["mean"])) if NAMES[row % len(NAMES)] in {"fine_1", "fine_2"}]
     part = {**state, "mean": state["mean"][rows], "sd": state["sd"][rows]}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from medgen.config import Config
-from medgen.data.layouts.subjects import GROUP, MARK, check_pattern
+from medgen.data.layouts.name_groups import GROUP, MARK, check_pattern
 from medgen.errors import ConfigError
 
 # Of single precision, which images are read as.

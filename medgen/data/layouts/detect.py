@@ -23,8 +23,9 @@ from medgen.data.layouts.patterns import by_pattern
 from medgen.data.layouts.subjects import owned, with_participants
 from medgen.faults import Fault, FaultyDataError, fail
 from medgen.system.advice import apart, glob_like, setting, shown
+from medgen.system.files import exists
 
-__all__ = ["CohortConfig", "exists", "load_cohort"]
+__all__ = ["CohortConfig", "load_cohort"]
 
 _DEFAULT = CohortConfig()
 
@@ -173,14 +174,6 @@ def _glob(name: str, folder: str) -> str:
         return f"*/*{name[len(folder) :]}"
     head, separator, tail = name.rpartition("_")
     return f"*/*{separator}{tail}" if separator and any(sign.isdigit() for sign in head) else f"*/{name}"
-
-
-def exists(path: Path) -> bool:
-    """Whether there is anything at a path; no path that the system refuses is an error."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _links_out(cases: Iterable[Case], root: Path, roots: Sequence[Path]) -> list[Fault]:

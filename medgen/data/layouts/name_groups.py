@@ -7,6 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from medgen.errors import ConfigError
+
+# In a pattern, where the subject stands.
+MARK, GROUP = "{subject}", "(?P<subject>"
 # Words that tell scans of one person apart: visits, phases, sides, repetitions.
 _VISIT = re.compile(
     r"(v|visit|ses|session|tp|t|time|timepoint|wk|week|m|mo|month|y|yr|year|d|day|run|rep|repeat|scan|frame|phase|acq|fu|"
@@ -121,6 +125,21 @@ def kinds_of(names: Sequence[str]) -> Kinds | None:
             if rated is not None and (best is None or rated[0] > best[0]):
                 best = rated
     return None if best is None else best[1]
+
+
+def check_pattern(text: str) -> None:
+    """Refuse a pattern of subjects that cannot be one.
+
+    Raises:
+        ConfigError: If it is a regular expression that is none, or names the subject twice.
+    """
+    try:
+        subject_of(text, "")
+    except (re.error, IndexError):
+        raise ConfigError(
+            f"subjects: {text!r} is no pattern; expected {MARK} once, and * for what varies, or a regular expression "
+            f"with {GROUP}...)"
+        ) from None
 
 
 def subject_of(pattern: str, name: str) -> str:

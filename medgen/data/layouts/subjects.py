@@ -11,14 +11,10 @@ from pathlib import Path
 
 from medgen import io
 from medgen.data.cases import COLUMNS, Case
-from medgen.data.layouts.name_groups import begin_alike, kinds_of, look_like_visits, subject_of
+from medgen.data.layouts.name_groups import GROUP, MARK, begin_alike, kinds_of, look_like_visits, subject_of
 from medgen.data.layouts.tables import read_table
-from medgen.errors import ConfigError
 from medgen.faults import Fault, fail
 from medgen.system.advice import setting, shown
-
-# In a pattern, where the subject stands.
-MARK, GROUP = "{subject}", "(?P<subject>"
 
 
 @dataclass(frozen=True)
@@ -65,21 +61,6 @@ def owned(cases: Sequence[Case], root: Path, config: str | None, layout: str, kn
     return Owned(
         own, "nothing says whose scans they are: each counts as another subject's", tuple(faults), tuple(decisions)
     )
-
-
-def check_pattern(text: str) -> None:
-    """Refuse a pattern of subjects that cannot be one.
-
-    Raises:
-        ConfigError: If it is a regular expression that is none, or names the subject twice.
-    """
-    try:
-        subject_of(text, "")
-    except (re.error, IndexError):
-        raise ConfigError(
-            f"subjects: {text!r} is no pattern; expected {MARK} once, and * for what varies, or a regular expression "
-            f"with {GROUP}...)"
-        ) from None
 
 
 def _by_pattern(cases: Sequence[Case], root: Path, pattern: str) -> Owned:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from medgen.config import nearest
 from medgen.system import members
 
 _FOLDER = sys.modules[__name__]
@@ -29,6 +29,5 @@ def check_family(model: Mapping[str, Any]) -> None:
     """
     known, family = available(), model.get("family")
     if family not in known:
-        near = difflib.get_close_matches(str(family), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(str(family), known)
         raise ValueError(f"model.family: expected one of {', '.join(known)}, found {family!r}{hint}")

@@ -23,7 +23,8 @@ class CeVaeSettings(LatentSettings):
     Attributes:
         context: Weight w of the reconstruction from a masked scan; the evidence lower bound has 1 − w.
         masks: Most cuboids that are masked per scan; at least one is.
-        mask_smallest, mask_largest: Sides of a cuboid, as shares of the grid's sides.
+        mask_smallest: Shortest side of a cuboid, as a share of the grid's side.
+        mask_largest: Longest side of a cuboid, as a share of the grid's side.
     """
 
     family: Literal["cevae"] = "cevae"
@@ -43,6 +44,8 @@ class CeVaeSettings(LatentSettings):
 
 class CeVae(LatentModel):
     """ceVAE (Zimmerer et al., "Context-encoding variational autoencoder for unsupervised anomaly detection", 2018).
+
+    Source: Zimmerer et al., "Context-encoding variational autoencoder for unsupervised anomaly detection", 2018.
 
     Minimises (1 − w) · (−ELBO(x)) + w · (−log p(x | z = μ(x̃))) per voxel, x̃ being x with random cuboids masked and
     μ the posterior mean. The code has to say what healthy anatomy is where it cannot be seen, and its KL divergence

@@ -44,6 +44,9 @@ class ContextSettings(ModelConfig):
 class Context(ScanModel):
     """p(x_block | the rest of the scan) = N(μ, exp s) per voxel, with μ and s of a U-Net that cannot see the block.
 
+    Source: Pathak et al., "Context encoders: feature learning by inpainting", CVPR 2016; Besag, "Statistical analysis
+    of non-lattice data", The Statistician 1975.
+
     Cubes of a regular pattern are hidden, and predicted from what is left (Besag's pseudo-likelihood, "Statistical
     analysis of non-lattice data", 1975, with blocks; context encoders, Pathak et al., CVPR 2016). A voxel never sees
     itself, so that an anomaly cannot explain itself, as it can where a network copies what it is shown. Where many

@@ -35,6 +35,9 @@ class FAnoGanSettings(WassersteinSettings):
 class FAnoGan(WassersteinModel):
     """f-AnoGAN (Schlegl et al., "f-AnoGAN", Medical Image Analysis 2019): a WGAN-GP, then the encoder izi_f.
 
+    Source: Schlegl et al., "f-AnoGAN: fast unsupervised anomaly detection with generative adversarial networks",
+    Medical Image Analysis 2019.
+
     The encoder learns E from ‖x − G(E(x))‖² + κ ‖f(x) − f(G(E(x)))‖², per voxel and per feature, with generator G and
     the critic's features f at rest; what is anomalous has no code, and stays in the residual. Its first dimensions
     start as the scores of the linear model that the generator starts from. Both parts see scans in units of fine

@@ -82,18 +82,19 @@ class FlowSampling(SamplingConfig):
 class Flow(ScanModel):
     """x = u(s) + W⁻¹ r, with the coarse image u of a style s | labels ~ N(A l + b, C), and r by a flow from noise.
 
+    Source: Lipman et al., "Flow matching for generative modeling", ICLR 2023; Liu et al., "Flow straight and fast:
+    learning to generate and transfer data with rectified flow", ICLR 2023.
+
     *Coarse.* The style is the vector of principal component scores of the scan, averaged over blocks of ``coarse``³
     voxels; u interpolates its reconstruction. Given labels it follows by ridge regression on the label volumes of the
     same blocks, with the Gaussian of what that leaves (probabilistic principal components; Tipping and Bishop 1999).
 
     *Detail.* What the coarse image leaves, as Haar wavelet bands that are each brought to variance 1, r = W (x − u), is
-    learnt by conditional flow matching (Lipman et al., "Flow matching for generative modeling", ICLR 2023) along
-    straight lines (rectified flow, Liu et al. 2023): r_t = (1 − t) ε + t r, and v(r_t, t | labels, u, field of view)
-    regresses r − ε. The network predicts what the best linear guess of r − ε from r_t leaves, so that its target has
-    variance 1 at every time (Karras et al. 2022, for straight lines). Training sees u as sampling does, reconstructed
-    from the style, so that all that the style does not hold, edges included, is made by the flow.
-
-    The field of view is a condition and is applied again to what is made: the box of a scan is no anatomy.
+    learnt by conditional flow matching along straight lines (rectified flow): r_t = (1 − t) ε + t r, and v(r_t, t |
+    labels, u, field of view) regresses r − ε. The network predicts what the best linear guess of r − ε from r_t leaves,
+    so that its target has variance 1 at every time (Karras et al. 2022, for straight lines). Training sees u as
+    sampling does, from the style, so that what the style does not hold, edges included, is made by the flow. The field
+    of view is a condition and is applied again to what is made: the box of a scan is no anatomy.
     """
 
     family: ClassVar[str] = "flow"

@@ -69,6 +69,8 @@ class InpaintSettings(ModelConfig):
 class Inpaint(ScanModel):
     """x̂ = G(x outside of the hole, hole, labels, style, noise); equal to x outside of the hole.
 
+    Source: Ferreira et al., "How we won BraTS 2023 adult glioma challenge? Just faking it!", 2024.
+
     In the manner of GliGAN (Ferreira et al., "How we won BraTS 2023 adult glioma challenge? Just faking it!", 2024):
     trained on real lesions, and self-supervised on random holes in the same and in healthy scans, so that few lesions
     suffice. The *style* of a hole is the mean and the standard deviation, per channel, of the difference to a smooth

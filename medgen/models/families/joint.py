@@ -39,6 +39,8 @@ class JointSettings(AdversarialSettings):
 class Joint(AdversarialModel):
     """p(x, y) = ∫ p(x | z) p(y | z) p(z) dz over image x and truncated signed-distance maps y of its labels.
 
+    Source: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", ICML 2016.
+
     The code is inferred from the image alone. That still bounds log p(x, y) from below, it lets the encoder serve
     scans without labels, and it makes :meth:`reconstruct` and the likelihoods those of the image. y has a Gaussian
     likelihood with one learned variance per label (Rybkin et al. 2021); the discriminator sees image and maps

@@ -67,6 +67,8 @@ class MaskVaeSettings(ModelConfig):
 class MaskVae(ScanModel):
     """p(y) = ∫ p(y | z) p(z) dz over label maps y, categorical per voxel (Skandarani et al. 2020 use it before a GAN).
 
+    Source: Skandarani et al., "Generative adversarial networks in cardiology", 2020.
+
     The logits are those of a statistical shape model, principal components of truncated signed distances (Cootes et
     al. 1995; Leventon et al. 2000), plus what the networks add. Voxels count as much as their label can be trusted.
     Samples come from the aggregated posterior.

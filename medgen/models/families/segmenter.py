@@ -37,6 +37,8 @@ class SegmenterSettings(ModelConfig):
 class ScanSegmenter(ScanModel):
     """A U-Net trained by cross-entropy and soft Dice, the network of :mod:`medgen.segmentation.segmenter`.
 
+    Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015.
+
     Trained on painted label maps (``medgen pretrain segmenter``) it has met any contrast (Billot et al., "SynthSeg:
     Segmentation of brain MRI scans of any contrast and resolution without retraining", Medical Image Analysis 2023),
     and is where the segmenters of a value study can start: ``value.init``. It is no detector of anomalies.

@@ -176,6 +176,8 @@ class SpadeDecoder(nn.Module):
 class Spade(ScanModel):
     """x = G(labels, style, noise) + the mean scan, against two-scale PatchGANs on [image, one-hot labels].
 
+    Source: Park et al., "Semantic image synthesis with spatially-adaptive normalization", CVPR 2019.
+
     Beside the adversarial loss, scans have to come back from their own labels and style without noise, in L1 and in
     the discriminator's features (a VAE-GAN given the labels, Larsen et al. 2016): with few scans that carries most of
     the quality. Adversarial samples are painted with the labels of one scan in a style mixed from all of them.

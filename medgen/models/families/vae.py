@@ -72,6 +72,9 @@ class VaeSampling(GaussianSampling):
 class Vae(HierarchicalModel):
     """3D VAE (Kingma and Welling 2014) of a hierarchy of codes, with a predicted variance for every voxel.
 
+    Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014; Sønderby et al., "Ladder variational
+    autoencoders", NeurIPS 2016.
+
     Offers reconstruction, likelihood per scan (a bound) and per voxel (a surrogate), the top code, and samples, which
     are decoder means and therefore smooth.
 

@@ -16,6 +16,8 @@ class VaeGanSettings(AdversarialSettings):
 class VaeGan(AdversarialModel):
     """VAE-GAN (Larsen et al. 2016) with hinge loss, spectral norm, lazy R1 and feature matching, in 3D.
 
+    Source: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", ICML 2016.
+
     Likelihoods are those of its VAE part without decoder noise: see :class:`~medgen.models.latent.LatentModel`.
     """
 

@@ -89,6 +89,9 @@ class VqVaeSampling(SamplingConfig):
 class VqVae(GenerativeModel):
     """VQ-VAE (van den Oord et al. 2017) with a causal transformer over its codes (as VQ-GAN's, Esser et al. 2021).
 
+    Source: van den Oord et al., "Neural discrete representation learning", NeurIPS 2017; Esser et al., "Taming
+    transformers for high-resolution image synthesis", CVPR 2021.
+
     A scan becomes a grid of codes: numbers of vectors in a book, each for one cube of voxels. The first stage trains
     encoder, book and decoder, which gives every voxel a Gaussian; the second a prior p(codes) that is a product of
     conditionals, so that its likelihood is exact, and high where a cube does not follow from the cubes before it

@@ -198,6 +198,8 @@ class WganGpSettings(WassersteinSettings):
 class WganGp(WassersteinModel):
     """WGAN-GP (Gulrajani et al. 2017) in 3D: it samples and offers nothing else.
 
+    Source: Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017.
+
     With ``components: 0`` everything is learnt by the game, as published; that wants thousands of scans and steps.
     """
 

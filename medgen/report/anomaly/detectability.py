@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medgen.anomaly.evaluation.detectability import CORTEX_MM, FOUND, Detectability
+from medgen.anomaly.evaluation.detectability import FOUND, Detectability
 from medgen.anomaly.evaluation.hits import RULE
+from medgen.anomaly.findings.region_names import SURFACE_MM
 from medgen.report.figures.heattable import heat_tables
 from medgen.report.html import Report
 from medgen.system.files import write_csv
@@ -36,7 +37,7 @@ def detectability_section(report: Report, result: Detectability | None) -> None:
         "Minimum detectable lesion",
         "Dark and bright implants in held-out healthy scans, placed by region. Detected: a finding is on the implant. "
         f"{RULE} Each subject counts once in a cell, with exact two-sided 95 % intervals: few "
-        f"subjects say little. Cortex: within {CORTEX_MM:g} mm of the surface; left and right as the patient's.",
+        f"subjects say little. Near the surface: within {SURFACE_MM:g} mm of it; left and right as the patient's.",
         layer="appendix",
     )
     report.table(

@@ -163,7 +163,8 @@ def findings_section(report: Report, entry: Scored) -> None:
         "unusual: where its outline leans to, in standard deviations of healthy scans there. size: around the peak, "
         "where the heat is at least half as far above the scan's background; and its outline, which is also above the "
         "threshold. Neither is a lesion's volume. scores: those of the heatmap that at most 1 % of healthy voxels "
-        "surprise as much as the peak does, each with its -log10 p. Voxels are counted from 0, in the file's order.",
+        "surprise as much as the peak does, each with its -log10 p. mm are as viewers of the scan show "
+        "them; voxels count from 0, in the file's order.",
     )  # fmt: skip
     shown = found[:SHOWN]
     captions = [f"{f.id}  {f.region}; {f.unusual}{'; family-wise' if f.family_wise else ''}" for f in shown]

@@ -121,6 +121,8 @@ class Viewer:
                 notes=self.notes,
                 back=self.back,
                 heat=self.threshold is not None,
+                # Labels cover all of an organ: the scan must show through them.
+                opacity=0.7 if self.threshold is not None else 0.25,
             )
         )
 

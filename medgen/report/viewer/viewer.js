@@ -188,7 +188,7 @@ async function start() {
   const source = await unpacked(bytes("library"));
   const widget = (await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))).default;
   about.scans.forEach((entry, own) => { volume(entry, { opacity: own ? 0 : 1 }).window = entry.window; });
-  overlays = about.overlays.map((entry, own) => volume(entry, { opacity: own ? 0 : 0.7 }));
+  overlays = about.overlays.map((entry, own) => volume(entry, { opacity: own ? 0 : Number(at("opacity").value) }));
   const names = [...about.scans, ...about.overlays].map(entry => entry.id);
   top_ = new Model({ height: 600, opts: options(), volumes: names.map(name => `IPY_MODEL_${name}`), meshes: [], background_masks_overlays: false,
     draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null, scene: {}, overlay_outline_width: 0, overlay_alpha_shader: 1, this_model_id: null });

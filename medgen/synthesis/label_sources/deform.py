@@ -6,6 +6,9 @@ learned transformations for one-shot medical image segmentation", CVPR 2019; Din
 velocities are split into each scan's way to the average anatomy and the variation around it, which is a Gaussian on
 principal components; exponentials of such sums are diffeomorphisms, so image and labels, warped by one field, keep
 fitting each other.
+
+Source: Zhao et al., "Data augmentation using learned transformations for one-shot medical image segmentation", CVPR
+2019.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 In the manner of GliGAN (Ferreira et al. 2024) and TumorCP (Yang et al., MICCAI 2021): forms come from a VAE-GAN over
 signed-distance maps of the cohort's lesions (from warped real lesions where there are few), places from a kernel
 density. The scan comes along as it was; the painter ``inpaint`` changes it where a lesion was added.
+
+Source: Ferreira et al., "How we won BraTS 2023 adult glioma challenge? Just faking it!", 2024; Yang et al., "TumorCP: a
+simple but effective object-level data augmentation for tumor segmentation", MICCAI 2021.
 """
 
 from __future__ import annotations

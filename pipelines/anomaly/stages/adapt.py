@@ -24,6 +24,8 @@ from medgen.preprocessing.dataset import Dataset, Failure, prepare_dataset
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.report.anomaly.adaptation import adaptation_section, adapted_words, refused_words
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import calibration, heatmap, moved
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.trainer import device_of
 from medgen.training.transfer.source import LINEAGE, Lineage, recorded
@@ -140,6 +142,13 @@ class Adapt(Stage[AdaptConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Before and after."""
         adaptation_section(report, results[AnomalyDetector], results[Adapted], results[TrainedModel].sha256)
+
+    def methods(self, text: MethodsText, config: AdaptConfig, results: Results) -> None:
+        """From which scans the new calibration is."""
+        adapted, data = results[Adapted], results[Usable].data
+        moved(text, config.adapted_from, len(data.ids), len(set(data.subjects)))
+        heatmap(text, adapted.detector)
+        calibration(text, adapted.detector)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """Before and after, in a sentence."""

@@ -11,6 +11,8 @@ from medgen.anomaly.evaluation.measure import scans_to_test
 from medgen.anomaly.evaluation.screening import Screening
 from medgen.report.anomaly.artefacts import artefacts_section, healthy_words
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import artefacts
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import plain, write_csv
 from medgen.training.cost import Estimate
@@ -77,6 +79,12 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
             artefacts_section(report, results[ArtefactResults], limits)
         else:
             report.section("Artefacts", f"{_why(results)[:1].upper()}{_why(results)[1:]}.", layer="appendix")
+
+    def methods(self, text: MethodsText, config: AnomalyRunConfig, results: Results) -> None:
+        """The faulty copies, where there are any."""
+        found = results.get(ArtefactResults)
+        if found is not None:
+            artefacts(text, config.artefacts, list(dict.fromkeys(row.artefact for row in found.rows)))
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many are named, and how many scans look faulty and are not."""

@@ -19,6 +19,8 @@ from medgen.report.anomaly.cohort import more_scans_section
 from medgen.report.anomaly.heat.choice import choice_section
 from medgen.report.anomaly.heat.sources import heat_sources
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import calibration, heatmap
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.training.cost import Estimate, minutes
 from medgen.training.trainer import device_of
@@ -118,6 +120,12 @@ class Calibrate(Stage[AnomalyRunConfig]):
         detector = calibrated.detector
         choice_section(report, detector, calibrated.tested)
         more_scans_section(report, _prospects(detector))
+
+    def methods(self, text: MethodsText, config: AnomalyRunConfig, results: Results) -> None:
+        """The heatmap, and what p-values and findings rest on."""
+        detector = results[Calibrated].detector
+        heatmap(text, detector)
+        calibration(text, detector)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """What is adjusted for, where the cohort has covariates."""

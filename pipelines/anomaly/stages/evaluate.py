@@ -33,6 +33,8 @@ from medgen.report.anomaly.gate import gate_section
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.sensitivity import sensitivity_section
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import evaluation
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import plain, write_csv
 from medgen.training.cost import Estimate
@@ -167,6 +169,11 @@ class Evaluate(Stage[AnomalyRunConfig]):
         pictures_section(report, evaluation.examples, detector)
         gate_section(report, detector.gate, results[Screening])
         scores_section(report, evaluation.summary)
+
+    def methods(self, text: MethodsText, config: AnomalyRunConfig, results: Results) -> None:
+        """The implanted test set."""
+        refused, summary = len(results[Screening].refused), results[Evaluation].summary
+        evaluation(text, config.evaluation, summary, refused)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """What was found, and how well the heatmap does beside the best baseline."""

@@ -10,6 +10,9 @@ from medgen.data.cases import Manifest, write_splits
 from medgen.preprocessing.parts import PreparedParts, prepare_parts
 from medgen.report.anomaly.cohort import cohort_section
 from medgen.report.html import Report
+from medgen.report.methods.anomaly import subjects
+from medgen.report.methods.preparation import preparation
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 
 from ... import patient_names
@@ -82,6 +85,12 @@ class Prepare(Stage[AnomalyRunConfig]):
             failures=results[PreparedParts].failures,
             excluded=calibrated.excluded,
         )
+
+    def methods(self, text: MethodsText, config: AnomalyRunConfig, results: Results) -> None:
+        """Who took part, and the recipe."""
+        cohort, failures = results[AnomalyCohort], results[PreparedParts].failures
+        subjects(text, cohort.parts, len(cohort.folds), config.exclude, len(failures))
+        preparation(text, cohort.recipe)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many scans are missing."""

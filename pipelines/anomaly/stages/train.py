@@ -17,6 +17,8 @@ from medgen.preprocessing.parts import PreparedParts
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.anomaly.cohort import training_section
 from medgen.report.html import Report
+from medgen.report.methods.preparation import MODELS, networks, training
+from medgen.report.methods.text import MethodsText
 from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
@@ -113,6 +115,13 @@ class Train(Stage[AnomalyRunConfig]):
         training_section(report, trained.models[0], trained.histories)
         for name, record in trained.starts.items():
             start_section(report, record, name)
+
+    def methods(self, text: MethodsText, config: AnomalyRunConfig, results: Results) -> None:
+        """The models of a fold and their trainings."""
+        trained = results[FoldModels]
+        networks(text, MODELS, trained.models[0])
+        for name, own in config.models.items():
+            training(text, MODELS, f"`{name}`", own.training, len(trained.models))
 
 
 def _digest(

@@ -12,6 +12,8 @@ from medgen.preprocessing.dataset import join
 from medgen.report.augment.audit import audit_section, printed_audit
 from medgen.report.augment.samples import beside
 from medgen.report.html import Report
+from medgen.report.methods.augment import audited
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Results, RunContext
 from medgen.synthesis.cohort.labels_in_use import Labelling
 from medgen.synthesis.cohort.prepared import PreparedCohort
@@ -83,6 +85,10 @@ class AuditCopies(Stage[AugmentRunConfig]):
         prepared, sources = results[PreparedCohort], results[Filter].sources
         shown = partial(beside, sources, prepared.preprocess.canonical())
         audit_section(report, results[Audit], results[CandidatePool], shown, prepared.label_names, run.folder)
+
+    def methods(self, text: MethodsText, config: AugmentRunConfig, results: Results) -> None:
+        """The audit."""
+        audited(text, results[Audit])
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """The stamp of every generator."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from medgen.report.augment.cohort import consensus_part, consensus_sentence
 from medgen.report.html import Report
+from medgen.report.methods.augment import inferred_labels
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Results, RunContext
 from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
 from medgen.synthesis.cohort.prepared import PreparedCohort
@@ -77,3 +79,7 @@ class LabelUnlabelled(Stage[AugmentRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """What inferred labels are worth."""
         consensus_part(report, results[Consensus], results[PreparedCohort].label_names)
+
+    def methods(self, text: MethodsText, config: AugmentRunConfig, results: Results) -> None:
+        """How unlabelled scans got labels."""
+        inferred_labels(text, config.consensus, results[Consensus])

@@ -15,6 +15,8 @@ from torch import Tensor
 from medgen.metrics.msssim import pairwise_ms_ssim
 from medgen.report.augment.fidelity import fidelity_lines, section_fidelity
 from medgen.report.html import Report
+from medgen.report.methods.augment import compared
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
 from medgen.synthesis.cohort.prepared import PreparedCohort
@@ -125,6 +127,10 @@ class MeasureFidelity(Stage[AugmentRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Every comparison."""
         section_fidelity(report, results[FidelityResults], results[PreparedCohort].label_names)
+
+    def methods(self, text: MethodsText, config: AugmentRunConfig, results: Results) -> None:
+        """What likeness was measured by."""
+        compared(text, config.fidelity)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How far every generator is from real scans."""

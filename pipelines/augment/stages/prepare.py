@@ -11,6 +11,9 @@ from medgen.preprocessing.automatic import fit_preprocess
 from medgen.preprocessing.parts import prepare_parts
 from medgen.report.augment.cohort import cohort_section
 from medgen.report.html import Report
+from medgen.report.methods.augment import parts
+from medgen.report.methods.preparation import preparation
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
@@ -63,6 +66,12 @@ class Prepare(Stage[LabelledRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The cohort."""
         cohort_section(report, results[Manifest], results[CohortSplit], results[PreparedCohort])
+
+    def methods(self, text: MethodsText, config: LabelledRunConfig, results: Results) -> None:
+        """Who took part, and the recipe."""
+        prepared = results[PreparedCohort]
+        parts(text, results[CohortSplit].named(), prepared.label_names, len(prepared.failures))
+        preparation(text, prepared.preprocess)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many scans are missing."""

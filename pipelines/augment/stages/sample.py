@@ -10,6 +10,8 @@ from typing import Any
 from medgen.report.augment import samples
 from medgen.report.augment.filter import filter_section
 from medgen.report.html import Report
+from medgen.report.methods.augment import accepted
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.estimates import Outline
@@ -85,6 +87,10 @@ class Sample(Stage[AugmentRunConfig]):
         pool, backends, prepared = results[CandidatePool], results[Generators], results[PreparedCohort]
         samples.samples_section(report, pool, backends, results[Filter], prepared, run.folder, run.seed)
         filter_section(report, pool, backends, results[Filter], prepared.label_names)
+
+    def methods(self, text: MethodsText, config: AugmentRunConfig, results: Results) -> None:
+        """What passed the filter."""
+        accepted(text, config.filter, results[CandidatePool], results[Generators])
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """How many scans of each generator there are, and its alarms."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from medgen.report.augment.training import training_section
 from medgen.report.html import Report
+from medgen.report.methods.augment import generators
+from medgen.report.methods.text import MethodsText
 from medgen.report.start import source_tags
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.backend import Backend, FitContext
@@ -78,3 +80,8 @@ class Train(Stage[AugmentRunConfig]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The choice and the trainings."""
         training_section(report, results[Plan].routing.reasons, results[Generators])
+
+    def methods(self, text: MethodsText, config: AugmentRunConfig, results: Results) -> None:
+        """The generators."""
+        routing = results[Plan].routing
+        generators(text, results[Generators], routing.reasons if routing.automatic else ())

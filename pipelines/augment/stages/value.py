@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
+from medgen.report.methods.augment import study
+from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
@@ -67,6 +69,11 @@ class Study(Stage[C_contra]):
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The study."""
         study_section(report, results[StudyResults], run.folder)
+
+    def methods(self, text: MethodsText, config: C_contra, results: Results) -> None:
+        """Arms, segmenter and judgement."""
+        found = results[StudyResults]
+        study(text, found.config, found.judgement, found.subjects)
 
     def lines(self, results: Results, run: RunContext) -> list[str]:
         """The study as a table, and what it says."""

@@ -91,7 +91,7 @@ def test_regions_part_the_foreground_by_side_and_depth():
         assert ((places[:, 0] >= SHAPE[0] / 2) == name.startswith("right")).all()
         # Depth below the surface of a ball in closed form, up to the size of a voxel.
         depth = 26 - np.linalg.norm((places - (np.array(SHAPE) - 1) / 2) * SPACING, axis=1)
-        if name.endswith("cortex"):
+        if name.endswith("surface"):
             assert depth.max() < 10 + 2 * np.sqrt(3)
         else:
             assert depth.min() > 10 - 2 * np.sqrt(3)
@@ -99,7 +99,7 @@ def test_regions_part_the_foreground_by_side_and_depth():
 
 def test_a_foreground_cut_by_the_grid_has_its_surface_there():
     masks = region_masks(np.ones((20, 20, 20), dtype=bool), (2.0, 2.0, 2.0))
-    assert masks["left cortex"][0, 10, 10]
+    assert masks["left near the surface"][0, 10, 10]
     assert masks["left deep"][9, 10, 10]
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement
 from medgen.anomaly.evaluation.sensitivity import ALL, COLUMNS, sensitivity_of
@@ -48,6 +49,19 @@ def test_an_implant_is_found_where_its_strongest_candidate_is_listed():
         ("case-3", 3.0),
         ("case-2", math.inf),
     ]
+
+
+def test_intervals_have_a_width_also_where_all_or_none_are_found():
+    kinds = {group.name: group for group in sensitivity_of(SCANS, 0.5, 200, 0).by("kind")}
+    # Both of one subject are found at 1: one subject of one, exactly.
+    (at_one,) = [share.share for share in kinds["blob"].shares if share.level == 1]
+    assert (at_one.estimate, at_one.low, at_one.high, at_one.n) == (1, pytest.approx(0.025), 1, 1)
+    (none,) = [share.share for share in kinds["shift"].shares if share.level == 0.5]
+    assert (none.estimate, none.low, none.high) == (0, 0, pytest.approx(0.975))
+    single = [scan(0, "a", [0.1], [True]), scan(2, "a", [9.0], [True]), scan(4, "a", [0.1], [True]), SCANS[0]]
+    share = sensitivity_of(single, 0.5, 200, 0).operating.share
+    expected = stats.binomtest(2, 3).proportion_ci(method="exact")
+    assert (share.low, share.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_a_level_of_ones_own_stands_between_the_others():

@@ -175,8 +175,10 @@ def test_positions_of_a_registered_scan_are_counted_from_the_templates_middle():
     first = seen_as(heat, np.isfinite(heat.data[0]), {"pca": np.zeros(organ.shape, np.float32)}, template)[0]
     assert first.peak_template == (-7.0, -7.0, -7.0)
     assert first.region.startswith("left")
-    assert first.position == "voxel 6, 7, 5; R -7, A -7, S -7 mm from the template's middle"
-    assert replace(first, peak_template=None).position.endswith("mm from the scan's own origin")
+    # As a viewer of the scan says it, whether or not there is a template.
+    moved = replace(first, peak_ras=(12.04, -3.5, 0.0), peak_voxel=(6, 7, 5))
+    assert moved.position == "12.0 R, 3.5 P, 0.0 S mm; voxel 6, 7, 5"
+    assert replace(moved, peak_template=None).position == moved.position
 
 
 def test_channels_are_those_above_two_at_the_peak_strongest_first():
@@ -208,12 +210,13 @@ def test_the_words_are_about_the_part_above_the_threshold():
 def test_a_scan_is_summed_up_in_one_line():
     found, _ = listed(heatmap(), 0.9)
     named = [
-        replace(item, region="left anterior superior, cortex", brightness=(-2.0,), detail=(0.0,)) for item in found
+        replace(item, region="left anterior superior, near the surface", brightness=(-2.0,), detail=(0.0,))
+        for item in found
     ]
     first, both = summary(named[:1]), summary(named)
     assert first == (
-        "1 finding: left anterior superior cortex, darker (-2.0 sd), 0.22 ml at half its peak, z 9.0, 0.2 expected "
-        "false; family-wise"
+        "1 finding: left anterior superior, near the surface, darker (-2.0 sd), 0.22 ml at half its peak, z 9.0, "
+        "0.2 expected false; family-wise"
     )
     assert both == first.replace("1 finding:", "2 findings, the strongest:").replace("; family", "; 1 family")
     assert summary(named[1:]).endswith("z 7.0, 0.6 expected false; none family-wise")

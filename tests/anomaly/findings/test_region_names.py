@@ -25,26 +25,26 @@ def at(*millimetres):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ((-20, 20, 20), "left anterior superior, cortex"),
-        ((20, -20, -20), "right posterior inferior, cortex"),
+        ((-20, 20, 20), "left anterior superior, near the surface"),
+        ((20, -20, -20), "right posterior inferior, near the surface"),
         ((-12, 0, 0), "left central, deep"),
         ((4, 0, 20), "midline superior, deep"),
         ((-4, -18, 0), "midline posterior, deep"),
-        ((35, 0, 0), "right central, cortex"),
+        ((35, 0, 0), "right central, near the surface"),
     ],
 )
 def test_places_in_a_ball(place, words):
     assert regions(at(*place), ball()[0], SPACING, registered=True) == [words]
 
 
-def test_cortex_is_ten_millimetres_deep():
+def test_near_the_surface_is_up_to_ten_millimetres():
     """In a ball the depth is radius minus distance to the middle, up to the size of a voxel."""
     mask, points = ball()
     voxels = np.argwhere(mask)
     depth = 40 - np.linalg.norm(points[mask], axis=-1)
-    cortex = np.array([text.endswith("cortex") for text in regions(voxels, mask, SPACING, registered=True)])
-    assert cortex[depth < 10 - 4].all()
-    assert not cortex[depth > 10 + 4].any()
+    near = np.array([text.endswith("near the surface") for text in regions(voxels, mask, SPACING, registered=True)])
+    assert near[depth < 10 - 4].all()
+    assert not near[depth > 10 + 4].any()
 
 
 def test_a_ventricle_is_no_surface():
@@ -89,4 +89,4 @@ def test_the_same_world_position_has_the_same_words_in_las_and_ras(side):
         prepared = recipe.apply(scan)
         voxel = prepared.grid.to_voxel(place)
         found += regions(voxel, prepared.foreground, recipe.spacing, registered=True)
-    assert found == [f"{side} anterior superior, cortex"] * 2
+    assert found == [f"{side} anterior superior, near the surface"] * 2

@@ -107,6 +107,23 @@ def test_a_run_writes_everything_it_promises(finished):
     assert sorted(kinds) == ["foreign", "healthy", "healthy", "hyperintense", "hypointense"]
 
 
+def test_the_text_for_a_methods_section_has_the_numbers_of_the_run(finished):
+    said = (finished / "methods.md").read_text(encoding="utf-8")
+    metrics = json.loads((finished / "metrics.json").read_text(encoding="utf-8"))
+    split = rows(finished / "splits.csv")
+    test = [row for row in split if row["part"] == "test"]
+    assert f"development: {len(split) - len(test)} scans" in said
+    assert f"test: {len(test)} scans" in said
+    assert f"{metrics['calibration_subjects']} healthy subjects" in said
+    assert f"(z {metrics['threshold']:.2f})" in said
+    assert f"{metrics['models'][0]['parameters']} parameters" in said
+    assert "trained for 30 steps" in said
+    for channel in metrics["channels"]:
+        assert f"Score `{channel}`" in said
+    assert "hyperintense, hypointense and foreign" in said
+    assert "methods.md" in (finished / "report.html").read_text(encoding="utf-8")
+
+
 def test_no_subject_is_on_both_sides_of_the_split(finished):
     parts = {}
     for row in rows(finished / "splits.csv"):
@@ -142,7 +159,12 @@ def test_the_metrics_hold_every_row_with_its_interval_and_the_controls(finished)
 
 def test_the_smallest_lesions_are_tabulated_by_region(finished):
     table = rows(finished / "detectability.csv")
-    assert {row["region"] for row in table} == {"left cortex", "right cortex", "left deep", "right deep"}
+    assert {row["region"] for row in table} == {
+        "left near the surface",
+        "right near the surface",
+        "left deep",
+        "right deep",
+    }
     assert len(table) == 4 * 2 * 2
     assert sum(int(row["subjects"]) for row in table) > 0
     numbers = json.loads((finished / "metrics.json").read_text())["detectability"]

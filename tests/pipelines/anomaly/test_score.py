@@ -120,6 +120,7 @@ def test_the_index_is_light_and_leads_to_every_page_the_hottest_first(
 def test_one_scan_alone_is_read_in_the_report(model: Path, scans: list[Path], runs: Path) -> None:
     scoring.score(scans[-1:], model=model, out=runs / "one", device="cpu")
     assert not (runs / "one" / "cases").exists()
+    assert "1 scan was scored by a model" in (runs / "one" / "methods.md").read_text(encoding="utf-8")
     report = Reader(runs / "one" / "report.html")
     assert len(report.pictures) == 4 + (len((runs / "one" / "findings.csv").read_text().splitlines()) > 1)
     pattern = r'<section id="(s\d)">\s*<h2><span class="index">\d</span>([^<]*)</h2>'

@@ -82,6 +82,18 @@ def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
         assert load_backend(out / "model" / backend, "cpu").name == backend
 
 
+def test_the_text_for_a_methods_section_has_the_numbers_of_the_run(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, _ = finished
+    said = (out / "methods.md").read_text(encoding="utf-8")
+    assert re.search(r"^(USE|HARMFUL|NO EVIDENCE)", said, re.MULTILINE)
+    accepted = sum(path.name.startswith("syn-") for path in (out / "synthetic" / "labelsTr").iterdir())
+    told = [int(number) for number in re.findall(r"(\d+) of \d+ by `", said)]
+    assert len(told) == 2
+    assert sum(told) == accepted
+    assert "Arm `standard`" in said
+    assert "Zhao et al." in said
+
+
 def test_parts_share_no_subject(finished: tuple[Path, tuple[str, ...]]) -> None:
     parts: dict[str, set[str]] = {}
     for row in rows(finished[0] / "splits.csv"):

@@ -223,6 +223,6 @@ def test_labels_follow_the_scan_that_is_looked_at(tmp_path):
     state, text, second = opened(Path(f"{tmp_path}/page.html#scan=2"))
     assert re.search(r'id="where"[^>]*>[^<]*; no label<', text)
     # The label's own green is drawn at two different places.
-    green = [(shot[..., 1] - shot[..., 0] > 40) & (shot[..., 1] - shot[..., 2] > 15) for shot in (first, second)]
+    green = [(shot[..., 1] - shot[..., 0] > 12) & (shot[..., 1] - shot[..., 2] > 5) for shot in (first, second)]
     assert all(mask.sum() > 100 for mask in green)
     assert (green[0] & green[1]).sum() < 0.2 * green[0].sum()
