@@ -39,6 +39,7 @@ def test_the_demo_takes_its_own_series_through_and_one_of_yours(small: Path, tmp
     scored = small / "scored"
     assert (scored / "heatmaps" / "demo-scan.nii.gz").is_file()
     assert {path.name for path in (scored / "dicom" / "demo-scan").iterdir()} == {"seg.dcm", "pmap.dcm", "sc", "sr.dcm"}
+    assert 'href="dicom/demo-scan/seg.dcm"' in (scored / "report.html").read_text()
     viewer = scored / "viewers" / "demo-scan.html"
     assert viewer.is_file()
     assert f"viewer:   {viewer}" in done.lines

@@ -139,7 +139,11 @@ def write_bids(out: Path, name: BidsName, scan: ExportedScan) -> list[Path]:
             "findings",
             "dseg",
             scan.regions.with_data(scan.regions.data.astype(np.uint16)),
-            {"Description": f"Outlines of {kind}, by number", "Manual": False},
+            {
+                "Description": f"Outlines of {kind}, by number",
+                "Manual": False,
+                "region": {"Description": "Where its peak lies"},
+            },
         ),
     ]
     if scan.pseudo is not None:

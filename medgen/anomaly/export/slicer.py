@@ -43,15 +43,16 @@ def write_slicer(folder: Path, scan: ExportedScan) -> list[Path]:
     Raises:
         DataError: If a file cannot be written.
     """
+    # First, since NRRD alone refuses a grid that is not quite at right angles: then nothing is written.
+    segments = [(finding.id, scan.called(finding)) for finding in scan.findings]
+    _write_segments(folder / "findings.seg.nrrd", scan.regions, segments, _FINDING)
+    _write_segments(folder / "scored.seg.nrrd", scan.scored, [(1, "Scored")], _SCORED)
     written = []
     for number in range(len(scan.scan.data)):
         written.append(folder / _scan_file(number))
         io.write(scan.scan.with_data(scan.scan.data[number : number + 1]), written[-1], description="medgen input")
     io.write(scan.shown_heat, folder / "heat.nii.gz", description="medgen heat (z), research only")
     write_text(folder / "heat.ctbl", _colour_table())
-    segments = [(finding.id, scan.called(finding)) for finding in scan.findings]
-    _write_segments(folder / "findings.seg.nrrd", scan.regions, segments, _FINDING)
-    _write_segments(folder / "scored.seg.nrrd", scan.scored, [(1, "Scored")], _SCORED)
     write_json(folder / "peaks.mrk.json", _peaks(scan))
     root = _scene(scan)
     ElementTree.indent(root)

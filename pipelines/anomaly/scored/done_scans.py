@@ -88,7 +88,7 @@ class DoneScans:
         page = f"{PAGES}{name}.html" if self.several else ""
         viewer = self.viewers.write(entry, self.detector, page or "report.html")
         without = self.objects.write(entry, self.detector, given)
-        exported = self.exports.write(entry, self.detector)
+        exported, lost = self.exports.write(entry, self.detector)
         objects = sorted(path.relative_to(self.out).as_posix() for path in (self.out / FOLDER / name).rglob("*.dcm"))
         links = object_links(objects, "../" if page else "")
         if page:
@@ -105,7 +105,9 @@ class DoneScans:
             self.only.section("Where it is unusual", layer="cases")
             case_blocks(self.only, entry, self.detector, person.words, person.missing, links)
         self.scored.append(ScoredCase.of(entry, page, f"{FOLDER}{name}/" if objects else ""))
-        self.said.append(line_of(entry) + (f"; no DICOM objects: {without}" if without else ""))
+        self.said.append(
+            line_of(entry) + (f"; no DICOM objects: {without}" if without else "") + (f"; {lost}" if lost else "")
+        )
         if page:
             written = [page, f"heatmaps/{name}.nii.gz", *([viewer] if viewer else [])]
             if entry.pseudo is not None:

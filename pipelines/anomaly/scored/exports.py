@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from medgen.anomaly.export.bids import BidsName, bids_names, describe_bids, writ
 from medgen.anomaly.export.itksnap import write_itksnap
 from medgen.anomaly.export.scan import ExportedScan
 from medgen.anomaly.export.slicer import write_slicer
+from medgen.errors import MedgenError
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.figures.mosaic import grey_scale
 from medgen.runs.context import Output
@@ -51,7 +52,7 @@ class Exports:
         names = bids_names({case: scan.order(channels)[0] for case, scan in scans.items()}, channels)
         return cls(out, kinds, channels, model, names)
 
-    def write(self, entry: Scored, detector: AnomalyDetector) -> list[str]:
+    def write(self, entry: Scored, detector: AnomalyDetector) -> tuple[list[str], str]:
         """Write what is wanted of a scan.
 
         Args:
@@ -59,19 +60,24 @@ class Exports:
             detector: What scored it.
 
         Returns:
-            The files, relative to the run's folder.
+            The files, relative to the run's folder; and for which programs there are none and why, in a few words.
         """
         if not self.kinds:
-            return []
+            return [], ""
         scan = self._exported(entry, detector)
+        ways: Mapping[str, Callable[[], list[Path]]] = {
+            "bids": lambda: write_bids(self.out / _BIDS, self.names[entry.name], scan),
+            "slicer": lambda: write_slicer(self.out / _SLICER / entry.name, scan),
+            "itksnap": lambda: write_itksnap(self.out / _ITKSNAP / entry.name, scan),
+        }
         written: list[Path] = []
-        if "bids" in self.kinds:
-            written += write_bids(self.out / _BIDS, self.names[entry.name], scan)
-        if "slicer" in self.kinds:
-            written += write_slicer(self.out / _SLICER / entry.name, scan)
-        if "itksnap" in self.kinds:
-            written += write_itksnap(self.out / _ITKSNAP / entry.name, scan)
-        return [path.relative_to(self.out).as_posix() for path in written]
+        lost: list[str] = []
+        for kind in self.kinds:
+            try:
+                written += ways[kind]()
+            except MedgenError as error:
+                lost.append(f"nothing for {kind}: {error}")
+        return [path.relative_to(self.out).as_posix() for path in written], "; ".join(lost)
 
     def close(self, cases: Collection[str]) -> None:
         """Describe the BIDS data set once all its scans are written.
@@ -87,7 +93,8 @@ class Exports:
         return ExportedScan(
             name=entry.name,
             scan=entry.scan,
-            contrasts=self.channels if len(self.channels) == count else ("",) * count,
+            # A model whose cohort did not say what a channel is called has numbered it.
+            contrasts=["" if name.isdigit() else name for name in self.channels] or [""] * count,
             window=[grey_scale(entry.scan, channel) for channel in range(count)],
             heatmap=result.heatmap,
             regions=result.regions,

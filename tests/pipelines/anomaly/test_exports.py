@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from medgen import io
 from medgen.anomaly.findings.record import SCHEMA, schema_text, shipped_schema
+from medgen.errors import DataError
 from medgen.pipelines.anomaly import score as scoring
 from medgen.pipelines.cli.app import main
 from medgen.volume import Grid, Volume
@@ -240,3 +241,26 @@ def test_a_slip_is_said_before_anything_is_scored(
     assert ended.value.code == 2
     assert "--export: found 'sclicer'; expected all, or some of bids, slicer, itksnap" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_written_for_a_program_is_said_and_the_scan_is_scored(
+    model: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[Path]:
+        raise DataError("a sheared grid")
+
+    monkeypatch.setattr("medgen.pipelines.anomaly.scored.exports.write_slicer", refuse)
+    scan = Volume(np.random.default_rng(3).random((1, *CUBE)).astype(np.float32), Grid(CUBE, np.eye(4)))
+    io.write(scan, tmp_path / "a.nii.gz")
+    done = scoring.score(
+        [tmp_path / "a.nii.gz"],
+        model=model,
+        out=runs / "refused",
+        device="cpu",
+        viewers="none",
+        export=("slicer", "itksnap"),
+    )
+    assert any(line.startswith("a: ") and line.endswith("; nothing for slicer: a sheared grid") for line in done.lines)
+    assert (runs / "refused" / "itksnap" / "a" / "a.itksnap").is_file()
+    assert (runs / "refused" / "heatmaps" / "a.nii.gz").is_file()
