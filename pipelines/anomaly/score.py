@@ -171,9 +171,8 @@ def score(
         results = Results([artifact])
         PIPELINE.run(config, results, context)
         found = results[Scorings]
-        title = ("Anomaly scores", found.counts)
-        if found.only is not None:
-            title = (found.scored[0].name, "Anomaly scores of one scan")
+        one = found.only is not None
+        title = (found.scored[0].name, "Anomaly scores of one scan") if one else ("Anomaly scores", found.counts)
         report = Report(*title, track.id)
         lines = PIPELINE.finish(config, report, LIMITS, results, context, series)
     lines += [f"heatmaps: {folder.heatmaps}"] if found.scored else []
@@ -256,8 +255,8 @@ class ScoreScans(Stage[ScoreConfig]):
             str(artifact.meta.get("cohort") or ""),
             found_in_its_run(config.model, detector.config.findings.false_findings),
         )
-        several = len(named) > 1
-        done = DoneScans(detector, folder.out, kept, viewers, objects, exports, several, _limits(config), scorer)
+        writers = (viewers, objects, exports)
+        done = DoneScans(detector, folder.out, kept, *writers, len(named) > 1, _limits(config), scorer)
         failures: list[tuple[str, str, str]] = []
         with run.bars() as tick:
             for number, (name, scan) in enumerate(named.items(), start=1):

@@ -239,7 +239,10 @@ def test_a_slip_is_said_before_anything_is_scored(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "--export: found 'sclicer'; expected all, or some of bids, slicer, itksnap" in capsys.readouterr().err
+    assert (
+        "--export: found 'sclicer'; expected bids, slicer, itksnap or all; did you mean 'slicer'"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
