@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
 	$(BIN)/medgen demo --out $(OUT) --overwrite
 
 docs: $(VENV)/.installed  ## the documentation site (build/docs/site); a warning is an error
-	$(BIN)/python -W ignore docs/site
+	$(BIN)/python docs/site
 
 pictures: $(VENV)/.installed  ## the pictures of README.md, from the demo in OUT
 	$(BIN)/python docs/images.py $(OUT)
