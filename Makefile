@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: help demo docs test test-fast check audit audit-report format constraints clean
+.PHONY: help demo pictures docs test test-fast check dist audit audit-report format constraints clean
 
 help:  ## what this file can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -18,7 +18,10 @@ demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)
 	$(BIN)/medgen demo --out $(OUT) --overwrite
 
 docs: $(VENV)/.installed  ## the documentation site (build/docs/site); a warning is an error
-	$(BIN)/python -W ignore docs/site
+	$(BIN)/python docs/site
+
+pictures: $(VENV)/.installed  ## the pictures of README.md, from the demo in OUT
+	$(BIN)/python docs/images.py $(OUT)
 
 test: $(VENV)/.installed  ## every test
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -38,6 +41,17 @@ check: $(VENV)/.installed  ## the gate: format, lint, types, imports, cards, eve
 	$(BIN)/medgen card lint data_cards/*.md
 	$(MAKE) audit-report
 	$(MAKE) test
+
+# The version is said by the wheel itself, in an environment that holds nothing but it and what is installed here.
+dist: $(VENV)/.dist  ## wheel and source distribution in dist/, checked
+	rm -rf dist build *.egg-info
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/installation/wheel.py dist
+
+$(VENV)/.dist: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "build>=1.2" "twine>=6"
+	touch $@
 
 # Known vulnerabilities of what is installed; needs the network.
 audit: $(VENV)/.audit  ## known vulnerabilities of what is installed
@@ -66,9 +80,9 @@ format: $(VENV)/.installed  ## format and fix what can be fixed
 constraints:  ## the pins, made anew
 	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
-	  --extra test --extra viewer --extra dicom --extra docs pyproject.toml | grep -v '^ *#' > constraints.new
+	  --extra test --extra viewer --extra dicom --extra docs --extra dist pyproject.toml | grep -v '^ *#' > constraints.new
 	mv constraints.new constraints.txt
 	rm constraints.in
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

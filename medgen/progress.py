@@ -47,3 +47,15 @@ def bars(show: bool) -> Iterator[Move]:
             live.update(live.task_ids[tasks[what]], completed=done, total=total, **said)  # type: ignore[arg-type]
 
         yield move
+
+
+def step(what: str, number: int, total: int) -> None:
+    """Say on the error stream that a step of several begins; nothing where no one would see it.
+
+    Args:
+        what: Its name.
+        number: Which it is, from 1.
+        total: How many there are.
+    """
+    if sys.stderr.isatty():
+        print(f"[{number}/{total}] {what}", file=sys.stderr, flush=True)

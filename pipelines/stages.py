@@ -12,6 +12,7 @@ from medgen.data.account import account
 from medgen.data.cases import Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.models.artifact import TrainedModel
+from medgen.progress import step
 from medgen.report import cohort as cohort_words
 from medgen.report.html import Report
 from medgen.report.methods.text import MethodsText, software
@@ -130,7 +131,10 @@ class Pipeline(Generic[P]):
 
     def run(self, config: P, results: Results, run: RunContext) -> None:
         """Run the stages; the results hold what they make."""
-        for stage in self.wanted(config):
+        wanted = list(self.wanted(config))
+        for number, stage in enumerate(wanted, start=1):
+            if run.progress:
+                step(stage.name, number, len(wanted))
             with run.child(stage.name) as inner:
                 results.add(*stage.run(config, results, inner))
 
@@ -158,8 +162,10 @@ class Pipeline(Generic[P]):
             for stage in self.stages:
                 metrics |= stage.metrics(results)
             folder.write_metrics(metrics)
-            for stage in done:
-                stage.report(report, results, run)
+            with run.bars() as tick:
+                for number, stage in enumerate(done, start=1):
+                    stage.report(report, results, run)
+                    tick("writing the report", number, len(done))
             self._write_methods(config, results, run)
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]

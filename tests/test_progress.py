@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from medgen.progress import bars
+from medgen.progress import bars, step
 
 
 class Terminal(io.StringIO):
@@ -33,3 +33,12 @@ def test_a_bar_says_what_how_far_and_the_note(monkeypatch) -> None:
         move("training", 3, 3)
     said = stream.getvalue()
     assert all(text in said for text in ("registering", "2/2", "training", "3/3", "loss 0.5"))
+
+
+def test_a_step_is_said_to_people_alone(monkeypatch) -> None:
+    seen, unseen = Terminal(), io.StringIO()
+    for stream in (seen, unseen):
+        monkeypatch.setattr(sys, "stderr", stream)
+        step("calibrate", 3, 11)
+    assert seen.getvalue() == "[3/11] calibrate\n"
+    assert unseen.getvalue() == ""

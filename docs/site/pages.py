@@ -6,6 +6,7 @@ import re
 
 _FENCE = re.compile(r"^ *(```|~~~)")
 _ITEM = re.compile(r"^ *([*+-]|\d+\.) ")
+_NOTEBOOK = re.compile(r"\]\(([^)\s:]+)\.ipynb")
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -17,7 +18,9 @@ def for_site(text: str) -> str:
     >>> for_site("Two things:\n* one\n* two")
     'Two things:\n\n* one\n* two'
     """
-    return _lists(_MERMAID.sub(lambda found: chains(found[1]), _front_matter(text)))
+    text = _MERMAID.sub(lambda found: chains(found[1]), _front_matter(text))
+    # On the site a notebook is a page.
+    return _lists(_NOTEBOOK.sub(r"](\1.md", text))
 
 
 def chains(diagram: str) -> str:

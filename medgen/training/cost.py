@@ -79,12 +79,14 @@ class Estimate:
         bytes: Most memory that is taken at a time on the device, in bytes, beside the cohort itself.
         lines: Lines of the plan, with the numbers, as they are printed.
         sample_seconds: Duration of making one sample, in seconds, where the part is a backend.
+        scans: Scans that an anomaly detector scores in it, which is not timed before one is trained.
     """
 
     seconds: float
     bytes: float
     lines: tuple[str, ...] = ()
     sample_seconds: float = 0.0
+    scans: int = 0
 
     def __add__(self, other: Estimate) -> Estimate:
         """Cost of one part after the other: times add up, memory is that of the larger one."""
@@ -93,6 +95,7 @@ class Estimate:
             max(self.bytes, other.bytes),
             (*self.lines, *other.lines),
             self.sample_seconds + other.sample_seconds,
+            self.scans + other.scans,
         )
 
 

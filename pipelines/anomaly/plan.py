@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from medgen.anomaly.evaluation.prospects import prospects, prospects_words
 from medgen.runs.context import Results
-from medgen.training.cost import describe_memory
+from medgen.training.cost import Estimate, describe_memory, minutes
 
 from ..labelled import check_labelled
 from ..sources import check_sources
@@ -14,6 +15,19 @@ from ..stages import cohort_to_plan, plan_lines
 from .cohort import divide, split
 from .config import AnomalyRunConfig, refuse
 from .stages import pipeline
+
+
+def in_all_words(estimates: Iterable[Estimate], development: int) -> str:
+    """How long a run takes: what can be timed before anything is trained, and what is scored after that.
+
+    Args:
+        estimates: Of all stages.
+        development: Number of scans that are scored to calibrate.
+    """
+    known = list(estimates)
+    scans = development + sum(item.scans for item in known)
+    trained = minutes(sum(item.seconds for item in known))
+    return f"in all: trainings of about {trained}, then about {scans} scans are scored (bars say how long that takes)"
 
 
 def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
@@ -38,5 +52,6 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
         describe_memory(len(manifest) * math.prod(recipe.shape) * (channels + 1)),
         prospects_words(prospects(len(parts["development"].subjects), config.anomaly.findings.false_findings)),
         *(line for item in estimates.values() for line in item.lines),
+        in_all_words(estimates.values(), len(parts["development"])),
     ]
     return plan_lines(config, manifest, lines)

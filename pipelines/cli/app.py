@@ -245,6 +245,11 @@ def open_(
 
 def main() -> None:
     """Entry point: user errors become one line and exit 2; everything else is a bug and says how to report it."""
+    if sys.platform == "win32":
+        sys.exit(
+            "medgen: Windows is not supported: runs lock their folders by POSIX means, and nothing was tested there; "
+            "use WSL2 or the Containerfile"
+        )
     # Threads that wait for each other by spinning slow a training tenfold when another program uses the cores too.
     # OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

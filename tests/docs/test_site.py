@@ -209,3 +209,45 @@ def test_the_citation_has_the_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == __version__
     assert cited["authors"] == [{"name": "The medgen developers"}]
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """Every command line in a block of code of a page that users read, with the page."""
+    listed = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    listed += [page for name in ("guides", "explained", "tutorials") for page in (ROOT / "docs" / name).rglob("*")]
+    found = []
+    for page in listed:
+        if page.suffix == ".ipynb":
+            cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+            text = "\n".join("".join(cell["source"]) for cell in cells)
+            lines = [line for line in text.splitlines() if line.startswith(("!medgen", "medgen "))]
+        elif page.suffix == ".md":
+            blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+            text = "\n".join(blocks).replace("\\\n", " ")
+            lines = [line for line in text.splitlines() if line.startswith("medgen ")]
+        else:
+            continue
+        found += [(page.name, line.lstrip("!").partition(" # ")[0].strip()) for line in lines]
+    return found
+
+
+def test_every_command_line_that_is_shown_exists():
+    known = dict(commands.every_command())
+    shown = shown_commands()
+    assert len(shown) > 60
+    wrong = []
+    for page, line in shown:
+        words = line.split()
+        name = next((" ".join(words[:size]) for size in (3, 2) if " ".join(words[:size]) in known), None)
+        if name is None:
+            wrong.append(f"{page}: no such command: {line}")
+            continue
+        options = {
+            option
+            for _, _, item in commands.parameters(known[name].callback)
+            for option in (getattr(item, "default", None), *(getattr(item, "param_decls", None) or ()))
+            if isinstance(option, str)
+        }
+        given = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)}
+        wrong += [f"{page}: no such option: {option}: {line}" for option in given - options - {"--help"}]
+    assert wrong == []

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
+from medgen.progress import Progress
 
 # Iglewicz and Hoaglin 1993 recommend this limit for the modified z-score.
 OUTLIER = 3.5
@@ -62,7 +63,10 @@ def robust_z(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def suspects(
-    detector: AnomalyDetector, development: Dataset, draw: Callable[[str, ScanResult], bytes] | None = None
+    detector: AnomalyDetector,
+    development: Dataset,
+    draw: Callable[[str, ScanResult], bytes] | None = None,
+    progress: Progress | None = None,
 ) -> list[Suspect]:
     """Development scans whose out-of-fold scan score or hottest voxel is an outlier above the others, worst first.
 
@@ -70,6 +74,7 @@ def suspects(
         detector: Calibrated on ``development``.
         development: The scans it was fitted on, with their ``prepared`` records.
         draw: Makes the picture of a suspect from its case and its result; None: no pictures.
+        progress: Called with the number of outliers looked at and their total.
 
     Raises:
         DataError: If the data set is not the one of the calibration, or has no ``prepared`` records.
@@ -84,7 +89,8 @@ def suspects(
         )
     table = np.stack([robust_z(scores[name]) for name in judged])
     found = []
-    for number in np.flatnonzero(table.max(axis=0) > OUTLIER).tolist():
+    outliers = np.flatnonzero(table.max(axis=0) > OUTLIER).tolist()
+    for done, number in enumerate(outliers, start=1):
         worst = judged[int(table[:, number].argmax())]
         # Through the member of its own fold alone, which has never seen this subject: its calibration score again.
         fold = int(detector.calibration.folds[number])
@@ -104,4 +110,6 @@ def suspects(
                 best = Suspect(case, names[number], worst, score, away, place, picture)
         if best is not None:
             found.append(best)
+        if progress is not None:
+            progress(done, len(outliers))
     return sorted(found, key=lambda item: -item.robust_z)

@@ -39,10 +39,9 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
     ) -> Mapping[str, Estimate]:
         """How many scans are spoilt and scored."""
         scans, own = len(known[AnomalyCohort].parts["test"]), config.artefacts
-        line = (
-            f"artefacts: {scans * own.per_scan} faulty copies, {scans * min(own.scored, own.per_scan)} of them scored"
-        )
-        return {self.name: Estimate(0.0, 0.0, (line,))}
+        scored = scans * min(own.scored, own.per_scan)
+        line = f"artefacts: {scans * own.per_scan} faulty copies, {scored} of them scored"
+        return {self.name: Estimate(0.0, 0.0, (line,), scans=scored)}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from medgen.anomaly.evaluation.contamination import COLUMNS, Suspect, suspects
@@ -32,7 +33,9 @@ class Contamination(Stage[AnomalyRunConfig]):
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
-        found = suspects(results[Calibrated].detector, results[Calibrated].healthy, suspect_picture)
+        detector, healthy = results[Calibrated].detector, results[Calibrated].healthy
+        with run.bars() as tick:
+            found = suspects(detector, healthy, suspect_picture, partial(tick, "looking at outliers"))
         write_csv(run.folder.out / "contamination.csv", [item.row() for item in found], COLUMNS)
         return [Suspects(found)]
 

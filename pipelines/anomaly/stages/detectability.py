@@ -35,7 +35,7 @@ class MeasureDetectability(Stage[AnomalyRunConfig]):
         """How many more scans are scored."""
         scans = config.detectability.measurements(len(known[AnomalyCohort].parts["test"].subjects))
         line = f"minimum detectable lesion: at most {scans} more scans scored"
-        return {self.name: Estimate(0.0, 0.0, (line,))}
+        return {self.name: Estimate(0.0, 0.0, (line,), scans=scans)}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

@@ -88,7 +88,7 @@ class Evaluate(Stage[AnomalyRunConfig]):
         """How many scans are scored."""
         copies, test = config.evaluation.per_scan, known[AnomalyCohort].parts["test"]
         line = f"test: {(1 + copies) * len(test)} scans, {copies} implanted copies of each healthy one"
-        return {self.name: Estimate(0.0, 0.0, (line,))}
+        return {self.name: Estimate(0.0, 0.0, (line,), scans=(1 + copies) * len(test))}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
