@@ -57,6 +57,7 @@ MISTAKES = {
     "augment run": "simulated data=absent out=x",
     "augment value": "default data=absent out=x",
     "augment nnunet": "absent --out x --id 3 --name h",
+    "augment dicom": "absent --out x",
     "augment sample": "--model absent --out x",
     "bench anomaly": "x --data absent",
     "bench artefacts": "x --data absent",
