@@ -48,6 +48,7 @@ def start(
     manifest_digest: str | None = None,
     tags: Mapping[str, str] | None = None,
     enabled: bool = True,
+    late: bool = False,
 ) -> Iterator[Run]:
     """Track a whole pipeline run; stages are its children.
 
@@ -60,6 +61,8 @@ def start(
         manifest_digest: SHA-256 of the cohort, see ``Manifest.digest``.
         tags: Further facts, such as the device.
         enabled: False keeps nothing, for ranks other than the first.
+        late: Make a database file that is not there yet only once a stage has finished, or the run has ended otherwise
+            than by a refusal: for commands that often refuse what they are given, which then leave no store behind.
 
     Yields:
         The run. On the way out it becomes FAILED on an exception, KILLED on SIGTERM, Ctrl-C or exit code 143 (130),
@@ -79,7 +82,7 @@ def start(
         _end_killed(journal)
         # The lock is the sender's: one that waits for a slow answer may still be at work when the run is over, and who
         # sent the same entries meanwhile would make the run a second time.
-        sender = _Sender(out, lock.pop_all(), held)
+        sender = _Sender(out, lock.pop_all(), held, late)
         run = Run(name, out, journal)
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
         hurry = refused = False
@@ -182,17 +185,16 @@ class _Sender:
     It keeps the journal's lock until it has ended, which may be after :meth:`close` gave up waiting for it. Where
     another process has the lock (``held`` is False), it sends nothing before that one is done.
 
-    A database file that is not there yet is made once a stage has finished, or the run has ended otherwise than by a
-    refusal: a run that is refused leaves no store behind.
+    Where it is ``late``, a database file that is not there yet is made as :func:`start` says.
     """
 
-    def __init__(self, out: Path, lock: ExitStack, held: bool) -> None:
+    def __init__(self, out: Path, lock: ExitStack, held: bool, late: bool) -> None:
         self._out = out
         self._lock = lock
         self._held = held
         self._closing = threading.Event()
         uri = store_uri(out)
-        self._new = not chosen_store() and is_sqlite(uri) and not database(uri).exists()
+        self._new = late and not chosen_store() and is_sqlite(uri) and not database(uri).exists()
         self._refused = False
         # Importing here, in the main thread: two threads importing overlapping packages can see half-made modules.
         with suppress(Exception):

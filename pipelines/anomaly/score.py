@@ -165,7 +165,7 @@ def score(
     settings, seed = config.model_dump(mode="json"), int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, resume=resume, overwrite=overwrite, mark="" if resume else SCORING) as folder,
-        tracking.start("anomaly-score", folder.out, config=settings, seed=seed) as track,
+        tracking.start("anomaly-score", folder.out, config=settings, seed=seed, late=True) as track,
     ):
         context = RunContext(folder, track, track, seed, resume=resume, progress=progress)
         results = Results([artifact])

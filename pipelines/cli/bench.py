@@ -51,6 +51,15 @@ class CohortBench:
         }
 
 
+def _check_families(families: str) -> None:
+    """Refuse a family without a shipped configuration, before torch is imported."""
+    from ..preflight import check_choice
+
+    known = completion.shipped_configs("train")
+    for name in listed(families):
+        check_choice("--families", name, known)
+
+
 bench_app = group("bench", "Benchmarks with peers and intervals.", "Example: medgen bench anomaly bench --quick")
 
 
@@ -200,6 +209,7 @@ def bench_families(
     """Measure families on unseen subjects: rebuilt and new scans, likelihood, heatmaps: families.md, .json."""
     given = common.given()
     numbers = whole_numbers("--seeds", seeds)
+    _check_families(families)
     from ..bench import families as pipeline
 
     return finish(
@@ -250,6 +260,7 @@ def bench_presets(
     quiet: Quiet = False,
 ) -> Answer:
     """Count memory and graph breaks of the GPU sizes on a machine without a GPU, and write gpu.md and gpu.json."""
+    _check_families(families)
     from ..bench import presets as pipeline
 
     return finish(pipeline.run(out, families=listed(families), progress=not quiet))
