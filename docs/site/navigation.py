@@ -11,7 +11,7 @@ Entry: TypeAlias = "str | dict[str, str | list[Entry]]"
 
 # Folders stand for all their pages; a page that no entry leads to fails the build.
 TABS: dict[str, tuple[str, ...]] = {
-    "Start": ("README.md", "docs/quick-start.md", "docs/faq.md"),
+    "Start": ("README.md", "docs/quick-start.md", "docs/tutorials/", "docs/faq.md"),
     "How to": ("docs/guides/",),
     "Understand": ("docs/explained/", "docs/glossary.md", "SECURITY.md"),
     "Reference": ("docs/reference/commands.md", "docs/reference/configuration/", "docs/reference/python.md"),
@@ -30,6 +30,8 @@ TITLES = {
     "docs/guides/anomaly.md": "Anomaly detection",
     "docs/reference/configuration/README.md": "How settings are given",
     "docs/reference/configuration/shared.md": "Shared groups",
+    "docs/tutorials/anomaly.md": "Anomaly detection",
+    "docs/tutorials/augment.md": "Labelled synthesis",
     "docs/decisions/README.md": "All decisions",
 }
 # What a tab opens with: its folder is not put below a heading of its own.
