@@ -35,6 +35,7 @@ def pictures(notebook) -> list[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a whole run each, by a kernel of its own
 @pytest.mark.filterwarnings("default")  # the client of the kernel has its own
 @pytest.mark.parametrize(
     ("name", "settings", "said", "files"),
