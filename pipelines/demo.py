@@ -14,7 +14,7 @@ import numpy as np
 from medgen import __version__, io
 from medgen.config import load_config
 from medgen.data.simulation import simulate
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
 from medgen.implants.scan import implant
 from medgen.io.dicom.objects.synthetic import SyntheticScan
 from medgen.io.dicom.objects.wanted import KINDS, check_wanted
@@ -31,6 +31,7 @@ from .anomaly import score as scoring
 from .anomaly.config import AnomalyRunConfig
 from .augment import run as augment
 from .augment.config import AugmentRunConfig
+from .given_scans import GivenScan
 from .preflight import check_new, check_scans
 
 SUBJECTS = 40
@@ -99,6 +100,12 @@ def through_dicom(out: Path, series: Path | None = None, *, device: str, overwri
     check_wanted(KINDS)
     if series is not None:
         check_scans([series])
+        if not GivenScan.is_series(series):
+            raise DataError(
+                f"{series}: found a file that is not DICOM; expected the folder of a series; check the path"
+            )
+        # What cannot be read is said now, and not after minutes of training.
+        io.read(series)
     if (out / SCORED).exists() and not overwrite:
         raise ConfigError(f"{out / SCORED}: already there; pass --overwrite to replace it, the model stays")
     lines: tuple[str, ...] = ()

@@ -74,9 +74,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["medgen", "demo", "--out", str(tmp_path / "demo")]
+    monkeypatch.setattr(demo.anomaly, "run", lambda *_, **__: pytest.fail("trained"))
+    other, file = tmp_path / "other", tmp_path / "scan.nii.gz"
+    other.mkdir()
+    (other / "note.txt").write_text("no series")
+    io.write(Volume(np.ones((1, *CUBE), np.float32), Grid(CUBE, np.eye(4))), file)
+    broken = series(tmp_path / "broken", data=np.ones(CUBE, np.uint16), spacing=(1, 1), step=(0, 0, 1))
+    first = min(broken.iterdir())
+    first.write_bytes(first.read_bytes()[:400])
     for given, said in (
         ([str(tmp_path)], "a series is for --dicom"),
         (["--dicom", str(tmp_path / "nothing")], "no such file or folder"),
+        (["--dicom", str(other)], "no DICOM images"),
+        (["--dicom", str(file)], "not DICOM; expected the folder of a series"),
+        (["--dicom", str(broken)], "truncated or damaged"),
     ):
         monkeypatch.setattr("sys.argv", [*command, *given])
         with pytest.raises(SystemExit) as ended:
