@@ -31,6 +31,9 @@ from medgen.volume import Grid, Volume, resample
 if TYPE_CHECKING:
     import torch
 
+SIMULATED = "simulated"
+"""Name of a simulated cohort, if nothing else is said, and its kind."""
+
 LABELS = {1: "CSF", 2: "GM", 3: "WM"}
 
 # Step of the grid that velocities are integrated on (mm), and control point distance (mm) and standard deviation (mm)
@@ -65,7 +68,7 @@ def simulate(
     seed: int,
     spacing: float | Sequence[float] = 2.0,
     *,
-    name: str = "simulated",
+    name: str = SIMULATED,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write a cohort of ``n`` simulated subjects: images/, masks/, manifest.csv, manifest.json and card.md.

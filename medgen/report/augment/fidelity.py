@@ -104,12 +104,21 @@ def unmet_goals(results: FidelityResults) -> dict[str, list[str]]:
     """
     return {
         item.synthetic: [
-            f"{_PLAIN.get(m.name, m.name)} ({_printed_name(m)} {fmt(_judged(m))}; goal {_goal(m)})"
+            f"{_PLAIN.get(m.name, m.name)} ({_plain_number(m)}; goal {_goal(m)})"
             for m in item.measures
             if m.met is False and m.sure
         ]
         for item in _strictest(results)
     }
+
+
+def _plain_number(measure: Measure) -> str:
+    number = fmt(_judged(measure))
+    return (
+        f"{measure.name}: {number} times what two halves of the real scans reach"
+        if measure.judged == "ratio"
+        else (f"{measure.name}: {number}")
+    )
 
 
 def _printed_name(measure: Measure) -> str:

@@ -87,7 +87,7 @@ def answer_words(verdict: Usefulness, study: StudyResults | None) -> str:
     own, other = (dice[name, told.subjects].estimate for name in (told.arm, told.ordinary))
     text = (
         f"{said} A segmenter trained on {counted(told.subjects, 'patient')} with them (`{told.arm}`) agrees with the "
-        f"experts' outlines to a Dice of **{own:.3f}** (1 is perfect), without them, by the best ordinary training "
+        f"true outlines to a Dice of **{own:.3f}** (1 is perfect), without them, by the best ordinary training "
         f"(`{told.ordinary}`), to **{other:.3f}**: a difference of {_signed(told.difference)} on "
         f"{counted(study.subjects['test'], 'patient')} that nothing was trained on."
     )
@@ -121,7 +121,8 @@ def sure_facts(study: StudyResults) -> dict[str, str]:
             f"p = {told.p_holm:.3g}, {counted(told.seeds, 'training')} of each kind, "
             f"{counted(study.subjects['test'], 'test patient')}"
         )
-        facts["what it would miss"] = f"true differences of less than about {smallest:.3f} Dice"
+        if told.seeds >= ENOUGH_SEEDS:
+            facts["what it would miss"] = f"true differences of less than about {smallest:.3f} Dice"
     worths = [item for item in study.judgement.worths if told is not None and item.subjects == told.subjects]
     if worths:
         facts[f"worth in real patients, by {worths[0].reference}"] = f"{worths[0].text}, of {worths[0].subjects} real"

@@ -68,7 +68,7 @@ class Sample(Stage[AugmentRunConfig]):
         return (REJECTIONS, FIGURES, VIEWERS)
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
-        """Every generator with the numbers of its scans."""
+        """Every generator with the numbers of its scans, and what the filter measured of each sample."""
         pool, found = results[CandidatePool], {}
         for backend in results[Generators]:
             accepted, rejected = len(pool.accepted(backend.name)), len(pool.rejected(backend.name))
@@ -80,7 +80,8 @@ class Sample(Stage[AugmentRunConfig]):
                 "acceptance": accepted / max(accepted + rejected, 1),
                 "alarms": [asdict(alarm) for alarm in backend.alarms],
             }
-        return {"generators": found}
+        samples = {candidate.id: dict(candidate.filtered.scores) for candidate in pool.candidates}
+        return {"generators": found, "samples": samples}
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Samples, and what the filter did."""

@@ -17,7 +17,9 @@ GRID = Grid((8, 9, 10), np.diag([1.0, 1.5, 2.0, 1.0]))
 
 
 def result(**changed):
-    return SimpleNamespace(**{"contrasts": ("T1",), "findings": [], "unlisted": [], **changed})
+    return SimpleNamespace(
+        **{"contrasts": ("T1",), "findings": [], "unlisted": [], "p_values": {"max": 0.172}, **changed}
+    )
 
 
 class Doubts(SimpleNamespace):
@@ -31,7 +33,13 @@ def scored(**changed):
 
 
 def detector(healthy=28, gate="some gate"):
-    return SimpleNamespace(calibration=SimpleNamespace(maxima=np.zeros(healthy)), gate=gate)
+    share = SimpleNamespace(estimate=0.25, n=healthy)
+    candidates = SimpleNamespace(share_with_finding=lambda _: share)
+    return SimpleNamespace(
+        calibration=SimpleNamespace(maxima=np.zeros(healthy), healthy=candidates),
+        gate=gate,
+        config=SimpleNamespace(findings=SimpleNamespace(false_findings=0.5)),
+    )
 
 
 def test_facts_say_what_was_scored_and_against_whom():
@@ -39,6 +47,7 @@ def test_facts_say_what_was_scored_and_against_whom():
     assert facts["scan"] == "8 x 9 x 10 voxels of 1 x 1.5 x 2 mm"
     assert facts["compared with"] == "28 healthy subjects of OASIS"
     assert facts["is it such a scan"] == "yes: it passes the gate"
+    assert facts["how sure"] == "p (max) = 0.172; 7 of 28 healthy have findings"
     assert scan_facts(scored(contrasts=("T1", "FLAIR")), detector(), Scorer())["scan"].endswith("mm, T1, FLAIR")
     assert scan_facts(scored(), detector(9), Scorer())["compared with"] == "9 healthy subjects"
     assert scan_facts(scored(), detector(gate=None), Scorer())["is it such a scan"].startswith("not asked")
@@ -56,6 +65,7 @@ def test_a_doubt_changes_facts_and_next_steps(doubts, fact, step):
     entry.result.doubts = doubts
     assert scan_facts(entry, detector(), Scorer())["is it such a scan"] == fact
     assert next_steps(entry.result, Scorer())[0].startswith(step)
+    assert "how sure" not in scan_facts(entry, detector(), Scorer())
 
 
 def test_next_steps_follow_the_findings_and_what_the_model_may_miss():
@@ -67,6 +77,7 @@ def test_next_steps_follow_the_findings_and_what_the_model_may_miss():
     assert next_steps(entry.result, Scorer())[0].startswith("Look at each of 2 findings")
     entry.result.findings, entry.result.unlisted = [], [1]
     assert next_steps(entry.result, Scorer())[0].startswith("Look at the hot place")
+    assert next_steps(entry.result, Scorer("simulated"))[0].startswith("Practice only: ")
     assert next_steps(entry.result, replace(Scorer(), finds="It misses some."))[-1] == "It misses some."
 
 

@@ -138,7 +138,10 @@ def test_reasons_are_what_was_seen() -> None:
     likeness = FidelityResults((item,), {}, {"flow": 3}, 8, "auditors")
     reasons = why_words(verdict, harm, made(fidelity=likeness))
     # A goal whose interval crosses it is not named.
-    assert reasons[0] == "deform scans are not like real ones in how they look (kid / floor 10.000; goal at most 3)."
+    assert reasons[0] == (
+        "deform scans are not like real ones in how they look (kid: 10.000 times what two halves of the real scans "
+        "reach; goal at most 3)."
+    )
     assert reasons[1].startswith("flow has 3 accepted scans: too few")
 
 
@@ -164,3 +167,7 @@ def test_the_first_screen_has_its_colour_and_says_why_nothing_was_exported() -> 
         said = " ".join(texts(html))
         assert "an audit failed" in said
         assert "true differences of less than about" in said
+    few, report = study(0.03, seeds=3), Report("run")
+    opening(report, usefulness(few), few, made(), "run")
+    # Too few trainings to say what would have been seen.
+    assert "true differences" not in " ".join(texts(report.html()))

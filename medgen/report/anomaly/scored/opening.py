@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
+from medgen.data.simulation import SIMULATED
 from medgen.report.anomaly.pictures import Scored
 from medgen.report.anomaly.words import doubt_words, scan_words
 from medgen.report.html import Report
@@ -48,6 +49,9 @@ def scan_opening(report: Report, entry: Scored, detector: AnomalyDetector, score
 def scan_facts(entry: Scored, detector: AnomalyDetector, scorer: Scorer) -> dict[str, str]:
     """What was scored, against whom, and whether it is a scan of the kind that the model knows."""
     grid, result, healthy = entry.scan.grid, entry.result, len(detector.calibration.maxima)
+    # What tells how sure the answer is, in two numbers; of a scan with doubts there are none.
+    level = detector.config.findings.false_findings
+    sure = {} if result.doubts else {"how sure": _sure_words(result, detector, level)}
     size = " x ".join(map(str, grid.shape))
     spacing = " x ".join(f"{step:.3g}" for step in grid.spacing)
     contrasts = f", {', '.join(result.contrasts)}" if len(result.contrasts) > 1 else ""
@@ -56,12 +60,15 @@ def scan_facts(entry: Scored, detector: AnomalyDetector, scorer: Scorer) -> dict
         "scan": f"{size} voxels of {spacing} mm{contrasts}",
         "compared with": f"{healthy} healthy subjects{where}",
         "is it such a scan": _gate_words(result, detector),
+        **sure,
     }
 
 
 def next_steps(result: ScanResult, scorer: Scorer) -> Sequence[str]:
     """What to do with the result, and what it does not say."""
     steps = []
+    if scorer.cohort == SIMULATED:
+        steps.append("Practice only: this model has seen simulated scans alone, and says nothing about a person.")
     if result.doubts.refused:
         steps.append("Use a model of scans like this one: another scanner or protocol is itself an anomaly.")
     elif result.doubts:
@@ -79,6 +86,14 @@ def next_steps(result: ScanResult, scorer: Scorer) -> Sequence[str]:
     if scorer.finds:
         steps.append(scorer.finds)
     return steps
+
+
+def _sure_words(result: ScanResult, detector: AnomalyDetector, level: float) -> str:
+    """How many healthy scans look like it."""
+    share = detector.calibration.healthy.share_with_finding(level)
+    return (
+        f"p (max) = {result.p_values['max']:.3f}; {round(share.estimate * share.n)} of {share.n} healthy have findings"
+    )
 
 
 def _gate_words(result: ScanResult, detector: AnomalyDetector) -> str:
