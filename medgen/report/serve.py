@@ -1,19 +1,21 @@
 """A run's report in a browser: its folder over HTTP, on this machine only, for who knows the address.
 
 Scans are patients' data. So the server listens on the loopback, answers below a path nobody can guess, to requests that
-name this machine (a page of another site cannot reach it by a name of its own), gives out files of the run alone and
-lists no folder.
+name this machine (a page of another site cannot reach it by a name of its own), gives out files of the run alone.
+Folders that the report links to are listed, with what may be given out.
 """
 
 from __future__ import annotations
 
 import secrets
 from functools import partial
+from html import escape
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from medgen.errors import DataError
 
@@ -97,18 +99,36 @@ class _Files(SimpleHTTPRequestHandler):
         parts = unquote(urlsplit(self.path).path, errors="surrogateescape").split("/")
         known = len(parts) > 2 and not parts[0]
         known = known and secrets.compare_digest(parts[1].encode("utf-8", "replace"), self.server.secret.encode())
-        if not known or not self._is_of_the_run(parts[2:]):
+        own = parts[2:-1] if parts[-1] == "" and len(parts) > 3 else parts[2:]
+        path = self._of_the_run(own) if known else None
+        if path is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
+        if path.is_dir():
+            return self._listed(path, own)
         self.path = "/" + self.path.split("/", 2)[2]
         return super().send_head()
 
-    def _is_of_the_run(self, parts: list[str]) -> bool:
-        # No hidden file, nothing above, no folder, and no link that leads out of the run.
+    def _of_the_run(self, parts: list[str]) -> Path | None:
+        # No hidden file, nothing above, not the run itself, and no link that leads out of it.
         if not parts or any(part in ("", "..") or part.startswith(".") or "\0" in part for part in parts):
-            return False
+            return None
         path = self.server.folder.joinpath(*parts)
-        return path.is_file() and path.resolve().is_relative_to(self.server.folder)
+        there = path.exists() and path.resolve().is_relative_to(self.server.folder)
+        return path if there else None
+
+    def _listed(self, folder: Path, parts: list[str]) -> IO[bytes]:
+        """A page with what a folder of the run holds."""
+        names = [name for path in sorted(folder.iterdir()) if self._of_the_run([*parts, name := path.name])]
+        base = "/".join(["", self.server.secret, *map(quote, parts)])
+        items = "".join(f'<li><a href="{base}/{quote(name)}">{escape(name)}</a></li>' for name in names)
+        title = escape("/".join(parts))
+        page = f'<!DOCTYPE html><meta charset="utf-8"><title>{title}</title><h1>{title}</h1><ul>{items}</ul>'.encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        return BytesIO(page)
 
     def end_headers(self) -> None:
         """Patients' data is not kept by the browser, nor taken for another type than it is."""
@@ -118,7 +138,7 @@ class _Files(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def list_directory(self, path: Any) -> None:
-        """No folder is listed."""
+        """Folders are listed by :meth:`_listed` alone."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: Any) -> None:

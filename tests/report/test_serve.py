@@ -1,10 +1,12 @@
-"""A report is served to this machine alone: no file outside of the run, no folder, no other name of this machine."""
+"""A report is served to this machine alone: no file outside of the run, no other name of this machine."""
 
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import pytest
 
@@ -70,8 +72,8 @@ def test_the_report_and_files_of_the_run_are_served(run, given):
         "/wrong/report.html",
         "/{secret}",
         "/{secret}/",
-        "/{secret}/cases",
-        "/{secret}/cases/",
+        "/{secret}/outside",
+        "/{secret}/outside/",
         "/{secret}/../secret.txt",
         "/{secret}/..%2fsecret.txt",
         "/{secret}/cases/../../secret.txt",
@@ -99,6 +101,20 @@ def test_another_name_of_this_machine_is_refused(run, host):
         answer, body = ask(server, f"/{server.secret}/{REPORT}", host.format(port=server.server_port))
         assert answer.status == 403
         assert "the report" not in body
+
+
+@pytest.mark.parametrize("path", ["/{secret}/cases", "/{secret}/cases/"])
+def test_a_folder_that_the_report_links_to_is_listed(run, tmp_path, path):
+    (run / "cases" / "<b>.nii.gz").write_text("")
+    (run / "cases" / ".hidden").write_text("")
+    (run / "cases" / "out.txt").symlink_to(tmp_path / "secret.txt")
+    with served(run) as server:
+        answer, body = ask(server, path.format(secret=server.secret))
+        assert answer.status == 200
+        links = re.findall(r'href="([^"]*)"', body)
+        assert [unquote(link.rpartition("/")[2]) for link in links] == ["<b>.nii.gz", "ünï.html"]
+        assert "<b>" not in body
+        assert ask(server, links[1])[1] == "a case"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
