@@ -171,10 +171,12 @@ def check_model(model: Path) -> None:
     """Refuse, before torch is imported, a model folder that is not there.
 
     Raises:
-        ArtifactError: If it is no folder.
+        ArtifactError: If it is no folder, or the run around a model folder.
     """
     if not model.is_dir():
         raise ArtifactError(f"{model}: no such folder; expected the model/ folder of a run")
+    if (model / "model").is_dir() and not (model / "artifact.json").is_file():
+        raise ArtifactError(f"{model}: a run, not its model; expected {model / 'model'}")
 
 
 def check_scans(scans: Iterable[Path]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from medgen.config import load_config
 from medgen.data.simulation import simulate
-from medgen.errors import ConfigError, DataError, MedgenError
+from medgen.errors import ArtifactError, ConfigError, DataError, MedgenError
 from medgen.models.catalogue import available, family_class
 from medgen.pipelines import train
 from medgen.pipelines.anomaly import run as anomaly
@@ -226,3 +226,12 @@ def test_resume_is_advised_by_the_commands_that_have_it_and_by_no_other() -> Non
     assert ("train",) in offered
     assert ("anomaly", "score") in offered
     assert ("anomaly", "evaluate") not in offered
+
+
+def test_a_run_given_for_its_model_is_refused_with_where_the_model_is(tmp_path: Path) -> None:
+    from medgen.pipelines.preflight import check_model
+
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="a run, not its model; expected .*run/model"):
+        check_model(tmp_path / "run")
+    check_model(tmp_path / "run" / "model")
