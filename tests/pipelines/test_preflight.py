@@ -232,6 +232,6 @@ def test_a_run_given_for_its_model_is_refused_with_where_the_model_is(tmp_path: 
     from medgen.pipelines.preflight import check_model
 
     (tmp_path / "run" / "model").mkdir(parents=True)
-    with pytest.raises(ArtifactError, match="a run, not its model; expected .*run/model"):
+    with pytest.raises(ArtifactError, match=r"a run, not its model; expected .*run/model"):
         check_model(tmp_path / "run")
     check_model(tmp_path / "run" / "model")
