@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan
 from medgen.report.anomaly.heat.single_scores import example_maps, example_maps_caption
 from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
 from medgen.report.figures.mosaic import LIMITS
+from medgen.report.figures.planes import middle_point
 from medgen.report.figures.small_png import small_png
 from medgen.report.figures.thumbnail import thumbnail
 from medgen.report.html import Link, Report, Thumbnail
@@ -43,7 +43,7 @@ class CaseRow:
     def of(cls, scan: TestScan, result: ScanResult, measurement: Measurement, page: str = "") -> CaseRow:
         """What is kept of a scan."""
         image, truth = _image_and_truth(scan)
-        point = peak_of(result) if truth is None else _middle(truth)
+        point = peak_of(result) if truth is None else middle_point(truth.data[0] > 0, truth.grid)
         small = thumbnail(image, result.heatmap, point, outline=truth)
         return cls(measurement, result.scores["max"], small, page)
 
@@ -128,7 +128,7 @@ def example(scan: TestScan, result: ScanResult, before: Sequence[Example] = ()) 
     """
     image, truth = _image_and_truth(scan)
     healthy = scan.kind == HEALTHY
-    point = peak_of(result) if truth is None else _middle(truth)
+    point = peak_of(result) if truth is None else middle_point(truth.data[0] > 0, truth.grid)
     what = "healthy" if healthy else f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}"
     title = f"{scan.case}: {what}; p (max) = {result.p_values['max']:.3f}, findings: {len(result.findings)}"
     through = "the hottest voxel" if healthy else "the implant"
@@ -161,7 +161,7 @@ def implant_place(scan: TestScan) -> Place | None:
     _, truth = _image_and_truth(scan)
     if truth is None:
         return None
-    x, y, z = (float(value) for value in _middle(truth))
+    x, y, z = (float(value) for value in middle_point(truth.data[0] > 0, truth.grid))
     return Place("Implant", f"{scan.kind}, radius {scan.radius_mm:.1f} mm, contrast {scan.contrast:g}", (x, y, z))
 
 
@@ -174,11 +174,3 @@ def _image_and_truth(scan: TestScan) -> tuple[Volume, Volume | None]:
 def _slice_words(measurement: Measurement) -> str:
     through = "its hottest voxel" if measurement.kind == HEALTHY else "its implant"
     return f"Slice of {measurement.case} through {through}"
-
-
-def _middle(mask: Volume) -> NDArray[np.float64]:
-    """World point of the mask's voxel that is nearest to its centre of mass."""
-    voxels = np.argwhere(mask.data[0] > 0)
-    if not len(voxels):
-        return mask.grid.center
-    return mask.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medgen.metrics.interval import Interval
 from medgen.report.augment.fidelity import unmet_goals
-from medgen.report.augment.value import KINDS, StudyResults
+from medgen.report.augment.value import KINDS, StudyResults, is_mean_dice
 from medgen.report.html import Report
 from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.filtering.checks import check_name
@@ -83,7 +83,7 @@ def answer_words(verdict: Usefulness, study: StudyResults | None) -> str:
     told = None if study is None else decisive(study)
     if study is None or told is None:
         return f"{said} {_why_unmeasured(verdict, study)}"
-    dice = {(item.arm, item.subjects): item.interval for item in study.judgement.summaries if _is_mean(item)}
+    dice = {(item.arm, item.subjects): item.interval for item in study.judgement.summaries if is_mean_dice(item)}
     own, other = (dice[name, told.subjects].estimate for name in (told.arm, told.ordinary))
     text = (
         f"{said} A segmenter trained on {counted(told.subjects, 'patient')} with them (`{told.arm}`) agrees with the "
@@ -239,7 +239,3 @@ def _unmet(fidelity: FidelityResults) -> list[tuple[str, list[str]]]:
 
 def _signed(interval: Interval) -> str:
     return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-
-
-def _is_mean(item: object) -> bool:
-    return getattr(item, "metric", "") == "dice" and getattr(item, "label", 0) is None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from medgen.report.figures.mosaic import grey_scale, sample_pairs
+from medgen.report.figures.planes import middle_point
 from medgen.report.html import png
 from medgen.report.viewer.layers import Layer
 from medgen.report.viewer.page import Place, Viewer
@@ -58,7 +59,7 @@ def pair_viewer(
             )
         ),
         notes=[f"{title} has no labels." for title, (_, own) in scans.items() if own is None]
-        + ["SYNTHETIC: one of these scans shows nobody. The key f flips between them at the same place."],
+        + ["SYNTHETIC: the first of these scans was made by a generator. The key f flips between them in place."],
         back=back,
     )
 
@@ -71,12 +72,10 @@ def _places(labels: Volume | None, names: Mapping[int, str]) -> list[Place]:
     """Each label with its volume, at the voxel of it that is nearest to its centre of mass."""
     found: list[Place] = []
     for label, name in names.items():
-        voxels = np.argwhere(labels.data[0] == label) if labels is not None else np.empty((0, 3))
-        if labels is None or not len(voxels):
+        if labels is None or not (inside := labels.data[0] == label).any():
             continue
-        nearest = voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()]
-        x, y, z = labels.grid.to_world(nearest).tolist()
-        millilitres = len(voxels) * labels.grid.voxel_volume / 1000
+        x, y, z = middle_point(inside, labels.grid).tolist()
+        millilitres = int(inside.sum()) * labels.grid.voxel_volume / 1000
         found.append(Place(name, f"{millilitres:.1f} ml in the synthetic scan", (x, y, z)))
     return found
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medgen.report.augment.pair_viewer import pair_viewer
 from medgen.report.figures.mosaic import sample_pairs
+from medgen.report.figures.planes import middle_point
 from medgen.report.figures.thumbnail import labelled_thumbnail
 from medgen.report.html import Link, Report, Thumbnail, png
 from medgen.report.viewer.library import missing
@@ -184,8 +185,7 @@ def _middle(labels: Volume) -> NDArray[np.float64]:
     values, counts = np.unique(labels.data[labels.data > 0], return_counts=True)
     if not len(values):
         return labels.grid.center
-    voxels = np.argwhere(labels.data[0] == values[counts.argmin()])
-    return labels.grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])
+    return middle_point(labels.data[0] == values[counts.argmin()], labels.grid)
 
 
 def _bare(bare: int, shown: int) -> str:

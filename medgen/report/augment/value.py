@@ -14,7 +14,7 @@ from medgen.runs.folder import RunFolder
 from medgen.segmentation.ordinary import available, describe
 from medgen.synthesis.value.arms import STANDARD, Arm
 from medgen.synthesis.value.config import ValueConfig
-from medgen.synthesis.value.verdict import Judgement, Role
+from medgen.synthesis.value.verdict import Judgement, Role, Summary
 from medgen.system.files import write_bytes
 
 KINDS: Mapping[str, Kind] = {"USE": "good", "HARMFUL": "bad", "NO EVIDENCE": "neutral"}
@@ -208,7 +208,7 @@ def _table(results: StudyResults) -> tuple[list[str], list[list[str]]]:
 
 def _curve(judged: Judgement) -> tuple[list[int], dict[str, Sequence[Interval | None]]] | None:
     """Sizes, and Dice of standard, of the best ordinary arm at each size, and of the chosen arm; None for one size."""
-    means = {(item.arm, item.subjects): item.interval for item in judged.summaries if _is_mean_dice(item)}
+    means = {(item.arm, item.subjects): item.interval for item in judged.summaries if is_mean_dice(item)}
     sizes = sorted({number for _, number in means})
     if len(sizes) < 2:
         return None
@@ -228,5 +228,6 @@ def _curve(judged: Judgement) -> tuple[list[int], dict[str, Sequence[Interval | 
     return sizes, series
 
 
-def _is_mean_dice(item: Any) -> bool:
+def is_mean_dice(item: Summary) -> bool:
+    """Whether a summary of a study is the mean Dice over labels."""
     return bool(item.metric == "dice" and item.label is None)

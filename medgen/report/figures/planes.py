@@ -248,3 +248,11 @@ def same_extent(grids: Sequence[Grid]) -> tuple[float, float]:
         max(grid.shape[1] * grid.spacing[1] for grid in grids),
         max(grid.shape[0] * grid.spacing[0] for grid in grids),
     )
+
+
+def middle_point(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    """World point of the voxel of a mask, (i, j, k), that is nearest to its middle; empty: the grid's centre."""
+    voxels = np.argwhere(inside)
+    if not len(voxels):
+        return grid.center
+    return grid.to_world(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()])

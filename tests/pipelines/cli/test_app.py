@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from medgen.pipelines.cli.app import app
+from tests.builders.commands import commands
 
 MEDGEN = Path(sys.executable).parent / "medgen"
 
@@ -19,15 +18,6 @@ def medgen(*arguments, cwd=None):
     return subprocess.run(
         [MEDGEN, *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False, cwd=cwd
     )
-
-
-def commands(group=None, prefix=()):
-    group = group or typer.main.get_command(app)
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield (*prefix, name), command
 
 
 COMMANDS = dict(commands())

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 
-from medgen.pipelines.cli.app import app
+from tests.builders.commands import commands
 
 MEDGEN = Path(sys.executable).parent / "medgen"
 HEAVY = ("torch", "monai", "mlflow", "SimpleITK", "nibabel", "scipy", "pydicom", "matplotlib", "sklearn", "skimage")
@@ -25,15 +24,6 @@ LOOK = (
     "try: main()\n"
     "finally: print('imported:', *sorted(set(os.environ['HEAVY'].split(',')) & set(sys.modules)), file=sys.stderr)\n"
 )
-
-
-def commands(group=None, prefix=()):
-    group = group or typer.main.get_command(app)
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield (*prefix, name), command
 
 
 COMMANDS = dict(commands())

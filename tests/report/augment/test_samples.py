@@ -56,6 +56,7 @@ def test_what_was_refused_is_shown_where_nothing_was_accepted(sources: Sources, 
         flipped = page.read_text()
         assert f"real {found.nearest}" in flipped
         assert "back" in flipped
+        assert "SYNTHETIC: the first of these scans was made by a generator" in flipped
         about = re.search(r'id="about">(.*?)</script>', flipped, re.DOTALL)
         assert about is not None
         assert [entry["scans"] for entry in json.loads(about.group(1))["overlays"]] == [[0], [1]]
