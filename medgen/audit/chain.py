@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from medgen.runs.chain import FORGOTTEN, START, advanced, digest, lines_of
 
-Kind = Literal["missing", "altered", "moved", "added"]
+Kind = Literal["missing", "altered", "moved", "unlisted"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Fault:
 
     Attributes:
         place: Of the line in the file, from 0.
-        kind: ``missing``, ``altered``, ``moved`` or ``added``.
+        kind: ``missing``, ``altered``, ``moved`` or ``unlisted`` (there, but not written by the run).
         detail: Which line or entry.
     """
 
@@ -134,7 +134,7 @@ class _Walk:
             # Lines that the walk has passed by belong to nothing.
             line = self._left[ahead[0] if ahead else min(self._left)]
             if not ahead or line.chain is None or line.chain in self._past(line):
-                self._report(line.place, "added", f"{line.called} is not the run's")
+                self._report(line.place, "unlisted", f"{line.called} is not the run's")
                 self._added += 1
                 del self._left[line.place]
             else:
@@ -149,7 +149,7 @@ class _Walk:
             which = "the last entry" if lines - end == 1 else f"the last {lines - end} entries"
             self._report(self._count, "missing", f"{which}: the run ended with {lines} lines")
         elif end > lines:
-            self._report(lines, "added", f"line {lines + 1} and what follows came after the end of the run")
+            self._report(lines, "unlisted", f"line {lines + 1} and what follows came after the end of the run")
         elif self._last is not None:
             self._report(self._last.place, "altered", f"{self._last.called} is not as it was written")
 
@@ -171,7 +171,9 @@ class _Walk:
 
     def _past(self, line: _Line) -> set[str]:
         """Heads that a line states though another line of the run has followed them already."""
-        return {own.chain for own in self._stating.get(str(line.chain), ()) if own.place not in self._left and own.chain}
+        return {
+            own.chain for own in self._stating.get(str(line.chain), ()) if own.place not in self._left and own.chain
+        }
 
     def _take(self, line: _Line, seq: int, counting: str = "", linked: bool = True) -> None:
         del self._left[line.place]
@@ -191,16 +193,16 @@ class _Walk:
             self._report(line.place, "altered", f"{line.called} is not as it was written")
             self._take(line, self._seq + 1, mended)
             return
-        gap = 0 if line.seq is None else line.seq - self._seq - 1
-        if gap > 0:
-            which = f"entry {line.seq - 1}" if gap == 1 else f"entries {self._seq + 1} to {line.seq - 1}"
+        first, seq = self._seq + 1, self._seq + 1 if line.seq is None else line.seq
+        if (gap := seq - first) > 0:
+            which = f"entry {first}" if gap == 1 else f"entries {first} to {seq - 1}"
             self._report(line.place, "missing", f"{which}, before line {line.place + 1}")
             self._missing += gap
         else:
             changed = line if self._last is None else self._last
             self._report(changed.place, "altered", f"{changed.called} is not as it was written")
         self._head = str(line.chain)
-        self._take(line, self._seq + 1 if line.seq is None else line.seq, linked=False)
+        self._take(line, seq, linked=False)
 
     def _report(self, place: int, kind: Kind, detail: str) -> None:
         self.faults.append(Fault(place, kind, detail))

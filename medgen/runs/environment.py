@@ -65,12 +65,13 @@ def commit() -> Commit:
     # A wheel inside some other project's checkout must not report that project's commit.
     if not (root / ".git").exists() or shutil.which("git") is None:
         return Commit("unknown", None)
-    head = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
+    head = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain")
     return Commit(head or "unknown", None if status is None or not head else bool(status))
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """What a command of git prints in a folder; None where it fails."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         result = subprocess.run(

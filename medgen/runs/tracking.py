@@ -152,11 +152,11 @@ def place(out: str | Path) -> str:
 
 
 def last_run(out: str | Path) -> dict[str, str] | None:
-    """Id and tags of the newest pipeline run whose journal is in ``out``; None if there is none."""
+    """Id, name and tags of the newest pipeline run whose journal is in ``out``; None if there is none."""
     found: dict[str, str] | None = None
     for entry, _ in entries(Path(out) / NAME):
         if entry["kind"] == "start" and entry.get("parent") is None:
-            found = {"medgen.run": entry["run"], **entry.get("tags", {})}
+            found = {"medgen.run": entry["run"], "name": str(entry.get("name")), **entry.get("tags", {})}
     return found
 
 
