@@ -20,7 +20,7 @@ from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.runs.machine_sizes import SizeName
-from medgen.runs.outputs import RECORD, SIGNATURE, strangers_of, write_outputs_record
+from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub
 from medgen.runs.recorded_environment import write_environment
 from medgen.runs.tracking import MAY_CHANGE, config_digest
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from medgen.data.cases import Manifest
     from medgen.transforms.kept_registrations import KeptRegistrations
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE = CONFIG
 LOCK_FILE = ".medgen-lock"
 FAILURES = "failures.csv"
 # There while an earlier run is being removed; a removal that was interrupted is finished first.

@@ -13,14 +13,18 @@ from medgen.config import read_yaml
 from medgen.errors import AuditError, DataError, MedgenError
 from medgen.runs import environment, tracking
 from medgen.runs.chain import head_of
-from medgen.runs.journal import NAME, entries
+from medgen.runs.journal import CURSOR, NAME, entries
+from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
 from medgen.system import files
 
+CONFIG = "config.yaml"
 RECORD = "outputs.json"
 # Who has signed the record.
 SIGNATURE = "outputs.json.sig"
 # What a run has read, where no manifest.csv says so.
 INPUTS = "inputs.json"
+# Everything that tells of a run itself, where a cohort shares its folder.
+RECORDS = (CONFIG, INPUTS, RECORD, SIGNATURE, NAME, CURSOR, ENVIRONMENT, DIFF)
 FORMAT = 2
 # Records of these forms can be read; the first had no times, no name of the run and no end of the journal.
 READABLE = (1, FORMAT)
@@ -154,7 +158,7 @@ def _moment(milliseconds: int) -> str:
 
 def _config(out: Path) -> str | None:
     try:
-        return tracking.config_digest(read_yaml(out / "config.yaml"))
+        return tracking.config_digest(read_yaml(out / CONFIG))
     except MedgenError:
         return None
 
