@@ -52,6 +52,7 @@ def recorded() -> dict[str, Any]:
         "dirty": source.dirty,
         "machine": machine(),
         "cores": environment.threads(),
+        "threads": computing_threads(),
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "variables": {name: _harmless(os.environ[name]) for name in sorted(os.environ) if _VARIABLES.fullmatch(name)},
         "packages": packages(),
@@ -66,6 +67,12 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "accelerators": _accelerators(),
     }
+
+
+def computing_threads() -> int | None:
+    """Threads that torch computes with, on which the order of sums depends; None where it was not there yet."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def packages() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
 from typing import Any
 
 from medgen.config import Config, parse_config
@@ -141,7 +140,7 @@ def _track(track: Run, pool: CandidatePool, audit: Audit, generators: Generators
 
 
 def _used(folder: Path, generators: Generators) -> dict[str, Any]:
-    """The generators for the record of the run: digests, weights, the run that trained them and what they learnt from."""
+    """The generators for the record: digests, weights, the run that trained them and what they learnt from."""
     own = {item.name: item.sha256 for item in generators.backends}
     out = folder.parent
     record = read_json(out / RECORD) if (out / RECORD).is_file() else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -150,17 +150,34 @@ def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a r
 
 @command(audit_app, "replay", "medgen audit replay runs/augment/synthetic/provenance/syn-0001.json")
 def audit_replay(
-    target: Annotated[Path, typer.Argument(help="A record, a synthetic scan, or the folder of a synthetic cohort.")],
+    target: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run; or a record, a synthetic scan, or the folder of a synthetic cohort."),
+    ],
     model: Annotated[
-        Path | None, typer.Option("--model", help="Generator; default: the model/ folder beside or above the cohort.")
+        Path | None, typer.Option("--model", help="Model that was used; default: where the record says, or near it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the files made again here.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="PATH", help="Of a run, where the scans are that it has read. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep what is made again here.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="Of a run, differences to accept, as a share of each number's range."),
+    ] = None,
     device: Device = None,
 ) -> Answer:
-    """Make synthetic scans again from their records and compare every byte; exit 1 if any differs."""
+    """Make a run, or synthetic scans, again from the record and compare every byte; exit 1 if any differs."""
+    from medgen.runs.outputs import RECORD
+
     from ..preflight import check_path
 
-    check_path(target, "a record, a synthetic scan or the folder of a cohort")
+    check_path(target, "a run, a record, a synthetic scan or the folder of a cohort")
+    if target.is_dir() and (target / RECORD).is_file():
+        return _replay_run(target, model=model, data=data or (), out=out, tolerance=tolerance, device=device)
+    if data or tolerance is not None:
+        raise ConfigError(f"{target}: is no run; --data and --tolerance are for runs")
     from medgen.audit.replay import replay
 
     with tempfile.TemporaryDirectory() as temporary, bar("replaying") as tick:
@@ -168,6 +185,14 @@ def audit_replay(
     found = [{"id": item.id, "identical": item.identical, "differences": item.differences} for item in results]
     code = 0 if all(item.identical for item in results) else 1
     return Answer({"target": target, "scans": found}, tuple(map(str, results)), exit_code=code)
+
+
+def _replay_run(target: Path, **how: Any) -> Answer:
+    from ..replay.again import replay_run
+
+    found = replay_run(target, **how)
+    facts = {"target": target, "files": found.files, "other": found.other, "tolerance": found.tolerance}
+    return Answer(facts, tuple(found.lines), exit_code=1 if found.differing else 0)
 
 
 @command(audit_app, "leaks", "medgen audit leaks runs/augment/synthetic splits_final.json")

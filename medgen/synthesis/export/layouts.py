@@ -18,9 +18,9 @@ from medgen.data.layouts.bids_files import (
     write_tsv,
 )
 from medgen.errors import ConfigError
+from medgen.runs.outputs import RECORDS
 from medgen.synthesis.backend import Synthetic
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
-from medgen.runs.outputs import RECORDS
 from medgen.system import files
 from medgen.volume import Grid, Volume
 
