@@ -97,7 +97,7 @@ def _start_record(study: ValueConfig, prepared: PreparedCohort) -> dict[str, Any
 
 def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
     """The study with an ordinary augmentation that knows the voxel size, unless the configuration says another one."""
-    if "spacing" in study.augment.model_fields_set:
+    if study.augment.spacing is not None:
         return study
     augment = study.augment.model_copy(update={"spacing": preprocess.spacing})
     return study.model_copy(update={"augment": augment})
