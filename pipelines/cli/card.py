@@ -14,7 +14,7 @@ from .carry_out import bar, group
 from .options import FindWithMasks, command
 
 if TYPE_CHECKING:
-    from medgen.data.card_facts import Facts
+    from medgen.data.cards.facts import Facts
     from medgen.data.layouts.detect import CohortConfig
 
 
@@ -28,7 +28,7 @@ def card_lint(
     cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to compare the card with.")] = None,
 ) -> Answer:
     """Check cards against the schema, and against their cohort; exit 2 on any problem."""
-    from medgen.data.cards import lint, read_card
+    from medgen.data.cards.card import lint, read_card
 
     from ..preflight import check_data
 
@@ -36,7 +36,7 @@ def card_lint(
         check_data(cohort)
     problems = [f"{path}: {problem}" for path in paths for problem in lint(path)]
     if cohort is not None and not problems:
-        from medgen.data.card_facts import differences
+        from medgen.data.cards.facts import differences
 
         facts = _facts(cohort, found.cohort())
         for path in paths:
@@ -52,7 +52,7 @@ def card_new(
     cohort: Annotated[Path | None, typer.Option("--cohort", help="Cohort to measure the card's facts on.")] = None,
 ) -> Answer:
     """Write a card with every required field to fill in; with a cohort, what can be measured is filled in."""
-    from medgen.data.cards import new_card
+    from medgen.data.cards.card import new_card
     from medgen.system.advice import quoted
     from medgen.system.files import write_text
 
@@ -71,7 +71,7 @@ def card_new(
 
 def _facts(cohort: Path, settings: CohortConfig) -> Facts:
     """What the scans of a cohort are, by reading all of them."""
-    from medgen.data.card_facts import facts_of
+    from medgen.data.cards.facts import facts_of
     from medgen.data.layouts.detect import load_cohort
 
     manifest = load_cohort(cohort, settings)

@@ -53,7 +53,7 @@ class RunRecords:
         >>> records.get("metrics.json", "scan", 0, "name"), records.get("metrics.json", "scan", 7)
         ('top', None)
         """
-        value = self.documents.get(file)
+        value: Any = self.documents.get(file)
         for step in path:
             try:
                 value = value[step]
@@ -136,7 +136,7 @@ def read_records(out: str | Path) -> RunRecords:
     outputs = files.read_json(out / RECORD)
     if not isinstance(outputs, dict) or not files.seal_holds(outputs):
         raise AuditError(
-            f"{out / RECORD}: is not as the run wrote it; expected a record that its own sha256 covers; restore the file"
+            f"{out / RECORD}: is not as the run wrote it; expected what its own sha256 covers; restore the file"
         )
     records = _read(out, {RECORD: outputs})
     for name in (*records.documents, *records.tables):

@@ -16,7 +16,7 @@ import pytest
 from medgen import io
 from medgen.audit.replay import _as_recorded
 from medgen.config import load_config, parse_config
-from medgen.data.cards import lint
+from medgen.data.cards.card import lint
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate

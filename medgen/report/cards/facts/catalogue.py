@@ -47,6 +47,7 @@ _ALL: tuple[FactFunction, ...] = (
     results.baselines,
     results.controls,
     results.groups,
+    results.subgroups,
     results.fidelity,
     limits.missed,
     limits.never_found,

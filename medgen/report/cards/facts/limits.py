@@ -55,7 +55,8 @@ def gate(read: Reader) -> str | None:
     if abstained is None:
         return None
     checks = f" by {len(limits)} checks ({', '.join(limits)})" if limits else ""
-    return f"A gate refuses scans unlike the healthy ones{checks}; of healthy held-out scans it refused {interval(abstained)}."
+    refused = f"of healthy held-out scans it refused {interval(abstained)}"
+    return f"A gate refuses scans unlike the healthy ones{checks}; {refused}."
 
 
 def artefacts(read: Reader) -> str | None:

@@ -11,7 +11,7 @@ from medgen.report.methods.text import count, listed
 
 
 def measured(read: Reader) -> dict[str, Mapping[str, Any]]:
-    """The performance of a run: what was measured → its interval as ``metrics.json`` has it; empty where nothing was."""
+    """What was measured → its interval as ``metrics.json`` has it; empty where nothing was."""
     found = {}
     for name, path in _places(read):
         value = read(METRICS, *path)
@@ -52,7 +52,8 @@ def calibration(read: Reader) -> str | None:
     subjects = read(METRICS, "calibration_subjects")
     if subjects is None:
         return None
-    said = f"P-values and thresholds rest on {count(subjects, 'healthy subject')}, each scored by models not trained on it."
+    people = count(subjects, "healthy subject")
+    said = f"P-values and thresholds rest on {people}, each scored by models not trained on it."
     target, hot = read(METRICS, "target_fpr"), read(METRICS, "any_hot")
     if target is not None and hot is not None:
         said += (
@@ -123,6 +124,15 @@ def groups(read: Reader) -> str | None:
             hits = read(METRICS, "findings", "groups", position, "shares", at, "found")
             found.append(f"{own['name']} {hits} of {own['scans']}")
     return f"Implants with a finding, by kind: {', '.join(found)}." if found else None
+
+
+def subgroups(read: Reader) -> str | None:
+    """How often healthy people of each group are flagged."""
+    rows = read(METRICS, "groups")
+    if not rows:
+        return None
+    told = [f"{own['column']} {own['group']} ({own['source']}) {own['flagged']} of {own['subjects']}" for own in rows]
+    return f"Healthy subjects flagged, by group: {', '.join(told)}."
 
 
 def fidelity(read: Reader) -> str | None:
