@@ -16,6 +16,8 @@ from medgen.system.files import read_text
 NOTICE = "For research. Not for clinical use."
 # Text of a template that still has to be replaced.
 TODO = "TO BE FILLED IN"
+# How a problem ends where it is still there.
+UNFILLED = "still holds template text; fill it in"
 # Cards are written and read by people.
 _BYTES = 1 << 20
 
@@ -55,7 +57,7 @@ def form_problems(front: Mapping[str, Any], body: str, sections: Sequence[str]) 
         sections: Headings that must be there, with something below each.
     """
     unfilled = [key for key in front if TODO in str(front[key])]
-    problems = [f"field {key}: still holds template text; fill it in" for key in unfilled]
+    problems = [f"field {key}: {UNFILLED}" for key in unfilled]
     found = sections_of(body)
     for name in sections:
         if name not in found:
@@ -63,7 +65,7 @@ def form_problems(front: Mapping[str, Any], body: str, sections: Sequence[str]) 
         elif not found[name]:
             problems.append(f"section '## {name}' is empty; fill it in")
         elif TODO in found[name]:
-            problems.append(f"section '## {name}' still holds template text; fill it in")
+            problems.append(f"section '## {name}' {UNFILLED}")
     for path in _ABSOLUTE.findall(f"{yaml.safe_dump(dict(front), allow_unicode=True, width=10**6)}\n{body}"):
         problems.append(f"absolute path {path!r}: tells where a machine keeps its files; leave it out")
     return problems

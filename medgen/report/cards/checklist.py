@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from typing import Annotated, Any, Literal
@@ -158,8 +158,8 @@ class Score:
         skipped = f" Items {', '.join(self.left_out)} do not apply." if self.left_out else ""
         return (
             f"{known} It is no score of the study: items {', '.join(self.unknown) or 'none'}, of weight "
-            f"{self.unknown_weight:.4f}, are not known. With them the score lies between {100 * self.lowest:.1f} % (all "
-            f"no) and {100 * self.highest:.1f} % (all yes).{skipped}"
+            f"{self.unknown_weight:.4f}, are not known. With them the score lies between {100 * self.lowest:.1f} % "
+            f"(all no) and {100 * self.highest:.1f} % (all yes).{skipped}"
         )
 
 
@@ -177,7 +177,8 @@ def load(name: str) -> Checklist:
     except ValidationError as error:
         raise ConfigError(f"{CHECKLISTS[name]}: {error.errors()[0]['msg']}; restore the file") from error
     strange = [own for item in found.items for own in item.facts if own not in FACTS]
-    strange += [own.known for own in (*found.items, *found.conditions) if own.known and own.known not in JUDGEMENTS]
+    judged = [own.known for own in found.items] + [own.known for own in found.conditions]
+    strange += [name for name in judged if name and name not in JUDGEMENTS]
     if strange:
         raise ConfigError(f"{CHECKLISTS[name]}: {strange[0]!r} is neither a fact nor a judgement; restore the file")
     return found
@@ -213,23 +214,23 @@ def counts(answers: Sequence[Answered]) -> dict[str, int]:
     return {state: sum(own.state == state for own in answers) for state in ("answered", "in part", "authors")}
 
 
-def markdown(checklist: Checklist, answers: Sequence[Answered], run: str) -> str:
+def markdown(checklist: Checklist, records: RunRecords) -> str:
     """The filled-in checklist as a page.
 
-    Args:
-        checklist: It.
-        answers: As :func:`answer` gives them.
-        run: Name of the run.
+    Raises:
+        DataError: If the records are not as medgen writes them.
     """
+    answers, run, holds = answer(checklist, records), records.out.name, conditions(checklist, records)
     told = counts(answers)
     parts = [
         f"# {checklist.name}: {run}",
         f"{checklist.title}. {checklist.citation}. Item titles are shortened; read the items themselves there.",
-        f"{told['answered']} of {len(answers)} items are answered from the records of the run, {told['in part']} in part; "
-        f"{told['authors']} are for the authors to write. Check every answer before you hand it in.",
+        f"{told['answered']} of {len(answers)} items are answered from the records of the run, {told['in part']} in "
+        f"part; {told['authors']} are for the authors to write. Check every answer before you hand it in.",
     ]
     if (found := score(checklist, answers)) is not None:
         parts.append(found.words)
+        parts.append("\n".join(_condition(own, holds.get(own.number)) for own in checklist.conditions))
     section = ""
     for own in answers:
         if own.item.section != section:
@@ -248,17 +249,20 @@ def table(answers: Sequence[Answered]) -> str:
     return stream.getvalue()
 
 
-def plain(checklist: Checklist, answers: Sequence[Answered], run: str) -> dict[str, Any]:
-    """The same as plain data."""
+def plain(checklist: Checklist, records: RunRecords) -> dict[str, Any]:
+    """The same as plain data.
+
+    Raises:
+        DataError: If the records are not as medgen writes them.
+    """
+    answers, run = answer(checklist, records), records.out.name
     found = score(checklist, answers)
     return {
         "checklist": checklist.name,
         "citation": checklist.citation,
         "run": run,
         "counts": counts(answers),
-        **(
-            {} if found is None else {"score": {"lowest": found.lowest, "highest": found.highest, "words": found.words}}
-        ),
+        **({} if found is None else {"score": _plain_score(found), "conditions": conditions(checklist, records)}),
         "items": [
             {
                 **dict(zip(_COLUMNS, _row(own), strict=True)),
@@ -270,8 +274,22 @@ def plain(checklist: Checklist, answers: Sequence[Answered], run: str) -> dict[s
     }
 
 
+def conditions(checklist: Checklist, records: RunRecords) -> dict[str, bool | None]:
+    """What the run says to the conditions of a score; None where only the authors can."""
+    return {own.number: _judged(own.known, records) for own in checklist.conditions}
+
+
+def _plain_score(found: Score) -> dict[str, Any]:
+    return {"lowest": found.lowest, "highest": found.highest, "unknown": list(found.unknown), "words": found.words}
+
+
+def _condition(own: Condition, holds: bool | None) -> str:
+    said = f"*{TO_WRITE}*" if holds is None else "yes" if holds else "no"
+    return f"- Condition {own.number}. {own.title}: {said}"
+
+
 def _answers(checklist: Checklist, records: RunRecords) -> list[Answered]:
-    holds = {own.number: _judged(own.known, records) for own in checklist.conditions}
+    holds = conditions(checklist, records)
     answers = []
     for item in checklist.items:
         facts = tuple(known for name in item.facts if (known := fact(records, name)) is not None)
@@ -286,7 +304,7 @@ def _judged(name: str | None, records: RunRecords) -> bool | None:
     return None if name is None else JUDGEMENTS[name](Reader(records))
 
 
-def _weight(answers: Any) -> float:
+def _weight(answers: Iterable[Answered]) -> float:
     return float(sum(own.item.weight or 0.0 for own in answers))
 
 

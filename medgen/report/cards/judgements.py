@@ -40,7 +40,8 @@ def divided_by_subject(read: Reader) -> bool | None:
 def intervals(read: Reader) -> bool | None:
     """Whether what was measured has intervals: no where a number of the test has none."""
     found = results.measured(read)
-    if not found:
+    # Losses of a training are no results of a test.
+    if not found or not data.internal_test(read):
         return None
     return all(value.get("low") is not None and value.get("high") is not None for value in found.values())
 

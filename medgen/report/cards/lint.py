@@ -34,6 +34,11 @@ def is_model_card(front: Mapping[str, Any]) -> bool:
     return "card" in front
 
 
+def is_of_run(front: Mapping[str, Any]) -> bool:
+    """Whether front matter is of a card that a run writes: a model's or a synthetic cohort's."""
+    return is_model_card(front) or front.get("kind") == "synthetic"
+
+
 def run_of(card: str | Path) -> Path | None:
     """The finished run that a card lies in: the nearest folder above with its records; None if there is none."""
     for folder in Path(card).absolute().parents:
