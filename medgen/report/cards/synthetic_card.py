@@ -34,6 +34,13 @@ def differences(stated: CardFields, body: str, records: RunRecords) -> list[str]
     """
     facts = facts_of(records)
     known = card.fields_of(facts)
+    made = set() if stated.measured is None else {own.artifact_sha256 for own in stated.measured.generators.values()}
+    ours = {own.sha256 for own in facts.generators.values()}
+    if made.isdisjoint(ours) and stated.provenance.artifact_sha256 != known.provenance.artifact_sha256:
+        return [
+            f"is the card of another run's cohort: {records.out} has none of the generators that it names; compare it "
+            "with its own run, by --run"
+        ]
     stated_leaves, known_leaves = (
         {key: value for key, value in files.plain(fields.model_dump(mode="json")).items() if key not in _AUTHORS}
         for fields in (stated, known)

@@ -87,7 +87,11 @@ def leverage(read: Reader) -> str | None:
 def suspects(read: Reader) -> str | None:
     """Calibration scans that stand apart and may not be healthy."""
     told = read(METRICS, "suspects")
-    return None if told is None else f"{count(len(told), 'calibration scan')} stood apart and may not be healthy."
+    if told is None:
+        return None
+    if not told:
+        return "No calibration scan stood apart from the others."
+    return f"{count(len(told), 'calibration scan')} stood apart and may not be healthy."
 
 
 def audit(read: Reader) -> str | None:

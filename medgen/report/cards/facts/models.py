@@ -22,11 +22,12 @@ def model(read: Reader) -> str | None:
         return None
     many = Counter(families)
     told = [f"{n} x {name}" if n > 1 else name for name, n in many.items()]
-    if read(ARTIFACT, "meta", "kind") == "anomaly":
+    kind = read(ARTIFACT, "meta", "kind")
+    if kind == "anomaly":
         scores = read(METRICS, "channels") or ()
         heat = f" Heatmap fused from the scores {listed(list(scores))}." if scores else ""
         return f"Anomaly detector on generative models of healthy scans ({listed(told)}).{heat}"
-    return f"Generative model of scans: {listed(told)}."
+    return f"Generative model of scans: {listed(told)}." if kind == "generative" else None
 
 
 def parameters(read: Reader) -> str | None:

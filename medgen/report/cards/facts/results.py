@@ -70,9 +70,11 @@ def verdict(read: Reader) -> str | None:
 
 def uncertainty(read: Reader) -> str | None:
     """What the intervals are, and over whom."""
-    one = next(iter(measured(read).values()), None)
-    if one is None or one.get("level") is None:
+    values = ((path, read.records.get(METRICS, *path)) for _, path in _places(read))
+    place = next((path for path, value in values if isinstance(value, Mapping) and value.get("level")), None)
+    if place is None:
         return None
+    one = read(METRICS, *place)
     draws = read(CONFIG, "evaluation", "bootstrap") or read(CONFIG, "value", "bootstrap")
     drawn = "" if draws is None else f"; those by bootstrap draw subjects, {draws} times"
     tested = ""
