@@ -176,13 +176,14 @@ def card_croissant(
     out: Out = None,
 ) -> Answer:
     """Write the Croissant 1.1 metadata of a cohort, with its Responsible AI fields, from its card and its files."""
+    from ..preflight import check_data
+
+    check_data(cohort)
+
     from medgen.data.cards.card import read_card
     from medgen.data.cards.croissant import croissant
     from medgen.data.cards.facts import differences
 
-    from ..preflight import check_data
-
-    check_data(cohort)
     described = read_card(card)
     manifest = _load(cohort, found.cohort())
     if problems := differences(described.fields, _facts(manifest)):

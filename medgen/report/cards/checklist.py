@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from medgen.config import Config, plain_yaml
 from medgen.errors import ConfigError
-from medgen.report.cards.facts.catalogue import FACTS, Fact, fact
+from medgen.report.cards.facts.catalogue import FACTS, Fact, fact_of
 from medgen.report.cards.judgements import JUDGEMENTS
 from medgen.report.cards.records import Reader, RunRecords, well_formed
 
@@ -292,7 +292,7 @@ def _answers(checklist: Checklist, records: RunRecords) -> list[Answered]:
     holds = conditions(checklist, records)
     answers = []
     for item in checklist.items:
-        facts = tuple(known for name in item.facts if (known := fact(records, name)) is not None)
+        facts = tuple(known for name in item.facts if (known := fact_of(records, name)) is not None)
         state: State = "authors" if not facts else "answered" if item.remains is None else "in part"
         needed = [holds[number] for number in item.conditions]
         applies = False if False in needed else None if None in needed else True

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from medgen.data.cards.form import NOTICE
 from medgen.errors import DataError
-from medgen.report.cards.facts.catalogue import fact
-from medgen.report.cards.records import ARTIFACT, METRICS, Kind, Reader, RunRecords
+from medgen.report.cards.facts.catalogue import fact_of
+from medgen.report.cards.records import ARTIFACT, METRICS, Kind, Reader, RunRecords, well_formed
 from medgen.report.methods.text import count, listed
 
 UNKNOWN = "Not measured by this run."
@@ -41,6 +41,8 @@ _PURPOSE: dict[Kind, str] = {
     "scans; made to study methods and cohorts.",
     "generative model": "Makes synthetic scans, or gives scores of a scan a model of what is usual; made to study "
     "methods and cohorts.",
+    "pretrained model": "A start for the training of another model: it has seen the shapes of label maps under random "
+    "contrasts, and no intensities of patients.",
 }
 _INPUTS: dict[Kind, str] = {
     "anomaly detector": "One scan of one person, as NIfTI, NRRD, MetaImage or a DICOM series, of the modality, "
@@ -48,6 +50,7 @@ _INPUTS: dict[Kind, str] = {
     "generators of labelled scans": "Nothing but a seed and a number of scans.",
     "generative model": "Nothing but a seed for new scans; a scan like those below where it is compared with the "
     "model.",
+    "pretrained model": "The configuration of a training that begins with its weights.",
 }
 _NOT_FOR: dict[Kind, tuple[str, ...]] = {
     "anomaly detector": (
@@ -65,6 +68,10 @@ _NOT_FOR: dict[Kind, tuple[str, ...]] = {
         "Any decision about a patient; the scans show nobody.",
         "Evidence about a disease, a scanner or a group of people.",
     ),
+    "pretrained model": (
+        "Any use before it was trained on scans: what it knows of contrasts is made up.",
+        "Any decision about a patient.",
+    ),
 }
 _OVERSIGHT: dict[Kind, tuple[str, ...]] = {
     "anomaly detector": (
@@ -78,6 +85,7 @@ _OVERSIGHT: dict[Kind, tuple[str, ...]] = {
         "Scans marked `internal use only` stay with those who may see the patients' scans.",
     ),
     "generative model": ("A person looks at samples before they are used; nothing has filtered or audited them.",),
+    "pretrained model": ("What is trained from it is judged by its own run.",),
 }
 # Facts under each heading, in their order.
 _POPULATION = ("cohort", "split", "modality", "labels", "left_out", "covariates", "subgroups")
@@ -99,8 +107,13 @@ def sections(records: RunRecords) -> tuple[Section, ...]:
     """The intended use of a run's model.
 
     Raises:
-        DataError: If the run has trained nothing.
+        DataError: If the run has trained nothing, or its records are not as medgen writes them.
     """
+    found: tuple[Section, ...] = well_formed(records, lambda: _sections(records))
+    return found
+
+
+def _sections(records: RunRecords) -> tuple[Section, ...]:
     kind = records.kind
     if kind == "other":
         raise DataError(
@@ -171,12 +184,12 @@ def markdown(records: RunRecords) -> str:
 def _facts(
     records: RunRecords, names: tuple[str, ...], absent: Callable[[RunRecords], tuple[str, ...]]
 ) -> tuple[str, ...]:
-    found = [known.text for name in names if (known := fact(records, name)) is not None]
+    found = [known.text for name in names if (known := fact_of(records, name)) is not None]
     return (*found, *absent(records))
 
 
 def _no_groups(records: RunRecords) -> tuple[str, ...]:
-    if fact(records, "subgroups") is not None:
+    if fact_of(records, "subgroups") is not None:
         return ()
     return ("Performance by age, sex or scanner: not measured by this run.",)
 

@@ -12,9 +12,9 @@ from medgen.data.cards import card as data_card
 from medgen.data.cards.fields import CardFields
 from medgen.data.cards.form import describe, form_problems, front_matter
 from medgen.errors import DataError
-from medgen.report.cards import model_card, synthetic_card
+from medgen.report.cards import model_card
 from medgen.report.cards.compare import missing_lines, unlike
-from medgen.report.cards.model_card import AUTHORS_FIELDS, ModelCardFields
+from medgen.report.cards.model_fields import AUTHORS_FIELDS, ModelCardFields
 from medgen.report.cards.records import METRICS, RunRecords, read_records
 from medgen.runs.outputs import RECORD
 from medgen.system import files
@@ -72,6 +72,9 @@ def differences(card: str | Path, run: str | Path) -> list[str]:
             f"{card}: describes {fields.kind} data; expected a model card or the card of a synthetic cohort, which a "
             "run writes; compare this one with its scans, by --cohort"
         )
+    # With all that makes synthetic scans behind it, which no other card needs.
+    from medgen.report.cards import synthetic_card
+
     return synthetic_card.differences(fields, body, records)
 
 

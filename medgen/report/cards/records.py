@@ -15,7 +15,7 @@ from medgen.runs import environment, tracking
 from medgen.runs.outputs import RECORD, check_unaltered
 from medgen.system import files
 
-Kind = Literal["anomaly detector", "generators of labelled scans", "generative model", "other"]
+Kind = Literal["anomaly detector", "generators of labelled scans", "generative model", "pretrained model", "other"]
 Path_ = tuple[str | int, ...]
 
 METRICS = "metrics.json"
@@ -69,7 +69,8 @@ class RunRecords:
             return "anomaly detector"
         if self.get(METRICS, "generators") is not None:
             return "generators of labelled scans"
-        return "generative model" if told == "generative" else "other"
+        kinds: Mapping[Any, Kind] = {"generative": "generative model", "pretrained": "pretrained model"}
+        return kinds.get(told, "other") if isinstance(told, str) else "other"
 
     @property
     def weights(self) -> dict[str, str]:
@@ -157,7 +158,7 @@ def records_in_progress(out: Path) -> RunRecords:
     outputs = {
         "run_id": run.get("medgen.run"),
         "config_sha256": _digest(out) or run.get("medgen.config.sha256"),
-        "manifest_digest": run.get("medgen.manifest.sha256"),
+        "manifest_digest": run.get("medgen.manifest.sha256") or _hash(out / MANIFEST),
         "seed": int(run["medgen.seed"]) if "medgen.seed" in run else None,
         "commit": source.id,
         "dirty": source.dirty,
@@ -202,6 +203,10 @@ def _read(out: Path, documents: dict[str, Any]) -> RunRecords:
 def _rows(path: Path) -> tuple[Mapping[str, str], ...]:
     rows = csv.DictReader(io.StringIO(files.read_text(path, _TABLE_BYTES)))
     return tuple({key: value or "" for key, value in row.items() if key is not None} for row in rows)
+
+
+def _hash(path: Path) -> str | None:
+    return files.sha256_file(path) if path.is_file() else None
 
 
 def _digest(out: Path) -> str | None:

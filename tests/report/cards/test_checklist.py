@@ -17,7 +17,7 @@ from medgen.report.cards.checklist import (
     score,
     table,
 )
-from medgen.report.cards.facts.catalogue import fact
+from medgen.report.cards.facts.catalogue import fact_of
 from medgen.report.cards.records import read_records
 from tests.builders.run_records import AUGMENT_METRICS, seal
 
@@ -81,7 +81,7 @@ def test_every_item_is_answered_or_left_to_the_authors_by_name(name, run):
         assert own.text or own.to_write.startswith(f"{TO_WRITE}: ")
         assert bool(own.text) == bool(own.sources)
         for known in own.facts:
-            assert fact(records, known.name) == known
+            assert fact_of(records, known.name) == known
         if own.state == "authors":
             assert own.to_write
         if own.state == "in part":

@@ -9,7 +9,7 @@ import pytest
 
 from medgen.errors import ConfigError
 from medgen.report.cards.checklist import CHECKLISTS, load
-from medgen.report.cards.facts.catalogue import FACTS, fact
+from medgen.report.cards.facts.catalogue import FACTS, fact_of
 from medgen.report.cards.records import Reader, RunRecords, read_records
 from tests.builders.run_records import RUNS
 
@@ -110,25 +110,25 @@ def test_a_sentence_follows_every_field_that_it_says_it_is_made_of(tmp_path):
 
 def test_numbers_of_a_sentence_are_those_of_its_fields(tmp_path):
     records = records_of("anomaly", tmp_path)
-    known = fact(records, "voxel_performance")
+    known = fact_of(records, "voxel_performance")
     assert known is not None
     assert "voxel average precision 0.31 [0.155, 0.465] (95 % interval, 4 subjects)" in known.text
     assert "metrics.json: voxel.1.ap" in known.sources
-    assert "16 mm (2 of 2)" in fact(records, "smallest_lesion").text
-    assert "right deep, +3 sd: none of those tried" in fact(records, "smallest_lesion").text
-    assert fact(records, "never_found").text == "Kinds of implants of which none had a finding: foreign (2)."
+    assert "16 mm (2 of 2)" in fact_of(records, "smallest_lesion").text
+    assert "right deep, +3 sd: none of those tried" in fact_of(records, "smallest_lesion").text
+    assert fact_of(records, "never_found").text == "Kinds of implants of which none had a finding: foreign (2)."
 
 
 def test_subjects_in_two_parts_are_told(tmp_path):
     records = records_of("train", tmp_path)
     rows = records.tables["splits.csv"]
     leak = replace(records, tables={**records.tables, "splits.csv": (*rows, {**rows[0], "part": "validation"})})
-    assert "not disjoint by subject: 1 of 6 subjects are in more than one" in fact(leak, "split_level").text
+    assert "not disjoint by subject: 1 of 6 subjects are in more than one" in fact_of(leak, "split_level").text
 
 
 def test_an_unknown_fact_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="fact 'luck': unknown"):
-        fact(records_of("train", tmp_path), "luck")
+        fact_of(records_of("train", tmp_path), "luck")
 
 
 def test_every_fact_answers_an_item_or_stands_in_a_card():

@@ -14,7 +14,8 @@ from medgen.errors import DataError
 from medgen.report.cards.compare import unlike
 from medgen.report.cards.lint import differences, lint
 from medgen.report.cards.lint import run_of as run_above
-from medgen.report.cards.model_card import AUTHORS_FIELDS, fields_of, markdown
+from medgen.report.cards.model_card import fields_of, markdown
+from medgen.report.cards.model_fields import AUTHORS_FIELDS
 from medgen.report.cards.records import read_records
 from medgen.report.cards.synthetic_card import facts_of
 from medgen.synthesis.export import card as synthetic

@@ -79,7 +79,7 @@ class Fact:
     sources: tuple[str, ...]
 
 
-def fact(records: RunRecords, name: str) -> Fact | None:
+def fact_of(records: RunRecords, name: str) -> Fact | None:
     """A fact of a run; None where the run does not know it.
 
     Raises:

@@ -27,7 +27,8 @@ def model(read: Reader) -> str | None:
         scores = read(METRICS, "channels") or ()
         heat = f" Heatmap fused from the scores {listed(list(scores))}." if scores else ""
         return f"Anomaly detector on generative models of healthy scans ({listed(told)}).{heat}"
-    return f"Generative model of scans: {listed(told)}." if kind == "generative" else None
+    said = {"generative": "Generative model of scans", "pretrained": "Model pretrained on painted label maps"}.get(kind)
+    return None if said is None else f"{said}: {listed(told)}."
 
 
 def parameters(read: Reader) -> str | None:
@@ -109,6 +110,8 @@ def output(read: Reader) -> str | None:
         return "Synthetic scans with label maps, which passed a filter and were audited for copies of patients."
     if read(ARTIFACT, "meta", "kind") == "generative":
         return "Synthetic scans on the model's grid; no diagnosis, no label."
+    if read(ARTIFACT, "meta", "kind") == "pretrained":
+        return "Weights to begin a training with."
     return None
 
 

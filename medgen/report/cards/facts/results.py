@@ -167,7 +167,7 @@ def _places(read: Reader) -> Iterator[tuple[str, Path_]]:
         if read.records.get(METRICS, key):
             yield f"findings per healthy scan of the new site, {name}", (key,)
     yield from _value(read)
-    if read.records.get(ARTIFACT, "meta", "kind") == "generative":
+    if read.records.get(ARTIFACT, "meta", "kind") in ("generative", "pretrained"):
         for key in ("last.loss", "last.validation", "last.rmse"):
             yield key.replace("last.", "last "), (key,)
 
