@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -189,7 +190,15 @@ def card_croissant(
     if problems := differences(described.fields, _facts(manifest)):
         raise ConfigError(f"{card}: {problems[0]}; correct the card, see medgen card lint --cohort")
     data = croissant(described, manifest, url=url, creator=creator, published=published)
-    return _text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", out, {"croissant": data})
+    answer = _text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", out, {"croissant": data})
+    measured = described.fields.measured
+    if measured is None:
+        return answer
+    from medgen.synthesis.privacy.results import SHARE
+
+    if measured.stamp == SHARE:
+        return answer
+    return replace(answer, problems=(f"{card}: its audit says: {measured.stamp}; do not publish these scans",))
 
 
 def _text(text: str, out: Path | None, data: dict[str, object]) -> Answer:

@@ -170,7 +170,9 @@ def augment_run(out: Path) -> Path:
     ]
     scan = {"backend": "deform", "modality": "MR T1"}
     documents = {
-        "model/deform/backend.json": {"meta": {"labels": "deform", "painter": "parent"}},
+        "model/deform/backend.json": {
+            "meta": {"labels": "deform", "painter": "parent", "contains_patient_scans": True}
+        },
         "synthetic/provenance/syn-0001.json": scan,
         "synthetic/provenance/syn-0002.json": scan,
         "synthetic/provenance/learnt_from.json": {"cases": learnt},

@@ -130,7 +130,7 @@ def _responsible(fields: CardFields, text: Mapping[str, str]) -> dict[str, Any]:
         "rai:dataLimitations": [_plain(text["Limits"]), f"Not for: {fields.not_for}"],
         "rai:dataBiases": list(fields.known_biases),
         "rai:personalSensitiveInformation": [fields.privacy, *people],
-        "rai:dataSocialImpact": f"{NOTICE} Not for: {fields.not_for}",
+        "rai:dataSocialImpact": f"For research only. Not for: {fields.not_for}",
     }
 
 
@@ -230,5 +230,13 @@ def _type_of(path: Path) -> str:
 
 
 def _plain(text: str) -> str:
-    """A section on one line."""
-    return " ".join(line.removeprefix("- ").strip() for line in text.splitlines() if line.strip())
+    r"""A section on one line, a list in it as a sentence.
+
+    >>> _plain("Two scans.\n\n- one: ours\n- two: theirs")
+    'Two scans. one: ours; two: theirs'
+    """
+    return " ".join(_line(block.strip().splitlines()) for block in text.split("\n\n") if block.strip())
+
+
+def _line(block: list[str]) -> str:
+    return ("; " if block[0].startswith("- ") else " ").join(line.removeprefix("- ").strip() for line in block)

@@ -284,7 +284,7 @@ def _plain_score(found: Score) -> dict[str, Any]:
 
 
 def _condition(own: Condition, holds: bool | None) -> str:
-    said = f"*{TO_WRITE}*" if holds is None else "yes" if holds else "no"
+    said = "*TO BE ANSWERED BY THE AUTHORS*" if holds is None else "yes" if holds else "no"
     return f"- Condition {own.number}. {own.title}: {said}"
 
 

@@ -60,12 +60,12 @@ _NOT_FOR: dict[Kind, tuple[str, ...]] = {
         "measured there.",
     ),
     "generators of labelled scans": (
-        "Any decision about a patient; the scans show nobody.",
+        "Any decision about a patient.",
         "Testing or validating a model, or training without real scans.",
         "Evidence about a disease, a scanner or a group of people.",
     ),
     "generative model": (
-        "Any decision about a patient; the scans show nobody.",
+        "Any decision about a patient.",
         "Evidence about a disease, a scanner or a group of people.",
     ),
     "pretrained model": (
@@ -121,6 +121,8 @@ def _sections(records: RunRecords) -> tuple[Section, ...]:
             "run, train or pretrain"
         )
     read = Reader(records)
+    # Whether it is given scans, which are then prepared as those that it learnt from.
+    scans = kind == "anomaly detector"
     return (
         Section(
             "Intended purpose", "AI Act Art. 13(3)(b)(i), Annex IV 1(a); FDA indications for use", (_PURPOSE[kind],)
@@ -133,10 +135,12 @@ def _sections(records: RunRecords) -> tuple[Section, ...]:
         Section(
             "Population it was measured on",
             "AI Act Art. 13(3)(b)(v), Annex IV 2(d); FDA intended population",
-            _facts(records, _POPULATION, _no_groups),
+            _facts(records, _POPULATION if scans else (*_POPULATION, "preprocessing"), _no_groups),
         ),
         Section(
-            "Inputs", "AI Act Art. 13(3)(b)(vi)", (_INPUTS[kind], *_facts(records, ("preprocessing",), lambda _: ()))
+            "Inputs",
+            "AI Act Art. 13(3)(b)(vi)",
+            (_INPUTS[kind], *_facts(records, ("preprocessing",) if scans else (), lambda _: ())),
         ),
         Section("Outputs", "AI Act Art. 13(3)(b)(iv) and (vii), Annex IV 1(a)", _outputs(records, read)),
         Section(

@@ -85,7 +85,7 @@ class ModelCardFields(Config):
         cohort: Name of the cohort that it learnt from.
         n_scans: Scans of the cohort.
         n_subjects: People in it.
-        n_learnt_from: People that the model, or one that it started from, has learnt from; null where that is not on record.
+        n_learnt_from: People that the model, or one that it started from, has learnt from; null where not on record.
         manifest_sha256: Digest of the list of its scans.
         parts: How large each part was.
         grid: The grid that the model works on.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 
 import pytest
+import yaml
 
 from medgen.pipelines.cli import app
 from tests.builders.run_records import RUNS, seal
@@ -164,5 +165,15 @@ def test_croissant_refuses_a_card_that_its_cohort_contradicts(place):
     about = ("--cohort", "cohort", "--url", "https://x.org", "--creator", "us", "--published", "2026-01-31")
     assert call("croissant", card, *about, "--out", "croissant.json").exit_code == 0
     assert len(json.loads((place / "croissant.json").read_text())["distribution"]) == 2
+    made = {"accepted": 1, "rejected": 0, "acceptance": 1.0, "exported": 1, "artifact_sha256": "a" * 64}
+    measured = {"verdict": "USE", "audit_valid": True, "shape": [9, 9, 9], "learnt_from": 3}
+    for stamp, told in (("share", ""), ("internal use only", "do not publish these scans")):
+        generators = {"deform": {**made, "stamp": stamp}}
+        front = yaml.safe_dump({"measured": {**measured, "stamp": stamp, "generators": generators}})
+        (place / "stamped.md").write_text(card.read_text().replace("---\n\n#", f"{front}---\n\n#"))
+        ended = call("croissant", "stamped.md", *about)
+        assert ended.exit_code == 0, ended.output
+        assert told in ended.stderr
+        assert bool(ended.stderr) == bool(told)
     card.write_text(card.read_text().replace("1: CSF", "1: bone"))
     assert "labels: the card says" in refused("croissant", card, *about)

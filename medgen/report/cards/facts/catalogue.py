@@ -57,6 +57,7 @@ _ALL: tuple[FactFunction, ...] = (
     limits.leverage,
     limits.suspects,
     limits.audit,
+    limits.patient_scans,
     limits.few_seeds,
     limits.few_subjects,
     limits.collapse,

@@ -104,6 +104,21 @@ def audit(read: Reader) -> str | None:
     return f"Audit for copies of patients and signs of membership: {'; '.join(told)}. {controls}."
 
 
+def patient_scans(read: Reader) -> str | None:
+    """Which parts of the model hold scans of patients themselves."""
+    told = {}
+    for file in sorted(read.records.documents):
+        if file.startswith("model/") and file.endswith("/backend.json"):
+            told[file.split("/")[1]] = read(file, "meta", "contains_patient_scans")
+    known = {name: value for name, value in told.items() if value is not None}
+    if not known:
+        return None
+    holding = [name for name, value in known.items() if value]
+    if not holding:
+        return f"No part of the model says that it holds scans of patients ({', '.join(known)})."
+    return f"These parts of the model hold scans of patients themselves; they go only where these may go: {', '.join(holding)}."
+
+
 def few_seeds(read: Reader) -> str | None:
     """What the value study says of itself."""
     return read(METRICS, "caution") or None
