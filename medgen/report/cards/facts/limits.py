@@ -116,7 +116,8 @@ def patient_scans(read: Reader) -> str | None:
     holding = [name for name, value in known.items() if value]
     if not holding:
         return f"No part of the model says that it holds scans of patients ({', '.join(known)})."
-    return f"These parts of the model hold scans of patients themselves; they go only where these may go: {', '.join(holding)}."
+    parts = ", ".join(holding)
+    return f"These parts of the model hold scans of patients themselves and go only where the scans may go: {parts}."
 
 
 def few_seeds(read: Reader) -> str | None:
