@@ -14,6 +14,9 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.models.artifact import TrainedModel
 from medgen.progress import step
 from medgen.report import cohort as cohort_words
+from medgen.report.cards.model_card import NAME as MODEL_CARD
+from medgen.report.cards.model_card import write_model_card
+from medgen.report.cards.records import records_in_progress
 from medgen.report.html import Report
 from medgen.report.methods.text import MethodsText, software
 from medgen.runs import tracking
@@ -45,6 +48,12 @@ EVERY_RUN = (
 )
 # Some have these as well.
 _SOME_RUNS = (Output(DIFF, "how the code differed from its commit, where it did"),)
+
+_MODEL = "model/"
+# Of runs that leave a model.
+CARD = Output(
+    MODEL_CARD, "the model card: what was trained, on whom, how well it does and what it misses", tracked=True
+)
 
 
 class Stage(ABC, Generic[C_contra]):
@@ -126,7 +135,8 @@ class Pipeline(Generic[P]):
     def outputs(self) -> tuple[Output, ...]:
         """All that a run may leave, in the order in which it is made."""
         own = [output for stage in self.stages for output in stage.outputs()]
-        return tuple(dict.fromkeys((*own, *EVERY_RUN, *_SOME_RUNS)))
+        card = [CARD] if any(output.name == _MODEL for output in own) else []
+        return tuple(dict.fromkeys((*own, *card, *EVERY_RUN, *_SOME_RUNS)))
 
     def estimates(self, config: P, known: Results) -> dict[str, Estimate]:
         """What each stage will do and cost."""
@@ -173,6 +183,8 @@ class Pipeline(Generic[P]):
                     stage.report(report, results, run)
                     tick("writing the report", number, len(done))
             self._write_methods(config, results, run)
+            if CARD in self.outputs():
+                write_model_card(folder.out, records_in_progress(folder.out))
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
             there = [item for item in there if item.name != folder.report.name]

@@ -81,9 +81,9 @@ def audit_trace(
         if case or row is not None or graph is not None:
             raise ConfigError("--down goes with --runs alone; leave --case, --row and --graph out")
         return _down(target, runs or [Path()])
-    from medgen.audit.lineage import trace
-    from medgen.audit.lineage_graph import svg
-    from medgen.audit.lineage_text import lines
+    from medgen.audit.lineage.graph import svg
+    from medgen.audit.lineage.text import lines
+    from medgen.audit.lineage.trace import trace
 
     if graph is not None and graph.suffix != ".svg":
         raise ConfigError(f"{graph}: expected a name that ends with .svg")
@@ -96,7 +96,7 @@ def audit_trace(
 
 
 def _down(scan: Path, runs: list[Path]) -> Answer:
-    from medgen.audit.affected import affected
+    from medgen.audit.lineage.affected import affected
 
     found = affected(str(scan), runs)
     lines = [line for own in found for line in own.lines]
@@ -210,7 +210,7 @@ def audit_export(
     """Write the record of a run as one zip (RO-Crate) that others verify with Python alone; no patient unless asked."""
     if out.suffix != ".zip":
         raise ConfigError(f"{out}: expected a name that ends with .zip")
-    from medgen.audit.export import export_run
+    from medgen.audit.export.zipped import export_run
 
     made = export_run(target, out, patient_data=patient_data, author=author, licence=licence)
     lines = (

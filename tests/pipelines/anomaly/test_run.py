@@ -31,7 +31,7 @@ from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume
 from tests.builders.intervals import check as check_intervals
 from tests.builders.printed_numbers import unknown
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
 
 CONFIG = Path(__file__).parents[3] / "configs" / "tiny" / "anomaly.yaml"
 
@@ -83,6 +83,7 @@ def rows(path):
 
 def test_a_run_writes_everything_it_promises(finished):
     assert undeclared(finished, pipeline()) == []
+    assert unlike_the_run(finished) == []
     for name in (
         "report.html",
         "metrics.json",

@@ -16,7 +16,7 @@ import pytest
 from medgen import io
 from medgen.audit.replay import _as_recorded
 from medgen.config import load_config, parse_config
-from medgen.data.cards import lint
+from medgen.data.cards.card import lint
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
@@ -31,7 +31,7 @@ from medgen.system.files import sha256_file
 from tests.builders.intervals import check as check_intervals
 from tests.builders.intervals import walk
 from tests.builders.printed_numbers import unknown
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny" / "augment.yaml"
 
@@ -60,6 +60,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
     out, lines = finished
     assert undeclared(out, AUGMENT) == []
+    assert unlike_the_run(out) == []
+    assert unlike_the_run(out, "synthetic/card.md") == []
     names = ["report.html", "metrics.json", "config.yaml", "manifest.csv", "splits.csv", "failures.csv"]
     names += ["value.csv", "value_cases.csv", "rejections.csv", "synthetic/dataset.json", "synthetic/card.md"]
     assert [name for name in names if not (out / name).is_file()] == []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from medgen.audit.lineage import Lineage, Node
+from medgen.audit.lineage.trace import Lineage, Node
 
 # Nodes of one kind that lead to the same are one box if there are more of them than this.
 _APART = 4

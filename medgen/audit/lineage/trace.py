@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medgen.audit.models_of_run import Cases, KnownModel, learnt_from, models_of, used_model
+from medgen.audit.lineage.models import Cases, KnownModel, learnt_from, models_of, used_model
 from medgen.audit.record import RunRecord, find_record, records_below
 from medgen.errors import AuditError
 from medgen.runs.recorded_environment import DIFF, ENVIRONMENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medgen.audit.lineage import Lineage, Node
+from medgen.audit.lineage.trace import Lineage, Node
 
 # What stands before the nodes of each kind, in the order in which a reader asks.
 _KINDS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medgen.data.cards import CardFields
+from medgen.data.cards.fields import CardFields
 from medgen.data.cases import Case, Manifest
 from medgen.io.dicom.demographics import demographics
 from medgen.volume import Grid

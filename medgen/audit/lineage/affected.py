@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medgen.audit.inputs import digests_of
-from medgen.audit.lineage import case_of
-from medgen.audit.models_of_run import KnownModel, models_of, used_model
+from medgen.audit.lineage.models import KnownModel, models_of, used_model
+from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import RunRecord, records_below
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from medgen.data.card_facts import differences, facts_of
-from medgen.data.cards import CardFields, lint, new_card
+from medgen.data.cards.card import lint, new_card
+from medgen.data.cards.facts import differences, facts_of
+from medgen.data.cards.fields import CardFields
 from medgen.data.layouts.detect import load_cohort
 from medgen.volume import Grid
 from tests.builders.cohort_folders import labels, scan

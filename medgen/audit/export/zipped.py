@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from medgen.audit.crate import METADATA, crate
+from medgen.audit.export.crate import METADATA, crate
 from medgen.audit.record import RunRecord, find_record
 from medgen.audit.verify import verify_run
 from medgen.config import read_yaml
@@ -122,7 +122,7 @@ def _collected(record: RunRecord, patient_data: bool) -> Export:
     made.contents[LEFT_OUT] = _table(
         ["output", "sha256", "why"], [[name, record.files[name], why] for name, why in rows]
     )
-    verifier = package_files("medgen.audit").joinpath("stand_alone.py").read_bytes()
+    verifier = package_files("medgen.audit.export").joinpath("stand_alone.py").read_bytes()
     made.contents[VERIFIER] = verifier
     made.contents[README] = _readme(record, made, patient_data).encode()
     return made

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medgen.data.cards import SECTIONS, CardFields, lint, new_card, read_card, render, synthetic_card
+from medgen.data.cards.card import SECTIONS, lint, new_card, read_card, render, synthetic_card
+from medgen.data.cards.fields import CardFields
 from medgen.errors import DataError
 
-CARDS = sorted((Path(__file__).resolve().parents[2] / "data_cards").glob("*.md"))
+CARDS = sorted((Path(__file__).resolve().parents[3] / "data_cards").glob("*.md"))
 FIELDS = {
     "name": "phantoms",
     "version": "1",
@@ -139,7 +140,14 @@ def test_a_new_card_has_every_field_and_is_not_yet_complete(tmp_path):
         encoding="utf-8",
     )
     front = yaml.safe_load(path.read_text(encoding="utf-8").split("---")[1])
-    assert set(CardFields.model_fields) - set(front) == {"spacing_range", "shape_range", "orientation", "sex", "age"}
+    assert set(CardFields.model_fields) - set(front) == {
+        "spacing_range",
+        "shape_range",
+        "orientation",
+        "sex",
+        "age",
+        "measured",
+    }
     problems = lint(path)
     assert len(problems) == 14
     assert all("template text" in problem for problem in problems)
