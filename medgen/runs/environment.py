@@ -194,6 +194,10 @@ def _disk(out: Path) -> Check:
 def _store(out: Path) -> Check:
     origin = "from MLFLOW_TRACKING_URI" if journal.chosen_store() else "the default"
     uri = journal.store_uri(out)
-    fine = not uri.startswith(("file:", "/", "./"))
-    hint = "" if fine else "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
-    return Check("MLflow store", f"{printable(uri)} ({origin})", fine, hint)
+    if uri.startswith(("file:", "/", "./")):
+        hint = "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
+        return Check("MLflow store", f"{printable(uri)} ({origin})", False, hint)
+    from medgen.runs.store_check import look_at_store
+
+    found, fault = look_at_store(out)
+    return Check("MLflow store", f"{printable(uri)} ({origin}){found}", not fault, fault)
