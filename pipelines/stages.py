@@ -22,6 +22,7 @@ from medgen.runs.environment import commit, versions
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
 from medgen.runs.machine_sizes import said
 from medgen.runs.outputs import sha256_of
+from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
 from medgen.training.cost import Estimate
 
 from .preflight import preflight
@@ -36,9 +37,14 @@ EVERY_RUN = (
     Output("report.html", "the report, one file that opens offline", tracked=True),
     Output(METHODS, "text for the methods section of a paper: what was done, with versions, settings and references"),
     Output("config.yaml", "the configuration as resolved, with which the run can be repeated"),
+    Output(
+        ENVIRONMENT, "versions of all packages, processor and settings of the system that the run was computed with"
+    ),
     Output("journal.jsonl", "all that was tracked, as it was sent to MLflow"),
     Output("outputs.json", "the hash of every file here and of all that they were made from"),
 )
+# Some have these as well.
+_SOME_RUNS = (Output(DIFF, "how the code differed from its commit, where it did"),)
 
 
 class Stage(ABC, Generic[C_contra]):
@@ -120,7 +126,7 @@ class Pipeline(Generic[P]):
     def outputs(self) -> tuple[Output, ...]:
         """All that a run may leave, in the order in which it is made."""
         own = [output for stage in self.stages for output in stage.outputs()]
-        return tuple(dict.fromkeys((*own, *EVERY_RUN)))
+        return tuple(dict.fromkeys((*own, *EVERY_RUN, *_SOME_RUNS)))
 
     def estimates(self, config: P, known: Results) -> dict[str, Estimate]:
         """What each stage will do and cost."""

@@ -1,29 +1,33 @@
-"""What a run wrote, by hash: the record is made at its end, verified later, and every file traced to what made it."""
+"""Compare a run with its record: outputs, journal, inputs, weights and signature."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from medgen.audit.chain import Checked, Kind, check_journal
+from medgen.audit.inputs import check_inputs, check_weights
+from medgen.audit.record import RunRecord, find_record
+from medgen.audit.signature import Signed, check_signature
 from medgen.errors import AuditError, DataError
-from medgen.runs.outputs import FORMAT, RECORD, output_files
+from medgen.runs.journal import NAME as JOURNAL
+from medgen.runs.outputs import RECORD, output_files
 from medgen.system import files
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not as the run left it.
+    """A file that is not as the run left or found it.
 
     Attributes:
-        file: Path below the run folder.
-        kind: ``missing``, ``altered`` or ``unlisted`` (there, but not written by the run).
+        file: Path below the run folder; of an input the case, of weights the file.
+        kind: ``missing``, ``altered``, ``moved`` (a line of the journal) or ``unlisted`` (there, but not of the run).
         detail: What was found and expected.
     """
 
     file: str
-    kind: Literal["missing", "altered", "unlisted"]
+    kind: Kind
     detail: str
 
     def __str__(self) -> str:
@@ -31,8 +35,54 @@ class Problem:
         return f"{self.file}: {self.kind}: {self.detail}"
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What came of verifying a run.
+
+    Attributes:
+        problems: Every file that is not as the run left or found it.
+        outputs: Number of outputs that were compared.
+        inputs: Number of input files that are as the run read them.
+        unseen_inputs: Number of input files that were not compared, since their place is not known.
+        weights: Number of files of the model that the run used and that are as it used them.
+        unseen_weights: Number of those that were not compared.
+        journal: What came of following the chain of the journal; None if only a part of the run was verified, or
+            nothing was tracked.
+        signed: Who signed the record; None if nobody has, or only a part was verified.
+    """
+
+    problems: tuple[Problem, ...]
+    outputs: int
+    inputs: int = 0
+    unseen_inputs: int = 0
+    weights: int = 0
+    unseen_weights: int = 0
+    journal: Checked | None = None
+    signed: Signed | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """What was compared, in words, a line each."""
+        lines = [f"{self.outputs} output(s) compared"]
+        if self.inputs or self.unseen_inputs:
+            more = f", {self.unseen_inputs} not looked at: say where they are with --data" if self.unseen_inputs else ""
+            lines.append(f"{self.inputs} input file(s) as the run read them{more}")
+        if self.weights or self.unseen_weights:
+            more = f", {self.unseen_weights} not looked at: say where with --model" if self.unseen_weights else ""
+            lines.append(f"{self.weights} file(s) of the model as the run used them{more}")
+        if self.journal is not None and self.journal.chained:
+            gone = f", {self.journal.forgotten} of them forgotten" if self.journal.forgotten else ""
+            state = "broken" if self.journal.faults else "whole"
+            lines.append(f"journal: {self.journal.lines} line(s){gone}, its chain is {state}")
+        elif self.journal is not None:
+            lines.append("journal: of an earlier medgen, without a chain: a change in it would not be seen")
+        if self.signed is not None:
+            lines.append(f"signed {self.signed.signed} with the key {self.signed.key}")
+        return lines
+
+
 def verify(target: str | Path) -> list[Problem]:
-    """Compare a run folder, or one file of it, with the record of the run.
+    """Compare the outputs of a run folder, or one file of it, with the record of the run.
 
     Args:
         target: The run's folder or any file or folder below it.
@@ -43,8 +93,45 @@ def verify(target: str | Path) -> list[Problem]:
     Raises:
         AuditError: If there is no record above the target, or the record itself was altered.
     """
-    out, record, part = _find(target)
-    listed: dict[str, str] = {name: digest for name, digest in record["files"].items() if _below(name, part)}
+    record, part = find_record(target)
+    return _outputs(record, part, target)[0]
+
+
+def verify_run(
+    target: str | Path, *, data: Sequence[Path] = (), model: Path | None = None, key: Path | None = None
+) -> Verified:
+    """Compare outputs, journal, inputs, weights and signature of a run with its record.
+
+    Args:
+        target: The run's folder, or any file or folder below it, whose hashes alone are compared then.
+        data: Files and folders in which the scans are that the run has read; default: where its manifest says.
+        model: Folder of the model that the run has used; default: in the run beside this one that trained it.
+        key: Public key of who should have signed.
+
+    Raises:
+        AuditError: If there is no record above the target, the record or its signature was altered, or it is not signed
+            with the key.
+        DataError: If a file cannot be read.
+    """
+    record, part = find_record(target)
+    signed = check_signature(record.out, key)
+    problems, count = _outputs(record, part, target)
+    if part:
+        return Verified(tuple(problems), count)
+    journal = _journal(record)
+    if journal is not None:
+        problems += [Problem(JOURNAL, fault.kind, fault.detail) for fault in journal.faults]
+    inputs, weights = check_inputs(record, data), check_weights(record, model)
+    problems += [Problem(case, "altered", detail) for case, detail in inputs.altered.items()]
+    problems += [Problem("input", "missing", detail) for detail in inputs.missing]
+    problems += [Problem(name, "altered", detail) for name, detail in weights.altered.items()]
+    problems += [Problem("weights", "missing", detail) for detail in weights.missing]
+    return Verified(tuple(problems), count, inputs.same, inputs.unseen, weights.same, weights.unseen, journal, signed)
+
+
+def _outputs(record: RunRecord, part: str, target: str | Path) -> tuple[list[Problem], int]:
+    out = record.out
+    listed = {name: digest for name, digest in record.files.items() if _below(name, part)}
     present = {name for name in output_files(out) if _below(name, part)}
     problems = []
     for name, digest in listed.items():
@@ -57,72 +144,18 @@ def verify(target: str | Path) -> list[Problem]:
     extra = [Problem(name, "unlisted", "not written by the run") for name in sorted(present - listed.keys())]
     if not listed and not extra:
         raise AuditError(f"{target}: not among the run's outputs; expected a file listed in {out / RECORD}")
-    return problems + extra
+    return problems + extra, len(listed)
 
 
-def trace(target: str | Path) -> dict[str, Any]:
-    """What an output was made from.
-
-    Args:
-        target: The run's folder or a file of it.
-
-    Returns:
-        ``run_id``, ``config_sha256`` (:func:`medgen.runs.tracking.config_digest`), ``manifest_digest``, ``inputs``
-        (case → part → SHA-256; no path), ``model`` (of a run that used one: its hash, run and cases), ``seed``,
-        ``commit``, ``dirty``, ``versions``, ``weights`` (file → SHA-256). For a file also ``file``, ``sha256``,
-        ``state`` (``as recorded``, ``altered`` or ``unlisted``) and, where its name is that of a case, ``scan``: the
-        case.
-
-    Raises:
-        AuditError: If there is no record above the target, or the record itself was altered.
-    """
-    out, record, part = _find(target)
-    keys = ("run_id", "config_sha256", "manifest_digest", "inputs", "model", "seed", "commit", "dirty", "versions")
-    result: dict[str, Any] = {key: record.get(key) for key in keys}
-    own = {name: digest for name, digest in record["files"].items() if name.endswith(".safetensors")}
-    used = record.get("model") or {}
-    result["weights"] = {**own, **used.get("weights", {})}
-    if part and not (out / part).exists() and not any(_below(name, part) for name in record["files"]):
-        raise AuditError(f"{target}: no such file; expected a file of the run in {out}; check the name")
-    if part and (out / part).is_file():
-        digest = files.sha256_file(out / part)
-        expected = record["files"].get(part)
-        state = "unlisted" if expected is None else "as recorded" if expected == digest else "altered"
-        result.update(file=part, sha256=digest, state=state)
-        if case := _case_of(part, record.get("inputs") or {}):
-            result["scan"] = {"case": case, "sha256": record["inputs"][case]}
-    return result
-
-
-def _case_of(part: str, inputs: Mapping[str, Any]) -> str | None:
-    """The case that a file is named after: ``heatmaps/a.nii.gz`` and ``truth/a-implant1-blur.nii.gz`` are of ``a``."""
-    name = part.rpartition("/")[2]
-    found = [case for case in inputs if name.startswith((f"{case}.", f"{case}-implant"))]
-    return max(found, key=len, default=None)
-
-
-def _find(target: str | Path) -> tuple[Path, dict[str, Any], str]:
-    """The run folder, its record, and the target's path below the folder (empty for the folder itself)."""
-    path = Path(target).absolute()
-    for folder in (path, *path.parents):
-        if (folder / RECORD).is_file():
-            part = path.relative_to(folder).as_posix()
-            return folder, _read(folder / RECORD), "" if part == "." else part
-    raise AuditError(f"{target}: no {RECORD} here or above; expected the folder of a finished run or a file in it")
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _journal(record: RunRecord) -> Checked | None:
+    """The chain of a run's journal; one that is gone, of a run that had one, is a fault of the record."""
+    recorded = record.content.get("journal")
+    if recorded is None and not (record.out / JOURNAL).is_file():
+        return None
     try:
-        record = files.read_json(path)
+        return check_journal(record.out / JOURNAL, recorded)
     except DataError as error:
-        raise AuditError(f"{error}; expected the record of a finished run") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), dict):
-        raise AuditError(f"{path}: not an outputs record of format {FORMAT}; it may be of another medgen version")
-    if not all(isinstance(digest, str) for digest in record["files"].values()):
-        raise AuditError(f"{path}: lists files without a SHA-256; restore it from a copy")
-    if not files.seal_holds(record):
-        raise AuditError(f"{path}: the record itself was altered: its SHA-256 differs from what it states")
-    return record
+        raise AuditError(str(error)) from None
 
 
 def _below(name: str, part: str) -> bool:

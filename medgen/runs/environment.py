@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import medgen
+from medgen.errors import DataError
 from medgen.runs import journal
 from medgen.runs.plain_text import printable
 from medgen.system.memory import available_memory
@@ -65,12 +66,13 @@ def commit() -> Commit:
     # A wheel inside some other project's checkout must not report that project's commit.
     if not (root / ".git").exists() or shutil.which("git") is None:
         return Commit("unknown", None)
-    head = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
+    head = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain")
     return Commit(head or "unknown", None if status is None or not head else bool(status))
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """What a command of git prints in a folder; None where it fails."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         result = subprocess.run(
@@ -197,7 +199,58 @@ def _store(out: Path) -> Check:
     if uri.startswith(("file:", "/", "./")):
         hint = "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
         return Check("MLflow store", f"{printable(uri)} ({origin})", False, hint)
-    from medgen.runs.store_check import look_at_store
-
     found, fault = look_at_store(out)
     return Check("MLflow store", f"{printable(uri)} ({origin}){found}", not fault, fault)
+
+
+def look_at_store(out: Path) -> tuple[str, str]:
+    """Ask the store of a run folder; nothing is made there.
+
+    Args:
+        out: The run folder, which need not exist.
+
+    Returns:
+        What was found, to be put behind the store's address; and what is wrong and what to do, empty if nothing is.
+    """
+    from medgen.runs import database_store
+    from medgen.runs.mlflow_store import database, is_sqlite
+    from medgen.runs.store_faults import sentence
+
+    uri = journal.store_uri(out)
+    if is_sqlite(uri) and not database(uri).exists():
+        return "", _unwritable(database(uri).parent)
+    try:
+        if is_sqlite(uri):
+            fault = _unwritable(database(uri)) or _unwritable(database(uri).parent)
+            return _of_database(uri) if not fault else ("", fault)
+        return _of_database(uri) if database_store.is_database(uri) else _of_server(uri)
+    except Exception as error:  # whatever a driver or a client raises
+        return "", f"{sentence(error)}; until then runs keep what they have to say in their journal"
+
+
+def _unwritable(path: Path) -> str:
+    while not path.exists():
+        path = path.parent
+    if os.access(path, os.W_OK):
+        return ""
+    return f"{path} may only be read: let this user write to it, or name another store in MLFLOW_TRACKING_URI"
+
+
+def _of_database(uri: str) -> tuple[str, str]:
+    from medgen.runs import database_store
+    from medgen.runs.mlflow_store import answers
+
+    with database_store.reached(uri) as connection:
+        if not database_store.check_version(connection):
+            return ", empty: the first run sets it up", ""
+    answers(uri)
+    return ", answers", ""
+
+
+def _of_server(uri: str) -> tuple[str, str]:
+    from medgen.runs.mlflow_store import answers
+
+    there, here = answers(uri), metadata.version("mlflow")
+    if there.partition(".")[0] != here.partition(".")[0]:
+        raise DataError(f"the server is MLflow {there}, here is {here}; bring both to the same first number")
+    return f", answers, MLflow {there}", ""

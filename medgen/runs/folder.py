@@ -20,8 +20,9 @@ from medgen.data.layouts.cohort_config import CohortConfig
 from medgen.data.layouts.tables import read_table
 from medgen.errors import ConfigError, DataError, MedgenError
 from medgen.runs.machine_sizes import SizeName
-from medgen.runs.outputs import RECORD, strangers_of, write_outputs_record
+from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE, strangers_of, write_outputs_record
 from medgen.runs.plain_text import scrub
+from medgen.runs.recorded_environment import write_environment
 from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
 from medgen.system.new_folder import made_folder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from medgen.data.cases import Manifest
     from medgen.transforms.kept_registrations import KeptRegistrations
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE = CONFIG
 LOCK_FILE = ".medgen-lock"
 FAILURES = "failures.csv"
 # There while an earlier run is being removed; a removal that was interrupted is finished first.
@@ -182,6 +183,7 @@ def open_run(
         strangers = {} if fresh else _reuse(out, config, resume=resume, overwrite=overwrite)
         sweep(out)
         write_text(out / CONFIG_FILE, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True))
+        write_environment(out)
         try:
             yield RunFolder(out)
         except MedgenError:
@@ -268,6 +270,7 @@ def _reuse(out: Path, config: Config, *, resume: bool, overwrite: bool) -> dict[
     strangers = strangers_of(out)
     # What it lists is about to change.
     (out / RECORD).unlink(missing_ok=True)
+    (out / SIGNATURE).unlink(missing_ok=True)
     return strangers
 
 

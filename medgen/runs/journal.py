@@ -1,8 +1,9 @@
 """The journal of a run: an append-only file that holds everything to be tracked before any server is asked.
 
-One JSON object per line: ``seq`` (0, 1, ...), ``run`` (id), ``time`` (ms since 1970), ``kind`` and what belongs to the
-kind. Timestamps and steps are in the entries, so that sending an entry twice adds nothing. The last line may be torn
-after a power cut; it is then ignored and later entries start on a new line.
+One JSON object per line: ``seq`` (0, 1, ...), ``run`` (id), ``time`` (ms since 1970), ``kind``, what belongs to the
+kind, and ``chain``, the digest of all lines before (:mod:`medgen.runs.chain`). Timestamps and steps are in the entries,
+so that sending an entry twice adds nothing. The last line may be torn after a power cut; it is then ignored and later
+entries start on a new line.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medgen.errors import DataError
+from medgen.runs.chain import Head, head_of
 from medgen.runs.plain_text import clean_name, encode, flatten, param_text, printable, scrub
 from medgen.system import files
 
@@ -78,7 +80,8 @@ class Journal:
         self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._failed = False
-        self._pending: list[str] = []
+        self._pending: list[dict[str, Any]] = []
+        self._head = Head()
         out.mkdir(parents=True, exist_ok=True)
         known = [entry for entry, _ in entries(self.path)]
         self._sequence = 1 + max((entry["seq"] for entry in known), default=-1)
@@ -94,20 +97,28 @@ class Journal:
             moment = self._last = max(self._offset + _passed(), self._last + 1)
             entry = {"seq": self._sequence, "run": run, "time": moment, "kind": kind, **content}
             self._sequence += 1
-            self._pending.append(json.dumps(encode(entry), ensure_ascii=False, allow_nan=False) + "\n")
+            self._pending.append(encode(entry))
             try:
                 if self._file is None:
                     torn = _is_torn(self.path)
+                    # What is there after a failure is known to the file alone.
+                    self._head = head_of(self.path)
                     self._file = self.path.open("a", encoding="utf-8")
                     self._file.write("\n" if torn else "")
-                self._file.write("".join(self._pending))
+                lines, head = [], self._head
+                for held in self._pending:
+                    lines.append(json.dumps({**held, "chain": head.chain}, ensure_ascii=False, allow_nan=False))
+                    head = head.after(lines[-1].encode())
+                self._file.write("".join(f"{line}\n" for line in lines))
                 self._file.flush()
                 self._pending.clear()
-            except OSError as error:
+                self._head = head
+            except (OSError, DataError) as error:
                 if not self._failed:
-                    _LOG.warning("%s: cannot be written (%s); tracking is held in memory", self.path, error.strerror)
+                    reason = getattr(error, "strerror", error)
+                    _LOG.warning("%s: cannot be written (%s); tracking is held in memory", self.path, reason)
                 self._failed = True
-                # Written again with the next entry, on a new line; a line that is there twice adds nothing.
+                # Written again with the next entry, on a new line; an entry that is there twice adds nothing.
                 with suppress(OSError):
                     if self._file is not None:
                         self._file.close()

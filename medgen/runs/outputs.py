@@ -1,30 +1,36 @@
-"""The record of a run's outputs: each file with its hash, and the inputs that it was made from."""
+"""The record of a run's outputs: each file with its hash, what they were made from, and where the journal ends."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from medgen.config import read_yaml
 from medgen.errors import AuditError, DataError, MedgenError
 from medgen.runs import environment, tracking
+from medgen.runs.chain import head_of
+from medgen.runs.journal import CURSOR, NAME, entries
+from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
 from medgen.system import files
 
+CONFIG = "config.yaml"
 RECORD = "outputs.json"
-
-
+# Who has signed the record.
+SIGNATURE = "outputs.json.sig"
 # What a run has read, where no manifest.csv says so.
 INPUTS = "inputs.json"
-
-
-FORMAT = 1
-
+# Everything that tells of a run itself, where a cohort shares its folder.
+RECORDS = (CONFIG, INPUTS, RECORD, SIGNATURE, NAME, CURSOR, ENVIRONMENT, DIFF)
+FORMAT = 2
+# Records of these forms can be read; the first had no times, no name of the run and no end of the journal.
+READABLE = (1, FORMAT)
 
 # The journal grows while it is sent to the store after the end of the run, checkpoints go after the record.
-_NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json$|^journal\.(jsonl|cursor|lock)$")
+_NOT_OUTPUTS = re.compile(r"(^|/)\.|^checkpoints/|^outputs\.json(\.sig)?$|^journal\.(jsonl|cursor|lock)$")
 
 
 def write_outputs_record(
@@ -57,7 +63,9 @@ def write_outputs_record(
     source = environment.commit()
     body: dict[str, Any] = {
         "format": FORMAT,
+        "pipeline": run.get("name"),
         "run_id": run_id or run.get("medgen.run"),
+        **_times(out, run.get("medgen.run")),
         "config_sha256": _config(out) or run.get("medgen.config.sha256"),
         "manifest_digest": manifest_digest or run.get("medgen.manifest.sha256") or hashes.get("manifest.csv"),
         **inputs_of(out),
@@ -65,9 +73,10 @@ def write_outputs_record(
         "commit": source.id,
         "dirty": source.dirty,
         "versions": environment.versions(),
+        "journal": _journal_end(out),
         "files": hashes,
     }
-    files.write_json(out / RECORD, {**body, "sha256": files.sha256_json(body)})
+    files.write_json(out / RECORD, files.sealed(body))
     return out / RECORD
 
 
@@ -131,9 +140,25 @@ def sha256_of(path: str | Path) -> str:
     return files.sha256_json(sorted(files.sha256_file(item) for item in path.rglob("*") if item.is_file()))
 
 
+def _journal_end(out: Path) -> dict[str, Any] | None:
+    """Number of lines and head of the chain of the journal; None where nothing was tracked."""
+    head = head_of(out / NAME)
+    return {"lines": head.lines, "chain": head.chain} if head.lines else None
+
+
+def _times(out: Path, run: str | None) -> dict[str, str | None]:
+    """When a run began and ended, UTC, by its journal."""
+    own = [entry["time"] for entry, _ in entries(out / NAME) if entry["run"] == run] if run else []
+    return {"started": _moment(own[0]), "ended": _moment(own[-1])} if own else {"started": None, "ended": None}
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _config(out: Path) -> str | None:
     try:
-        return tracking.config_digest(read_yaml(out / "config.yaml"))
+        return tracking.config_digest(read_yaml(out / CONFIG))
     except MedgenError:
         return None
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from medgen.runs.store_faults import sentence, unsent
 from medgen.system import files
 from medgen.system.signals import terminable_until_closing
 
-__all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "start", "sync"]
+__all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "replaying", "start", "sync"]
 
 # Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
 MAY_CHANGE = ("out", "device", "workers", "check_resources")
+
+# Id of the run that is made again in this context.
+_REPLAYED: ContextVar[str] = ContextVar("replayed", default="")
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,8 +75,10 @@ def start(
         signal) stays in the journal.
     """
     out = Path(out)
-    if not enabled:
-        yield Run(name, out, None)
+    if not enabled or _REPLAYED.get():
+        run = Run(name, out, None)
+        run.id = _REPLAYED.get() or run.id
+        yield run
         return
     uri = store_uri(out)
     if is_sqlite(uri) and not database(uri).exists():
@@ -102,6 +108,16 @@ def start(
             closing.set()
             journal.close()
             sender.close(hurry, refused)
+
+
+@contextmanager
+def replaying(run_id: str) -> Iterator[None]:
+    """Inside, a run that starts is another one made again: it bears its id, and nothing is tracked."""
+    token = _REPLAYED.set(run_id)
+    try:
+        yield
+    finally:
+        _REPLAYED.reset(token)
 
 
 def sync(out: str | Path) -> int:
@@ -153,11 +169,11 @@ def place(out: str | Path) -> str:
 
 
 def last_run(out: str | Path) -> dict[str, str] | None:
-    """Id and tags of the newest pipeline run whose journal is in ``out``; None if there is none."""
+    """Id, name and tags of the newest pipeline run whose journal is in ``out``; None if there is none."""
     found: dict[str, str] | None = None
     for entry, _ in entries(Path(out) / NAME):
         if entry["kind"] == "start" and entry.get("parent") is None:
-            found = {"medgen.run": entry["run"], **entry.get("tags", {})}
+            found = {"medgen.run": entry["run"], "name": str(entry.get("name")), **entry.get("tags", {})}
     return found
 
 

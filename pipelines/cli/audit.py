@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from medgen.errors import ConfigError
 
 from .answer import Answer
 from .carry_out import bar, group
@@ -16,24 +18,125 @@ from .options import Device, command
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 
 
-@command(audit_app, "verify", "medgen audit verify runs/anomaly")
-def audit_verify(target: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> Answer:
-    """Compare every output file of a run with the hashes recorded when it ended; exit 2 on any difference."""
-    from medgen.audit.verify import verify
+Runs = Annotated[
+    list[Path] | None,
+    typer.Option("--runs", metavar="FOLDER", help="Where other runs are; default: beside the run. Repeatable."),
+]
 
-    problems = verify(target)
-    lines = () if problems else (f"{target}: every output is as the run left it",)
-    return Answer({"target": target, "problems": problems}, lines, tuple(map(str, problems)), 2 if problems else 0)
+
+@command(audit_app, "verify", "medgen audit verify runs/anomaly")
+def audit_verify(
+    target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="PATH", help="Where the scans are that the run has read. Repeatable."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Model that the run has used; default: in the run that trained it.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Public key of who should have signed the run, PEM or OpenSSH.")
+    ] = None,
+) -> Answer:
+    """Compare outputs, inputs, weights, journal and signature of a run with its record; exit 2 on any difference."""
+    from medgen.audit.verify import verify_run
+
+    found = verify_run(target, data=data or (), model=model, key=key)
+    told = found.lines if not found.problems else []
+    lines = () if found.problems else (f"{target}: every output is as the run left it", *told)
+    facts = {
+        "target": target,
+        "problems": found.problems,
+        "outputs": found.outputs,
+        "inputs": {"same": found.inputs, "not_looked_at": found.unseen_inputs},
+        "weights": {"same": found.weights, "not_looked_at": found.unseen_weights},
+        "journal": found.journal,
+        "signed": found.signed,
+    }
+    return Answer(facts, lines, tuple(map(str, found.problems)), 2 if found.problems else 0)
 
 
 @command(audit_app, "trace", "medgen audit trace runs/anomaly/heatmaps/case-001.nii.gz")
-def audit_trace(target: Annotated[Path, typer.Argument(help="Output folder of a run, or one file in it.")]) -> Answer:
-    """Print which run, inputs, configuration, code and weights an output comes from, as JSON."""
-    from medgen.audit.verify import trace
-    from medgen.system.files import plain
+def audit_trace(
+    target: Annotated[Path, typer.Argument(help="A run's folder, a file of it or a copy of one; with --down a scan.")],
+    case: Annotated[
+        str, typer.Option("--case", help="Of a table or report of many cases, the one that is meant.")
+    ] = "",
+    row: Annotated[
+        int | None, typer.Option("--row", help="Of a CSV table, the row that is meant; 1 is below the header.")
+    ] = None,
+    down: Annotated[
+        bool,
+        typer.Option("--down", help="The other way: all that was made from a scan, given by its file or its name."),
+    ] = False,
+    runs: Runs = None,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE.svg", help="Also draw what the file was made from.")
+    ] = None,
+) -> Answer:
+    """Name every scan, weight, setting, code and machine that an output comes from, each with its hash."""
+    from medgen.system.files import write_text
 
-    found = trace(target)
-    return Answer(found, (json.dumps(plain(found), indent=2, ensure_ascii=False),))
+    if down:
+        if case or row is not None or graph is not None:
+            raise ConfigError("--down goes with --runs alone; leave --case, --row and --graph out")
+        return _down(target, runs or [Path()])
+    from medgen.audit.lineage import trace
+    from medgen.audit.lineage_graph import svg
+    from medgen.audit.lineage_text import lines
+
+    if graph is not None and graph.suffix != ".svg":
+        raise ConfigError(f"{graph}: expected a name that ends with .svg")
+    found = trace(target, case=case, row=row, runs=runs or ())
+    drawn = []
+    if graph is not None:
+        write_text(graph, svg(found))
+        drawn.append(f"graph: {graph}")
+    return Answer({"lineage": found, "graph": graph}, (*lines(found), *drawn))
+
+
+def _down(scan: Path, runs: list[Path]) -> Answer:
+    from medgen.audit.affected import affected
+
+    found = affected(str(scan), runs)
+    lines = [line for own in found for line in own.lines]
+    return Answer(
+        {"scan": scan, "runs": [own.to_plain() for own in found]}, tuple(lines) or (f"{scan}: no run has read it",)
+    )
+
+
+@command(audit_app, "key", "medgen audit key ~/medgen.pem")
+def audit_key(
+    path: Annotated[Path, typer.Argument(help="File of the private key; FILE.pub becomes the public one.")],
+) -> Answer:
+    """Make a pair of keys to sign runs with; its passphrase is taken from MEDGEN_KEY_PASSPHRASE, or there is none."""
+    from medgen.audit.signature import new_key
+
+    found = new_key(path, _passphrase())
+    locked = "encrypted" if _passphrase() else "not encrypted: keep it where nobody else can read it"
+    lines = (f"private key: {path} ({locked})", f"public key:  {path}.pub", f"fingerprint: {found}")
+    return Answer({"private": path, "public": f"{path}.pub", "fingerprint": found}, lines)
+
+
+@command(audit_app, "sign", "medgen audit sign runs/anomaly --key medgen.pem")
+def audit_sign(
+    target: Annotated[Path, typer.Argument(help="Output folder of a finished run.")],
+    key: Annotated[Path, typer.Option("--key", help="Private Ed25519 key, PEM or OpenSSH, as medgen audit key makes.")],
+) -> Answer:
+    """Sign the record of a run, and so all that it lists; a run that is not as its record says is not signed."""
+    from medgen.audit.signature import sign
+    from medgen.audit.verify import verify_run
+
+    found = verify_run(target)
+    if found.problems:
+        problems = tuple(map(str, found.problems))
+        return Answer({"target": target, "problems": problems}, (), (*problems, f"{target}: not signed"), 2)
+    signed = sign(target, key, _passphrase())
+    return Answer({"target": target, **vars(signed)}, (f"{target}: signed with the key {signed.key}",))
+
+
+def _passphrase() -> str:
+    return os.environ.get("MEDGEN_KEY_PASSPHRASE", "")
 
 
 @command(audit_app, "sync", "medgen audit sync runs/anomaly")
@@ -47,17 +150,34 @@ def audit_sync(target: Annotated[Path, typer.Argument(help="Output folder of a r
 
 @command(audit_app, "replay", "medgen audit replay runs/augment/synthetic/provenance/syn-0001.json")
 def audit_replay(
-    target: Annotated[Path, typer.Argument(help="A record, a synthetic scan, or the folder of a synthetic cohort.")],
+    target: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run; or a record, a synthetic scan, or the folder of a synthetic cohort."),
+    ],
     model: Annotated[
-        Path | None, typer.Option("--model", help="Generator; default: the model/ folder beside or above the cohort.")
+        Path | None, typer.Option("--model", help="Model that was used; default: where the record says, or near it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the files made again here.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="PATH", help="Of a run, where the scans are that it has read. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep what is made again here.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="Of a run, differences to accept, as a share of each number's range."),
+    ] = None,
     device: Device = None,
 ) -> Answer:
-    """Make synthetic scans again from their records and compare every byte; exit 1 if any differs."""
+    """Make a run, or synthetic scans, again from the record and compare every byte; exit 1 if any differs."""
+    from medgen.runs.outputs import RECORD
+
     from ..preflight import check_path
 
-    check_path(target, "a record, a synthetic scan or the folder of a cohort")
+    check_path(target, "a run, a record, a synthetic scan or the folder of a cohort")
+    if target.is_dir() and (target / RECORD).is_file():
+        return _replay_run(target, model=model, data=data or (), out=out, tolerance=tolerance, device=device)
+    if data or tolerance is not None:
+        raise ConfigError(f"{target}: is no run; --data and --tolerance are for runs")
     from medgen.audit.replay import replay
 
     with tempfile.TemporaryDirectory() as temporary, bar("replaying") as tick:
@@ -65,6 +185,14 @@ def audit_replay(
     found = [{"id": item.id, "identical": item.identical, "differences": item.differences} for item in results]
     code = 0 if all(item.identical for item in results) else 1
     return Answer({"target": target, "scans": found}, tuple(map(str, results)), exit_code=code)
+
+
+def _replay_run(target: Path, **how: Any) -> Answer:
+    from ..replay.again import replay_run
+
+    found = replay_run(target, **how)
+    facts = {"target": target, "files": found.files, "other": found.other, "tolerance": found.tolerance}
+    return Answer(facts, tuple(found.lines), exit_code=1 if found.differing else 0)
 
 
 @command(audit_app, "leaks", "medgen audit leaks runs/augment/synthetic splits_final.json")

@@ -7,7 +7,10 @@ import json
 import pytest
 
 from medgen.audit import verify as audit
-from medgen.errors import AuditError
+from medgen.audit.lineage import trace
+from medgen.audit.record import find_record
+from medgen.data import cases
+from medgen.errors import AuditError, DataError
 from medgen.runs import outputs, tracking
 from medgen.system import files
 
@@ -40,28 +43,14 @@ def test_every_change_is_found(out):
     assert found == {("config.yaml", "missing"), ("heatmaps/x.nii.gz", "altered"), ("heatmaps/y.nii.gz", "unlisted")}
     assert [problem.kind for problem in audit.verify(out / "heatmaps")] == ["altered", "unlisted"]
     assert "the run wrote" in str(audit.verify(out / "heatmaps" / "x.nii.gz")[0])
-    assert audit.trace(out / "heatmaps" / "x.nii.gz")["state"] == "altered"
-    assert audit.trace(out / "heatmaps" / "y.nii.gz")["state"] == "unlisted"
+    assert trace(out / "heatmaps" / "x.nii.gz").of_kind("output")[0].facts["state"] == "altered"
+    assert trace(out / "heatmaps" / "y.nii.gz").of_kind("output")[0].facts["state"] == "unlisted"
 
 
 def test_a_link_is_no_file_of_the_run(out):
     path = out / "config.yaml"
     path.symlink_to(path.rename(out.parent / "elsewhere.yaml"))
     assert [(problem.file, problem.kind) for problem in audit.verify(out)] == [("config.yaml", "altered")]
-
-
-def test_a_file_is_traced_to_what_made_it(out):
-    found = audit.trace(out / "heatmaps" / "x.nii.gz")
-    run = tracking.last_run(out)
-    assert run is not None
-    assert (found["run_id"], found["seed"], found["manifest_digest"]) == (run["medgen.run"], 7, "cd" * 32)
-    assert found["config_sha256"] == run["medgen.config.sha256"] == tracking.config_digest({"a": 1})
-    weights = files.sha256_file(out / "model" / "weights-0.safetensors")
-    assert found["weights"] == {"model/weights-0.safetensors": weights}
-    assert (found["file"], found["state"]) == ("heatmaps/x.nii.gz", "as recorded")
-    assert "file" not in audit.trace(out)
-    with pytest.raises(AuditError, match="no such file; expected a file of the run in"):
-        audit.trace(out / "heatmaps" / "z.nii.gz")
 
 
 def test_altered_and_absent_records_are_refused(out, tmp_path):
@@ -76,37 +65,7 @@ def test_altered_and_absent_records_are_refused(out, tmp_path):
         audit.verify(out)
     (out / outputs.RECORD).write_text("[]")
     with pytest.raises(AuditError, match="not an outputs record"):
-        audit.trace(out)
-
-
-def test_without_tracking_the_manifest_file_stands_for_the_cohort(tmp_path):
-    files.write_text(tmp_path / "manifest.csv", "id\n")
-    outputs.write_outputs_record(tmp_path)
-    assert audit.trace(tmp_path)["manifest_digest"] == files.sha256_file(tmp_path / "manifest.csv")
-    assert audit.trace(tmp_path)["run_id"] is None
-
-
-def test_a_file_is_traced_to_its_scan_and_the_model_that_was_used(out):
-    """Cases by name and hash, no path; the weights of a model that the run did not make are there too."""
-    scan, volume = "ab" * 32, {"image": "ab" * 32}
-    source = {"sha256": "12" * 32, "weights": {"model/weights-0.safetensors": "34" * 32}, "run_id": "r", "cases": ["c"]}
-    files.write_text(out / "heatmaps" / "x-ray.nii.gz", "heat")
-    outputs.write_inputs(out, {"x": volume, "x-ray": {"image": "cd" * 32}}, source)
-    outputs.write_outputs_record(out)
-    found = audit.trace(out / "heatmaps" / "x.nii.gz")
-    assert found["scan"] == {"case": "x", "sha256": {"image": scan}}
-    assert audit.trace(out / "heatmaps" / "x-ray.nii.gz")["scan"]["case"] == "x-ray"
-    assert found["model"] == source
-    assert found["weights"]["model/weights-0.safetensors"] == "34" * 32
-    assert found["inputs"] == {"x": volume, "x-ray": {"image": "cd" * 32}}
-
-
-def test_the_inputs_of_a_cohort_are_those_of_its_manifest(out):
-    rows = "id,subject,image,sha256_image,mask,sha256_mask\nx,s,/home/ann/x.nii.gz,11,,\ny,s,y.nii.gz,22,z.nii.gz,33\n"
-    files.write_text(out / "manifest.csv", rows)
-    outputs.write_outputs_record(out)
-    assert audit.trace(out)["inputs"] == {"x": {"image": "11"}, "y": {"image": "22", "mask": "33"}}
-    assert "ann" not in (out / outputs.RECORD).read_text()
+        trace(out)
 
 
 def test_a_folder_counts_by_its_files_whatever_they_are_called(tmp_path):
@@ -114,3 +73,124 @@ def test_a_folder_counts_by_its_files_whatever_they_are_called(tmp_path):
         files.write_text(tmp_path / name, "slice")
     assert outputs.sha256_of(tmp_path / "a") == outputs.sha256_of(tmp_path / "b")
     assert outputs.sha256_of(tmp_path / "a" / "1") == files.sha256_file(tmp_path / "a" / "1")
+
+
+def test_without_tracking_the_manifest_file_stands_for_the_cohort(tmp_path):
+    files.write_text(tmp_path / "manifest.csv", "id\n")
+    outputs.write_outputs_record(tmp_path)
+    record, _ = find_record(tmp_path)
+    assert record.content["manifest_digest"] == files.sha256_file(tmp_path / "manifest.csv")
+    assert (record.run_id, record.content["journal"], record.content["started"]) == ("", None, None)
+
+
+def test_the_inputs_of_a_cohort_are_those_of_its_manifest(out):
+    rows = "id,subject,image,sha256_image,mask,sha256_mask\nx,s,/home/ann/x.nii.gz,11,,\ny,s,y.nii.gz,22,z.nii.gz,33\n"
+    files.write_text(out / "manifest.csv", rows)
+    outputs.write_outputs_record(out)
+    assert find_record(out)[0].inputs == {"x": {"image": "11"}, "y": {"image": "22", "mask": "33"}}
+    assert "ann" not in (out / outputs.RECORD).read_text()
+
+
+def test_the_journal_is_verified_with_the_run(out):
+    record, _ = find_record(out)
+    journal = out / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert record.content["journal"]["lines"] == len(lines)
+    whole = audit.verify_run(out)
+    assert whole.problems == ()
+    assert any("its chain is whole" in line for line in whole.lines)
+    for changed, kind in (
+        ([lines[0].replace(b"anomaly", b"anomalx"), *lines[1:]], "altered"),
+        ([*lines[:1], *lines[2:]], "missing"),
+        (lines[:-1], "missing"),
+        ([lines[0], lines[2], lines[1], *lines[3:]], "moved"),
+        ([*lines, lines[-1]], "unlisted"),
+    ):
+        journal.write_bytes(b"".join(changed))
+        problems = audit.verify_run(out).problems
+        assert [(problem.file, problem.kind) for problem in problems] == [("journal.jsonl", kind)], problems
+    journal.unlink()
+    assert [(problem.file, problem.kind) for problem in audit.verify_run(out).problems] == [
+        ("journal.jsonl", "missing")
+    ]
+    # Of a part of a run, the files alone are compared.
+    assert audit.verify_run(out / "config.yaml").problems == ()
+
+
+@pytest.fixture
+def scans(out):
+    """The run with two scans as inputs, which lie beside it."""
+    folder = out.parent / "scans"
+    for name in ("x", "y"):
+        files.write_text(folder / f"{name}.nii.gz", f"voxels of {name}")
+    digests = {name: files.sha256_file(folder / f"{name}.nii.gz") for name in ("x", "y")}
+    rows = "".join(f"{name},{name},../scans/{name}.nii.gz,{digest}\n" for name, digest in digests.items())
+    files.write_text(out / "manifest.csv", f"id,subject,image,sha256_image\n{rows}")
+    outputs.write_outputs_record(out)
+    return folder
+
+
+def test_inputs_are_compared_where_they_are(out, scans, tmp_path):
+    assert (audit.verify_run(out).inputs, audit.verify_run(out).problems) == (2, ())
+    (scans / "y.nii.gz").write_text("other voxels")
+    for data in ([], [scans]):
+        (problem,) = audit.verify_run(out, data=data).problems
+        assert (problem.file, problem.kind) == ("y image", "altered")
+        assert "y.nii.gz is not what the run read" in problem.detail
+    scans.rename(tmp_path / "elsewhere")
+    assert (audit.verify_run(out).inputs, audit.verify_run(out).unseen_inputs) == (0, 2)
+    assert any("--data" in line for line in audit.verify_run(out).lines)
+    (problem,) = audit.verify_run(out, data=[tmp_path / "elsewhere"]).problems
+    assert problem.file == "y image"
+    (tmp_path / "elsewhere" / "y.nii.gz").unlink()
+    (problem,) = audit.verify_run(out, data=[tmp_path / "elsewhere"]).problems
+    assert (problem.file, problem.kind) == ("input", "missing")
+    with pytest.raises(DataError, match="no such file or folder"):
+        audit.verify_run(out, data=[tmp_path / "nowhere"])
+
+
+def test_a_series_is_known_by_either_of_its_hashes(out, tmp_path):
+    series = tmp_path / "series"
+    for number in range(3):
+        files.write_text(series / f"{number}.dcm", f"slice {number}")
+    for digest in (outputs.sha256_of(series), cases.sha256_of(series)):
+        outputs.write_inputs(out, {"s": {"image": digest}})
+        outputs.write_outputs_record(out)
+        assert audit.verify_run(out, data=[tmp_path]).inputs == 1
+
+
+def test_the_weights_that_a_run_used_are_compared(out, tmp_path, monkeypatch):
+    """In the run beside it that trained them, or where they are said to be."""
+    scored = out.parent / "scored"
+    weights = {"model/weights-0.safetensors": files.sha256_file(out / "model" / "weights-0.safetensors")}
+    files.write_text(out / "model" / "artifact.json", "{}")
+    outputs.write_outputs_record(out)
+    files.write_text(scored / "config.yaml", "a: 1\n")
+    outputs.write_inputs(scored, {}, {"sha256": "12" * 32, "weights": weights, "run_id": find_record(out)[0].run_id})
+    outputs.write_outputs_record(scored)
+    assert (audit.verify_run(scored).weights, audit.verify_run(scored).problems) == (1, ())
+    (out / "model" / "weights-0.safetensors").write_text("others")
+    for model in (None, out / "model"):
+        (problem,) = audit.verify_run(scored, model=model).problems
+        assert problem.kind == "altered"
+        assert problem.file.endswith("weights-0.safetensors")
+    out.rename(tmp_path / "away")
+    assert audit.verify_run(scored).unseen_weights == 1
+    (problem,) = audit.verify_run(scored, model=tmp_path).problems
+    assert (problem.file, problem.kind) == ("weights", "missing")
+
+
+def test_of_a_run_that_has_not_ended_nothing_is_recorded(out):
+    (out / outputs.RECORD).unlink()
+    with pytest.raises(AuditError, match="has not ended"):
+        audit.verify(out)
+
+
+def test_a_record_of_an_earlier_medgen_is_read(out):
+    content = files.read_json(out / outputs.RECORD)
+    old = {key: value for key, value in content.items() if key not in ("journal", "pipeline", "started", "sha256")}
+    files.write_json(out / outputs.RECORD, files.sealed({**old, "format": 1}))
+    assert audit.verify_run(out).problems == ()
+    files.write_json(out / outputs.RECORD, files.sealed({**old, "journal": 3}))
+    with pytest.raises(AuditError, match="'journal' is of the wrong kind"):
+        audit.verify_run(out)

@@ -18,7 +18,7 @@ from postgres import PASSWORD, Postgres
 from runs import STEPS, arrive, check, track
 
 from medgen.errors import DataError
-from medgen.runs import database_store, journal, mlflow_store, store_check, tracking
+from medgen.runs import database_store, environment, journal, mlflow_store, tracking
 
 ROOT = Path(tracking.__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_a_run_arrives_whole_and_its_files_lie_in_s3(postgres, template, s3, tmp
     monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://medgen/direct/")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3.url)
     out = tmp_path / "run"
-    assert store_check.look_at_store(out) == (", answers", "")
+    assert environment.look_at_store(out) == (", answers", "")
     track(out)
     assert caplog.text == ""
     assert check(postgres, "whole", [out])["runs"] == 2
@@ -84,7 +84,7 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child i
 def test_an_empty_database_is_set_up_once_by_whoever_comes_first(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.new("fresh"))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}")
-    assert store_check.look_at_store(tmp_path / "0") == (", empty: the first run sets it up", "")
+    assert environment.look_at_store(tmp_path / "0") == (", empty: the first run sets it up", "")
     command = [sys.executable, "-c", FRESH, str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -147,7 +147,7 @@ def test_a_refusal_is_told_within_seconds_and_nothing_is_lost(fault, postgres, t
     assert f"kept in {out / journal.NAME}, and medgen audit sync {out} sends it" in told[0]
     with pytest.raises(DataError, match=re.escape(said)) as refused:
         tracking.sync(out)
-    _, hint = store_check.look_at_store(out)
+    _, hint = environment.look_at_store(out)
     assert hint.startswith(said)
     assert not [text for text in (told[0], str(refused.value), hint) if "bad-secret" in text or PASSWORD in text]
     if fault is older:
@@ -179,7 +179,7 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:bad-secret@127.0.0.1:9/mlflow")
     track(tmp_path / "run")
     assert "the driver of PostgreSQL is not installed; install medgen[postgresql]" in caplog.text
-    assert "install medgen[postgresql]" in store_check.look_at_store(tmp_path / "run")[1]
+    assert "install medgen[postgresql]" in environment.look_at_store(tmp_path / "run")[1]
 
 
 def test_numbers_arrive_where_the_client_of_s3_is_missing(postgres, template, s3, tmp_path, monkeypatch, caplog):
@@ -234,8 +234,8 @@ def test_what_is_a_database(tmp_path):
 
 def test_a_server_of_another_first_number_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://host")
-    monkeypatch.setattr(store_check, "answers", lambda uri: "1.30.0")
-    assert store_check.look_at_store(tmp_path)[1].startswith("the server is MLflow 1.30.0, here is ")
+    monkeypatch.setattr(mlflow_store, "answers", lambda uri: "1.30.0")
+    assert environment.look_at_store(tmp_path)[1].startswith("the server is MLflow 1.30.0, here is ")
 
 
 def test_a_full_database_file_is_told_and_nothing_is_lost(tmp_path, monkeypatch, caplog):

@@ -19,7 +19,7 @@ from s3 import KEYS, S3
 from tracking_server import ADMIN, ADMIN_PASSWORD, TrackingServer
 
 from medgen.errors import DataError
-from medgen.runs import journal, mlflow_store, store_check, tracking
+from medgen.runs import environment, journal, mlflow_store, tracking
 
 DATABASE = "mlflow"
 READER, READER_PASSWORD = "ann", "password-of-ann-1"
@@ -84,7 +84,7 @@ def test_a_run_arrives_whole(server, postgres, s3, tmp_path, caplog):
     assert caplog.text == ""
     is_whole(postgres, s3, tmp_path / "run")
     assert tracking.sync(tmp_path / "run") == 0
-    assert store_check.look_at_store(tmp_path / "run") == (f", answers, MLflow {mlflow_version()}", "")
+    assert environment.look_at_store(tmp_path / "run") == (f", answers, MLflow {mlflow_version()}", "")
 
 
 def mlflow_version() -> str:
@@ -200,7 +200,7 @@ def test_a_refusal_is_told_in_one_sentence_and_nothing_is_lost(
         with pytest.raises(DataError) as refused:
             tracking.sync(out)
         assert said in str(refused.value)
-        found, hint = store_check.look_at_store(out)
+        found, hint = environment.look_at_store(out)
         assert (said in hint) is (fault in SEEN), (found, hint)
         for text in (caplog.text, str(refused.value), hint):
             assert not [word for word in ("not-this-one", ADMIN_PASSWORD, READER_PASSWORD) if word in text]

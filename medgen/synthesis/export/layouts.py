@@ -18,6 +18,7 @@ from medgen.data.layouts.bids_files import (
     write_tsv,
 )
 from medgen.errors import ConfigError
+from medgen.runs.outputs import RECORDS
 from medgen.synthesis.backend import Synthetic
 from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
 from medgen.system import files
@@ -202,7 +203,7 @@ def _bids(out: Path, about: About) -> list[Path]:
         write_tsv(out / "participants.tsv", columns, rows),
         out / "participants.json",
         write_tsv(out / "dseg.tsv", ("index", "name"), labels),
-        write_ignored(out, ("/provenance", "card.md"), (suffix,)),
+        write_ignored(out, ("/provenance", "card.md", *(f"/{name}" for name in RECORDS)), (suffix,)),
     ]
     for name, backend, stamp in about.scans:
         base = out / participant(name) / "anat" / f"{participant(name)}_{suffix}"

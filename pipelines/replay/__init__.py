@@ -1,0 +1,1 @@
+"""Make a whole run again from its record, and compare every output."""
