@@ -20,6 +20,7 @@ from medgen.runs import database_store
 from medgen.runs.journal import NAME, Cursor, entries, locked, store_uri
 from medgen.runs.store_faults import about_the_store, deleted, sentence
 from medgen.system import files
+from medgen.system.modes import file_mode, make_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -281,8 +282,9 @@ def _client(uri: str) -> MlflowClient:
     with locked(database(uri).parent / ".mlflow.lock"):
         if not database(uri).exists():
             _set_up(database(uri))
-        with database_store.reached(uri) as connection:
-            database_store.check_version(connection)
+        else:
+            with database_store.reached(uri) as connection:
+                database_store.check_version(connection)
         client = MlflowClient(uri)
         client.get_experiment_by_name(_EXPERIMENT)
     return client
@@ -312,6 +314,9 @@ def _set_up(database: Path) -> None:
     # Set up here, MLflow's default experiment would keep the folder the command was started in.
     store = SqlAlchemyStore(f"sqlite:///{begun.as_posix()}", f"{database.parent.as_posix()}/mlartifacts")
     store.engine.dispose()
+    # MLflow makes files and folders as the process' umask says, which is anything where medgen is a library.
+    make_folder(database.parent / "mlartifacts")
+    begun.chmod(file_mode())
     begun.replace(database)
 
 
