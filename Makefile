@@ -80,7 +80,8 @@ format: $(VENV)/.installed  ## format and fix what can be fixed
 constraints:  ## the pins, made anew
 	printf 'torch==2.13.0\npython-dateutil<3\n' > constraints.in
 	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header -c constraints.in \
-	  --extra test --extra viewer --extra dicom --extra docs --extra dist pyproject.toml | grep -v '^ *#' > constraints.new
+	  --extra test --extra viewer --extra dicom --extra docs --extra dist --extra postgresql --extra s3 \
+	  pyproject.toml | grep -v '^ *#' > constraints.new
 	mv constraints.new constraints.txt
 	rm constraints.in
 

@@ -22,6 +22,7 @@ from medgen.faults import FaultyDataError, visible
 from medgen.runs.folder import RunSummary
 from medgen.system.advice import as_options, quoted
 from medgen.system.files import write_csv, write_text
+from medgen.system.modes import make_folder
 from medgen.volume import Grid
 
 _SHOWN = 20
@@ -104,10 +105,10 @@ def run(
     place = _checked_places(source, out, keep_ids=keep_ids, key=key)
     names = None if place is None else Pseudonyms(place)
     print("\n".join(map(visible, [*map(as_options, account(manifest)), *_key_lines(place, source)])), file=sys.stderr)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as name:
         folder = Path(name) / "cohort"
-        folder.mkdir()
+        make_folder(folder)
         cases: list[Case] = []
         failures: list[dict[str, str]] = []
         spoken: list[str] = []

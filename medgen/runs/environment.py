@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import medgen
+from medgen.errors import DataError
 from medgen.runs import journal
 from medgen.runs.plain_text import printable
 from medgen.system.memory import available_memory
@@ -195,6 +196,61 @@ def _disk(out: Path) -> Check:
 def _store(out: Path) -> Check:
     origin = "from MLFLOW_TRACKING_URI" if journal.chosen_store() else "the default"
     uri = journal.store_uri(out)
-    fine = not uri.startswith(("file:", "/", "./"))
-    hint = "" if fine else "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
-    return Check("MLflow store", f"{printable(uri)} ({origin})", fine, hint)
+    if uri.startswith(("file:", "/", "./")):
+        hint = "MLflow no longer writes plain folders: use sqlite:///... or a server's http address"
+        return Check("MLflow store", f"{printable(uri)} ({origin})", False, hint)
+    found, fault = look_at_store(out)
+    return Check("MLflow store", f"{printable(uri)} ({origin}){found}", not fault, fault)
+
+
+def look_at_store(out: Path) -> tuple[str, str]:
+    """Ask the store of a run folder; nothing is made there.
+
+    Args:
+        out: The run folder, which need not exist.
+
+    Returns:
+        What was found, to be put behind the store's address; and what is wrong and what to do, empty if nothing is.
+    """
+    from medgen.runs import database_store
+    from medgen.runs.mlflow_store import database, is_sqlite
+    from medgen.runs.store_faults import sentence
+
+    uri = journal.store_uri(out)
+    if is_sqlite(uri) and not database(uri).exists():
+        return "", _unwritable(database(uri).parent)
+    try:
+        if is_sqlite(uri):
+            fault = _unwritable(database(uri)) or _unwritable(database(uri).parent)
+            return _of_database(uri) if not fault else ("", fault)
+        return _of_database(uri) if database_store.is_database(uri) else _of_server(uri)
+    except Exception as error:  # whatever a driver or a client raises
+        return "", f"{sentence(error)}; until then runs keep what they have to say in their journal"
+
+
+def _unwritable(path: Path) -> str:
+    while not path.exists():
+        path = path.parent
+    if os.access(path, os.W_OK):
+        return ""
+    return f"{path} may only be read: let this user write to it, or name another store in MLFLOW_TRACKING_URI"
+
+
+def _of_database(uri: str) -> tuple[str, str]:
+    from medgen.runs import database_store
+    from medgen.runs.mlflow_store import answers
+
+    with database_store.reached(uri) as connection:
+        if not database_store.check_version(connection):
+            return ", empty: the first run sets it up", ""
+    answers(uri)
+    return ", answers", ""
+
+
+def _of_server(uri: str) -> tuple[str, str]:
+    from medgen.runs.mlflow_store import answers
+
+    there, here = answers(uri), metadata.version("mlflow")
+    if there.partition(".")[0] != here.partition(".")[0]:
+        raise DataError(f"the server is MLflow {there}, here is {here}; bring both to the same first number")
+    return f", answers, MLflow {there}", ""

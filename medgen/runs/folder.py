@@ -25,6 +25,7 @@ from medgen.runs.plain_text import scrub
 from medgen.runs.recorded_environment import write_environment
 from medgen.runs.tracking import MAY_CHANGE, config_digest
 from medgen.system.files import REPLACED, TEMPORARY, unwritable, write_csv, write_json, write_text
+from medgen.system.modes import file_mode
 from medgen.system.new_folder import made_folder
 
 if TYPE_CHECKING:
@@ -364,7 +365,7 @@ def _forget(settings: dict[str, Any], path: str) -> None:
 def _locked(out: Path) -> Iterator[None]:
     # flock is released by the kernel when the process dies, so a lock can never be stale.
     try:
-        handle = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        handle = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, file_mode())
     except OSError as error:
         raise unwritable(out / LOCK_FILE, error) from error
     try:

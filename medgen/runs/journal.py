@@ -26,6 +26,7 @@ from medgen.errors import DataError
 from medgen.runs.chain import Head, head_of
 from medgen.runs.plain_text import clean_name, encode, flatten, param_text, printable, scrub
 from medgen.system import files
+from medgen.system.modes import file_mode, make_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Journal:
         self._failed = False
         self._pending: list[dict[str, Any]] = []
         self._head = Head()
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         known = [entry for entry, _ in entries(self.path)]
         self._sequence = 1 + max((entry["seq"] for entry in known), default=-1)
         # Time never goes back within a journal, whatever the clock is set to: it is the clock's when the journal is
@@ -103,7 +104,7 @@ class Journal:
                     torn = _is_torn(self.path)
                     # What is there after a failure is known to the file alone.
                     self._head = head_of(self.path)
-                    self._file = self.path.open("a", encoding="utf-8")
+                    self._file = _appending(self.path)
                     self._file.write("\n" if torn else "")
                 lines, head = [], self._head
                 for held in self._pending:
@@ -243,6 +244,12 @@ def _status(error: BaseException) -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
+def _appending(path: Path) -> TextIO:
+    """Open a file at its end; a new one is its owner's alone."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, file_mode())
+    return os.fdopen(handle, "a", encoding="utf-8")
+
+
 def _is_torn(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -316,8 +323,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     Yields:
         Whether the lock is held. Without ``wait`` that is False while another process has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    make_folder(path.parent)
+    with _appending(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

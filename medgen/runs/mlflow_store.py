@@ -10,15 +10,17 @@ import hashlib
 import itertools
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen.errors import DataError
+from medgen.runs import database_store
 from medgen.runs.journal import NAME, Cursor, entries, locked, store_uri
+from medgen.runs.store_faults import about_the_store, deleted, sentence
 from medgen.system import files
+from medgen.system.modes import file_mode, make_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,10 +60,10 @@ class MlflowStore:
     def _find_experiment(self) -> str:
         if self._parent is not None:
             return str(self._client.get_run(self._parent).info.experiment_id)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or _EXPERIMENT
+        name = experiment_name()
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            place = f"{database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
+            place = artifact_place(self._uri, self._out, name)
             try:
                 return str(self._client.create_experiment(name, artifact_location=place))
             except Exception:
@@ -69,6 +71,8 @@ class MlflowStore:
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if found.lifecycle_stage != "active":
+            raise deleted(name, str(found.experiment_id))
         return str(found.experiment_id)
 
     def _knows(self, run: str) -> bool:
@@ -135,7 +139,7 @@ class MlflowStore:
         for entry in chunk:
             if entry["kind"] == "end" and entry["run"] in self._cursor.runs:
                 run, moment = self._cursor.runs[entry["run"]], entry.get("ended", entry["time"])
-                _unless_refused(self._client.set_terminated, run, entry["status"], moment)
+                self._unless_refused(self._client.set_terminated, run, entry["status"], moment)
         return late
 
     def _create(self, entry: dict[str, Any]) -> None:
@@ -184,7 +188,7 @@ class MlflowStore:
         run = self._cursor.runs[entry["run"]]
         try:
             if entry["kind"] == "text":
-                _unless_refused(self._client.log_text, run, entry["text"], entry["name"])
+                self._unless_refused(self._client.log_text, run, entry["text"], entry["name"])
             else:
                 self._send_file(run, entry)
         except Exception as error:  # whatever the client of an artifact store raises
@@ -201,8 +205,9 @@ class MlflowStore:
         except MlflowException as error:
             if error.error_code not in _FINAL or error.error_code == _UNKNOWN:
                 raise
+            self._unless_of_the_store(error)
             if len(batch) == 1 or self._client.get_run(run).info.lifecycle_stage != "active":
-                _LOG.warning("MLflow refused an entry: %s", short(error))
+                _LOG.warning("MLflow refused an entry: %s", sentence(error))
                 return
             middle = len(batch) // 2
             self._log(run, kind, batch[:middle])
@@ -216,9 +221,28 @@ class MlflowStore:
         except DataError:
             found = "gone"
         if found == entry.get("sha256"):
-            _unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
+            self._unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
         else:
             _LOG.warning("%s: %s before it was sent", path.name, "gone" if found == "gone" else "changed")
+
+    def _unless_refused(self, call: Callable[..., object], *arguments: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            call(*arguments)
+        except MlflowException as error:
+            if error.error_code not in _FINAL:
+                raise
+            self._unless_of_the_store(error)
+            _LOG.warning("MLflow refused an entry: %s", sentence(error))
+
+    def _unless_of_the_store(self, error: Exception) -> None:
+        """Raise if a refusal is not the entry's fault: passed over, the entry would be lost for good."""
+        if about_the_store(error):
+            raise error
+        found = self._client.get_experiment(self._experiment)
+        if found.lifecycle_stage != "active":
+            raise deleted(found.name, self._experiment) from error
 
 
 def import_mlflow(uri: str) -> None:
@@ -235,7 +259,7 @@ def import_mlflow(uri: str) -> None:
         warnings.simplefilter("ignore")
         import mlflow.tracking
 
-        if is_sqlite(uri):
+        if is_sqlite(uri) or database_store.is_database(uri):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
             from sqlalchemy.orm import configure_mappers
 
@@ -246,6 +270,11 @@ def _client(uri: str) -> MlflowClient:
     import_mlflow(uri)
     from mlflow import MlflowClient
 
+    if database_store.is_database(uri):
+        with database_store.alone(uri):
+            client = MlflowClient(uri)
+            client.get_experiment_by_name(_EXPERIMENT)
+        return client
     if not is_sqlite(uri):
         return MlflowClient(uri)
     _check_writable(database(uri))
@@ -253,6 +282,9 @@ def _client(uri: str) -> MlflowClient:
     with locked(database(uri).parent / ".mlflow.lock"):
         if not database(uri).exists():
             _set_up(database(uri))
+        else:
+            with database_store.reached(uri) as connection:
+                database_store.check_version(connection)
         client = MlflowClient(uri)
         client.get_experiment_by_name(_EXPERIMENT)
     return client
@@ -282,7 +314,50 @@ def _set_up(database: Path) -> None:
     # Set up here, MLflow's default experiment would keep the folder the command was started in.
     store = SqlAlchemyStore(f"sqlite:///{begun.as_posix()}", f"{database.parent.as_posix()}/mlartifacts")
     store.engine.dispose()
+    # MLflow makes files and folders as the process' umask says, which is anything where medgen is a library.
+    make_folder(database.parent / "mlartifacts")
+    begun.chmod(file_mode())
     begun.replace(database)
+
+
+def answers(uri: str) -> str:
+    """Ask a store that is there for the experiment of runs; the version of its server, empty for a database.
+
+    Raises:
+        DataError: If the experiment has been deleted.
+        Exception: Whatever the client raises.
+    """
+    import_mlflow(uri)
+    from mlflow import MlflowClient
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    found = MlflowClient(uri).get_experiment_by_name(experiment_name())
+    if found is not None and found.lifecycle_stage != "active":
+        raise deleted(found.name, str(found.experiment_id))
+    if not uri.startswith("http"):
+        return ""
+    answer = http_request(get_default_host_creds(uri), "/version", "GET")
+    return answer.text.strip()[:20] if answer.status_code == 200 else "of an unknown version"
+
+
+def experiment_name() -> str:
+    """The experiment that runs go to: ``MLFLOW_EXPERIMENT_NAME``, else ``medgen``."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or _EXPERIMENT
+
+
+def artifact_place(uri: str, out: Path, name: str) -> str | None:
+    """Where a new experiment keeps files; None where a server decides.
+
+    For a database without a server that is ``MLFLOW_DEFAULT_ARTIFACT_ROOT``, which ``mlflow server`` reads too, or
+    ``mlartifacts`` beside the database file or the run's folder: MLflow itself would take the folder that the command
+    was started in.
+    """
+    root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip().rstrip("/")
+    if is_sqlite(uri) or database_store.is_database(uri):
+        beside = database(uri).parent if is_sqlite(uri) else out.resolve().parent
+        return f"{root}/{name}" if root else f"{beside.as_posix()}/mlartifacts"
+    return None
 
 
 def is_sqlite(uri: str) -> bool:
@@ -295,25 +370,5 @@ def database(uri: str) -> Path:
     return Path(uri.partition(":///")[2]).resolve()
 
 
-def _unless_refused(call: Callable[..., object], *arguments: Any, **options: Any) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        call(*arguments, **options)
-    except MlflowException as error:
-        if error.error_code not in _FINAL:
-            raise
-        _LOG.warning("MLflow refused an entry: %s", short(error))
-
-
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def short(error: Exception) -> str:
-    """The class and the first line of an error, for a message."""
-    # Addresses in messages may hold a password.
-    if isinstance(error, DataError):
-        return str(error)
-    lines = re.sub(r"//[^/\s@]*@", "//", str(error)).strip().splitlines() or [""]
-    return f"{error.__class__.__name__}: {lines[0][:200]}"

@@ -21,8 +21,9 @@ import yaml
 from medgen.errors import DataError, MedgenError
 from medgen.runs import environment
 from medgen.runs.journal import LOCK, NAME, Journal, Run, chosen_store, entries, locked, open_runs, store_uri
-from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
+from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite
 from medgen.runs.plain_text import printable, scrub
+from medgen.runs.store_faults import sentence, unsent
 from medgen.system import files
 from medgen.system.signals import terminable_until_closing
 
@@ -241,10 +242,9 @@ class _Sender:
                 store = None
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 # Once, and again at the end if something else is wrong by then.
-                if not warned or (last and short(error) != warned):
-                    where = printable(store_uri(self._out))
-                    _LOG.warning("MLflow store %s: %s; kept in %s", where, short(error), self._out / NAME)
-                warned = short(error)
+                if not warned or (last and sentence(error) != warned):
+                    _LOG.warning("%s; %s", unsent(store_uri(self._out), error), self._kept())
+                warned = sentence(error)
             if last:
                 return
             self._closing.wait(pause)
@@ -274,7 +274,10 @@ class _Sender:
         patience = _CLOSE_DATABASE if is_sqlite(store_uri(self._out)) else _CLOSE_SERVER
         self._thread.join(min(patience, _CLOSE_HURRY) if hurry else patience)
         if self._thread.is_alive():
-            _LOG.warning("MLflow store does not keep up; the rest is in %s", self._out / NAME)
+            _LOG.warning("MLflow store %s does not keep up; %s", printable(store_uri(self._out)), self._kept())
+
+    def _kept(self) -> str:
+        return f"what it lacks is kept in {self._out / NAME}, and medgen audit sync {self._out} sends it"
 
 
 def _send_all(out: Path) -> int:
@@ -282,6 +285,4 @@ def _send_all(out: Path) -> int:
     try:
         return MlflowStore(out).send()
     except Exception as error:
-        raise DataError(
-            f"MLflow store {printable(uri)}: {short(error)}; check MLFLOW_TRACKING_URI and try again"
-        ) from error
+        raise DataError(f"{unsent(uri, error)}; what it lacks is kept in {out / NAME}; try again then") from error

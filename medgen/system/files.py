@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from medgen.errors import DataError
+from medgen.system.modes import file_mode, make_folder
 
 # Of temporary files and folders; a killed process leaves them behind, and the next one to use the run sweeps them up.
 TEMPORARY = ".tmp-"
@@ -73,14 +74,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix="-" + path.name, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(file_mode())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medgen.errors import DataError
 from medgen.system.files import REPLACED, TEMPORARY, sync_folder, unwritable
+from medgen.system.modes import make_folder, umask
 
 
 @contextmanager
@@ -19,8 +20,7 @@ def made_folder(folder: Path) -> Iterator[None]:
     Raises:
         OSError: If it cannot be made.
     """
-    made = [own for own in (folder, *folder.parents) if not own.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    made = make_folder(folder)
     try:
         yield
     except BaseException:
@@ -48,7 +48,7 @@ def new_folder(out: str | Path, replaces: str = "") -> Iterator[Path]:
     try:
         with made_folder(out.parent), _temporary(out) as temporary:
             yield temporary
-            temporary.chmod(0o755)
+            temporary.chmod(0o777 & ~umask())
             if old:
                 _replace(temporary, out)
             else:

@@ -18,6 +18,7 @@ from medgen.errors import ConfigError, MedgenError, out_of_memory
 from medgen.faults import FaultyDataError, visible
 from medgen.system.advice import as_options
 from medgen.system.files import unwritable
+from medgen.system.modes import umask
 from medgen.system.signals import Terminated, terminable
 
 from .anomaly import anomaly_app
@@ -254,6 +255,10 @@ def main() -> None:
     # OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with terminable():
+        try:
+            os.umask(umask())
+        except MedgenError as error:
+            _leave(_fail(str(error), error))
         _leave(_run())
 
 

@@ -31,7 +31,7 @@ def test_atomic_path_replaces_whole_files_only(tmp_path):
     files.write_bytes(path, b"new")
     assert path.read_text() == "new"
     assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_unwritable_places_are_named(tmp_path):
