@@ -19,9 +19,12 @@ import yaml
 
 from medgen.errors import DataError, MedgenError
 from medgen.runs import environment
-from medgen.runs.journal import LOCK, NAME, Journal, Run, chosen_store, entries, locked, open_runs, store_uri
-from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite, short
+from medgen.runs.journal import LOCK, NAME, Journal, chosen_store, entries, locked, open_runs, store_uri
+from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite
 from medgen.runs.plain_text import printable, scrub
+from medgen.runs.run import Run
+from medgen.runs.store.refusals import short
+from medgen.runs.system_metrics import watched
 from medgen.system import files
 from medgen.system.signals import terminable_until_closing
 
@@ -87,7 +90,7 @@ def start(
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
         hurry = refused = False
         try:
-            with run.recorded(facts):
+            with run.recorded(facts), watched(run.log_metrics, out):
                 run.log_params(config)
                 run.log_text(yaml.safe_dump(scrub(files.plain(config)), sort_keys=False), "config.yaml")
                 yield run

@@ -31,6 +31,7 @@ from medgen.report.methods.text import MethodsText
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
+from medgen.runs.keys import Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
 
@@ -229,6 +230,16 @@ class ScoreScans(Stage[ScoreConfig]):
     name = "score"
     needs = (TrainedModel,)
     makes = (Scorings,)
+    keys = (
+        Key("scans.scored", "scans with a heatmap and p-values"),
+        Key("scans.abstained", "scans that the gate refused"),
+        Key("scans.unusable", "scans that could not be read or prepared"),
+        Key("scans.with_findings", "scans with findings"),
+        Key("scans.doubtful", "scans of which nothing is claimed, such as those that look like artefacts"),
+        Key("findings", "findings of all scans"),
+        Key("findings.expected_false", "expected false findings per healthy scan, the level that was asked for"),
+        Key("calibration.subjects", "healthy subjects that p-values and findings rest on"),
+    )
 
     def run(self, config: ScoreConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class.
@@ -244,6 +255,8 @@ class ScoreScans(Stage[ScoreConfig]):
         read = {name: hashes for name, scan in named.items() if (hashes := scan.hashes())}
         channels = tuple(artifact.meta.get("channels") or ())
         write_inputs(folder.out, read, source_of(config.model, artifact))
+        run.track.log_dataset("new scans", "scored", sha256_json(read), {"scans": len(named)})
+        run.track.log_model_used(artifact.sha256)
         people = people_of(config.covariates, {name: scan.path for name, scan in named.items()}, detector.covariates)
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
@@ -288,6 +301,20 @@ class ScoreScans(Stage[ScoreConfig]):
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
         return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, DICOM, *EXPORTS, FAILED, inputs)
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """How many scans, how many findings, at which level."""
+        found = results[Scorings]
+        return {
+            "scans.scored": len(found.scored),
+            "scans.abstained": found.abstained,
+            "scans.unusable": found.unusable,
+            "scans.with_findings": sum(bool(case.findings) for case in found.scored),
+            "scans.doubtful": sum(bool(case.why) for case in found.scored),
+            "findings": sum(case.findings for case in found.scored),
+            "findings.expected_false": found.detector.config.findings.false_findings,
+            "calibration.subjects": len(found.detector.calibration.maxima),
+        }
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""

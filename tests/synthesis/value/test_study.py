@@ -59,7 +59,7 @@ def test_every_arm_gets_the_same_training(test_set: TestSet, material: Material,
     config = CONFIG.model_copy(
         update={"arms": ("real", "standard", "standard+synthetic", "standard+joint", "synthetic")}
     )
-    options = {"seed": 0, "device": "cpu", "store": tmp_path, "done": lambda name, _: names.append(name)}
+    options = {"seed": 0, "device": "cpu", "store": tmp_path, "done": lambda name, _, span: names.append(name)}
     rows = run_study(config, [material], test_set, [1, 4], **options)
     arms = {row["arm"] for row in rows}
     assert arms == {"real", "standard", "standard+synthetic", "synthetic"}  # nothing of joint was accepted
@@ -105,7 +105,7 @@ def test_config_checks_arms() -> None:
 def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material: Material, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"arms": ("standard", "real+deform"), "seeds": 1})
     names: list[str] = []
-    options = {"validation": held_out(8, "v"), "seed": 3, "device": "cpu", "done": lambda name, _: names.append(name)}
+    options = {"validation": held_out(8, "v"), "seed": 3, "device": "cpu", "done": lambda name, _, span: names.append(name)}
     alone = run_study(config, [material], test_set, [1, 4], **options)
     together = run_study(config, [material], test_set, [1, 4], workers=2, store=tmp_path, **options)
     for row in (*alone, *together):
