@@ -33,6 +33,8 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRI
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
 _CHUNK, _SMALL_CHUNK = 1000, 100
 _EXPERIMENT = "medgen"
+# Where a run has this tag, its name says which cohort it was.
+COHORT = "medgen.cohort"
 # Artifacts may lie on another machine than the numbers: after so many failures the others wait for the next attempt.
 _ARTIFACT_FAILURES = 2
 # Entries that are sent one by one, and later if the store does not take them when it is their turn.
@@ -45,6 +47,8 @@ _ABOUT = """Runs of medgen. A run's description is the first screen of its repor
   `medgen.model.version`.
 * **Who made it?** The tags `medgen.version`, `medgen.commit`, `medgen.dirty` and `version.*`.
 """
+# The second makes MLflow open the page with runs, not with conversations.
+_EXPERIMENT_TAGS = {NOTE: _ABOUT, "mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowStore:
@@ -73,7 +77,7 @@ class MlflowStore:
         if found is None:
             place = f"{database(self._uri).parent.as_posix()}/mlartifacts" if is_sqlite(self._uri) else None
             try:
-                return str(self._client.create_experiment(name, place, tags={NOTE: _ABOUT}))
+                return str(self._client.create_experiment(name, place, tags=_EXPERIMENT_TAGS))
             except Exception:
                 # Another process may have been quicker.
                 found = self._client.get_experiment_by_name(name)
@@ -162,7 +166,8 @@ class MlflowStore:
                 own["mlflow.parentRunId"] = self._cursor.runs[parent]
             elif self._parent is not None:
                 own["mlflow.parentRunId"] = self._parent
-            title = entry["name"] if parent else f"{entry['name']}-{run[:8]}"
+            named = [entry["name"], *([tags[COHORT]] if COHORT in tags else []), run[:8]]
+            title = entry["name"] if parent else "-".join(named)
             made = self._client.create_run(
                 self._experiment, start_time=entry.get("began", entry["time"]), tags={**tags, **own}, run_name=title
             )

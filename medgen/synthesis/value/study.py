@@ -126,7 +126,10 @@ def _keep(path: Path, key: str, rows: Sequence[Row], span: Span) -> None:
 
 
 def _stored(path: Path, key: str) -> tuple[list[Row], Span | None] | None:
-    """The rows kept under a key, and when they were made; None if there are none, of another key, or damaged: the cell is then run again."""
+    """The rows kept under a key, and when they were made; None if there are none, of another key, or damaged ones.
+
+    The cell is then run again.
+    """
     if not path.is_file():
         return None
     try:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from medgen.data.cases import Manifest
 from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
 from medgen.report.methods.augment import study
@@ -111,7 +112,7 @@ class StudyOfGenerators(Study[AugmentRunConfig]):
         generate: The stages that train generators and sample them.
     """
 
-    needs = (CohortSplit, PreparedCohort, Plan, Sources, CandidatePool)
+    needs = (Manifest, CohortSplit, PreparedCohort, Plan, Sources, CandidatePool)
 
     def __init__(self, generate: Pipeline[AugmentRunConfig]) -> None:
         self._generate = generate
