@@ -23,7 +23,6 @@ from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.environment import commit, versions
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
-from medgen.runs.keys import EVERY_RUN as EVERY_RUN_KEYS
 from medgen.runs.keys import Key, check_known, spread
 from medgen.runs.machine_sizes import said
 from medgen.runs.outputs import sha256_of
@@ -162,9 +161,9 @@ class Pipeline(Generic[P]):
         own = [output for stage in self.stages for output in stage.outputs()]
         return tuple(dict.fromkeys((*own, *EVERY_RUN)))
 
-    def keys(self) -> tuple[Key, ...]:
-        """What the numbers are that a run stands for in MLflow."""
-        return tuple(dict.fromkeys((*(key for stage in self.stages for key in stage.keys), *EVERY_RUN_KEYS)))
+    def summary_keys(self) -> tuple[Key, ...]:
+        """What the numbers are that a run stands for in MLflow, besides those of every run."""
+        return tuple(dict.fromkeys(key for stage in self.stages for key in stage.keys))
 
     def estimates(self, config: P, known: Results) -> dict[str, Estimate]:
         """What each stage will do and cost."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from medgen.errors import ConfigError, DataError
 from medgen.runs.journal import NAME, chosen_store, store_uri
@@ -13,19 +13,16 @@ from medgen.runs.mlflow_store import connect, database, is_sqlite
 from medgen.runs.store.registry import Version, find, made_by
 from medgen.runs.tracking import last_run
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 
 @dataclass(frozen=True, eq=False)
 class Registry:
     """The models of one store.
 
     Attributes:
-        client: Of the store.
+        client: ``MlflowClient`` of the store.
     """
 
-    client: MlflowClient
+    client: Any
 
     @classmethod
     def of(cls, called: Sequence[str], store: str | None = None) -> Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,30 @@ def model_promote(
     return Answer({"champion": str(version), "lines": lines}, tuple(lines))
 
 
+@command(model_app, "package", "medgen model package runs/brains --out served --scans scans --heatmaps heat")
+def model_package(
+    run: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of an anomaly run, or its model/ folder.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder, which mlflow models serve takes.")],
+    scans: Annotated[Path, typer.Option("--scans", help="Folder that the server may read scans from.")],
+    heatmaps: Annotated[Path, typer.Option("--heatmaps", help="Folder that it writes heatmaps to.")],
+) -> Answer:
+    """Write an anomaly model as an MLflow model that can be served: path of a scan in, score and heatmap path out."""
+    from ..preflight import check_model, check_new
+
+    model = run / "model" if (run / "model").is_dir() else run
+    check_model(model)
+    check_new(out, (model, scans))
+    from medgen.anomaly.artifact import from_artifact
+    from medgen.models.artifact import TrainedModel
+    from medgen.serving.package import package
+
+    # Refused here, not by a server that does not start.
+    from_artifact(TrainedModel.load(model), model)
+    package(model, out, scans=scans, heatmaps=heatmaps)
+    line = f"mlflow models serve -m {out} --env-manager local -h 127.0.0.1 -p 5001"
+    return Answer({"folder": out, "serve": line}, (f"{out}: an MLflow model", f"serve it: {line}"))
+
+
 def _keys() -> list[Key]:
     """What the numbers of runs that make models mean."""
     from .. import train
@@ -72,4 +97,4 @@ def _keys() -> list[Key]:
     from ..anomaly.stages.adapt import PIPELINE as ADAPT
     from ..augment.stages import AUGMENT
 
-    return [key for own in (pipeline(), ADAPT, AUGMENT, train.PIPELINE) for key in own.keys()]
+    return [key for own in (pipeline(), ADAPT, AUGMENT, train.PIPELINE) for key in own.summary_keys()]

@@ -104,7 +104,7 @@ def made_by(client: MlflowClient, run: str, folder: str) -> list[Version]:
         DataError: If the store does not know the run, or has no model of it.
     """
     with answers(folder):
-        found = [own for own in client.search_model_versions(f"tags.`medgen.run` = '{run}'", max_results=1000)]
+        found = list(client.search_model_versions(f"tags.`medgen.run` = '{run}'", max_results=1000))
         if not found:
             raise DataError(f"{folder}: the store has no model of this run; medgen audit sync {folder} sends the run")
         return [_read(client, own, client.get_registered_model(own.name).aliases) for own in found]
@@ -166,7 +166,7 @@ def promote(client: MlflowClient, version: Version, keys: Sequence[Key], althoug
     """
     with answers(str(version)):
         aliases = client.get_registered_model(version.name).aliases
-        if aliases.get(CHAMPION) == version.number:
+        if str(aliases.get(CHAMPION)) == version.number:
             return [f"{version} is the champion already"]
         present = find(client, f"{version.name}@{CHAMPION}") if CHAMPION in aliases else None
         rows: list[Row] = []
