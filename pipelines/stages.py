@@ -64,6 +64,10 @@ class Registered:
     about: str
 
 
+class StageSeconds(dict[str, float]):
+    """Time that each stage of a run took, in seconds."""
+
+
 class Stage(ABC, Generic[C_contra]):
     """One step of a run. Subclasses are final, one per file; a pipeline is a list of them.
 
@@ -174,7 +178,8 @@ class Pipeline(Generic[P]):
 
     def run(self, config: P, results: Results, run: RunContext) -> None:
         """Run the stages; the results hold what they make."""
-        wanted = list(self.wanted(config))
+        wanted, took = list(self.wanted(config)), StageSeconds()
+        results.add(took)
         for number, stage in enumerate(wanted, start=1):
             if run.progress:
                 step(stage.name, number, len(wanted))
@@ -183,7 +188,7 @@ class Pipeline(Generic[P]):
                 results.add(*stage.run(config, results, inner))
             # What runs again on other subjects is a part of the stage at work.
             if not run.suffix:
-                run.track.log_metrics({f"seconds.{stage.name}": round(time.monotonic() - begun, 3)})
+                took[stage.name] = round(time.monotonic() - begun, 3)
                 for context, scans in stage.datasets(config, results).items():
                     numbers = {"scans": len(scans), "subjects": len(scans.subjects)}
                     run.track.log_dataset(scans.name, context, scans.digest(), numbers)
@@ -234,7 +239,9 @@ class Pipeline(Generic[P]):
             own = stage.summary(results)
             check_known(own, stage.keys, stage.name)
             numbers |= spread(own)
+        # Behind the numbers of the report, since MLflow lists them in this order.
         track.log_metrics(numbers)
+        track.log_metrics({f"seconds.{name}": seconds for name, seconds in results[StageSeconds].items()})
         words = markdown(report)
         track.describe(words)
         for output in self.outputs():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medgen.errors import DataError
+from medgen.errors import DataError, MedgenError
 from medgen.runs.journal import Journal, store_uri
 from medgen.runs.plain_text import clean_name, flatten, param_text, printable, scrub
 from medgen.system import files
@@ -198,12 +198,28 @@ class Run:
             yield
         except BaseException as error:
             status = _status(error)
-            if status == "FAILED":
-                # The class only: messages hold file names.
-                self.set_tags({"medgen.error": error.__class__.__name__})
+            self._tell_why(error, status)
             raise
         finally:
             self._append("end", status=status)
+
+    def _tell_why(self, error: BaseException, status: str) -> None:
+        """Say on the run's page that it did not end well, and on its parent's in which stage."""
+        if status == "FINISHED":
+            return
+        if self._parent is not None and self._journal is not None:
+            self._journal.append(self._parent, "tags", values={"medgen.failed_stage": self.name})
+        # The class only: messages hold file names.
+        kind = error.__class__.__name__
+        if status == "KILLED":
+            self.describe("**Ended before it was done.** The same command with `--resume` goes on, where it has that.")
+            return
+        self.set_tags({"medgen.error": kind})
+        word = "Refused" if isinstance(error, MedgenError) else "Failed"
+        self.describe(
+            f"**{word}** ({kind}): there is no result. What was wrong was said where the command was started; it is "
+            "not kept here, since it may name files."
+        )
 
 
 def _shortened(text: str, limit: int) -> str:

@@ -166,6 +166,8 @@ def last_run(out: str | Path) -> dict[str, str] | None:
 def _end_killed(journal: Journal) -> None:
     """End the runs whose process was killed without a chance to do so, at the time of their last sign of life."""
     for run, moment in open_runs(journal.path).items():
+        note = "**Its process was killed.** The same command with `--resume` goes on, where it has that."
+        journal.append(run, "tags", values={"mlflow.note.content": note})
         journal.append(run, "end", status="KILLED", ended=moment)
 
 
