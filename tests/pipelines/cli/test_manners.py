@@ -62,6 +62,9 @@ MISTAKES = {
     "audit sync": "absent",
     "audit replay": "absent",
     "audit leaks": "absent absent",
+    "model compare": "absent absent",
+    "model promote": "absent/1",
+    "model package": "absent --out x --scans absent --heatmaps y",
     "card lint": "absent",
     "card new": "x.md --cohort absent",
 }
