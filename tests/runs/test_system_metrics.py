@@ -19,6 +19,11 @@ def seen(out: Path, seconds: float) -> list[tuple[dict[str, float], int]]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", raising=False)
+
+
 def test_looks_have_mlflows_keys_and_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_metrics, "interval", lambda: 0.05)
     looks = seen(tmp_path, 20)
