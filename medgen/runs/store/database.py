@@ -39,7 +39,7 @@ def reached(uri: str) -> Iterator[Connection]:
     """Connect to a database.
 
     Raises:
-        Exception: What SQLAlchemy or the driver raises; :func:`~medgen.runs.store_faults.sentence` knows them.
+        Exception: What SQLAlchemy or the driver raises; :func:`~medgen.runs.store.faults.sentence` knows them.
     """
     import sqlalchemy
     from sqlalchemy.pool import NullPool

@@ -1,7 +1,7 @@
 """One MLflow store, as a run sees it: a journal goes in, and an entry that is sent twice is there once.
 
-The only file that imports mlflow. Names in the store are medgen's, never the user's; only MLflow's own
-``artifact_uri`` of a local store holds a path, because MLflow makes it absolute.
+Only this file and :mod:`medgen.runs.store` import mlflow. Names in the store are medgen's, never the user's; only
+MLflow's own ``artifact_uri`` of a local store holds a path, because MLflow makes it absolute.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import hashlib
 import itertools
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen.errors import DataError
-from medgen.runs import database_store
 from medgen.runs.journal import NAME, Cursor, entries, locked, store_uri
-from medgen.runs.store_faults import about_the_store, deleted, sentence
+from medgen.runs.store import database as database_store
+from medgen.runs.store.faults import about_the_store, deleted, sentence
+from medgen.runs.store.imported import import_mlflow
+from medgen.runs.store.inputs import send_dataset
+from medgen.runs.store.models import NOTE, link, register
+from medgen.runs.store.refusals import FINAL, UNKNOWN, unless_refused
+from medgen.runs.store.shown import send_image, send_table
 from medgen.system import files
 from medgen.system.modes import file_mode, make_folder
 
@@ -27,16 +31,25 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# A server that does not answer must not hold a run up: MLflow's own defaults wait 247 s for one metric.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in one call.
 _CHUNK, _SMALL_CHUNK = 1000, 100
 _EXPERIMENT = "medgen"
+# Where a run has this tag, its name says which cohort it was.
+COHORT = "medgen.cohort"
 # Artifacts may lie on another machine than the numbers: after so many failures the others wait for the next attempt.
 _ARTIFACT_FAILURES = 2
-# Answers that repeating cannot change: the entry stays in the journal and is passed over.
-_UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
-_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", _UNKNOWN}
+# Entries that are sent one by one, and later if the store does not take them when it is their turn.
+_APART = ("text", "file", "table", "image", "dataset", "model", "model used")
+# What the experiment's page says above its runs.
+_ABOUT = """Runs of medgen. A run's description is the first screen of its report; its stages are the runs below it.
+
+* **Which is best?** Sort by a column such as `test.voxel_ap`, or select runs and compare them.
+* **Which data, which model?** The columns *Dataset* and *Models*, and the tags `medgen.manifest.sha256` and
+  `medgen.model.version`.
+* **Who made it?** The tags `medgen.version`, `medgen.commit`, `medgen.dirty` and `version.*`.
+"""
+# The second makes MLflow open the page with runs, not with conversations.
+_EXPERIMENT_TAGS = {NOTE: _ABOUT, "mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowStore:
@@ -46,7 +59,7 @@ class MlflowStore:
         self._out = out
         self._uri = store_uri(out)
         self._cursor = Cursor.load(out, hashlib.sha256(self._uri.encode()).hexdigest())
-        self._client = _client(self._uri)
+        self._client = connect(self._uri)
         # `mlflow run` starts a run of its own and hands its id on: ours goes below it.
         started = os.environ.get("MLFLOW_RUN_ID", "").strip()
         self._parent = started if started and self._knows(started) else None
@@ -65,7 +78,7 @@ class MlflowStore:
         if found is None:
             place = artifact_place(self._uri, self._out, name)
             try:
-                return str(self._client.create_experiment(name, artifact_location=place))
+                return str(self._client.create_experiment(name, place, tags=_EXPERIMENT_TAGS))
             except Exception:
                 # Another process may have been quicker.
                 found = self._client.get_experiment_by_name(name)
@@ -81,7 +94,7 @@ class MlflowStore:
         try:
             self._client.get_run(run)
         except MlflowException as error:
-            if error.error_code == _UNKNOWN:
+            if error.error_code == UNKNOWN:
                 return False
             raise
         return True
@@ -111,7 +124,7 @@ class MlflowStore:
         for start in tuple(self._cursor.late):
             entry, _ = next(entries(self._out / NAME, start), ({"kind": "gone", "run": ""}, start))
             self._cursor.late.remove(start)
-            if entry["kind"] not in ("text", "file") or entry["run"] not in self._cursor.runs:
+            if entry["kind"] not in _APART or entry["run"] not in self._cursor.runs:
                 continue  # the journal or the cursor was damaged
             sent = self._send_artifact(entry)
             self._cursor.late += [] if sent else [start]
@@ -133,7 +146,7 @@ class MlflowStore:
         late = [
             start
             for entry, start in zip(chunk, starts, strict=True)
-            if entry["kind"] in ("text", "file") and entry["run"] in self._cursor.runs
+            if entry["kind"] in _APART and entry["run"] in self._cursor.runs
             if not self._send_artifact(entry)
         ]
         for entry in chunk:
@@ -156,9 +169,10 @@ class MlflowStore:
                 own["mlflow.parentRunId"] = self._cursor.runs[parent]
             elif self._parent is not None:
                 own["mlflow.parentRunId"] = self._parent
-            title = entry["name"] if parent else f"{entry['name']}-{run[:8]}"
+            named = [entry["name"], *([tags[COHORT]] if COHORT in tags else []), run[:8]]
+            title = entry["name"] if parent else "-".join(named)
             made = self._client.create_run(
-                self._experiment, start_time=entry["time"], tags={**tags, **own}, run_name=title
+                self._experiment, start_time=entry.get("began", entry["time"]), tags={**tags, **own}, run_name=title
             )
             found = [made]
         self._cursor.runs[run] = found[0].info.run_id
@@ -182,15 +196,26 @@ class MlflowStore:
             self._log(run, "tags", batch)
 
     def _send_artifact(self, entry: dict[str, Any]) -> bool:
-        """Send a text or a file; False if it is not taken now, which must not hold up the numbers that follow."""
+        """Send what is no number; False if it is not taken now, which must not hold up the numbers that follow."""
         if len(self._failures) >= _ARTIFACT_FAILURES:
             return False
         run = self._cursor.runs[entry["run"]]
         try:
             if entry["kind"] == "text":
                 self._unless_refused(self._client.log_text, run, entry["text"], entry["name"])
-            else:
+            elif entry["kind"] == "file":
                 self._send_file(run, entry)
+            elif entry["kind"] == "table":
+                if (path := self._as_meant(entry)) is not None:
+                    send_table(self._client, run, entry["name"], path.read_text(encoding="utf-8"))
+            elif entry["kind"] == "image":
+                send_image(self._client, run, entry)
+            elif entry["kind"] == "dataset":
+                self._unless_refused(send_dataset, self._client, run, entry)
+            elif entry["kind"] == "model":
+                self._unless_refused(register, self._client, run, entry)
+            else:
+                self._unless_refused(link, self._client, run, entry["sha256"])
         except Exception as error:  # whatever the client of an artifact store raises
             self._failures.append(error)
             return False
@@ -203,7 +228,7 @@ class MlflowStore:
         try:
             self._client.log_batch(run, **{kind: batch})
         except MlflowException as error:
-            if error.error_code not in _FINAL or error.error_code == _UNKNOWN:
+            if error.error_code not in FINAL or error.error_code == UNKNOWN:
                 raise
             self._unless_of_the_store(error)
             if len(batch) == 1 or self._client.get_run(run).info.lifecycle_stage != "active":
@@ -214,27 +239,26 @@ class MlflowStore:
             self._log(run, kind, batch[middle:])
 
     def _send_file(self, run: str, entry: Mapping[str, Any]) -> None:
-        # The journal says which content was meant: whatever else lies there now, inside the run or outside, stays here.
+        if (path := self._as_meant(entry)) is not None:
+            self._unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
+
+    def _as_meant(self, entry: Mapping[str, Any]) -> Path | None:
+        """The file of an entry; None where it is gone or changed.
+
+        The journal says which content was meant: whatever else lies there now, inside the run or outside, stays here.
+        """
         path = self._out / str(entry["path"])
         try:
             found = files.sha256_file(path)
         except DataError:
             found = "gone"
         if found == entry.get("sha256"):
-            self._unless_refused(self._client.log_artifact, run, str(path), entry["folder"] or None)
-        else:
-            _LOG.warning("%s: %s before it was sent", path.name, "gone" if found == "gone" else "changed")
+            return path
+        _LOG.warning("%s: %s before it was sent", path.name, "gone" if found == "gone" else "changed")
+        return None
 
     def _unless_refused(self, call: Callable[..., object], *arguments: Any) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            call(*arguments)
-        except MlflowException as error:
-            if error.error_code not in _FINAL:
-                raise
-            self._unless_of_the_store(error)
-            _LOG.warning("MLflow refused an entry: %s", sentence(error))
+        unless_refused(call, *arguments, check=self._unless_of_the_store)
 
     def _unless_of_the_store(self, error: Exception) -> None:
         """Raise if a refusal is not the entry's fault: passed over, the entry would be lost for good."""
@@ -245,28 +269,12 @@ class MlflowStore:
             raise deleted(found.name, self._experiment) from error
 
 
-def import_mlflow(uri: str) -> None:
-    """Import what a store needs, quietly, with time-outs that fit a run which must not wait."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # Else the end of every stage puts two lines between what a command prints.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # What goes wrong is told in one sentence by the caller; MLflow's own way is a traceback with statements and paths.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        # MLflow's own use of deprecated SQLAlchemy options is no news to the user; the mappers warn once, here.
-        warnings.simplefilter("ignore")
-        import mlflow.tracking
+def connect(uri: str) -> MlflowClient:
+    """A client of the store at that address; a database file that is not there yet is made.
 
-        if is_sqlite(uri) or database_store.is_database(uri):
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-            from sqlalchemy.orm import configure_mappers
-
-            configure_mappers()
-
-
-def _client(uri: str) -> MlflowClient:
+    Raises:
+        DataError: If a database file may only be read.
+    """
     import_mlflow(uri)
     from mlflow import MlflowClient
 
