@@ -18,8 +18,9 @@ from postgres import PASSWORD, Postgres
 from runs import STEPS, arrive, check, track
 
 from medgen.errors import DataError
+from medgen.runs import environment, journal, tracking
 from medgen.runs.store import database as database_store
-from medgen.runs.store import environment, journal, mlflow_store, tracking
+from medgen.runs.store import mlflow_store
 
 ROOT = Path(tracking.__file__).parents[2]
 

@@ -70,7 +70,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"DiskFull|No space left on device|database or disk is full|[Qq]uota exceeded|could not extend file"
-        r"|507|XStorageFull|QuotaExceeded|InsufficientCapacity",
+        r"|\b507\b|XStorageFull|QuotaExceeded|InsufficientCapacity",
         "the store is full; make room there",
     ),
     (
