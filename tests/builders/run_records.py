@@ -148,6 +148,7 @@ def anomaly_run(out: Path) -> Path:
             "lineage": {"subjects": PEOPLE[:4]},
             "gate": True,
             "models_per_fold": 1,
+            "scores": ["selfsup", "knn_pca"],
             "choice": {"words": "No candidate is clearly better."},
             "calibration": {
                 "subjects": 4,

@@ -79,7 +79,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
         "few_seeds",
         "collapse",
     ),
-    "Ethical considerations": ("audit", "patient_scans", "amounts"),
+    "Ethical considerations": ("audit", "patient_scans", "approximations", "amounts"),
     "Software and files": ("software", "repeat", "weights"),
 }
 SECTIONS = tuple(_FACTS)

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from medgen.config import read_yaml
+from medgen.data.cards.form import describe
 from medgen.errors import AuditError, ConfigError, DataError
 from medgen.runs import environment, tracking
 from medgen.runs.outputs import RECORD, check_unaltered
@@ -177,9 +180,11 @@ def well_formed(records: RunRecords, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if isinstance(error, ValidationError):
+            what = describe(dict(error.errors(include_url=False)[0]))
         raise DataError(
-            f"{records.out}: its records are not as this version of medgen writes them ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no more is known'}); run it anew"
+            f"{records.out}: its records are not as this version of medgen writes them ({what}); run it anew"
         ) from error
 
 

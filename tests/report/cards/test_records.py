@@ -59,6 +59,17 @@ def test_what_cannot_be_made_of_records_is_one_line(run_of):
         well_formed(records, lambda: {}["missing"])
 
 
+def test_a_record_with_a_value_that_cannot_be_is_named(run_of):
+    from medgen.report.cards.model_card import fields_of
+
+    run = run_of("anomaly")
+    artifact = json.loads((run / "model" / "artifact.json").read_text())
+    (run / "model" / "artifact.json").write_text(json.dumps({**artifact, "sha256": "none"}))
+    seal(run)
+    with pytest.raises(DataError, match=r"\(field artifacts_sha256\.model: .*; run it anew"):
+        fields_of(read_records(run))
+
+
 def test_a_reader_tells_which_fields_it_found(run_of):
     read = Reader(read_records(run_of("anomaly")))
     read("metrics.json", "scan", 0, "auroc")

@@ -58,6 +58,7 @@ _ALL: tuple[FactFunction, ...] = (
     limits.suspects,
     limits.audit,
     limits.patient_scans,
+    limits.approximations,
     limits.few_seeds,
     limits.few_subjects,
     limits.collapse,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from medgen.report.cards.records import METRICS, Reader
+from medgen.report.cards.records import ARTIFACT, METRICS, Reader
 from medgen.report.cards.words import interval
-from medgen.report.methods.text import count
+from medgen.report.methods.text import count, listed
+
+# Scores that keep the training scans' positions on principal components, or their codes.
+_KEEPING = ("knn_pca", "latent_knn")
 
 
 def missed(read: Reader) -> str | None:
@@ -118,6 +121,17 @@ def patient_scans(read: Reader) -> str | None:
         return f"No part of the model says that it holds scans of patients ({', '.join(known)})."
     parts = ", ".join(holding)
     return f"These parts of the model hold scans of patients themselves and go only where the scans may go: {parts}."
+
+
+def approximations(read: Reader) -> str | None:
+    """Which scores of a detector keep numbers that training scans can be approximated from."""
+    keeping = [name for name in read(ARTIFACT, "meta", "scores") or () if name in _KEEPING]
+    if not keeping:
+        return None
+    return (
+        f"It holds no scan, but the scores {listed(keeping)} keep where each training scan lies: with few scans, "
+        "approximations of them can be computed. Keep the model like patient data."
+    )
 
 
 def few_seeds(read: Reader) -> str | None:
