@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.audit.chain import Checked, Kind, check_journal
+from medgen.audit.forgetting.tombstone import read_tombstones
 from medgen.audit.inputs import check_inputs, check_weights
 from medgen.audit.record import RunRecord, find_record
 from medgen.audit.signature import Signed, check_signature
@@ -49,6 +50,7 @@ class Verified:
         journal: What came of following the chain of the journal; None if only a part of the run was verified, or
             nothing was tracked.
         signed: Who signed the record; None if nobody has, or only a part was verified.
+        forgotten: When the run was made to forget a case, for each.
     """
 
     problems: tuple[Problem, ...]
@@ -59,6 +61,14 @@ class Verified:
     unseen_weights: int = 0
     journal: Checked | None = None
     signed: Signed | None = None
+    forgotten: tuple[str, ...] = ()
+
+    @property
+    def apart_from(self) -> str:
+        """What is not as the run left it since it was made to forget cases, in words; empty if nothing is."""
+        if not self.forgotten:
+            return ""
+        return f", except for {len(self.forgotten)} case(s) forgotten, the last on {max(self.forgotten)[:10]}"
 
     @property
     def lines(self) -> list[str]:
@@ -126,7 +136,10 @@ def verify_run(
     problems += [Problem("input", "missing", detail) for detail in inputs.missing]
     problems += [Problem(name, "altered", detail) for name, detail in weights.altered.items()]
     problems += [Problem("weights", "missing", detail) for detail in weights.missing]
-    return Verified(tuple(problems), count, inputs.same, inputs.unseen, weights.same, weights.unseen, journal, signed)
+    forgotten = tuple(str(told["when"]) for told in read_tombstones(record.out))
+    return Verified(
+        tuple(problems), count, inputs.same, inputs.unseen, weights.same, weights.unseen, journal, signed, forgotten
+    )
 
 
 def _outputs(record: RunRecord, part: str, target: str | Path) -> tuple[list[Problem], int]:

@@ -43,7 +43,7 @@ def audit_verify(
 
     found = verify_run(target, data=data or (), model=model, key=key)
     told = found.lines if not found.problems else []
-    lines = () if found.problems else (f"{target}: every output is as the run left it", *told)
+    lines = () if found.problems else (f"{target}: every output is as the run left it{found.apart_from}", *told)
     facts = {
         "target": target,
         "problems": found.problems,
@@ -52,6 +52,7 @@ def audit_verify(
         "weights": {"same": found.weights, "not_looked_at": found.unseen_weights},
         "journal": found.journal,
         "signed": found.signed,
+        "forgotten": found.forgotten,
     }
     return Answer(facts, lines, tuple(map(str, found.problems)), 2 if found.problems else 0)
 
@@ -103,6 +104,35 @@ def _down(scan: Path, runs: list[Path]) -> Answer:
     return Answer(
         {"scan": scan, "runs": [own.to_plain() for own in found]}, tuple(lines) or (f"{scan}: no run has read it",)
     )
+
+
+@command(audit_app, "forget", "medgen audit forget case-001 runs --dry-run")
+def audit_forget(
+    case: Annotated[str, typer.Argument(help="What the case is called in the runs, or its file.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders with runs below them.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; change nothing.")] = False,
+) -> Answer:
+    """Remove a case and what was made from it from runs; says what cannot be undone; exit 1 if work is left."""
+    from medgen.audit.forgetting.forget import forget, forgotten_already, plan, still_named, unfinished
+
+    open_runs = [f"{out}: has not ended and names the case; finish or delete it" for out in unfinished(case, runs)]
+    if dry_run:
+        found = plan(case, runs)
+        lines = [line for own in found for line in own.lines]
+        return Answer(
+            {"runs": [own.to_plain() for own in found]}, tuple(lines), tuple(open_runs), 1 if open_runs else 0
+        )
+    done = forget(case, runs)
+    for path in still_named(done, case, runs):
+        open_runs.append(f"{path}: names the case; its run calls it otherwise: forget it there by that name")
+    lines = [line for own in done for line in own.said]
+    if not done:
+        lines.append(f"{case}: forgotten already ({', '.join(forgotten_already(case, runs))})")
+    facts = [
+        {"run": own.out, "removed": len(own.removed), "edited": sorted(own.edited), "remains": own.remains}
+        for own in done
+    ]
+    return Answer({"runs": facts}, tuple(lines), tuple(open_runs), 1 if open_runs else 0)
 
 
 @command(audit_app, "key", "medgen audit key ~/medgen.pem")

@@ -1,0 +1,295 @@
+"""Make finished runs forget a case: its scans and what was made from them go, and each run says so and verifies.
+
+In each run, in this order: its files, the local MLflow store, its journal, ``forgotten.json``, and last its record, so
+that one that was interrupted is found again by the record, and done again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medgen.audit.affected import Affected, affected
+from medgen.audit.forgetting.content import named_in, take_out, without
+from medgen.audit.forgetting.journal import forget_in_journal
+from medgen.audit.forgetting.models import restated, stated
+from medgen.audit.forgetting.names import Names
+from medgen.audit.forgetting.store import forget_in_database
+from medgen.audit.forgetting.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
+from medgen.audit.lineage import case_of
+from medgen.audit.models_of_run import models_of
+from medgen.audit.record import records_below
+from medgen.errors import AuditError, DataError
+from medgen.runs.folder import in_use, sweep
+from medgen.runs.journal import CURSOR, LOCK, NAME, locked
+from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE, output_files
+from medgen.system import files
+
+# Of these a run's folder takes care itself.
+_OWN = (NAME, CURSOR, LOCK, RECORD, SIGNATURE, FILE, ".medgen-lock")
+_DATABASE, _ARTIFACTS = "mlflow.db", "mlartifacts"
+# While a run is made to forget: what the case is called there, for a second try after an interruption.
+_UNDER_WAY = ".medgen-forgetting"
+
+
+@dataclass
+class Forgotten:
+    """What one run has forgotten.
+
+    Attributes:
+        out: The run.
+        removed: Files that are gone: path → SHA-256.
+        edited: Files without the case: path → SHA-256 before and after.
+        lines: Lines of the journal that are tombstones now.
+        rows: Rows of the local MLflow store that were removed or changed.
+        remains: What cannot be undone here, or has to be done elsewhere; a line each.
+    """
+
+    out: Path
+    removed: dict[str, str] = field(default_factory=dict)
+    edited: dict[str, tuple[str, str]] = field(default_factory=dict)
+    lines: int = 0
+    rows: int = 0
+    remains: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> list[str]:
+        """In words, beginning with the run."""
+        counts = f"{len(self.removed)} file(s) removed, {len(self.edited)} edited"
+        more = f", {self.lines} line(s) of the journal and {self.rows} row(s) of the MLflow store"
+        return [f"{self.out}: {counts}{more}", *(f"  remains: {line}" for line in self.remains)]
+
+
+def plan(case: str, runs: Sequence[Path]) -> list[Affected]:
+    """The runs that have read a case, or hold its scan in another shape, or a model that learnt from it.
+
+    Args:
+        case: What it is called in the runs, or its file.
+        runs: Folders with runs below them.
+
+    Returns:
+        Every such run; none if all have forgotten it already.
+
+    Raises:
+        AuditError: If no run knows it, nor has forgotten it.
+    """
+    found: dict[Path, Affected] = {}
+    for name in (case, *left_off(runs)):
+        try:
+            known = affected(name, runs)
+        except AuditError:
+            if name == case and not forgotten_already(case, runs) and not left_off(runs):
+                raise
+            continue
+        found |= {own.record.out: own for own in known if own.record.out not in found or own.cases}
+    return list(found.values())
+
+
+def forgotten_already(case: str, runs: Sequence[Path]) -> list[str]:
+    """When runs were made to forget a case, by their tombstones; none if no run was."""
+    return sorted(
+        {
+            str(told["when"])
+            for record in records_below(*runs)
+            for told in read_tombstones(record.out)
+            if hashed(str(told["salt"]), case) in told["cases"]
+        }
+    )
+
+
+def unfinished(case: str, runs: Sequence[Path]) -> list[Path]:
+    """Runs that have not ended and name the case: they have no record, and are to be finished or deleted."""
+    names = Names([case], "")
+    found = []
+    for root in runs:
+        for config in sorted(root.rglob(CONFIG)):
+            folder = config.parent
+            listed = (folder / "manifest.csv", folder / "inputs.json", folder / "splits.csv")
+            if _ARTIFACTS in folder.parts or (folder / RECORD).exists():
+                continue
+            if any(path.is_file() and named_in(path, names) for path in listed):
+                found.append(folder)
+    return found
+
+
+def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
+    """Make all runs below some folders forget a case; a second time changes nothing.
+
+    Args:
+        case: What it is called in the runs, or its file.
+        runs: Folders with runs below them.
+
+    Returns:
+        What each run has forgotten.
+
+    Raises:
+        AuditError: If no run knows it, or a run is in use.
+        DataError: If a file cannot be changed.
+    """
+    alias = f"forgotten-{secrets.token_hex(4)}"
+    found = plan(case, runs)
+    everywhere = {name for own in found for name in own.cases}
+    called = {}
+    for own in found:
+        # What other runs call it, models that were used here do, too; a name that another case has here is not meant.
+        others = everywhere - own.record.inputs.keys()
+        names = [*own.cases, *others, *_names_under_way(own.record.out), *own.copies]
+        called[own.record.out] = Names(names, alias)
+    with ExitStack() as held:
+        for own in found:
+            held.enter_context(_held(own.record.out))
+        for out, names in called.items():
+            # A run may call the case otherwise and be known by its hash, which goes with the run that is done first.
+            files.write_json(out / _UNDER_WAY, names.called)
+        return [_forget(own, called[own.record.out]) for own in found]
+
+
+def still_named(done: Sequence[Forgotten], case: str, runs: Sequence[Path]) -> list[Path]:
+    """Files of other runs that name a case, which these call otherwise and which is another file to them."""
+    names = Names([case], "") if not Path(case).exists() else None
+    own = {one.out for one in done}
+    others = [record.out for record in records_below(*runs) if record.out not in own]
+    return [
+        path
+        for out in others
+        for path in sorted(out.rglob("*"))
+        if names is not None and path.is_file() and (names.about(path.name) or named_in(path, names))
+    ]
+
+
+def left_off(runs: Sequence[Path]) -> list[str]:
+    """What cases are called that an interrupted command has not taken out of all runs."""
+    names: set[str] = set()
+    for root in runs:
+        for path in root.rglob(_UNDER_WAY):
+            names |= set(_names_under_way(path.parent))
+    return sorted(names)
+
+
+def _names_under_way(out: Path) -> list[str]:
+    try:
+        return [str(name) for name in files.read_json(out / _UNDER_WAY)]
+    except DataError:
+        return []
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    with locked(out / LOCK, wait=False) as free:
+        if not free or in_use(out):
+            raise AuditError(f"{out}: a run is writing or sending there now; wait until it has ended, and try again")
+        yield
+
+
+def _forget(own: Affected, names: Names) -> Forgotten:
+    out = own.record.out
+    done = Forgotten(out)
+    sweep(out)
+    before = stated(out)
+    _files(own, names, done)
+    _store(out, names, done)
+    done.lines = forget_in_journal(out, names)
+    done.remains += _remains(own)
+    # Records state each other's digests: of models first, then of what names them.
+    for name, (old, new) in restated(out, before).items():
+        done.edited[name] = (done.edited.get(name, (old, ""))[0], new)
+    now = stated(out)
+    models = {model.name: (model.sha256, now[model.name]) for model in own.models if model.name in now}
+    if (out / SIGNATURE).exists():
+        (out / SIGNATURE).unlink()
+        done.remains.append("the signature was of the former record and is gone: medgen audit sign signs it again")
+    salt, cases = hashes_of([name for name in names.called if name not in own.copies])
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    removed, edited = tuple(sorted(done.removed.values())), tuple(sorted(done.edited))
+    add_tombstone(
+        out, Tombstone(when, names.alias, cases, salt, removed, edited, done.lines, tuple(done.remains), models)
+    )
+    _write_record(own, names, done)
+    (out / _UNDER_WAY).unlink()
+    return done
+
+
+def _files(own: Affected, names: Names, done: Forgotten) -> None:
+    record, out = own.record, own.record.out
+    copied = {name for paths in own.copies.values() for name in paths}
+    models = tuple(f"{model.name}/" for model in models_of(record))
+    for path in sorted(path for path in out.rglob("*") if path.is_file() or path.is_symlink()):
+        name = path.relative_to(out).as_posix()
+        if name in _OWN or path.name in (_UNDER_WAY, ".medgen-lock"):
+            continue
+        before = record.listed(name) or files.sha256_file(path)
+        if name in copied:
+            path.unlink()
+            done.removed[name] = before
+            continue
+        known = case_of(name, record.inputs)
+        model = name.startswith(models) if models else False
+        # Where the case itself was not read, no picture shows it.
+        others = (bool(known) and known not in own.cases) or not (own.cases or own.copies)
+        what = take_out(path, name, names, model=model, others=others)
+        if what == "removed":
+            done.removed[name] = before
+        elif what == "edited":
+            done.edited[name] = (before, files.sha256_file(path))
+        elif what == "left":
+            done.remains.append(f"{name} names the case in a file of numbers: delete the model if it must not")
+    # Folders that held nothing else bear its name.
+    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
+        if names.about(folder.relative_to(out).as_posix()) and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _store(out: Path, names: Names, done: Forgotten) -> None:
+    """The MLflow store beside the run; of another one it is told that it has to be done there."""
+    try:
+        sent: dict[str, Any] = files.read_json(out / CURSOR)
+        stored = [str(run) for run in sent["runs"].values()]
+    except (DataError, LookupError, TypeError):
+        stored = []
+    database = out.parent / _DATABASE
+    changed = {**dict.fromkeys(done.removed.values(), ""), **dict(done.edited.values())}
+    folders = [out.parent / _ARTIFACTS / run for run in stored if (out.parent / _ARTIFACTS / run).is_dir()]
+    for folder in folders:
+        digests = stated(folder)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            before = files.sha256_file(path)
+            name = path.relative_to(folder).as_posix()
+            model = any(name.startswith(f"{above}/") for above in digests)
+            if changed.get(before) == "":
+                path.unlink()
+                changed[before] = ""
+                continue
+            what = take_out(path, name, names, model=model, others=False)
+            if what != "kept":
+                changed[before] = files.sha256_file(path) if what == "edited" else ""
+        changed |= dict(restated(folder, digests).values())
+    if database.is_file():
+        done.rows = forget_in_database(database, names, {key: value for key, value in changed.items() if key != value})
+    if stored and not folders and not database.is_file():
+        done.remains.append(
+            f"the MLflow store is not beside the run: delete the runs {', '.join(stored)} there, and run mlflow gc"
+        )
+
+
+def _remains(own: Affected) -> list[str]:
+    lines = [f"weights that learnt from it: {model.name}, SHA-256 {model.sha256}" for model in own.models]
+    if own.learnt:
+        lines.append(f"{len(own.learnt)} synthetic scan(s) of generators that learnt from it")
+    if own.by_model:
+        lines.append(f"outputs that were made with {own.by_model}")
+    lines.append("numbers over all cases (means, thresholds, calibration) in which it was counted")
+    return lines
+
+
+def _write_record(own: Affected, names: Names, done: Forgotten) -> None:
+    out, content = own.record.out, dict(own.record.content)
+    listed = {name for name in output_files(out) if name in content["files"] or name == FILE}
+    content = {key: value for key, value in content.items() if key not in ("files", "sha256")}
+    body = without(content, names)
+    body["files"] = {name: files.sha256_file(out / name) for name in sorted(listed)}
+    files.write_json(out / RECORD, files.sealed(body))

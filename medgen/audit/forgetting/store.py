@@ -1,0 +1,87 @@
+"""Take a case out of a local MLflow store: its database file, and the files beside it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from medgen.audit.forgetting.names import Names
+from medgen.errors import DataError
+
+# Whose rows are each about one thing; in other tables a text is replaced.
+_ROWS = ("tags", "params", "metrics", "latest_metrics", "input_tags", "experiment_tags")
+_WAIT = 20.0
+_NAME = re.compile(r"\w+")
+
+
+def forget_in_database(database: Path, names: Names, changed: Mapping[str, str]) -> int:
+    """Take a case out of every table of a database file, and out of the pages that are free afterwards.
+
+    Args:
+        database: The file.
+        names: Of the case.
+        changed: SHA-256 of files as they were → as they are now, empty for those that were removed: tags of runs say
+            them.
+
+    Returns:
+        Number of rows that were removed or changed.
+
+    Raises:
+        DataError: If it is in use or no database.
+    """
+    try:
+        with closing(sqlite3.connect(database, timeout=_WAIT, isolation_level=None)) as connection:
+            connection.execute("pragma secure_delete = on")
+            connection.execute("begin immediate")
+            count = sum(_table(connection, table, columns, names) for table, columns in _tables(connection).items())
+            count += _hashes(connection, changed)
+            connection.execute("commit")
+            connection.execute("vacuum")
+            connection.execute("pragma wal_checkpoint(truncate)")
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{database}: cannot be changed ({error}); stop what uses it and run the command again"
+        ) from None
+    return count
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    found = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
+    tables = [name for (name,) in found if _NAME.fullmatch(name) and not name.startswith("sqlite_")]
+    return {
+        table: [
+            row[1]
+            for row in connection.execute(f"pragma table_info({table})")
+            if "CHAR" in row[2].upper() or "TEXT" in row[2].upper() or "JSON" in row[2].upper()
+        ]
+        for table in tables
+    }
+
+
+def _table(connection: sqlite3.Connection, table: str, columns: list[str], names: Names) -> int:
+    changed = 0
+    for column in columns:
+        for row, text in connection.execute(f'select rowid, "{column}" from "{table}"').fetchall():
+            if not isinstance(text, str) or not names.within(text):
+                continue
+            if table in _ROWS:
+                changed += connection.execute(f'delete from "{table}" where rowid = ?', (row,)).rowcount
+            else:
+                new = names.replaced(text)
+                connection.execute(f'update "{table}" set "{column}" = ? where rowid = ?', (new, row))
+                changed += 1
+    return changed
+
+
+def _hashes(connection: sqlite3.Connection, changed: Mapping[str, str]) -> int:
+    count = 0
+    for before, after in changed.items():
+        where = "where key like 'sha256.%' and value = ?"
+        if after:
+            count += connection.execute(f"update tags set value = ? {where}", (after, before)).rowcount
+        else:
+            count += connection.execute(f"delete from tags {where}", (before,)).rowcount
+    return count
