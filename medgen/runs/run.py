@@ -73,21 +73,27 @@ class Run:
             self._append("tags", values=tags)
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
-        """Keep a file, or every file below a folder, as artifact, with its SHA-256 as a tag.
+        """Keep a file, or every file below a folder, as artifact, with a SHA-256 as a tag.
+
+        The tag of a folder is the digest of its files' names and digests: one tag, however many there are.
 
         Args:
             path: The file, which must stay until the run is closed; one that is missing is logged and left out.
             folder: Where to put it in the store.
         """
         path = Path(path)
+        place = f"{folder}/{path.name}".strip("/")
         if path.is_dir():
+            digests = {}
             for item in sorted(path.rglob("*")):
-                if item.is_file():
+                if item.is_file() and (content := self._content(item)) is not None:
                     below = item.parent.relative_to(path.parent).as_posix()
-                    self.log_file(item, f"{folder}/{below}" if folder else below)
+                    self._append("file", folder=f"{folder}/{below}" if folder else below, **content)
+                    digests[item.relative_to(path).as_posix()] = content["sha256"]
+            if digests:
+                self.set_tags({f"sha256.{place}": files.sha256_json(digests)})
             return
         if (content := self._content(path)) is not None:
-            place = f"{folder}/{path.name}".strip("/")
             self._append("file", folder=folder, **content)
             self.set_tags({f"sha256.{place}": content["sha256"]})
 

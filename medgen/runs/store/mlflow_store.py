@@ -48,8 +48,6 @@ _ABOUT = """Runs of medgen. A run's description is the first screen of its repor
   `medgen.model.version`.
 * **Who made it?** The tags `medgen.version`, `medgen.commit`, `medgen.dirty` and `version.*`.
 """
-# The second makes MLflow open the page with runs, not with conversations.
-_EXPERIMENT_TAGS = {NOTE: _ABOUT, "mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowStore:
@@ -78,7 +76,7 @@ class MlflowStore:
         if found is None:
             place = artifact_place(self._uri, self._out, name)
             try:
-                return str(self._client.create_experiment(name, place, tags=_EXPERIMENT_TAGS))
+                return str(self._client.create_experiment(name, place, tags={NOTE: _ABOUT}))
             except Exception:
                 # Another process may have been quicker.
                 found = self._client.get_experiment_by_name(name)

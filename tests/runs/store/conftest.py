@@ -27,13 +27,13 @@ def png(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def make_model(out: Path, sha256: str, low: float, *, scans: str = SCANS, implants: str = "8") -> str:
+def make_model(out: Path, sha256: str, low: float, *, scans: str = SCANS, called: str = "brains") -> str:
     """A run that makes a model; its average precision is from ``low`` to ``low + 0.1``."""
     (out / "model").mkdir(parents=True)
     (out / "model" / "artifact.json").write_text("{}")
     table = out / "scans.csv"
     table.write_text("case,score,p\na,1.5,0.25\nb,,0.5\n")
-    config = {"evaluation": {"per_scan": implants}, "out": out}
+    config = {"evaluation": {"per_scan": "8"}, "out": out}
     with tracking.start("anomaly", out, config=config, seed=0, tags={"medgen.cohort": "brains"}) as run:
         run.log_dataset("brains", "training", "cd" * 32, {"scans": 10, "subjects": 9})
         run.log_dataset("brains", "test", scans, {"scans": 4, "subjects": 4})
@@ -48,7 +48,7 @@ def make_model(out: Path, sha256: str, low: float, *, scans: str = SCANS, implan
             run.log_image(png(80 * step), "Heatmaps, of tests", step)
         run.set_tags({"medgen.model.sha256": sha256})
         facts = {"medgen.kind": "anomaly", "medgen.run": run.id}
-        run.log_model("medgen-anomaly-brains", "model", sha256, facts, f"Detector of {out}/{CANARY}/x")
+        run.log_model(f"medgen-anomaly-{called}", "model", sha256, facts, f"Detector of {out}/{CANARY}/x")
         return run.id
 
 

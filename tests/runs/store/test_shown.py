@@ -82,6 +82,8 @@ def test_a_refused_run_says_so_where_and_not_what_file(stored: Stored) -> None:
 
 def test_a_model_folder_is_there_once(stored: Stored) -> None:
     assert artifacts(stored, "first", "model") == ["model/artifact.json"]
+    (tag,) = (key for key in stored.run("first").data.tags if key.startswith("sha256."))
+    assert tag == "sha256.model"
 
 
 def test_nothing_holds_a_path(stored: Stored) -> None:
