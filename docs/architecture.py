@@ -6,13 +6,16 @@ import ast
 import configparser
 import re
 from pathlib import Path
+from typing import Any
 
 from medgen.pipelines import pretrain, train
 from medgen.pipelines.anomaly import adapt, score
 from medgen.pipelines.anomaly.stages import pipeline
 from medgen.pipelines.augment.stages import AUGMENT, VALUE
 from medgen.pipelines.explore import run as explore
+from medgen.pipelines.stages import Pipeline
 from medgen.report.glossary import GLOSSARY
+from medgen.runs.keys import EVERY_RUN, Key
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,10 +39,9 @@ def layers(root: Path) -> str:
     return "\n".join(["```", "pipelines", *(line.strip() for line in lines if line.strip()), "```"])
 
 
-def outputs() -> str:
-    """A table for each pipeline: what its stages leave in the folder of a run."""
-    tables = []
-    runs = {
+def pipelines() -> dict[str, Pipeline[Any]]:
+    """Every pipeline by its command."""
+    return {
         "anomaly run": pipeline(),
         "anomaly score": score.PIPELINE,
         "anomaly adapt": adapt.PIPELINE,
@@ -49,7 +51,31 @@ def outputs() -> str:
         "explore": explore.PIPELINE,
         "pretrain": pretrain.PIPELINE,
     }
-    for name, stages in runs.items():
+
+
+def keys() -> str:
+    """A table for each pipeline: the numbers of its runs in MLflow; and one of those that stages log of themselves."""
+    head = ["| key | what it is | better |", "|---|---|---|"]
+    tables = ["### Every run", "", *head, *(_key(key) for key in EVERY_RUN), ""]
+    stages: dict[str, dict[str, Key]] = {}
+    for name, own in pipelines().items():
+        if own.summary_keys():
+            tables += [f"### medgen {name}", "", *head, *(_key(key) for key in own.summary_keys()), ""]
+        for stage in own.stages:
+            stages.setdefault(stage.name, {}).update({key.name: key for key in stage.own_keys})
+    tables += ["### Stages and their parts", "", "| stage | key | what it is |", "|---|---|---|"]
+    tables += [f"| {stage} | `{key.name}` | {key.means} |" for stage, own in stages.items() for key in own.values()]
+    return "\n".join(tables)
+
+
+def _key(key: Key) -> str:
+    return f"| `{key.name}` | {key.means} | {key.better} |"
+
+
+def outputs() -> str:
+    """A table for each pipeline: what its stages leave in the folder of a run."""
+    tables = []
+    for name, stages in pipelines().items():
         tables += [f"### medgen {name}", "", "| file | what it holds | in MLflow |", "|---|---|---|"]
         tables += [f"| `{item.name}` | {item.holds} | {'yes' if item.tracked else ''} |" for item in stages.outputs()]
         tables.append("")
@@ -78,6 +104,7 @@ def main() -> None:
         "decisions/README.md": {"decisions": decisions(ROOT)},
         "glossary.md": {"glossary": glossary()},
         "explained/outputs.md": {"outputs": outputs()},
+        "guides/mlflow.md": {"keys": keys()},
     }
     for name, parts in written.items():
         page = ROOT / "docs" / name

@@ -11,8 +11,8 @@ from pathlib import Path
 from medgen import io
 from medgen.data import faces
 from medgen.data.account import account
-from medgen.data.card_facts import facts_of
-from medgen.data.cards import new_card
+from medgen.data.cards.card import new_card
+from medgen.data.cards.facts import facts_of
 from medgen.data.cases import Case, Manifest, case_files
 from medgen.data.integrity import image_faults
 from medgen.data.layouts.detect import CohortConfig, load_cohort

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -14,12 +16,17 @@ from medgen.data.layouts.detect import load_cohort
 from medgen.models.artifact import TrainedModel
 from medgen.progress import step
 from medgen.report import cohort as cohort_words
+from medgen.report.cards.model_card import NAME as MODEL_CARD
+from medgen.report.cards.model_card import write_model_card
+from medgen.report.cards.records import records_in_progress
+from medgen.report.first_screen import markdown, pictures
 from medgen.report.html import Report
 from medgen.report.methods.text import MethodsText, software
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.environment import commit, versions
 from medgen.runs.folder import FAILURES, RunConfig, check_cohort
+from medgen.runs.keys import Key, check_known, spread
 from medgen.runs.machine_sizes import said
 from medgen.runs.outputs import sha256_of
 from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
@@ -46,6 +53,35 @@ EVERY_RUN = (
 # Some have these as well.
 _SOME_RUNS = (Output(DIFF, "how the code differed from its commit, where it did"),)
 
+_MODEL = "model/"
+# Of runs that leave a model.
+CARD = Output(
+    MODEL_CARD, "the model card: what was trained, on whom, how well it does and what it misses", tracked=True
+)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model of a run, as MLflow's registry lists it.
+
+    Attributes:
+        name: Of the registered model, whose versions are those of later runs.
+        path: Its folder in the folder of the run, which is tracked.
+        sha256: Its digest, by which scoring runs find it.
+        kind: ``anomaly``, ``augment`` or ``train``.
+        about: What it is, a sentence without its full stop.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    kind: str
+    about: str
+
+
+class StageSeconds(dict[str, float]):
+    """Time that each stage of a run took, in seconds."""
+
 
 class Stage(ABC, Generic[C_contra]):
     """One step of a run. Subclasses are final, one per file; a pipeline is a list of them.
@@ -54,11 +90,15 @@ class Stage(ABC, Generic[C_contra]):
         name: Name of the stage in MLflow.
         needs: Types that :meth:`run` asks the results for.
         makes: Types that it adds to them.
+        keys: What the numbers of :meth:`summary` are.
+        own_keys: What the numbers are that the stage and its parts log of themselves.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[type, ...]] = ()
     makes: ClassVar[tuple[type, ...]] = ()
+    keys: ClassVar[tuple[Key, ...]] = ()
+    own_keys: ClassVar[tuple[Key, ...]] = ()
 
     def wanted(self, config: C_contra) -> bool:
         """Whether the configuration asks for this stage."""
@@ -85,6 +125,18 @@ class Stage(ABC, Generic[C_contra]):
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Entries of ``metrics.json``; asked for also where the stage was left out (:meth:`Results.get`)."""
         return {}
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """The few numbers that the run stands for in MLflow, by :attr:`keys`: numbers, intervals, or None."""
+        return {}
+
+    def datasets(self, config: C_contra, results: Results) -> Mapping[str, Manifest]:
+        """The scans that the run has read, with hashes, by what they are for: training, calibration, test."""
+        return {}
+
+    def models(self, config: C_contra, results: Results) -> Iterable[Registered]:
+        """The models that it leaves."""
+        return ()
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """Add its sections to the report."""
@@ -126,7 +178,12 @@ class Pipeline(Generic[P]):
     def outputs(self) -> tuple[Output, ...]:
         """All that a run may leave, in the order in which it is made."""
         own = [output for stage in self.stages for output in stage.outputs()]
-        return tuple(dict.fromkeys((*own, *EVERY_RUN, *_SOME_RUNS)))
+        card = [CARD] if any(output.name == _MODEL for output in own) else []
+        return tuple(dict.fromkeys((*own, *card, *EVERY_RUN, *_SOME_RUNS)))
+
+    def summary_keys(self) -> tuple[Key, ...]:
+        """What the numbers are that a run stands for in MLflow, besides those of every run."""
+        return tuple(dict.fromkeys(key for stage in self.stages for key in stage.keys))
 
     def estimates(self, config: P, known: Results) -> dict[str, Estimate]:
         """What each stage will do and cost."""
@@ -137,12 +194,20 @@ class Pipeline(Generic[P]):
 
     def run(self, config: P, results: Results, run: RunContext) -> None:
         """Run the stages; the results hold what they make."""
-        wanted = list(self.wanted(config))
+        wanted, took = list(self.wanted(config)), StageSeconds()
+        results.add(took)
         for number, stage in enumerate(wanted, start=1):
             if run.progress:
                 step(stage.name, number, len(wanted))
+            begun = time.monotonic()
             with run.child(stage.name) as inner:
                 results.add(*stage.run(config, results, inner))
+            # What runs again on other subjects is a part of the stage at work.
+            if not run.suffix:
+                took[stage.name] = round(time.monotonic() - begun, 3)
+                for context, scans in stage.datasets(config, results).items():
+                    numbers = {"scans": len(scans), "subjects": len(scans.subjects)}
+                    run.track.log_dataset(scans.name, context, scans.digest(), numbers)
 
     def finish(
         self, config: P, report: Report, limits: str, results: Results, run: RunContext, named_by_folders: bool
@@ -173,18 +238,43 @@ class Pipeline(Generic[P]):
                     stage.report(report, results, run)
                     tick("writing the report", number, len(done))
             self._write_methods(config, results, run)
+            if CARD in self.outputs():
+                write_model_card(folder.out, records_in_progress(folder.out))
             report.section("Limits", cohort_words.limits(limits, named_by_folders))
             there = [item for item in self.outputs() if item in EVERY_RUN or (folder.out / item.name).exists()]
             there = [item for item in there if item.name != folder.report.name]
             report.section("Files", "What this run has left in its folder.")
             report.links([(item.name, item.holds) for item in there])
             report.write(folder.report)
-        for output in self.outputs():
-            path = folder.out / output.name
-            if output.tracked and path.exists():
-                above = path.relative_to(folder.out).parent.as_posix()
-                run.track.log_file(path, "" if above == "." else above)
+        self._track(config, report, results, run)
         return [line for stage in done for line in stage.lines(results, run)]
+
+    def _track(self, config: P, report: Report, results: Results, run: RunContext) -> None:
+        """Tell MLflow what the run stands for; give it the tracked outputs, the report's pictures and the models."""
+        out, track, done = run.folder.out, run.track, list(self.wanted(config))
+        numbers: dict[str, float] = {}
+        for stage in done:
+            own = stage.summary(results)
+            check_known(own, stage.keys, stage.name)
+            numbers |= spread(own)
+        # Behind the numbers of the report, since MLflow lists them in this order.
+        track.log_metrics(numbers)
+        track.log_metrics({f"seconds.{name}": seconds for name, seconds in results[StageSeconds].items()})
+        words = markdown(report)
+        track.describe(words)
+        for output in self.outputs():
+            path = out / output.name
+            if output.tracked and path.exists():
+                above = path.relative_to(out).parent.as_posix()
+                track.log_file(path, "" if above == "." else above)
+                if path.suffix == ".csv":
+                    track.log_table(path, f"tables/{path.stem}.json")
+        for title, number, picture in pictures(report):
+            track.log_image(picture, title, number)
+        for stage in done:
+            for model in stage.models(config, results):
+                facts = {"medgen.kind": model.kind, "medgen.run": track.id, "medgen.seed": run.seed}
+                track.log_model(model.name, model.path, model.sha256, facts, f"{model.about}.\n\n{words}")
 
     def _write_methods(self, config: P, results: Results, run: RunContext) -> None:
         text, source = MethodsText("Methods"), commit()

@@ -24,6 +24,7 @@ from medgen.report.methods.text import MethodsText, count
 from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
+from medgen.runs.keys import TRAINING, Key
 from medgen.seeds import torch_rng
 from medgen.training.cost import (
     Estimate,
@@ -43,7 +44,7 @@ from . import patient_names
 from .labelled import check_labelled
 from .preflight import preflight
 from .sources import check_sources
-from .stages import Pipeline, Stage, cohort_to_plan, plan_lines
+from .stages import Pipeline, Registered, Stage, cohort_to_plan, plan_lines
 from .train_scans import Divide, Parts, Prepare, PreparedScans, TrainingScans, divided, prepare, recipe_of, split
 from .train_settings import TrainRunConfig
 
@@ -71,6 +72,14 @@ class Train(Stage[TrainRunConfig]):
     name = "training"
     needs = (Manifest, PreparedScans, TrainingScans)
     makes = (Trained,)
+    keys = (
+        Key("training.loss", "the last loss that was logged", "lower"),
+        Key("training.validation", "the last loss on validation scans", "lower"),
+        Key("training.steps", "optimiser steps"),
+        Key("training.seconds", "time in the training loop, in seconds"),
+        Key("training.scans", "scans that it learnt from"),
+    )
+    own_keys = TRAINING
 
     def estimate(
         self, config: TrainRunConfig, known: Results, before: Mapping[str, Estimate]
@@ -119,6 +128,26 @@ class Train(Stage[TrainRunConfig]):
     def outputs(self) -> tuple[Output, ...]:
         """The model."""
         return (Output("model/", "the trained model with its recipe, as data", tracked=True),)
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """How the training ended."""
+        fitted = results[Trained].fitted
+        last: dict[str, float] = {}
+        for record in fitted.history:
+            last |= record
+        return {
+            "training.loss": next((value for name, value in last.items() if name.rpartition("/")[2] == "loss"), None),
+            "training.validation": last.get("validation"),
+            "training.steps": fitted.steps,
+            "training.seconds": fitted.seconds,
+            "training.scans": len(results[Trained].cases),
+        }
+
+    def models(self, config: TrainRunConfig, results: Results) -> Iterable[Registered]:
+        """The model."""
+        cohort, family = results[Manifest].name, results[Trained].fitted.model.family
+        about = f"Model of the family {family}, trained on {cohort}"
+        return [Registered(f"medgen-{family}-{cohort}", "model", results[Trained].sha256, "train", about)]
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """What the model says about itself, and the last losses."""

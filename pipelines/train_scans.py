@@ -65,6 +65,15 @@ class Prepare(Stage[TrainRunConfig]):
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in prepared.failures)
         return [parts, prepared]
 
+    def datasets(self, config: TrainRunConfig, results: Results) -> Mapping[str, Manifest]:
+        """Training and validation scans that could be prepared."""
+        there, manifest = {*results[PreparedScans].dataset.ids}, results[Manifest]
+        names = {"train": "training"}
+        return {
+            names.get(name, name): manifest.subset([case.id for case in part if case.id in there])
+            for name, part in results[Parts].items()
+        }
+
     def outputs(self) -> tuple[Output, ...]:
         """Who is in which part, and what could not be prepared."""
         return (

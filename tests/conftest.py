@@ -42,6 +42,14 @@ def _offline() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_system_metrics() -> Iterator[None]:
+    """How many numbers a run has must not depend on how long it takes here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     import torch
 

@@ -26,6 +26,8 @@ State = Literal["identical", "same but for times", "within tolerance", "differs"
 _TIME = "seconds"
 # What records say of the code, and digests over records that say so: told apart where other code is compared.
 _ORIGIN = ("commit", "dirty", "versions", "medgen", "sha256")
+# The table of the cohort says where scans are, seen from the run's folder; their hashes are beside it.
+_COHORT, _PLACES = "manifest.csv", ("image", "mask")
 _IMAGES = (".nii.gz", ".nii")
 
 
@@ -36,8 +38,9 @@ class Compared:
     Attributes:
         file: Its path below the run.
         state: ``identical``; ``same but for times`` (nothing but measured seconds, or where the run was written,
-            differs, and what records say of the code where other code was accepted); ``within tolerance``; ``differs``; ``missing`` (not made again); ``new`` (made, but not by the
-            run); ``not compared`` (text or pages that differ, where numbers alone can be compared).
+            differs, and what records say of the code where other code was accepted); ``within tolerance``; ``differs``;
+            ``missing`` (not made again); ``new`` (made, but not by the run); ``not compared`` (text or pages that
+            differ, where numbers alone can be compared).
         detail: By how much, in words; empty if there is nothing to say.
     """
 
@@ -111,9 +114,21 @@ def _tables(name: str, one: Path, other: Path, tolerance: float | None) -> Compa
 def _plain(path: Path, ignored: Sequence[str]) -> Any:
     """What a table or record says, without some of its columns or keys."""
     if path.suffix == ".csv":
+        places = _PLACES if path.name == _COHORT else ()
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: value for key, value in row.items() if key not in ignored} for row in csv.DictReader(file)]
+            return [
+                {
+                    key: _last_names(value) if key in places else value
+                    for key, value in row.items()
+                    if key not in ignored
+                }
+                for row in csv.DictReader(file)
+            ]
     return _without(files.read_json(path), ignored)
+
+
+def _last_names(places: str) -> str:
+    return ";".join(place.rpartition("/")[2] for place in places.split(";"))
 
 
 def _without(data: Any, ignored: Sequence[str]) -> Any:

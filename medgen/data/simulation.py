@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen import io
-from medgen.data.cards import synthetic_card
+from medgen.data.cards.card import synthetic_card
 from medgen.data.cases import Case, Manifest, moved
 from medgen.data.mni_template import BrainTemplate, brain_template
 from medgen.errors import DataError

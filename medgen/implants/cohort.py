@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen import io
-from medgen.data.cards import synthetic_card
+from medgen.data.cards.card import synthetic_card
 from medgen.data.cases import Case, Manifest, moved
 from medgen.data.masks import read_labels
 from medgen.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +103,7 @@ class Report:
 
     def text(self, text: str) -> None:
         """Paragraphs parted by empty lines; lines with ``- `` make a list; ``**bold**`` and code in backquotes."""
-        self._add("text", html=_paragraphs(text))
+        self._add("text", html=_paragraphs(text), words=text)
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """Name and value pairs, such as cohort, model, seed."""
@@ -160,7 +160,7 @@ class Report:
             holds: What is there, behind the link.
         """
         leads = Markup('<p class="lead"><a href="{}">{}</a>: {}</p>').format(quote(target), text, holds)
-        self._add("text", html=leads)
+        self._add("text", html=leads, words=f"{text}: {holds}")
 
     def figure(self, picture: Figure | bytes | str | Path, caption: str = "", alt: str = "") -> None:
         """A picture, embedded.
@@ -192,7 +192,16 @@ class Report:
         """The conclusion in words, in a box; ``kind`` sets its colour and its symbol."""
         if kind not in ("good", "neutral", "bad"):
             raise ValueError(f"verdict: expected good, neutral or bad, found {kind!r}")
-        self._add("verdict", html=_paragraphs(text), level=kind)
+        self._add("verdict", html=_paragraphs(text), words=text, level=kind)
+
+    def front(self) -> list[dict[str, Any]]:
+        """The blocks before the first section, the first screen: ``kind`` and what belongs to it."""
+        return list(self._front.blocks)
+
+    def sections(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Title and blocks of every section, in the order in which they are read."""
+        for own in sorted(self._sections, key=lambda own: _LAYERS.index(own.layer)):
+            yield own.title, list(own.blocks)
 
     def html(self) -> str:
         """The whole document."""

@@ -13,6 +13,7 @@ from medgen.faults import fail
 from medgen.progress import Tick, bars
 from medgen.runs import tracking
 from medgen.runs.folder import RunConfig, RunFolder, check_cohort, open_run
+from medgen.runs.store.mlflow_store import COHORT
 from medgen.seeds import derive
 from medgen.system.files import is_utf8
 
@@ -149,5 +150,8 @@ def start_run(
     with open_run(config.out, config, resume=resume, overwrite=overwrite) as folder:
         check_cohort(folder.out, manifest)
         resolved, digest = config.model_dump(mode="json"), manifest.digest()
-        with tracking.start(pipeline, folder.out, config=resolved, seed=config.seed, manifest_digest=digest) as track:
+        tags = {COHORT: manifest.name}
+        with tracking.start(
+            pipeline, folder.out, config=resolved, seed=config.seed, manifest_digest=digest, tags=tags
+        ) as track:
             yield RunContext(folder, track, track, config.seed, resume, progress)

@@ -212,9 +212,9 @@ def look_at_store(out: Path) -> tuple[str, str]:
     Returns:
         What was found, to be put behind the store's address; and what is wrong and what to do, empty if nothing is.
     """
-    from medgen.runs import database_store
-    from medgen.runs.mlflow_store import database, is_sqlite
-    from medgen.runs.store_faults import sentence
+    from medgen.runs.store import database as database_store
+    from medgen.runs.store.faults import sentence
+    from medgen.runs.store.mlflow_store import database, is_sqlite
 
     uri = journal.store_uri(out)
     if is_sqlite(uri) and not database(uri).exists():
@@ -237,8 +237,8 @@ def _unwritable(path: Path) -> str:
 
 
 def _of_database(uri: str) -> tuple[str, str]:
-    from medgen.runs import database_store
-    from medgen.runs.mlflow_store import answers
+    from medgen.runs.store import database as database_store
+    from medgen.runs.store.mlflow_store import answers
 
     with database_store.reached(uri) as connection:
         if not database_store.check_version(connection):
@@ -248,7 +248,7 @@ def _of_database(uri: str) -> tuple[str, str]:
 
 
 def _of_server(uri: str) -> tuple[str, str]:
-    from medgen.runs.mlflow_store import answers
+    from medgen.runs.store.mlflow_store import answers
 
     there, here = answers(uri), metadata.version("mlflow")
     if there.partition(".")[0] != here.partition(".")[0]:

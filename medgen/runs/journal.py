@@ -12,11 +12,9 @@ import fcntl
 import json
 import logging
 import os
-import signal
 import threading
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Any, TextIO
 
 from medgen.errors import DataError
 from medgen.runs.chain import Head, head_of
-from medgen.runs.plain_text import clean_name, encode, flatten, param_text, printable, scrub
+from medgen.runs.plain_text import encode
 from medgen.system import files
 from medgen.system.modes import file_mode, make_folder
 
@@ -134,114 +132,6 @@ class Journal:
                 os.fsync(self._file.fileno())
                 self._file.close()
                 self._file = None
-
-
-class Run:
-    """One tracked run or stage; made by :func:`medgen.runs.tracking.start` and :meth:`stage`.
-
-    No method raises because of the store, and none waits for it. Without a journal (``enabled=False``) nothing is kept.
-
-    Attributes:
-        id: 32 hexadecimal digits, known at once; in the store it is the tag ``medgen.run``.
-        store: Address of the store, without a password.
-    """
-
-    def __init__(self, name: str, out: Path, journal: Journal | None, parent: str | None = None) -> None:
-        self.id = uuid.uuid4().hex
-        self.name = name
-        self.store = printable(store_uri(out))
-        self._out = out
-        self._journal = journal
-        self._parent = parent
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Run]:
-        """A child run: FINISHED at the end of the block, FAILED on an exception, KILLED when terminated."""
-        child = Run(name, self._out, self._journal, parent=self.id)
-        with child.recorded({}):
-            yield child
-
-    def log_metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
-        """Numbers at one step; None is left out, NaN and infinities are kept.
-
-        Args:
-            values: Name → anything ``float`` accepts, one-element tensors included.
-            step: Optimiser step, epoch or index.
-        """
-        numbers = {clean_name(name): float(value) for name, value in values.items() if value is not None}
-        if numbers:
-            self._append("metrics", values=numbers, step=int(step))
-
-    def log_params(self, values: Mapping[str, Any]) -> None:
-        """Settings, nested mappings joined by dots; a value over 6000 characters is replaced by its SHA-256."""
-        flat = {clean_name(name): param_text(value) for name, value in flatten(values).items()}
-        if flat:
-            self._append("params", values=flat)
-
-    def set_tags(self, values: Mapping[str, Any]) -> None:
-        """Facts about the run; None is left out, a later value replaces an earlier one."""
-        tags = {clean_name(name): str(scrub(value)) for name, value in values.items() if value is not None}
-        if tags:
-            self._append("tags", values=tags)
-
-    def log_file(self, path: str | Path, folder: str = "") -> None:
-        """Keep a file, or every file below a folder, as artifact, with its SHA-256 as a tag.
-
-        Args:
-            path: The file, which must stay until the run is closed; one that is missing is logged and left out.
-            folder: Where to put it in the store.
-        """
-        path = Path(path)
-        if path.is_dir():
-            for item in sorted(path.rglob("*")):
-                if item.is_file():
-                    below = item.parent.relative_to(path.parent).as_posix()
-                    self.log_file(item, f"{folder}/{below}" if folder else below)
-            return
-        if self._journal is None:
-            return
-        try:
-            digest = files.sha256_file(path)
-        except DataError as error:
-            _LOG.warning("not tracked: %s", error)
-            return
-        place = f"{folder}/{path.name}".strip("/")
-        relative = Path(os.path.relpath(path.resolve(), self._out.resolve())).as_posix()
-        self._append("file", path=relative, folder=folder, sha256=digest)
-        self.set_tags({f"sha256.{place}": digest})
-
-    def log_text(self, text: str, name: str) -> None:
-        """Keep a short text as artifact ``name``."""
-        self._append("text", name=name, text=text)
-
-    def _append(self, kind: str, **content: Any) -> None:
-        if self._journal is not None:
-            self._journal.append(self.id, kind, **content)
-
-    @contextmanager
-    def recorded(self, tags: Mapping[str, Any]) -> Iterator[None]:
-        """Note the start and, however the block is left, the end with its status."""
-        clean = {clean_name(name): str(scrub(value)) for name, value in tags.items() if value is not None}
-        self._append("start", name=self.name, parent=self._parent, tags={**clean, "medgen.run": self.id})
-        status = "FINISHED"
-        try:
-            yield
-        except BaseException as error:
-            status = _status(error)
-            if status == "FAILED":
-                # The class only: messages hold file names.
-                self.set_tags({"medgen.error": error.__class__.__name__})
-            raise
-        finally:
-            self._append("end", status=status)
-
-
-def _status(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        if error.code in (None, 0):
-            return "FINISHED"
-        return "KILLED" if error.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "FAILED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
 def _appending(path: Path) -> TextIO:

@@ -2,7 +2,7 @@
 
 A run's folder holds ``journal.jsonl`` (what happened) and ``journal.cursor`` (how much of it the store has);
 :func:`sync` sends the rest later. Absolute paths are cut to their last name. What the store gets is the work of
-:mod:`medgen.runs.mlflow_store`.
+:mod:`medgen.runs.store.mlflow_store`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import yaml
 
 from medgen.errors import DataError, MedgenError
 from medgen.runs import environment
-from medgen.runs.journal import LOCK, NAME, Journal, Run, chosen_store, entries, locked, open_runs, store_uri
-from medgen.runs.mlflow_store import MlflowStore, database, import_mlflow, is_sqlite
+from medgen.runs.journal import LOCK, NAME, Journal, chosen_store, entries, locked, open_runs, store_uri
 from medgen.runs.plain_text import printable, scrub
-from medgen.runs.store_faults import sentence, unsent
+from medgen.runs.run import Run
+from medgen.runs.store.faults import sentence, unsent
+from medgen.runs.store.imported import import_mlflow
+from medgen.runs.store.mlflow_store import MlflowStore, database, is_sqlite
+from medgen.runs.store.system_metrics import watched
 from medgen.system import files
 from medgen.system.signals import terminable_until_closing
 
@@ -94,7 +97,7 @@ def start(
         facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
         hurry = refused = False
         try:
-            with run.recorded(facts):
+            with run.recorded(facts), watched(run.log_metrics, out):
                 run.log_params(config)
                 run.log_text(yaml.safe_dump(scrub(files.plain(config)), sort_keys=False), "config.yaml")
                 yield run
@@ -180,6 +183,8 @@ def last_run(out: str | Path) -> dict[str, str] | None:
 def _end_killed(journal: Journal) -> None:
     """End the runs whose process was killed without a chance to do so, at the time of their last sign of life."""
     for run, moment in open_runs(journal.path).items():
+        note = "**Its process was killed.** The same command with `--resume` goes on, where it has that."
+        journal.append(run, "tags", values={"mlflow.note.content": note})
         journal.append(run, "end", status="KILLED", ended=moment)
 
 

@@ -71,7 +71,8 @@ def _spatial(
         bend = bend * sent(moved[..., None, None, None], device)
     if not bool(chosen.any()) and not bool(mirrored.any()):
         return image, labels
-    side = [step / min(config.spacing) for step in config.spacing]
+    spacing = config.spacing or (1.0, 1.0, 1.0)
+    side = [step / min(spacing) for step in spacing]
     # Half the scan along each axis, in sides of the finest axis: the unit in which angles stay angles.
     half = torch.tensor([max((n - 1) / 2, 0.5) * step for n, step in zip(shape, side, strict=True)])
     # Output place -> input place: rotate, then shrink (zoom in), then mirror.

@@ -25,7 +25,8 @@ class AugmentConfig(Config):
         translate: Shift along each axis, uniform in ± this many voxels.
         elastic: Standard deviation of the elastic displacement at its control points, in voxels.
         spacing: Voxel size along i, j, k in any unit. Where slices are thick, a rotation in voxels would shear the
-            anatomy; with this, angles, shifts and bends are those of space, in sides of the finest axis.
+            anatomy; with this, angles, shifts and bends are those of space, in sides of the finest axis. None is that
+            of the scans where a study knows it, else equal sides.
         elastic_spacing: Distance of the control points of the displacement and of the bias field, in voxels.
         intensity: Probability of each of the intensity transforms below, drawn apart for each.
         gamma: Exponent range, applied to the sample's intensities scaled to [0, 1]; log-uniform.
@@ -43,7 +44,7 @@ class AugmentConfig(Config):
     stretch: NonNegative = 0.1
     translate: NonNegative = 2.0
     elastic: NonNegative = 1.5
-    spacing: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    spacing: tuple[Positive, Positive, Positive] | None = None
     elastic_spacing: Annotated[float, Field(ge=2)] = 12.0
     intensity: Probability = 0.3
     gamma: tuple[Positive, Positive] = (0.7, 1.5)

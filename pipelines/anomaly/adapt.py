@@ -17,6 +17,7 @@ from medgen.report.html import Report
 from medgen.runs import tracking
 from medgen.runs.context import Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
+from medgen.runs.store.mlflow_store import COHORT
 from medgen.training.trainer import device_of
 
 from .. import patient_names
@@ -72,7 +73,13 @@ def run(
     seed = int(artifact.meta.get("seed") or 0)
     with (
         open_run(out, config, overwrite=overwrite, mark=ADAPTATION) as folder,
-        tracking.start("anomaly-adapt", folder.out, config=config.model_dump(mode="json"), seed=seed) as track,
+        tracking.start(
+            "anomaly-adapt",
+            folder.out,
+            config=config.model_dump(mode="json"),
+            seed=seed,
+            tags={COHORT: manifest.name},
+        ) as track,
     ):
         context = RunContext(folder, track, track, seed, progress=progress)
         results = Results([artifact, detector, manifest])

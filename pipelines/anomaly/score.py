@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from medgen import __version__
 from medgen.anomaly.artifact import from_artifact
 from medgen.anomaly.detector import AnomalyDetector
 from medgen.anomaly.findings.false_findings import check_false_findings
-from medgen.config import Config, parse_config
+from medgen.config import parse_config
 from medgen.data.content import label_map_words
-from medgen.data.layouts.cohort_config import Fill, Slices
 from medgen.errors import DataError, MedgenError, OutOfDistribution
 from medgen.io.dicom.objects.wanted import check_wanted
 from medgen.models.artifact import TrainedModel
@@ -31,6 +28,7 @@ from medgen.report.methods.text import MethodsText
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
+from medgen.runs.keys import Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
 
@@ -42,6 +40,7 @@ from .found_in_run import found_in_its_run
 from .known_scans import learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
+from .score_config import ScoreConfig
 from .scored.dicom_objects import DICOM, DicomObjects
 from .scored.done_scans import PAGES, DoneScans
 from .scored.exports import EXPORTS, Exports
@@ -51,45 +50,6 @@ from .which_detector import for_channels, without_words
 
 # Settings that the result for a scan depends on.
 _READING = frozenset({"ungated", "unadjusted", "false_findings", "fill", "unscaled", "slices"})
-
-
-class ScoreConfig(Config):
-    """One scoring of new scans, as it is kept in ``config.yaml``.
-
-    Attributes:
-        scans: NIfTI, NRRD or MetaImage files, DICOM folders; or ``NAME=FILE`` for each channel, parted by commas.
-        model: Artifact folder of an anomaly run, for the channels that the scans have.
-        model_sha256: Its digest.
-        out: Folder of the results.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        ungated: Whether scans that the gate refuses are scored.
-        covariates: What is known of the people, see :func:`medgen.pipelines.anomaly.people.people_of`.
-        unadjusted: Whether scans are scored of whose people a covariate of the model is not known.
-        false_findings: Expected false findings per healthy scan up to which findings are listed; None: as calibrated.
-        fill: Value for voxels that are NaN or infinite; None refuses such scans.
-        unscaled: Whether values are as stored where the scale of a NIfTI header is 0 or NaN; else it is refused.
-        slices: How many slices every DICOM series should have.
-        viewers: Which scans get a page to look through them: ``all``, those with ``findings`` or a doubt, ``none``;
-            ``auto`` is all of up to 20 scans, else those with findings.
-        dicom: Objects to write of scans from DICOM: ``seg``, ``pmap``, ``sc`` and ``sr``, which brings ``seg``.
-        export: For which other programs results are written: ``bids``, ``slicer``, ``itksnap``.
-    """
-
-    scans: tuple[Path, ...]
-    model: Path
-    model_sha256: str
-    out: Path
-    device: str = "auto"
-    ungated: bool = False
-    covariates: str | None = None
-    unadjusted: bool = False
-    false_findings: float | None = Field(default=None, gt=0, le=20)
-    fill: Fill | None = None
-    unscaled: bool = False
-    slices: Slices | None = None
-    viewers: Literal["auto", "all", "findings", "none"] = "auto"
-    dicom: tuple[Literal["seg", "pmap", "sc", "sr"], ...] = ()
-    export: tuple[Literal["bids", "slicer", "itksnap"], ...] = ()
 
 
 def score(
@@ -229,6 +189,16 @@ class ScoreScans(Stage[ScoreConfig]):
     name = "score"
     needs = (TrainedModel,)
     makes = (Scorings,)
+    keys = (
+        Key("scans.scored", "scans with a heatmap and p-values"),
+        Key("scans.abstained", "scans that the gate refused"),
+        Key("scans.unusable", "scans that could not be read or prepared"),
+        Key("scans.with_findings", "scans with findings"),
+        Key("scans.doubtful", "scans of which nothing is claimed, such as those that look like artefacts"),
+        Key("findings", "findings of all scans"),
+        Key("findings.expected_false", "expected false findings per healthy scan, the level that was asked for"),
+        Key("calibration.subjects", "healthy subjects that p-values and findings rest on"),
+    )
 
     def run(self, config: ScoreConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class.
@@ -244,6 +214,8 @@ class ScoreScans(Stage[ScoreConfig]):
         read = {name: hashes for name, scan in named.items() if (hashes := scan.hashes())}
         channels = tuple(artifact.meta.get("channels") or ())
         write_inputs(folder.out, read, source_of(config.model, artifact))
+        run.track.log_dataset("new scans", "scored", sha256_json(read), {"scans": len(named)})
+        run.track.log_model_used(artifact.sha256)
         people = people_of(config.covariates, {name: scan.path for name, scan in named.items()}, detector.covariates)
         settings = config.model_dump(mode="json", include={*_READING})
         about = {**settings, "model": artifact.sha256, "version": __version__}
@@ -288,6 +260,20 @@ class ScoreScans(Stage[ScoreConfig]):
         inputs = Output(INPUTS, "the hashes of the scans and of the model, and the cases that the model was made from")
         pages = Output(PAGES, "a page for each of several scans, to which `report.html` leads", tracked=True)
         return (*SCAN_OUTPUTS, *CALIBRATION, pages, VIEWERS, DICOM, *EXPORTS, FAILED, inputs)
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """How many scans, how many findings, at which level."""
+        found = results[Scorings]
+        return {
+            "scans.scored": len(found.scored),
+            "scans.abstained": found.abstained,
+            "scans.unusable": found.unusable,
+            "scans.with_findings": sum(bool(case.findings) for case in found.scored),
+            "scans.doubtful": sum(bool(case.why) for case in found.scored),
+            "findings": sum(case.findings for case in found.scored),
+            "findings.expected_false": found.detector.config.findings.false_findings,
+            "calibration.subjects": len(found.detector.calibration.maxima),
+        }
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Threshold, scores and p-values."""

@@ -12,8 +12,8 @@ from medgen.progress import bars
 from medgen.report.augment.audit import printed_audit
 from medgen.runs import tracking
 from medgen.runs.folder import RunSummary, open_run, unfinished
-from medgen.runs.journal import Run
 from medgen.runs.outputs import RECORD, write_inputs
+from medgen.runs.run import Run
 from medgen.synthesis.export.cohort import export_pool
 from medgen.synthesis.export.further import Generators, run_models
 from medgen.synthesis.export.layouts import Layout, check_layout

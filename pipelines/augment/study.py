@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from medgen.preprocessing.recipe import Preprocess
-from medgen.report.augment.value import StudyResults
+from medgen.report.augment.opening import decisive
+from medgen.report.augment.value import StudyResults, is_mean_dice
 from medgen.report.start import source_tags
 from medgen.runs import tracking
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
@@ -28,6 +30,17 @@ from medgen.training.cost import Estimate
 
 from .config import LabelledRunConfig
 
+STUDY_KEYS = (
+    Key("value.dice", "mean Dice with synthetic scans, on the test subjects", "higher"),
+    Key("value.dice_ordinary", "mean Dice of the best ordinary training"),
+    Key("value.dice_difference", "the difference of both, which decides the verdict", "higher"),
+    Key("value.p", "its p-value after Holm"),
+    Key("value.trainings", "trainings of each kind"),
+    Key("value.subjects", "real labelled subjects that the segmenters learnt from"),
+    Key("value.test_subjects", "subjects that nothing was trained on"),
+    Key("value.dice_difference_by_subjects", "the differences; the step is the number of real subjects"),
+    Key("value.worth.<arm>", "real subjects that the scans are worth; the step is the number of real subjects"),
+)
 STUDY_OUTPUTS = (
     Output("value.csv", "Dice and surface distances of every training of the study, by label", tracked=True),
     Output("value_cases.csv", "the same for every test scan"),
@@ -65,12 +78,15 @@ def run_cells(
     with run.bars() as tick:
         finished = 0
 
-        def done(name: str, means: Mapping[str, float]) -> None:
+        def done(name: str, means: Mapping[str, float], span: tuple[int, int] | None) -> None:
             nonlocal finished
             finished += 1
             tick("value study", finished, cells)
-            with run.child(name) as cell:
-                cell.stage.log_metrics(means)
+            if span is None:
+                with run.child(name) as cell:
+                    cell.stage.log_metrics(means)
+            else:
+                run.stage.past(f"{name}{run.suffix}", *span, means)
 
         return run_study(
             spaced(value, prepared.preprocess),
@@ -97,7 +113,7 @@ def _start_record(study: ValueConfig, prepared: PreparedCohort) -> dict[str, Any
 
 def spaced(study: ValueConfig, preprocess: Preprocess) -> ValueConfig:
     """The study with an ordinary augmentation that knows the voxel size, unless the configuration says another one."""
-    if "spacing" in study.augment.model_fields_set:
+    if study.augment.spacing is not None:
         return study
     augment = study.augment.model_copy(update={"spacing": preprocess.spacing})
     return study.model_copy(update={"augment": augment})
@@ -123,12 +139,29 @@ def judged(rows: Sequence[Row], config: LabelledRunConfig, results: Results, not
 
 
 def track_verdict(track: tracking.Run, results: StudyResults) -> None:
-    """The verdict as a tag and the deciding differences as metrics of the run."""
+    """The verdict as a tag, and by number of real subjects its differences and what the scans are worth."""
     track.set_tags({"medgen.verdict": results.judgement.word, **source_tags(results.start)})
     for item in results.judgement.verdicts:
-        track.log_metrics({"value.dice_difference": item.difference.estimate}, item.subjects)
+        track.log_metrics({"value.dice_difference_by_subjects": item.difference.estimate}, item.subjects)
     for worth in results.judgement.worths:
         track.log_metrics({f"value.worth.{worth.reference}": worth.estimate}, worth.subjects)
+
+
+def study_summary(results: StudyResults) -> dict[str, Any]:
+    """The numbers that the report's first screen tells the verdict by, by :data:`STUDY_KEYS`."""
+    told = decisive(results)
+    if told is None:
+        return {}
+    means = {(item.arm, item.subjects): item.interval for item in results.judgement.summaries if is_mean_dice(item)}
+    return {
+        "value.dice": means[told.arm, told.subjects],
+        "value.dice_ordinary": means[told.ordinary, told.subjects],
+        "value.dice_difference": told.difference,
+        "value.p": told.p_holm,
+        "value.trainings": told.seeds,
+        "value.subjects": told.subjects,
+        "value.test_subjects": results.subjects["test"],
+    }
 
 
 def usefulness(study: StudyResults | None) -> Usefulness:

@@ -29,6 +29,7 @@ from .bench import bench_app
 from .card import card_app
 from .carry_out import HELP, Runnable, carry_out
 from .data import data_app
+from .model import model_app
 from .options import CohortOptions, Device, Overwrite, Quiet, RunOptions, Workers, command
 
 _RESUMABLE = (
@@ -66,7 +67,7 @@ app = typer.Typer(
     add_completion=True,
     epilog="Example: medgen demo --out demo",
 )
-for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, card_app):
+for commands in (data_app, anomaly_app, augment_app, bench_app, audit_app, model_app, card_app):
     app.add_typer(commands)
 
 

@@ -82,9 +82,9 @@ def audit_trace(
         if case or row is not None or graph is not None:
             raise ConfigError("--down goes with --runs alone; leave --case, --row and --graph out")
         return _down(target, runs or [Path()])
-    from medgen.audit.lineage import trace
-    from medgen.audit.lineage_graph import svg
-    from medgen.audit.lineage_text import lines
+    from medgen.audit.lineage.graph import svg
+    from medgen.audit.lineage.text import lines
+    from medgen.audit.lineage.trace import trace
 
     if graph is not None and graph.suffix != ".svg":
         raise ConfigError(f"{graph}: expected a name that ends with .svg")
@@ -97,7 +97,7 @@ def audit_trace(
 
 
 def _down(scan: Path, runs: list[Path]) -> Answer:
-    from medgen.audit.affected import affected
+    from medgen.audit.lineage.affected import affected
 
     found = affected(str(scan), runs)
     lines = [line for own in found for line in own.lines]
@@ -223,6 +223,31 @@ def _replay_run(target: Path, **how: Any) -> Answer:
     found = replay_run(target, **how)
     facts = {"target": target, "files": found.files, "other": found.other, "tolerance": found.tolerance}
     return Answer(facts, tuple(found.lines), exit_code=1 if found.differing else 0)
+
+
+@command(audit_app, "export", "medgen audit export runs/anomaly --out anomaly-run.zip")
+def audit_export(
+    target: Annotated[Path, typer.Argument(help="Output folder of a finished run.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.zip", help="The zip; must not exist.")],
+    patient_data: Annotated[
+        bool, typer.Option("--patient-data", help="Put images, weights and tables of single scans in as well.")
+    ] = False,
+    author: Annotated[str, typer.Option("--author", help="Who made the run, for the metadata.")] = "",
+    licence: Annotated[
+        str, typer.Option("--license", metavar="URL", help="Terms under which the export may be used.")
+    ] = "",
+) -> Answer:
+    """Write the record of a run as one zip (RO-Crate) that others verify with Python alone; no patient unless asked."""
+    if out.suffix != ".zip":
+        raise ConfigError(f"{out}: expected a name that ends with .zip")
+    from medgen.audit.export.zipped import export_run
+
+    made = export_run(target, out, patient_data=patient_data, author=author, licence=licence)
+    lines = (
+        f"{out}: {len(made.contents)} files; {len(made.left_out)} of {len(made.record.files)} outputs are left out",
+        f"to verify: python -m zipfile -e {out} unpacked && python unpacked/verify.py",
+    )
+    return Answer({"out": out, "files": sorted(made.contents), "left_out": made.left_out}, lines)
 
 
 @command(audit_app, "leaks", "medgen audit leaks runs/augment/synthetic splits_final.json")

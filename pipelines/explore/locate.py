@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Locate(Stage[ExploreConfig]):
         """
         artifact, manifest = results[TrainedModel], results[Manifest]
         run.track.set_tags({"medgen.model.sha256": artifact.sha256})
+        run.track.log_model_used(artifact.sha256)
         chosen = explorable(artifact, config.model)
         columns = [covariate(manifest, name) for name in config.along]
         learnt = learnt_from(artifact, config.model)
@@ -106,6 +107,10 @@ class Locate(Stage[ExploreConfig]):
         return [
             Located(model, which, dataset, codes, training, failures, manifold, columns, learnt=len(learnt), same=same)
         ]
+
+    def datasets(self, config: ExploreConfig, results: Results) -> Mapping[str, Manifest]:
+        """The scans whose codes are walked between."""
+        return {"explored": results[Manifest].subset(results[Located].dataset.ids)}
 
     def outputs(self) -> tuple[Output, ...]:
         """What was read, and what could not be prepared."""

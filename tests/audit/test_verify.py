@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medgen.audit import verify as audit
-from medgen.audit.lineage import trace
+from medgen.audit.lineage.trace import trace
 from medgen.audit.record import find_record
 from medgen.data import cases
 from medgen.errors import AuditError, DataError

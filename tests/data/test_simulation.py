@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.data.cards import lint
+from medgen.data.cards.card import lint
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.mni_template import brain_template
 from medgen.data.simulation import SubjectDrawer, cohort_grid, simulate

@@ -186,7 +186,9 @@ def test_pages_read_the_same_on_a_code_host():
     assert "* a → b" in pages.for_site('```mermaid\nflowchart LR\n  x["a"] --> y["b"]\n```')
 
 
-@pytest.mark.parametrize(("page", "mark"), [("glossary.md", "glossary"), ("decisions/README.md", "decisions")])
+@pytest.mark.parametrize(
+    ("page", "mark"), [("glossary.md", "glossary"), ("decisions/README.md", "decisions"), ("guides/mlflow.md", "keys")]
+)
 def test_lists_made_from_the_code_are_as_the_code_is(page, mark):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     make = runpy.run_path(str(ROOT / "docs" / "architecture.py"))[mark]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen import io
-from medgen.data.cards import lint, read_card
+from medgen.data.cards.card import lint, read_card
 from medgen.data.cases import Case, Manifest
 from medgen.data.layouts.detect import load_cohort
 from medgen.errors import ConfigError, DataError

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 NEEDED = ("medgen/py.typed", "medgen/configs/keys.json", "medgen/configs/anomaly/simulated.yaml",
-          "medgen/report/report.css", "medgen/pipelines/cli/app.py")  # fmt: skip
+          "medgen/report/cards/claim.yaml", "medgen/report/report.css", "medgen/pipelines/cli/app.py")  # fmt: skip
 
 
 def main(folder: Path) -> None:

@@ -14,7 +14,7 @@ from medgen.models.artifact import TrainedModel
 from medgen.pipelines import train
 from medgen.pipelines.pretrain import PIPELINE, run
 from medgen.pipelines.pretrain_settings import PretrainRunConfig
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "train_vae.yaml"
 TINY = ["device=cpu", "workers=1", "training.steps=2", "training.validate_every=0", "validation=0"]
@@ -35,6 +35,7 @@ def test_a_pretrained_model_has_seen_label_maps_alone_and_a_training_starts_from
     summary = run(load(cohort, tmp_path / "pre", "painting.scans=5"))
     assert summary.exit_code == 0
     assert undeclared(tmp_path / "pre", PIPELINE) == []
+    assert unlike_the_run(tmp_path / "pre") == []
     artifact = TrainedModel.load(tmp_path / "pre" / "model")
     assert artifact.meta["kind"] == "pretrained"
     assert len(artifact.meta["cases"]) == 4

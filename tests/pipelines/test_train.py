@@ -13,7 +13,7 @@ from medgen.errors import ConfigError
 from medgen.faults import FaultyDataError
 from medgen.models.artifact import TrainedModel
 from medgen.pipelines.train import PIPELINE, TrainRunConfig, run
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -48,6 +48,7 @@ def test_a_run_leaves_what_every_run_leaves(cohort, tmp_path):
     assert fact["sentence"] in html.unescape((tmp_path / "run" / "report.html").read_text())
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert undeclared(tmp_path / "run", PIPELINE) == []
+    assert unlike_the_run(tmp_path / "run") == []
 
 
 def test_bad_files_are_all_named_before_anything_is_written(cohort, tmp_path):

@@ -234,7 +234,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
     from medgen.models.catalogue import available, family_class
-    from medgen.runs import mlflow_store
+    from medgen.runs.store import mlflow_store
 
     for name in available():
         family_class(name)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from mlflow_server import impatient, sent, until
 
-from medgen.runs import journal, mlflow_store, tracking
+from medgen.runs import journal, tracking
+from medgen.runs.store import mlflow_store
 
 STEPS = 300
 

@@ -16,7 +16,8 @@ import pytest
 from mlflow_server import Server, attempt, impatient, sent, until
 
 from medgen.errors import DataError
-from medgen.runs import journal, mlflow_store, tracking
+from medgen.runs import journal, tracking
+from medgen.runs.store import mlflow_store
 
 STEPS = 300
 # Seconds that leaving a run may take here, in place of the documented 20.
@@ -226,7 +227,8 @@ def test_a_sender_that_is_still_waiting_and_a_sync_make_no_second_run(server, tm
 RACE = """
 import os, sys
 from pathlib import Path
-from medgen.runs import mlflow_store, tracking
+from medgen.runs import tracking
+from medgen.runs.store import mlflow_store
 root = Path(sys.argv[1])
 mlflow_store.import_mlflow("sqlite:///x")
 ready, go = os.pipe()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen.runs import journal
+from medgen.runs import journal, plain_text
 
 
 def test_entries_are_numbered_and_read_from_any_offset(tmp_path):
@@ -102,21 +102,21 @@ def test_lock_is_seen_by_another_process(tmp_path):
     ],
 )
 def test_scrub(value, expected):
-    assert journal.scrub(value) == expected
+    assert plain_text.scrub(value) == expected
 
 
 def test_scrub_knows_the_home_folder(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ann"))
-    assert journal.scrub("/home/ann") == "~"
-    assert "ann" not in journal.scrub("failed in /home/ann")
+    assert plain_text.scrub("/home/ann") == "~"
+    assert "ann" not in plain_text.scrub("failed in /home/ann")
 
 
 def test_names_params_and_stores(tmp_path, monkeypatch):
-    assert journal.clean_name("FPR@TPR95 (%)") == "FPR_TPR95 ___"
-    assert journal.flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
-    assert journal.param_text("x" * 6001).startswith("sha256:")
-    assert json.loads(journal.param_text([1, None])) == [1, None]
+    assert plain_text.clean_name("FPR@TPR95 (%)") == "FPR_TPR95 ___"
+    assert plain_text.flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+    assert plain_text.param_text("x" * 6001).startswith("sha256:")
+    assert json.loads(plain_text.param_text([1, None])) == [1, None]
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert journal.store_uri(tmp_path / "runs" / "a") == journal.store_uri(tmp_path / "runs" / "b")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://u:p@host/x")
-    assert journal.printable(journal.store_uri(tmp_path)) == "https://host/x"
+    assert plain_text.printable(journal.store_uri(tmp_path)) == "https://host/x"

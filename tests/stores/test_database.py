@@ -18,7 +18,9 @@ from postgres import PASSWORD, Postgres
 from runs import STEPS, arrive, check, track
 
 from medgen.errors import DataError
-from medgen.runs import database_store, environment, journal, mlflow_store, tracking
+from medgen.runs import environment, journal, tracking
+from medgen.runs.store import database as database_store
+from medgen.runs.store import mlflow_store
 
 ROOT = Path(tracking.__file__).parents[2]
 
@@ -62,7 +64,8 @@ FRESH = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from medgen.runs import mlflow_store, tracking
+from medgen.runs import tracking
+from medgen.runs.store import mlflow_store
 from runs import track
 mlflow_store.import_mlflow("postgresql://")
 ready, go = os.pipe()

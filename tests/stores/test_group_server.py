@@ -19,7 +19,8 @@ from s3 import KEYS, S3
 from tracking_server import ADMIN, ADMIN_PASSWORD, TrackingServer
 
 from medgen.errors import DataError
-from medgen.runs import environment, journal, mlflow_store, tracking
+from medgen.runs import environment, journal, tracking
+from medgen.runs.store import mlflow_store
 
 DATABASE = "mlflow"
 READER, READER_PASSWORD = "ann", "password-of-ann-1"
@@ -235,7 +236,8 @@ MANY = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from medgen.runs import mlflow_store, tracking
+from medgen.runs import tracking
+from medgen.runs.store import mlflow_store
 # 64 on two cores need longer than a run's end waits; what is late then is another test's.
 tracking._CLOSE_SERVER = 200.0
 root, direct, server, count = Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])

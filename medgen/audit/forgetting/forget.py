@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medgen.audit.affected import Affected, affected
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
 from medgen.audit.forgetting.models import restated, stated
 from medgen.audit.forgetting.names import Names
 from medgen.audit.forgetting.store import forget_in_database
 from medgen.audit.forgetting.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
-from medgen.audit.lineage import case_of
+from medgen.audit.lineage.affected import Affected, affected
+from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import records_below
 from medgen.errors import AuditError, DataError
 from medgen.runs.folder import in_use, sweep

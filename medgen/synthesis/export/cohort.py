@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medgen.data import cards
+from medgen.data.cards.card import render
 from medgen.data.intake import Intake
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.backend import Backend
+from medgen.synthesis.export.card import CardFacts, Generated, fields_of, parents_digest, people_in, sections_of
 from medgen.synthesis.export.layouts import (
     About,
     Layout,
@@ -24,7 +25,7 @@ from medgen.synthesis.filtering.pool import Candidate, CandidatePool
 from medgen.synthesis.lineage import guard, guard_split
 from medgen.synthesis.privacy.results import INTERNAL, NOT_AUDITED, SHARE, Audit
 from medgen.synthesis.sources import Sources
-from medgen.synthesis.usefulness import HARMFUL, NOT_MEASURED, Usefulness
+from medgen.synthesis.usefulness import NOT_MEASURED, Usefulness
 from medgen.system import files
 from medgen.volume import Grid
 
@@ -125,11 +126,8 @@ def export_pool(
     written += describe(out, layout, about)
     files.write_json(out / FOLDER / LEARNT_FROM, learnt_from(sources, backends))
     files.write_json(out / FOLDER / AUDIT, audit.to_plain())
-    use = "; ".join(f"{name}: {audit.stamp(name)} ({audit.backends[name].reason})" for name in used)
-    files.write_text(
-        out / "card.md",
-        _card(accepted, used, grid, sources, by_name, label_names, seed, cohort, modality, f"{stamp}. {use}", verdict),
-    )
+    facts = _facts(audit, pool, accepted, grid, sources, by_name, label_names, seed, cohort, modality, verdict)
+    files.write_text(out / "card.md", render(fields_of(facts), sections_of(facts)))
     return [*written, out / FOLDER / LEARNT_FROM, out / FOLDER / AUDIT, out / "card.md"]
 
 
@@ -162,9 +160,10 @@ def exportable(
     return allowed
 
 
-def _card(
+def _facts(
+    audit: Audit,
+    pool: CandidatePool,
     accepted: Sequence[Candidate],
-    used: Sequence[str],
     grid: Grid,
     sources: Sources,
     backends: Mapping[str, Backend],
@@ -172,52 +171,32 @@ def _card(
     seed: int,
     cohort: str,
     modality: str,
-    privacy: str,
     verdict: Usefulness,
-) -> str:
-    people = people_of(sources)
-    hashed = {name: dict(sources.hashes.get(name, {})) for name in sources.ids}
-    return cards.synthetic_card(
-        f"{cohort} synthetic",
-        kind="synthetic",
-        n_cases=len(accepted),
-        n_subjects=len(accepted),
-        spacing=grid.spacing,
-        labels=label_names,
-        seeds=[seed],
-        generator=f"augment run, {' and '.join(used)}",
-        description=f"Synthetic labelled scans, learnt from {people} of {cohort}.",
+) -> CardFacts:
+    """What the card says."""
+    labelled, unlabelled = people_in(sources)
+    clean = audit.clean(pool)
+    return CardFacts(
+        cohort=cohort,
         modality=modality,
-        licence="as the scans it was learnt from",
-        known_biases=[
-            f"made from {people}: it cannot show anatomy that none of them hints at",
-            "intensities are those of the preprocessing recipe, not of a scanner",
-        ],
-        privacy=privacy,
-        intended_use="none: they made segmentation worse in the value study of their run"
-        if verdict.word == HARMFUL
-        else "training segmentation models beside real scans",
-        not_for="testing or validation, and training without real scans",
-        artifact_sha256=backends[used[0]].sha256
-        if len(used) == 1
-        else files.sha256_json({name: backends[name].sha256 for name in used}),
-        parents_sha256=files.sha256_json(hashed),
-        sections={
-            "Composition": f"{len(accepted)} scans on a grid of {' x '.join(map(str, grid.shape))} voxels.\n\n"
-            + "\n".join(f"- {name}: {sum(item.backend == name for item in accepted)} scans" for name in used),
-            "Collection": "Sampled from generators and filtered: agreement of labels and image, volumes, components "
-            "and centroids of labels, likeness to every training scan. Each scan has a record in provenance/ with "
-            "its generator, seed, parents, filter scores and audit numbers.",
-            "Use": "Mix with real training scans, on top of ordinary augmentation; keep out of validation and test.",
-            "Limits": f"Value study of the run that made them: {verdict.sentence} On other data the answer may differ.",
+        labels=label_names,
+        shape=grid.shape,
+        spacing=grid.spacing,
+        seed=seed,
+        labelled=labelled,
+        unlabelled=unlabelled,
+        parents_sha256=parents_digest({name: sources.hashes.get(name, {}) for name in sources.ids}),
+        generators={
+            name: Generated(
+                accepted=len(clean.accepted(name)),
+                rejected=len(clean.rejected(name)),
+                exported=sum(item.backend == name for item in accepted),
+                stamp=audit.stamp(name),
+                reason=audit.backends[name].reason if name in audit.backends else "no scan passed the filter",
+                sha256=backend.sha256,
+            )
+            for name, backend in sorted(backends.items())
         },
+        audit_valid=audit.valid,
+        verdict=verdict,
     )
-
-
-def people_of(sources: Sources) -> str:
-    """Whom generators learnt from, in words: subjects whose labels they saw, and further ones that lent images."""
-    labelled = set(sources.labelled.subjects)
-    further = set() if sources.unlabelled is None else set(sources.unlabelled.subjects) - labelled
-    if not further:
-        return f"{len(labelled)} labelled subjects"
-    return f"{len(labelled)} labelled and {len(further)} unlabelled subjects"

@@ -88,6 +88,10 @@ class Material:
         return digests
 
 
+# When something began and ended, in ms since 1970.
+Span = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One training of the study: an arm and a repetition.
@@ -144,6 +148,12 @@ class Study:
         # The versions stand for the code, the settings of the ordinary arms included.
         return sha256_json([relevant, used, held_out, self.labels, cell.arm, cell.seed, self.seed, *versions, *started])
 
+    def run_timed(self, cell: Cell) -> tuple[list[Row], Span]:
+        """Train and test one cell; its rows, and when it began and ended."""
+        began = time.time_ns()
+        rows = self.run(cell)
+        return rows, (began // 1_000_000, time.time_ns() // 1_000_000)
+
     def run(self, cell: Cell) -> list[Row]:
         """Train and test one cell."""
         arm = Arm.parse(cell.arm)
@@ -196,8 +206,8 @@ class Study:
             return recipe(ordinary, setting)
 
 
-def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, list[Row]]]:
-    """Run cells, several at once on a CPU, and yield each when it is finished.
+def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, tuple[list[Row], Span]]]:
+    """Run cells, several at once on a CPU, and yield each with its rows and its times when it is finished.
 
     Raises:
         TrainingError: If a worker process dies.
@@ -205,13 +215,13 @@ def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tup
     workers = min(workers, len(cells))
     if workers < 2 or device_of(study.device).type != "cpu":
         for cell in cells:
-            yield cell, study.run(cell)
+            yield cell, study.run_timed(cell)
         return
     # Once for all, before each process has a copy of its own.
     for ordinary in dict.fromkeys(Arm.parse(cell.arm).ordinary for cell in cells):
         if ordinary is not None:
             study.recipe(ordinary)
-    yield from run_in_processes(study.run, cells, workers)
+    yield from run_in_processes(study.run_timed, cells, workers)
 
 
 def evaluate(segmenter: Guess, test: TestSet, labels: Sequence[int], tolerance_mm: float) -> list[Row]:

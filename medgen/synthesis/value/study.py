@@ -13,10 +13,13 @@ from medgen.segmentation.ordinary import needs_unlabelled
 from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.lineage import guard_parts
 from medgen.synthesis.value.arms import Arm
-from medgen.synthesis.value.cells import Cell, Material, Study, TestSet, run_cells
+from medgen.synthesis.value.cells import Cell, Material, Span, Study, TestSet, run_cells
 from medgen.synthesis.value.config import ValueConfig
 from medgen.synthesis.value.tables import METRICS, TEST, Row, of_part
 from medgen.system.files import plain, read_json, seal_holds, sealed, write_json
+
+# Name of a cell, its mean metrics, when it began and ended.
+Done = Callable[[str, Mapping[str, float], Span | None], None]
 
 __all__ = ["METRICS", "Arm", "Material", "Row", "TestSet", "ValueConfig", "run_study"]
 
@@ -32,7 +35,7 @@ def run_study(
     device: str = "auto",
     workers: int = 1,
     store: Path | None = None,
-    done: Callable[[str, Mapping[str, float]], None] | None = None,
+    done: Done | None = None,
 ) -> list[Row]:
     """Train and test every cell: arm × number of subjects × seed.
 
@@ -47,7 +50,8 @@ def run_study(
         workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
             GPU trains one after the other. The rows do not depend on it.
         store: Folder in which finished cells are kept, so that an interrupted study goes on where it stopped.
-        done: Called with a cell's name and its mean metrics on the test scans, in the order in which cells finish.
+        done: Called with a cell's name, its mean metrics on the test scans and when it began and ended, in the order in
+            which cells finish; the times of a cell that was kept are those of then, None where it does not say.
 
     Returns:
         A row per cell, held-out case and label: arm, subjects, seed, part (``test`` or ``validation``), case,
@@ -78,14 +82,14 @@ def run_study(
         found: dict[Cell, list[Row]] = {}
         for cell in cells:
             if store is not None and (kept := _stored(store / f"{study.name(cell)}.json", keys[cell])) is not None:
-                found[cell] = kept
-                _tell(done, study.name(cell), kept)
+                found[cell], span = kept
+                _tell(done, study.name(cell), found[cell], span)
         missing = [cell for cell in cells if cell not in found]
-        for cell, made in run_cells(study, missing, workers):
+        for cell, (made, span) in run_cells(study, missing, workers):
             found[cell] = made
             if store is not None:
-                _keep(store / f"{study.name(cell)}.json", keys[cell], made)
-            _tell(done, study.name(cell), made)
+                _keep(store / f"{study.name(cell)}.json", keys[cell], made, span)
+            _tell(done, study.name(cell), made, span)
         rows += [row for cell in cells for row in found[cell]]
     return rows
 
@@ -110,19 +114,22 @@ def _check(config: ValueConfig, material: Material, test: TestSet, validation: T
             )
 
 
-def _tell(done: Callable[[str, Mapping[str, float]], None] | None, name: str, rows: Sequence[Row]) -> None:
+def _tell(done: Done | None, name: str, rows: Sequence[Row], span: Span | None) -> None:
     if done is not None:
         own = of_part(rows, TEST)
         means = {metric: float(np.mean([row[metric] for row in own])) for metric in METRICS}
-        done(name, {**means, "seconds": float(rows[0]["seconds"])})
+        done(name, {**means, "seconds": float(rows[0]["seconds"])}, span)
 
 
-def _keep(path: Path, key: str, rows: Sequence[Row]) -> None:
-    write_json(path, sealed({"key": key, "rows": plain(rows)}))
+def _keep(path: Path, key: str, rows: Sequence[Row], span: Span) -> None:
+    write_json(path, sealed({"key": key, "rows": plain(rows), "span": list(span)}))
 
 
-def _stored(path: Path, key: str) -> list[Row] | None:
-    """The rows kept under a key; None if there are none, of another key, or damaged: the cell is then run again."""
+def _stored(path: Path, key: str) -> tuple[list[Row], Span | None] | None:
+    """The rows kept under a key, and when they were made; None if there are none, of another key, or damaged ones.
+
+    The cell is then run again.
+    """
     if not path.is_file():
         return None
     try:
@@ -131,4 +138,7 @@ def _stored(path: Path, key: str) -> list[Row] | None:
         return None
     if not isinstance(data, dict) or data.get("key") != key:
         return None
-    return data["rows"] if "rows" in data and seal_holds(data) else None
+    if "rows" not in data or not seal_holds(data):
+        return None
+    span = data.get("span")
+    return data["rows"], None if span is None else (int(span[0]), int(span[1]))

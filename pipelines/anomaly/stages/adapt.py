@@ -27,13 +27,15 @@ from medgen.report.html import Report
 from medgen.report.methods.anomaly import calibration, heatmap, moved
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.training.trainer import device_of
 from medgen.training.transfer.source import LINEAGE, Lineage, recorded
 
 from ... import patient_names
-from ...stages import FAILED, MANIFEST, Pipeline, Stage
+from ...stages import FAILED, MANIFEST, Pipeline, Registered, Stage
 from ..known_scans import inputs_of
 from ..outputs import CALIBRATION, write_calibration
+from .calibrate import detector_of
 from .without import FOLDER, TrainWithout, folder_of
 
 
@@ -103,6 +105,10 @@ class PrepareSite(Stage[AdaptConfig]):
         run.folder.write_failures((failure.case, "prepare", failure.message) for failure in failures)
         return [Usable(data, failures)]
 
+    def datasets(self, config: AdaptConfig, results: Results) -> Mapping[str, Manifest]:
+        """The scans that the detector is calibrated on anew."""
+        return {"calibration": results[Manifest].subset(results[Usable].data.ids)}
+
     def outputs(self) -> tuple[Output, ...]:
         """The scans, and those that could not be used."""
         return (*MANIFEST, FAILED)
@@ -113,12 +119,27 @@ class PrepareSite(Stage[AdaptConfig]):
         return [f"{len(failures)} scan(s) could not be used, see {run.folder.out / FAILED.name}"] if failures else []
 
 
+@dataclass(frozen=True)
+class NewDetector:
+    """The saved detector of the new site.
+
+    Attributes:
+        sha256: Its digest.
+    """
+
+    sha256: str
+
+
 class Adapt(Stage[AdaptConfig]):
     """Moves means and scales to the new site, calibrates there, and saves the new detector."""
 
     name = "adapt"
     needs = (TrainedModel, AnomalyDetector, Manifest, Usable)
-    makes = (Adapted,)
+    makes = (Adapted, NewDetector)
+    keys = (
+        Key("calibration.subjects", "healthy subjects that p-values and findings rest on"),
+        Key("calibration.threshold", "family-wise threshold of the heat, in standard deviations"),
+    )
 
     def run(self, config: AdaptConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""
@@ -129,11 +150,20 @@ class Adapt(Stage[AdaptConfig]):
         artifact = to_artifact(adapted.detector, provenance(source, manifest, data))
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, "medgen.adapted_from.sha256": source.sha256})
-        return [adapted]
+        return [adapted, NewDetector(artifact.sha256)]
 
     def outputs(self) -> tuple[Output, ...]:
         """The new detector and the scores that it was calibrated by."""
         return (Output("model/", "the detector for the new site", tracked=True), *CALIBRATION)
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """What the new calibration rests on, and its threshold."""
+        calibration = results[Adapted].detector.calibration
+        return {"calibration.subjects": len(calibration.maxima), "calibration.threshold": calibration.threshold}
+
+    def models(self, config: AdaptConfig, results: Results) -> Iterable[Registered]:
+        """The new detector."""
+        return [detector_of(results[Manifest].name, results[NewDetector].sha256)]
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Before and after."""

@@ -22,11 +22,12 @@ from medgen.report.html import Report
 from medgen.report.methods.anomaly import calibration, heatmap
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.training.cost import Estimate, minutes
 from medgen.training.trainer import device_of
 from medgen.training.transfer.source import recorded
 
-from ...stages import Stage
+from ...stages import Registered, Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
 from ..known_scans import inputs_of
@@ -43,12 +44,14 @@ class Calibrated:
         healthy: The development scans that it was calibrated on.
         excluded: Development cases that were left out of the calibration.
         tested: Kinds of implant that the run tests it on.
+        sha256: Digest of the saved detector.
     """
 
     detector: AnomalyDetector
     healthy: Dataset
     excluded: tuple[str, ...]
     tested: tuple[str, ...]
+    sha256: str
 
 
 class Calibrate(Stage[AnomalyRunConfig]):
@@ -57,6 +60,15 @@ class Calibrate(Stage[AnomalyRunConfig]):
     name = "calibrate"
     needs = (Manifest, AnomalyCohort, PreparedParts, FoldModels)
     makes = (Calibrated,)
+    keys = (
+        Key("calibration.subjects", "healthy subjects that p-values and findings rest on"),
+        Key("calibration.threshold", "family-wise threshold of the heat, in standard deviations"),
+        Key("calibration.findings_threshold", "threshold of findings, in standard deviations"),
+    )
+    own_keys = (
+        Key("threshold", "family-wise threshold of the heat, in standard deviations"),
+        Key("findings_threshold", "threshold of findings, in standard deviations"),
+    )
 
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
@@ -88,7 +100,7 @@ class Calibrate(Stage[AnomalyRunConfig]):
         artifact = to_artifact(detector, facts)
         artifact.save(run.folder.model)
         run.track.set_tags({"medgen.model.sha256": artifact.sha256, **_channels(detector)})
-        return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds))]
+        return [Calibrated(detector, healthy, config.exclude, tuple(config.evaluation.kinds), artifact.sha256)]
 
     def outputs(self) -> tuple[Output, ...]:
         """The detector and the scores it was calibrated by."""
@@ -96,6 +108,19 @@ class Calibrate(Stage[AnomalyRunConfig]):
             Output("model/", "the detector, which `medgen anomaly score` takes", tracked=True),
             *CALIBRATION,
         )
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """What the calibration rests on, and its thresholds."""
+        detector = results[Calibrated].detector
+        return {
+            "calibration.subjects": len(detector.calibration.maxima),
+            "calibration.threshold": detector.calibration.threshold,
+            "calibration.findings_threshold": detector.findings_threshold,
+        }
+
+    def models(self, config: AnomalyRunConfig, results: Results) -> Iterable[Registered]:
+        """The detector."""
+        return [detector_of(results[Manifest].name, results[Calibrated].sha256)]
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The threshold and what it rests on."""
@@ -131,6 +156,13 @@ class Calibrate(Stage[AnomalyRunConfig]):
         """What is adjusted for, where the cohort has covariates."""
         adjusted = results[Calibrated].detector.adjusted
         return [f"normative maps: {adjusted.words}"] if adjusted.covariates or adjusted.dropped else []
+
+
+def detector_of(cohort: str, sha256: str) -> Registered:
+    """The detector of a run, or one that was moved to another cohort, as the registry lists it."""
+    return Registered(
+        f"medgen-anomaly-{cohort}", "model", sha256, "anomaly", f"Anomaly detector, calibrated on {cohort}"
+    )
 
 
 def _prospects(detector: AnomalyDetector) -> list[Prospect]:

@@ -36,6 +36,7 @@ from medgen.report.html import Report
 from medgen.report.methods.anomaly import evaluation
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.system.files import plain, write_csv
 from medgen.training.cost import Estimate
 
@@ -81,6 +82,34 @@ class Evaluate(Stage[AnomalyRunConfig]):
     name = "evaluate"
     needs = (AnomalyCohort, PreparedParts, Calibrated)
     makes = (Screening, Evaluation)
+    keys = (
+        Key("test.found_share", "share of the implants with a finding, at the run's level", "higher"),
+        Key("test.false_findings_per_scan", "findings of held-out healthy scans, each", "lower"),
+        Key("test.voxel_ap", "voxel average precision of the fused heatmap", "higher"),
+        Key("test.voxel_ap_chance", "the same by chance: share of implant voxels"),
+        Key("test.gain_over_best_baseline", "voxel average precision minus that of the best baseline", "higher"),
+        Key(
+            "test.healthy_over_threshold",
+            "share of healthy subjects with a voxel over the family-wise threshold",
+            "lower",
+        ),
+        Key("test.implants", "implanted scans"),
+        Key("test.subjects", "held-out subjects"),
+        Key("test.abstained", "held-out scans that the gate refused"),
+    )
+    own_keys = (
+        Key("ap.fused", "voxel average precision of the fused heatmap"),
+        Key("ap.<score>.raw", "voxel average precision of a score as it is"),
+        Key("ap.<score>.z", "the same after the normative z"),
+        Key("ap.<score>.heat", "the same as part of the heat"),
+        Key("auroc.<score>", "how well a scan score tells implanted from healthy scans"),
+        Key("gain_over_best_baseline", "average precision of the fused map minus that of the best baseline"),
+        Key("gain_over_best_z", "the same against the best baseline with a normative z"),
+        Key("prevalence", "share of implant voxels: chance level of average precision"),
+        Key("realised_fpr", "share of healthy subjects over the family-wise threshold"),
+        Key("false_findings_measured", "findings of held-out healthy scans, each"),
+        Key("found_at_<level>", "share of implants with a finding at so many expected false findings"),
+    )
 
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
@@ -148,6 +177,21 @@ class Evaluate(Stage[AnomalyRunConfig]):
             Output(measurement_file.FILE, "voxel scores of all test scans, for benchmarks over several runs"),
         )
 
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """What is found, at what cost, and how well the heatmap does."""
+        summary, screening = results[Evaluation].summary, results[Screening]
+        return {
+            "test.found_share": summary.findings.operating.share,
+            "test.false_findings_per_scan": summary.findings.false.measured,
+            "test.voxel_ap": summary.fused.ap,
+            "test.voxel_ap_chance": summary.prevalence,
+            "test.gain_over_best_baseline": summary.gain_raw,
+            "test.healthy_over_threshold": summary.any_hot,
+            "test.implants": summary.implanted,
+            "test.subjects": summary.subjects,
+            "test.abstained": len(screening.refused),
+        }
+
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """All tables, and what the gate did."""
         evaluation, test = results[Evaluation], results[AnomalyCohort].parts["test"]
@@ -207,7 +251,8 @@ def _with_pseudo_healthy(scan: TestScan, result: ScanResult, detector: AnomalyDe
 
 def _numbers(summary: Summary) -> dict[str, float]:
     """The numbers of a summary that MLflow shows: estimates by name."""
-    numbers = {f"ap.{row.name}": row.ap.estimate for row in summary.voxel}
+    names = {row.name: row.name if row.name == FUSED else f"{row.score}.{row.form}" for row in summary.voxel}
+    numbers = {f"ap.{names[row.name]}": row.ap.estimate for row in summary.voxel}
     numbers |= {f"auroc.{row.name}": row.auroc.estimate for row in summary.scan}
     numbers |= {"gain_over_best_baseline": summary.gain_raw.estimate, "gain_over_best_z": summary.gain_z.estimate}
     return {

@@ -14,6 +14,7 @@ from medgen.report.methods.anomaly import subjects
 from medgen.report.methods.preparation import preparation
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 
 from ... import patient_names
 from ...stages import FAILED, MANIFEST, Stage
@@ -28,6 +29,11 @@ class Prepare(Stage[AnomalyRunConfig]):
     name = "prepare"
     needs = (Manifest, AnomalyCohort)
     makes = (PreparedParts,)
+    own_keys = (
+        Key("development", "scans that train and calibrate"),
+        Key("test", "held-out scans"),
+        Key("failures", "scans that could not be prepared"),
+    )
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class.
@@ -60,6 +66,16 @@ class Prepare(Stage[AnomalyRunConfig]):
         used = [own.attributes for case, own in known if case not in {*config.exclude}]
         check_columns(config.anomaly.normative.covariates, used, config.data)
         return [prepared]
+
+    def datasets(self, config: AnomalyRunConfig, results: Results) -> Mapping[str, Manifest]:
+        """Development scans train models of the other folds, and calibrate unless excluded; test scans do neither."""
+        manifest, data = results[Manifest], results[PreparedParts].data
+        development = data["development"].ids
+        return {
+            "training": manifest.subset(development),
+            "calibration": manifest.subset([case for case in development if case not in {*config.exclude}]),
+            "test": manifest.subset(data["test"].ids),
+        }
 
     def outputs(self) -> tuple[Output, ...]:
         """Who is in which part, and what could not be prepared."""

@@ -22,6 +22,7 @@ from medgen.report.methods.text import MethodsText
 from medgen.report.start import source_tags, start_section
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
+from medgen.runs.keys import TRAINING
 from medgen.system.files import read_json, sha256_json, write_json
 from medgen.system.precision import calibrated_precision
 from medgen.training.cost import Estimate, describe_training, training_cost
@@ -98,6 +99,8 @@ class Train(Stage[AnomalyRunConfig]):
         write_json(run.folder.out / LOSSES, trained.histories)
         run.track.set_tags(source_tags(*trained.starts.values()))
         return [trained]
+
+    own_keys = TRAINING
 
     def outputs(self) -> tuple[Output, ...]:
         """The losses."""

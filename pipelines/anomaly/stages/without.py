@@ -17,7 +17,7 @@ from medgen.runs.context import Output, Results, RunContext
 from medgen.system.files import sha256_json
 from medgen.training.cost import Estimate
 
-from ...stages import Stage
+from ...stages import Registered, Stage
 from ..cohort import AnomalyCohort, left
 from ..config import AnomalyRunConfig
 from .calibrate import Calibrated, fit_detector, provenance
@@ -38,9 +38,11 @@ class DetectorsWithout:
 
     Attributes:
         detectors: By the missing contrasts, joined by commas.
+        digests: Their digests, as they are saved, by the same names.
     """
 
     detectors: Mapping[str, AnomalyDetector]
+    digests: Mapping[str, str]
 
 
 class TrainWithout(Stage[AnomalyRunConfig]):
@@ -73,7 +75,7 @@ class TrainWithout(Stage[AnomalyRunConfig]):
         """See the class."""
         manifest, prepared, full = results[Manifest], results[PreparedParts], results[FoldModels]
         names = manifest.channel_names
-        detectors = {}
+        detectors, digests = {}, {}
         for without, rows in left(config.without, names).items():
             missing = ", ".join(without)
             development = prepared.data["development"].of_channels(rows)
@@ -88,13 +90,29 @@ class TrainWithout(Stage[AnomalyRunConfig]):
             contrasts = [names[row] for row in rows]
             detectors[missing], _ = fit_detector(config, development, trained, recipe, template, run, contrasts)
             facts = provenance(config, manifest, development, trained, run.track.id)
-            to_artifact(detectors[missing], {**facts, "missing": list(without)}).save(model)
-        return [DetectorsWithout(detectors)]
+            artifact = to_artifact(detectors[missing], {**facts, "missing": list(without)})
+            artifact.save(model)
+            digests[missing] = artifact.sha256
+        return [DetectorsWithout(detectors, digests)]
 
     def outputs(self) -> tuple[Output, ...]:
         """The detectors."""
         about = "detectors for scans that lack these contrasts, which `medgen anomaly score` takes by itself"
         return (Output(f"{FOLDER}/", about, tracked=True),)
+
+    def models(self, config: AnomalyRunConfig, results: Results) -> Iterable[Registered]:
+        """The detectors, each by the contrasts that its scans lack."""
+        cohort = results[Manifest].name
+        return [
+            Registered(
+                f"medgen-anomaly-{cohort}-without-{missing}",
+                f"{FOLDER}/{safe_id(missing)}",
+                sha256,
+                "anomaly",
+                f"Anomaly detector for scans without {missing}, calibrated on {cohort}",
+            )
+            for missing, sha256 in results[DetectorsWithout].digests.items()
+        ]
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """The contrasts and the threshold of each."""

@@ -33,7 +33,7 @@ from .value import StudyOfGenerators
 
 # Run again by the value study for every smaller number of subjects.
 GENERATE = Pipeline[AugmentRunConfig](
-    [LabelUnlabelled(), Train(), FitFilter(), Sample()], given=(CohortSplit, PreparedCohort, Plan)
+    [LabelUnlabelled(), Train(), FitFilter(), Sample()], given=(Manifest, CohortSplit, PreparedCohort, Plan)
 )
 _JUDGE = (AuditCopies(), MeasureFidelity(), StudyOfGenerators(GENERATE), Export())
 

@@ -15,6 +15,7 @@ from medgen.report.html import Report
 from medgen.report.methods.augment import audited
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.labels_in_use import Labelling
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.filtering.filter import Filter
@@ -35,6 +36,11 @@ class AuditCopies(Stage[AugmentRunConfig]):
 
     name = "audit"
     needs = (Manifest, Labelling, PreparedCohort, Generators, Filter, CandidatePool)
+    keys = (
+        Key("audit.copies", "copies of patients that the audit found and took out", "lower"),
+        Key("audit.valid", "1 if the audit caught the planted copies, else 0"),
+    )
+    own_keys = (Key("flagged.<generator>", "copies among the scans of a generator"),)
     makes = (CandidatePool, Audit)
 
     def run(self, config: AugmentRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
@@ -69,12 +75,16 @@ class AuditCopies(Stage[AugmentRunConfig]):
         run.stage.set_tags({"medgen.audit.verify.valid": str(audit.valid).lower()})
         for name, result in audit.backends.items():
             run.stage.set_tags({f"medgen.audit.verify.stamp.{name}": result.stamp})
-            run.stage.log_metrics({f"{name}.flagged": len(result.flagged)})
+            run.stage.log_metrics({f"flagged.{name}": len(result.flagged)})
         if audit.flagged:
             pool = audit.clean(pool)
             write_rejections(run.folder.out / REJECTIONS.name, pool)
-        run.track.log_metrics({f"accepted.{item.name}": len(pool.accepted(item.name)) for item in backends})
         return [pool, audit]
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """What the audit found, and whether it can be relied on."""
+        audit = results[Audit]
+        return {"audit.copies": len(audit.flagged), "audit.valid": float(audit.valid)}
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Controls, checks and stamps, and why nothing was exported."""

@@ -12,6 +12,7 @@ from medgen.report.html import Report
 from medgen.report.methods.augment import inferred_labels
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.consensus import Consensus, label_unlabelled
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
@@ -29,6 +30,10 @@ class LabelUnlabelled(Stage[AugmentRunConfig]):
 
     name = "consensus"
     needs = (CohortSplit, PreparedCohort)
+    own_keys = (
+        Key("labelled", "unlabelled scans that the consensus of segmenters labelled"),
+        Key("left_out", "unlabelled scans on which they did not agree"),
+    )
     makes = (Sources, Consensus)
 
     def estimate(

@@ -19,6 +19,7 @@ from medgen.report.methods.augment import compared
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunFolder
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.fidelity.comparison import (
@@ -51,6 +52,10 @@ class MeasureFidelity(Stage[AugmentRunConfig]):
 
     name = "fidelity"
     needs = (PreparedCohort, Sources, Generators, Filter, CandidatePool)
+    own_keys = (
+        Key("<generator>.<part>.<measure>", "a measure of likeness to the real scans of a part"),
+        Key("<generator>.<part>.<measure>.ratio", "the same over its value between halves of real scans"),
+    )
     makes = (FidelityResults,)
 
     def wanted(self, config: AugmentRunConfig) -> bool:

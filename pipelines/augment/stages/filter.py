@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from medgen.runs.context import Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.filtering.filter import Filter
@@ -23,6 +24,10 @@ class FitFilter(Stage[AugmentRunConfig]):
 
     name = "filter"
     needs = (PreparedCohort, Sources)
+    own_keys = (
+        Key("agreement_bound", "least Dice between a sample's labels and what the auditors see"),
+        Key("copy_bound", "likeness above which a sample counts as a copy"),
+    )
     makes = (Filter,)
 
     def estimate(

@@ -15,6 +15,7 @@ from medgen.report.methods.augment import parts
 from medgen.report.methods.preparation import preparation
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 
@@ -28,6 +29,12 @@ class Prepare(Stage[LabelledRunConfig]):
     name = "prepare"
     needs = (Manifest, CohortSplit)
     makes = (PreparedCohort,)
+    own_keys = (
+        Key("labelled", "labelled training scans"),
+        Key("unlabelled", "training scans without labels"),
+        Key("validation", "held-out scans that choices are made on"),
+        Key("test", "held-out scans for the proof"),
+    )
 
     def run(self, config: LabelledRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class.
@@ -53,6 +60,12 @@ class Prepare(Stage[LabelledRunConfig]):
         run.stage.log_metrics({name: len(data) for name, data in made.data.items()})
         folder.write_failures((failure.case, "preprocess", failure.message) for failure in made.failures)
         return [PreparedCohort(recipe, made.template, made.data, labels, manifest, made.failures)]
+
+    def datasets(self, config: LabelledRunConfig, results: Results) -> Mapping[str, Manifest]:
+        """The scans of every part that could be prepared; unlabelled ones lend their images alone."""
+        manifest, data = results[Manifest], results[PreparedCohort].data
+        names = {"labelled": "training", "unlabelled": "training, unlabelled"}
+        return {names.get(name, name): manifest.subset(own.ids) for name, own in data.items() if len(own)}
 
     def outputs(self) -> tuple[Output, ...]:
         """What could not be prepared."""

@@ -13,6 +13,7 @@ from medgen.report.html import Report
 from medgen.report.methods.augment import accepted
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.estimates import Outline
 from medgen.synthesis.filtering.filter import Filter
@@ -38,6 +39,14 @@ class Sample(Stage[AugmentRunConfig]):
     name = "sample"
     needs = (PreparedCohort, Plan, Generators, Filter)
     makes = (CandidatePool,)
+    keys = (
+        Key("synthetic.accepted", "samples that passed filter and audit"),
+        Key("synthetic.rejected", "samples that did not"),
+        Key("synthetic.accepted.<generator>", "accepted samples of one generator"),
+        Key("synthetic.acceptance.<generator>", "share of its samples that passed", "higher"),
+        Key("training.alarms.<generator>", "alarms of its training, such as mode collapse", "lower"),
+    )
+    own_keys = (Key("accepted", "samples that passed the filter"), Key("rejected", "samples that did not"))
 
     def estimate(
         self, config: AugmentRunConfig, known: Results, before: Mapping[str, Estimate]
@@ -66,6 +75,20 @@ class Sample(Stage[AugmentRunConfig]):
     def outputs(self) -> tuple[Output, ...]:
         """Pictures, pages to flip a scan and its nearest real one, and what was refused."""
         return (REJECTIONS, FIGURES, VIEWERS)
+
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """How many scans there are, after the audit, and of which generator."""
+        pool = results[CandidatePool]
+        found: dict[str, Any] = {
+            "synthetic.accepted": len(pool.accepted()),
+            "synthetic.rejected": len(pool.rejected()),
+        }
+        for backend in results[Generators]:
+            accepted, rejected = len(pool.accepted(backend.name)), len(pool.rejected(backend.name))
+            found[f"synthetic.accepted.{backend.name}"] = accepted
+            found[f"synthetic.acceptance.{backend.name}"] = accepted / max(accepted + rejected, 1)
+            found[f"training.alarms.{backend.name}"] = len(backend.alarms)
+        return found
 
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Every generator with the numbers of its scans, and what the filter measured of each sample."""

@@ -8,6 +8,7 @@ from typing import Any
 from medgen.errors import ConfigError
 from medgen.report.augment.value import StudyResults
 from medgen.runs.context import Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.value.arms import Arm
@@ -37,6 +38,7 @@ class ReadSynthetic(Stage[ValueRunConfig]):
 
     name = "synthetic"
     needs = (CohortSplit, PreparedCohort)
+    own_keys = (Key("<pool>", "synthetic scans of a folder"),)
     makes = (SyntheticScans,)
 
     def run(self, config: ValueRunConfig, results: Results, run: RunContext) -> Iterable[Any]:

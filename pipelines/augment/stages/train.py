@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from medgen.data.cases import Manifest
 from medgen.report.augment.training import training_section
 from medgen.report.html import Report
 from medgen.report.methods.augment import generators
 from medgen.report.methods.text import MethodsText
 from medgen.report.start import source_tags
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import TRAINING
 from medgen.synthesis.backend import Backend, FitContext
 from medgen.synthesis.backends import backend_class
 from medgen.synthesis.cohort.prepared import PreparedCohort
@@ -19,7 +21,7 @@ from medgen.synthesis.estimates import Outline
 from medgen.synthesis.sources import Sources
 from medgen.training.cost import Estimate
 
-from ...stages import Stage
+from ...stages import Registered, Stage
 from ..choice import Plan
 from ..config import AugmentRunConfig
 
@@ -34,8 +36,9 @@ class Train(Stage[AugmentRunConfig]):
     """Fits every backend to the sources, each a child of its own in MLflow, and saves it."""
 
     name = "train"
-    needs = (PreparedCohort, Plan, Sources)
+    needs = (Manifest, PreparedCohort, Plan, Sources)
     makes = (Generators,)
+    own_keys = TRAINING
 
     def estimate(
         self, config: AugmentRunConfig, known: Results, before: Mapping[str, Estimate]
@@ -75,7 +78,25 @@ class Train(Stage[AugmentRunConfig]):
 
     def outputs(self) -> tuple[Output, ...]:
         """The generators."""
-        return (Output("model/", "the generators, with what `medgen augment sample` needs to filter and audit"),)
+        return (
+            Output(
+                "model/", "the generators, with what `medgen augment sample` needs to filter and audit", tracked=True
+            ),
+        )
+
+    def models(self, config: AugmentRunConfig, results: Results) -> Iterable[Registered]:
+        """Every generator."""
+        cohort = results[Manifest].name
+        return [
+            Registered(
+                f"medgen-augment-{cohort}-{backend.name}",
+                f"model/{backend.name}",
+                backend.sha256,
+                "augment",
+                f"Generator {backend.name} of labelled scans, trained on {cohort}",
+            )
+            for backend in results[Generators]
+        ]
 
     def report(self, report: Report, results: Results, run: RunContext) -> None:
         """The choice and the trainings."""

@@ -6,11 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from medgen.data.cases import Manifest
 from medgen.report.augment.value import StudyResults, study_lines, study_metrics, study_section
 from medgen.report.html import Report
 from medgen.report.methods.augment import study
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
+from medgen.runs.keys import Key
 from medgen.synthesis.cohort.prepared import PreparedCohort
 from medgen.synthesis.cohort.split import CohortSplit
 from medgen.synthesis.estimates import Outline
@@ -22,7 +24,16 @@ from medgen.training.cost import Estimate
 from ...stages import FIGURES, Pipeline, Stage
 from ..choice import Plan
 from ..config import AugmentRunConfig, LabelledRunConfig
-from ..study import STUDY_OUTPUTS, judged, run_cells, study_estimate, track_verdict, write_value
+from ..study import (
+    STUDY_KEYS,
+    STUDY_OUTPUTS,
+    judged,
+    run_cells,
+    study_estimate,
+    study_summary,
+    track_verdict,
+    write_value,
+)
 
 C_contra = TypeVar("C_contra", bound=LabelledRunConfig, contravariant=True)
 
@@ -32,6 +43,13 @@ class Study(Stage[C_contra]):
 
     name = "value"
     makes = (StudyResults,)
+    keys = STUDY_KEYS
+    own_keys = (
+        Key("dice", "mean Dice of a segmenter on the test scans"),
+        Key("hd95_mm", "95th percentile of surface distances, in mm"),
+        Key("nsd", "share of the surface within the tolerance"),
+        Key("seconds", "time of its training, in seconds"),
+    )
 
     def wanted(self, config: C_contra) -> bool:
         """Unless it is switched off."""
@@ -61,6 +79,11 @@ class Study(Stage[C_contra]):
         """All measurements."""
         return (*STUDY_OUTPUTS, FIGURES)
 
+    def summary(self, results: Results) -> Mapping[str, Any]:
+        """The verdict's numbers."""
+        study = results.get(StudyResults)
+        return {} if study is None else study_summary(study)
+
     def metrics(self, results: Results) -> Mapping[str, Any]:
         """Means, differences and verdicts."""
         study = results.get(StudyResults)
@@ -89,7 +112,7 @@ class StudyOfGenerators(Study[AugmentRunConfig]):
         generate: The stages that train generators and sample them.
     """
 
-    needs = (CohortSplit, PreparedCohort, Plan, Sources, CandidatePool)
+    needs = (Manifest, CohortSplit, PreparedCohort, Plan, Sources, CandidatePool)
 
     def __init__(self, generate: Pipeline[AugmentRunConfig]) -> None:
         self._generate = generate

@@ -27,7 +27,7 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
 from medgen.report.anomaly.adaptation import refused_words
 from medgen.volume import Grid, Volume
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
 
 CUBE = (12, 12, 12)
 
@@ -89,6 +89,7 @@ def test_a_new_detector_is_made_and_says_what_from(model: Path, site: Path, tmp_
     assert before.sha256 in page
     assert metrics["threshold"] == pytest.approx(detector.calibration.threshold)
     assert undeclared(out, PIPELINE) == []
+    assert unlike_the_run(out) == []
 
 
 def test_scans_that_the_model_has_learnt_from_and_too_few_are_refused(model: Path, site: Path, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from medgen.transforms.affine_registration import register_affine
 from medgen.volume import Volume
 from tests.builders.intervals import check as check_intervals
 from tests.builders.printed_numbers import unknown
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
+from tests.builders.tracked_run import Tracked
 
 CONFIG = Path(__file__).parents[3] / "configs" / "tiny" / "anomaly.yaml"
 
@@ -83,6 +84,7 @@ def rows(path):
 
 def test_a_run_writes_everything_it_promises(finished):
     assert undeclared(finished, pipeline()) == []
+    assert unlike_the_run(finished) == []
     for name in (
         "report.html",
         "metrics.json",
@@ -682,3 +684,69 @@ def test_a_scan_without_room_for_an_implant_is_named_before_anything_is_trained(
     assert "ml of a patient; expected at least" in last
     assert "radius_mm" in last
     assert not (out / "checkpoints" / "fold-0").exists()
+
+
+def test_the_store_is_told_what_the_report_says_first(finished):
+    run, numbers = Tracked.of(finished), json.loads((finished / "metrics.json").read_text())
+    assert run.undeclared(pipeline()) == []
+    voxel, own = next(row["ap"] for row in numbers["voxel"] if row["name"] == "fused"), run.numbers
+    assert [own[f"test.voxel_ap{end}"] for end in ("", ".low", ".high")] == [
+        voxel[name] for name in ("estimate", "low", "high")
+    ]
+    assert own["calibration.subjects"] == numbers["calibration_subjects"]
+    assert {"seconds.train", "seconds.evaluate"} <= own.keys()
+    said = run.tags["mlflow.note.content"]
+    assert said.startswith("> At ")
+    text = html.unescape(re.sub(r"<[^>]*>", "", (finished / "report.html").read_text(encoding="utf-8")))
+    words = re.sub(r"[*`>]", "", said)
+    assert [line for line in words.splitlines() if line.strip() and line.strip() not in text] == []
+
+
+def test_the_store_is_told_which_scans_were_for_what(finished, cohort):
+    run, manifest = Tracked.of(finished), load_cohort(cohort).with_hashes()
+    parts = {entry["context"]: entry for entry in run.of_kind("dataset")}
+    assert parts.keys() == {"training", "calibration", "test"}
+    test = [row["id"] for row in rows(finished / "splits.csv") if row["part"] == "test"]
+    assert parts["test"]["sha256"] == manifest.subset(test).digest()
+    assert parts["test"]["facts"] == {"scans": len(test), "subjects": len(test)}
+    assert parts["training"]["facts"]["scans"] == 14 - len(test)
+    assert parts["training"]["sha256"] == parts["calibration"]["sha256"] != parts["test"]["sha256"]
+
+
+def test_the_store_is_told_of_the_detector_the_tables_and_the_pictures(finished):
+    run = Tracked.of(finished)
+    (model,) = run.of_kind("model")
+    artifact = json.loads((finished / "model" / "artifact.json").read_text())
+    assert (model["name"], model["path"]) == ("medgen-anomaly-simulated", "model")
+    assert model["sha256"] == artifact["sha256"] == run.tags["medgen.model.sha256"]
+    assert {entry["name"] for entry in run.of_kind("table")} >= {"tables/scans.json", "tables/splits.json"}
+    heat = [entry["step"] for entry in run.of_kind("image") if entry["key"] == "Heatmaps"]
+    assert heat == list(range(len(heat)))
+    assert len(heat) > 2
+    # Files first: a version must not be there before what it is made of.
+    order = [entry["kind"] for entry in run.entries if entry["run"] == run.top]
+    assert order.index("model") > max(place for place, kind in enumerate(order) if kind == "file")
+
+
+def test_registered_models_are_compared_promoted_and_packaged(finished, cohort, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, _ = medgen(monkeypatch, capsys, "model", "promote", finished, "--json")
+    assert (code, json.loads(out)["champion"]) == (0, "medgen-anomaly-simulated/1")
+    store = finished.parent / "mlflow.db"
+    code, out, _ = medgen(
+        monkeypatch, capsys, "model", "compare", "medgen-anomaly-simulated@champion", finished, "--store", store
+    )
+    assert code == 0
+    assert "test.voxel_ap: " in out
+    assert "(not decided)" in out
+    code, out, _ = medgen(
+        monkeypatch,
+        capsys,
+        *("model", "package", finished, "--out", tmp_path / "served"),
+        *("--scans", cohort / "images", "--heatmaps", tmp_path / "heat"),
+    )
+    assert code == 0
+    assert (tmp_path / "served" / "MLmodel").is_file()
+    code, _, said = medgen(monkeypatch, capsys, "model", "compare", "brains", finished)
+    assert code == 2
+    assert "NAME/NUMBER" in said

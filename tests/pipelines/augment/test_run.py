@@ -16,7 +16,7 @@ import pytest
 from medgen import io
 from medgen.audit.replay import _as_recorded
 from medgen.config import load_config, parse_config
-from medgen.data.cards import lint
+from medgen.data.cards.card import lint
 from medgen.data.integrity import check
 from medgen.data.layouts.detect import load_cohort
 from medgen.data.simulation import simulate
@@ -31,7 +31,8 @@ from medgen.system.files import sha256_file
 from tests.builders.intervals import check as check_intervals
 from tests.builders.intervals import walk
 from tests.builders.printed_numbers import unknown
-from tests.builders.run_outputs import undeclared
+from tests.builders.run_outputs import undeclared, unlike_the_run
+from tests.builders.tracked_run import Tracked
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny" / "augment.yaml"
 
@@ -60,6 +61,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_every_output_is_there(finished: tuple[Path, tuple[str, ...]]) -> None:
     out, lines = finished
     assert undeclared(out, AUGMENT) == []
+    assert unlike_the_run(out) == []
+    assert unlike_the_run(out, "synthetic/card.md") == []
     names = ["report.html", "metrics.json", "config.yaml", "manifest.csv", "splits.csv", "failures.csv"]
     names += ["value.csv", "value_cases.csv", "rejections.csv", "synthetic/dataset.json", "synthetic/card.md"]
     assert [name for name in names if not (out / name).is_file()] == []
@@ -359,3 +362,35 @@ def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, 
     result = runner.invoke(app, ["augment", "sample", "--model", str(bare), "-n", "2", "--out", str(tmp_path / "x")])
     assert "no filter/" in str(result.exception)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_store_is_told_the_verdict_the_parts_and_every_generator(finished: tuple[Path, tuple[str, ...]]) -> None:
+    out, _ = finished
+    run, numbers = Tracked.of(out), json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert run.undeclared(AUGMENT) == []
+    (told,) = (item for item in numbers["comparisons"] if item["role"] == "verdict")
+    own = run.numbers
+    assert own["value.dice_difference"] == pytest.approx(told["difference"]["estimate"])
+    assert own["value.dice_difference"] == pytest.approx(own["value.dice"] - own["value.dice_ordinary"])
+    assert own["synthetic.accepted"] == sum(item["accepted"] for item in numbers["generators"].values())
+    assert run.tags["mlflow.note.content"].startswith(f"> **{told['word']}")
+    assert {entry["context"] for entry in run.of_kind("dataset")} >= {"training", "test"}
+    assert {entry["path"] for entry in run.of_kind("model")} == {f"model/{name}" for name in numbers["generators"]}
+    assert {entry["sha256"] for entry in run.of_kind("model")} == {
+        item["sha256"] for item in numbers["generators"].values()
+    }
+    sent = {f"{entry['folder']}/{Path(entry['path']).name}" for entry in run.of_kind("file")}
+    assert {path.relative_to(out).as_posix() for path in (out / "model").rglob("*") if path.is_file()} <= sent
+
+
+def test_trainings_of_the_study_have_their_own_times(finished: tuple[Path, tuple[str, ...]]) -> None:
+    run = Tracked.of(finished[0])
+    starts = {entry["run"]: entry for entry in run.entries if entry["kind"] == "start" and "began" in entry}
+    ends = {entry["run"]: entry["ended"] for entry in run.entries if entry["kind"] == "end" and entry["run"] in starts}
+    seconds = {
+        entry["run"]: entry["values"]["seconds"]
+        for entry in run.entries
+        if entry["kind"] == "metrics" and entry["run"] in starts
+    }
+    assert len(starts) == len({entry["name"] for entry in starts.values()}) >= 4
+    assert all(ends[name] - starts[name]["began"] >= 1000 * seconds[name] - 20 for name in starts)

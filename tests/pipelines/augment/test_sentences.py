@@ -22,7 +22,7 @@ from medgen.report.html import Report
 from medgen.runs.folder import RunFolder
 from medgen.synthesis.cohort.consensus import Consensus
 from medgen.synthesis.cohort.label_bias import LabelBias
-from medgen.synthesis.export.cohort import people_of
+from medgen.synthesis.export.card import people_in, people_of
 from medgen.synthesis.fidelity.comparison import Fidelity
 from medgen.synthesis.fidelity.results import FidelityResults
 from medgen.synthesis.filtering.copies import CopyBounds
@@ -185,9 +185,9 @@ def test_an_audit_that_failed_its_controls_judges_nothing(tmp_path: Path) -> Non
 
 def test_a_card_counts_everybody_who_was_learnt_from() -> None:
     alone = Sources(blobs(6, 0, "a"), None, (1, 4), {})
-    assert people_of(alone) == "6 labelled subjects"
+    assert people_of(*people_in(alone)) == "6 labelled subjects"
     more = Sources(blobs(6, 0, "a"), blobs(4, 1, "u", labelled=False), (1, 4), {})
-    assert people_of(more) == "6 labelled and 4 unlabelled subjects"
+    assert people_of(*people_in(more)) == "6 labelled and 4 unlabelled subjects"
 
 
 def test_why_no_rate_of_false_alarms_is_promised() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.commands import commands
+from tests.builders.run_records import anomaly_run
 
 MEDGEN = Path(sys.executable).parent / "medgen"
 HEAVY = ("torch", "monai", "mlflow", "SimpleITK", "nibabel", "scipy", "pydicom", "matplotlib", "sklearn", "skimage")
@@ -62,8 +63,15 @@ MISTAKES = {
     "audit sync": "absent",
     "audit replay": "absent",
     "audit leaks": "absent absent",
+    "model compare": "absent absent",
+    "model promote": "absent/1",
+    "model package": "absent --out x --scans absent --heatmaps y",
     "card lint": "absent",
     "card new": "x.md --cohort absent",
+    "card model": "absent",
+    "card intended-use": "absent",
+    "card checklist": "claim absent",
+    "card croissant": "x.md --cohort absent --url https://x.org --creator me --published 2026-01-31",
 }
 # What a person types wrongly in a command that is otherwise right; the words are what helps.
 TYPOS = [
@@ -163,6 +171,7 @@ def cohort(tmp_path_factory):
         "exit_code": 0,
     }
     assert ended.stderr == ""
+    anomaly_run(place / "records")
     return place / "cohort"
 
 
@@ -210,6 +219,10 @@ def test_what_was_skipped_is_said_with_the_reason(cohort, tmp_path):
         "data import cohort out/again --dry-run",
         "card lint cohort/card.md",
         "card new out/card.md",
+        "card croissant cohort/card.md --cohort cohort --url https://x.org --creator me --published 2026-01-31",
+        "card checklist metrics records",
+        "card intended-use records --out out/use.md",
+        "card model records --licence MIT --contact me --out out/model.md",
         "bench calibration out/bench --cohorts 1",
         "train tiny.yaml --dry-run",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_every_arm_gets_the_same_training(test_set: TestSet, material: Material,
     config = CONFIG.model_copy(
         update={"arms": ("real", "standard", "standard+synthetic", "standard+joint", "synthetic")}
     )
-    options = {"seed": 0, "device": "cpu", "store": tmp_path, "done": lambda name, _: names.append(name)}
+    options = {"seed": 0, "device": "cpu", "store": tmp_path, "done": lambda name, _, span: names.append(name)}
     rows = run_study(config, [material], test_set, [1, 4], **options)
     arms = {row["arm"] for row in rows}
     assert arms == {"real", "standard", "standard+synthetic", "synthetic"}  # nothing of joint was accepted
@@ -105,7 +106,14 @@ def test_config_checks_arms() -> None:
 def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material: Material, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"arms": ("standard", "real+deform"), "seeds": 1})
     names: list[str] = []
-    options = {"validation": held_out(8, "v"), "seed": 3, "device": "cpu", "done": lambda name, _: names.append(name)}
+    spans: list[tuple[int, int]] = []
+
+    def done(name: str, _: object, span: tuple[int, int]) -> None:
+        names.append(name)
+        spans.append(span)
+
+    options = {"validation": held_out(8, "v"), "seed": 3, "device": "cpu", "done": done}
+    begun = time.time_ns() // 1_000_000
     alone = run_study(config, [material], test_set, [1, 4], **options)
     together = run_study(config, [material], test_set, [1, 4], workers=2, store=tmp_path, **options)
     for row in (*alone, *together):
@@ -113,6 +121,11 @@ def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material
     assert alone == together
     assert len(alone) == 2 * 2 * 3 * 2
     assert sorted(names[2:]) == sorted(names[:2])
+    # When each was trained, wherever that was, and the same again where it was kept.
+    assert all(begun <= first < last <= time.time_ns() // 1_000_000 for first, last in spans)
+    made = dict(zip(names[2:], spans[2:], strict=True))
+    run_study(config, [material], test_set, [1, 4], workers=2, store=tmp_path, **options)
+    assert dict(zip(names[4:], spans[4:], strict=True)) == made
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -1,0 +1,1 @@
+"""Facts of a run, one sentence each, made of the fields that hold them."""
