@@ -149,10 +149,11 @@ def _out_of_json(path: Path, names: Names) -> Done:
     except DataError:
         return _removed(path) if named_in(path, names) else "kept"
     after = without(before, names)
+    if isinstance(after, dict) and "numTraining" in after and (path.parent / "labelsTr").is_dir():
+        # nnU-Net counts its cases.
+        after["numTraining"] = sum(not names.about(own.name) for own in (path.parent / "labelsTr").iterdir())
     if after == before:
         return "kept"
-    if isinstance(after, dict) and "numTraining" in after and (path.parent / "labelsTr").is_dir():
-        after["numTraining"] = sum(not names.about(own.name) for own in (path.parent / "labelsTr").iterdir())
     write_again(path, before, after)
     return "edited"
 

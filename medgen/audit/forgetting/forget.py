@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
@@ -21,7 +20,6 @@ from medgen.audit.forgetting.names import Names
 from medgen.audit.forgetting.store import forget_in_database
 from medgen.audit.forgetting.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
 from medgen.audit.lineage.affected import Affected, affected
-from medgen.audit.lineage.models import models_of
 from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import records_below
 from medgen.errors import AuditError, DataError
@@ -138,8 +136,8 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
     for own in found:
         # What other runs call it, models that were used here do, too; a name that another case has here is not meant.
         others = everywhere - own.record.inputs.keys()
-        names = [*own.cases, *others, *_names_under_way(own.record.out), *own.copies]
-        called[own.record.out] = Names(names, alias)
+        every = [*own.cases, *others, *_names_under_way(own.record.out), *own.copies]
+        called[own.record.out] = Names(every, alias)
     with ExitStack() as held:
         for own in found:
             held.enter_context(_held(own.record.out))
@@ -192,9 +190,16 @@ def _forget(own: Affected, names: Names) -> Forgotten:
     sweep(out)
     before = stated(out)
     _files(own, names, done)
-    _store(out, names, done)
+    _store(own, names, done)
     done.lines = forget_in_journal(out, names)
     done.remains += _remains(own)
+    known = {model.name for model in own.models}
+    named = {model for model in before if any(name.startswith(f"{model}/") for name in done.edited)}
+    done.remains += [
+        f"numbers of {model}, whose record named it"
+        for model in sorted(named)
+        if not any(model == other or model.startswith(f"{other}/") for other in known)
+    ]
     # Records state each other's digests: of models first, then of what names them.
     for name, (old, new) in restated(out, before).items():
         done.edited[name] = (done.edited.get(name, (old, ""))[0], new)
@@ -217,7 +222,7 @@ def _forget(own: Affected, names: Names) -> Forgotten:
 def _files(own: Affected, names: Names, done: Forgotten) -> None:
     record, out = own.record, own.record.out
     copied = {name for paths in own.copies.values() for name in paths}
-    models = tuple(f"{model.name}/" for model in models_of(record))
+    models = tuple(f"{model}/" for model in stated(out))
     for path in sorted(path for path in out.rglob("*") if path.is_file() or path.is_symlink()):
         name = path.relative_to(out).as_posix()
         if name in _OWN or path.name in (_UNDER_WAY, ".medgen-lock"):
@@ -227,11 +232,8 @@ def _files(own: Affected, names: Names, done: Forgotten) -> None:
             path.unlink()
             done.removed[name] = before
             continue
-        known = case_of(name, record.inputs)
         model = name.startswith(models) if models else False
-        # Where the case itself was not read, no picture shows it.
-        others = (bool(known) and known not in own.cases) or not (own.cases or own.copies)
-        what = take_out(path, name, names, model=model, others=others)
+        what = take_out(path, name, names, model=model, others=_about_another(name, own))
         if what == "removed":
             done.removed[name] = before
         elif what == "edited":
@@ -244,36 +246,55 @@ def _files(own: Affected, names: Names, done: Forgotten) -> None:
             folder.rmdir()
 
 
-def _store(out: Path, names: Names, done: Forgotten) -> None:
-    """The MLflow store beside the run; of another one it is told that it has to be done there."""
-    try:
-        sent: dict[str, Any] = files.read_json(out / CURSOR)
-        stored = [str(run) for run in sent["runs"].values()]
-    except (DataError, LookupError, TypeError):
-        stored = []
-    database = out.parent / _DATABASE
+def _about_another(name: str, own: Affected) -> bool:
+    """Whether a picture or page cannot show the case: it is about another one, or the case was not read at all."""
+    known = case_of(name, own.record.inputs)
+    return (bool(known) and known not in own.cases) or not (own.cases or own.copies)
+
+
+def _store(own: Affected, names: Names, done: Forgotten) -> None:
+    """The MLflow store beside the run; of another one it is told that it has to be done there.
+
+    Runs of other folders there are these folders' own affair; those without a folder, such as overwritten ones, forget.
+    """
+    out = own.record.out
+    database, artifacts = out.parent / _DATABASE, out.parent / _ARTIFACTS
+    stored = _stored(out)
+    others = [path.parent for path in out.parent.glob(f"*/{CURSOR}") if path.parent != out]
+    kept = {run for other in others for run in _stored(other)}
     changed = {**dict.fromkeys(done.removed.values(), ""), **dict(done.edited.values())}
-    folders = [out.parent / _ARTIFACTS / run for run in stored if (out.parent / _ARTIFACTS / run).is_dir()]
+    folders = [folder for folder in sorted(artifacts.glob("*")) if folder.is_dir() and folder.name not in kept]
     for folder in folders:
+        within = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        if folder.name not in stored and not any(names.about(path.name) or named_in(path, names) for path in within):
+            continue
         digests = stated(folder)
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in within:
             before = files.sha256_file(path)
             name = path.relative_to(folder).as_posix()
-            model = any(name.startswith(f"{above}/") for above in digests)
             if changed.get(before) == "":
                 path.unlink()
-                changed[before] = ""
                 continue
-            what = take_out(path, name, names, model=model, others=False)
+            model = any(name.startswith(f"{above}/") for above in digests)
+            what = take_out(path, name, names, model=model, others=_about_another(name, own))
             if what != "kept":
                 changed[before] = files.sha256_file(path) if what == "edited" else ""
         changed |= dict(restated(folder, digests).values())
     if database.is_file():
-        done.rows = forget_in_database(database, names, {key: value for key, value in changed.items() if key != value})
-    if stored and not folders and not database.is_file():
+        changed = {before: after for before, after in changed.items() if before != after}
+        done.rows = forget_in_database(database, names, changed, kept)
+    elif stored:
         done.remains.append(
             f"the MLflow store is not beside the run: delete the runs {', '.join(stored)} there, and run mlflow gc"
         )
+
+
+def _stored(out: Path) -> list[str]:
+    """What a run and its stages are called in the store, as far as they were sent."""
+    try:
+        return [str(run) for run in files.read_json(out / CURSOR)["runs"].values()]
+    except (DataError, LookupError, TypeError, AttributeError):
+        return []
 
 
 def _remains(own: Affected) -> list[str]:

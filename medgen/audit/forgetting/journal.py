@@ -47,7 +47,11 @@ def _left(line: bytes, names: Names) -> bytes:
         entry = json.loads(line)
         if entry.get("kind") == FORGOTTEN:
             return line
-        return tombstone(entry, line)
+        left = tombstone(entry, line)
+        if "chain" not in entry:
+            # Of a journal from before there were chains.
+            left = json.dumps({key: value for key, value in json.loads(left).items() if key != "chain"}).encode()
+        return left
     except (ValueError, AttributeError, LookupError, RecursionError):
         # No entry: a torn line, which counts by its digest all the same.
         return json.dumps({"kind": FORGOTTEN, "line_sha256": digest(line)}).encode()

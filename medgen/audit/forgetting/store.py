@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _WAIT = 20.0
 _NAME = re.compile(r"\w+")
 
 
-def forget_in_database(database: Path, names: Names, changed: Mapping[str, str]) -> int:
+def forget_in_database(database: Path, names: Names, changed: Mapping[str, str], kept: Collection[str] = ()) -> int:
     """Take a case out of every table of a database file, and out of the pages that are free afterwards.
 
     Args:
@@ -25,6 +25,7 @@ def forget_in_database(database: Path, names: Names, changed: Mapping[str, str])
         names: Of the case.
         changed: SHA-256 of files as they were → as they are now, empty for those that were removed: tags of runs say
             them.
+        kept: Runs that are about other scans, whatever these are called.
 
     Returns:
         Number of rows that were removed or changed.
@@ -36,7 +37,9 @@ def forget_in_database(database: Path, names: Names, changed: Mapping[str, str])
         with closing(sqlite3.connect(database, timeout=_WAIT, isolation_level=None)) as connection:
             connection.execute("pragma secure_delete = on")
             connection.execute("begin immediate")
-            count = sum(_table(connection, table, columns, names) for table, columns in _tables(connection).items())
+            count = sum(
+                _table(connection, table, columns, names, kept) for table, columns in _tables(connection).items()
+            )
             count += _hashes(connection, changed)
             connection.execute("commit")
             connection.execute("vacuum")
@@ -61,11 +64,12 @@ def _tables(connection: sqlite3.Connection) -> dict[str, list[str]]:
     }
 
 
-def _table(connection: sqlite3.Connection, table: str, columns: list[str], names: Names) -> int:
+def _table(connection: sqlite3.Connection, table: str, columns: list[str], names: Names, kept: Collection[str]) -> int:
     changed = 0
+    run = "run_uuid" if "run_uuid" in columns else "''"
     for column in columns:
-        for row, text in connection.execute(f'select rowid, "{column}" from "{table}"').fetchall():
-            if not isinstance(text, str) or not names.within(text):
+        for row, text, owner in connection.execute(f'select rowid, "{column}", {run} from "{table}"').fetchall():
+            if owner in kept or not isinstance(text, str) or not names.within(text):
                 continue
             if table in _ROWS:
                 changed += connection.execute(f'delete from "{table}" where rowid = ?', (row,)).rowcount
