@@ -78,10 +78,13 @@ def start(
         signal) stays in the journal.
     """
     out = Path(out)
-    if not enabled or _REPLAYED.get():
-        run = Run(name, out, None)
-        run.id = _REPLAYED.get() or run.id
-        yield run
+    if not enabled:
+        yield Run(name, out, None)
+        return
+    facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
+    if replayed := _REPLAYED.get():
+        with _kept(Run(name, out, Journal(out)), replayed, facts) as run:
+            yield run
         return
     uri = store_uri(out)
     if is_sqlite(uri) and not database(uri).exists():
@@ -94,7 +97,6 @@ def start(
         # sent the same entries meanwhile would make the run a second time.
         sender = _Sender(out, lock.pop_all(), held, late)
         run = Run(name, out, journal)
-        facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
         hurry = refused = False
         try:
             with run.recorded(facts), watched(run.log_metrics, out):
@@ -115,12 +117,20 @@ def start(
 
 @contextmanager
 def replaying(run_id: str) -> Iterator[None]:
-    """Inside, a run that starts is another one made again: it bears its id, and nothing is tracked."""
+    """Inside, a run that starts is another one made again: it bears its id, and no store is told."""
     token = _REPLAYED.set(run_id)
     try:
         yield
     finally:
         _REPLAYED.reset(token)
+
+
+@contextmanager
+def _kept(run: Run, run_id: str, facts: Mapping[str, str | None]) -> Iterator[Run]:
+    """A run with another one's id that is kept in its journal alone."""
+    run.id = run_id
+    with run.recorded(facts):
+        yield run
 
 
 def sync(out: str | Path) -> int:

@@ -186,6 +186,8 @@ def test_the_community_s_validator_accepts_the_metadata(root, tmp_path, monkeypa
     assert spec is not None
     assert spec.origin is not None
     vocabulary = json.loads((Path(spec.origin).parent / "data" / "ro-crate.jsonld").read_text())
+    # It carries 1.3; of what an export says, 1.2 means one word otherwise.
+    vocabulary["@context"]["ComputationalWorkflow"] = "https://bioschemas.org/ComputationalWorkflow"
 
     def answer(_, url, *args, **kwargs):
         """The vocabulary of RO-Crate from the package in place of the web; nothing else is fetched."""
