@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,17 @@ def start(
         return
     facts = {**_facts(seed, manifest_digest, config), **(tags or {})}
     if replayed := _REPLAYED.get():
-        with _kept(Run(name, out, Journal(out)), replayed, facts) as run:
-            yield run
+        with closing(Journal(out)) as kept:
+            run = Run(name, out, kept)
+            run.id = replayed
+            with run.recorded(facts):
+                yield run
         return
     uri = store_uri(out)
     if is_sqlite(uri) and not database(uri).exists():
         print(f"medgen: {place(out)}", file=sys.stderr)
     journal = Journal(out)
-    with ExitStack() as lock, terminable_until_closing() as closing:
+    with ExitStack() as lock, terminable_until_closing() as ending:
         held = lock.enter_context(locked(out / LOCK, wait=False))
         _end_killed(journal)
         # The lock is the sender's: one that waits for a slow answer may still be at work when the run is over, and who
@@ -110,7 +113,7 @@ def start(
             refused = True
             raise
         finally:
-            closing.set()
+            ending.set()
             journal.close()
             sender.close(hurry, refused)
 
@@ -123,14 +126,6 @@ def replaying(run_id: str) -> Iterator[None]:
         yield
     finally:
         _REPLAYED.reset(token)
-
-
-@contextmanager
-def _kept(run: Run, run_id: str, facts: Mapping[str, str | None]) -> Iterator[Run]:
-    """A run with another one's id that is kept in its journal alone."""
-    run.id = run_id
-    with run.recorded(facts):
-        yield run
 
 
 def sync(out: str | Path) -> int:
