@@ -28,11 +28,11 @@ def package(model: Path, out: Path, *, scans: Path, heatmaps: Path) -> Path:
     if not scans.is_dir():
         raise DataError(f"{scans}: no such folder; expected the folder that scans are read from")
     import_mlflow("")
-    import mlflow.pyfunc
-
     with new_folder(out) as temporary, warnings.catch_warnings():
-        # That answers hold text, numbers and nothing is more than its signatures can say.
+        # MLflow warns of its own classes, and that answers hold more kinds of values than a signature can say.
         warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+
         mlflow.pyfunc.save_model(
             temporary / "model",
             python_model=str(CODE),

@@ -706,7 +706,7 @@ def test_the_store_is_told_which_scans_were_for_what(finished, cohort):
     run, manifest = Tracked.of(finished), load_cohort(cohort).with_hashes()
     parts = {entry["context"]: entry for entry in run.of_kind("dataset")}
     assert parts.keys() == {"training", "calibration", "test"}
-    test = [row["id"] for row in rows(finished / "splits.csv") if row["part"] == "test"]
+    test = [row["case"] for row in rows(finished / "splits.csv") if row["part"] == "test"]
     assert parts["test"]["sha256"] == manifest.subset(test).digest()
     assert parts["test"]["facts"] == {"scans": len(test), "subjects": len(test)}
     assert parts["training"]["facts"]["scans"] == 14 - len(test)

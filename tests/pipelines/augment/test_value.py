@@ -135,7 +135,7 @@ def test_ordinary_arms_alone_and_an_interrupted_study_goes_on(
     assert len(kept) == 4
     for path in kept:
         content = read_json(path)
-        _keep(path, content["key"], [{**row, "seconds": 1234.0} for row in content["rows"]])
+        _keep(path, content["key"], [{**row, "seconds": 1234.0} for row in content["rows"]], content["span"])
     summary = augment_value.run(settings, resume=True)
     assert {float(row["seconds"]) for row in rows(out / "value.csv")} == {1234.0}
     assert any("NOT MEASURED: no arm had synthetic scans. Best ordinary arm:" in line for line in summary.lines)
