@@ -117,12 +117,19 @@ def audit_forget(
 
     for folder in runs:
         check_folder(folder, "a run or a folder of runs")
+    from medgen.audit.forgetting.cohorts import cohorts_with, prepared_with
     from medgen.audit.forgetting.forget import forget, forgotten_already, plan, still_named, unfinished
+    from medgen.audit.forgetting.names import Names
 
     left = [f"{out}: has not ended and names the case; finish or delete it" for out in unfinished(case, runs)]
+    names = Names([case], "")
+    left += [
+        f"{folder}: a cohort that holds the case; delete its files and its row" for folder in cohorts_with(names, runs)
+    ]
     if dry_run:
         found = plan(case, runs)
         lines = tuple(line for own in found for line in own.lines)
+        lines += tuple(f"{folder}: a prepared cohort that holds the case" for folder in prepared_with(names, runs))
         return Answer({"runs": [own.to_plain() for own in found], "left": left}, lines, tuple(left), 1 if left else 0)
     done = forget(case, runs)
     told = [line for own in done for line in own.said]

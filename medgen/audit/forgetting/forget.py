@@ -7,13 +7,14 @@ that one that was interrupted is found again by the record, and done again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medgen.audit.forgetting.cohorts import forget_prepared, prepared_with
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
 from medgen.audit.forgetting.models import restated, stated
@@ -82,7 +83,8 @@ def plan(case: str, runs: Sequence[Path]) -> list[Affected]:
         try:
             known = affected(name, runs)
         except AuditError:
-            if name == case and not forgotten_already(case, runs) and not left_off(runs):
+            known_elsewhere = forgotten_already(case, runs) or left_off(runs) or _prepared(case, runs)
+            if name == case and not known_elsewhere:
                 raise
             continue
         found |= {own.record.out: own for own in known if own.record.out not in found or own.cases}
@@ -146,7 +148,20 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
             # A run may call the case otherwise and be known by its hash, which goes with the run that is done first.
             digests = {**stated(out), **_under_way(out).get("models", {})}
             files.write_json(out / _UNDER_WAY, {"names": names.called, "models": digests})
-        return [_forget(own, called[own.record.out]) for own in found]
+        prepared = [
+            _forget_prepared(folder, Names({case, *everywhere}, alias)) for folder in _prepared(case, runs, everywhere)
+        ]
+        return [*prepared, *(_forget(own, called[own.record.out]) for own in found)]
+
+
+def _prepared(case: str, runs: Sequence[Path], others: Collection[str] = ()) -> list[Path]:
+    called = {*others} if Path(case).exists() else {case, *others}
+    return prepared_with(Names(called, ""), runs) if called else []
+
+
+def _forget_prepared(folder: Path, names: Names) -> Forgotten:
+    removed, edited = forget_prepared(folder, names)
+    return Forgotten(folder, dict.fromkeys(map(str, range(removed)), ""), dict.fromkeys(edited, ("", "")))
 
 
 def still_named(done: Sequence[Forgotten], case: str, runs: Sequence[Path]) -> list[Path]:

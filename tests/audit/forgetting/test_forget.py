@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.audit.forgetting import cohorts
 from medgen.audit.forgetting import forget as forgetting
 from medgen.audit.forgetting import names as naming
 from medgen.audit.forgetting.tombstone import FILE, hashed, read_tombstones
@@ -313,6 +314,25 @@ def test_a_synthetic_scan_in_another_shape_goes_and_the_others_stay(tmp_path, mo
     assert files.read_json(out / "synthetic" / "dataset.json")["numTraining"] == 1
     assert (out / "fidelity.csv").read_text() == "id,fid\nsyn-0002,2\n"
     assert verify_run(out).problems == ()
+
+
+def test_a_prepared_cohort_forgets_and_an_imported_one_is_named(runs):
+    for name in (CASE, OTHER):
+        files.write_text(runs / "prepared" / "scans" / f"{name}.nii.gz", name)
+        files.write_text(runs / "prepared" / "mosaics" / f"{name}.png", name)
+        files.write_text(runs / "cohort" / "images" / f"{name}.nii.gz", name)
+    rows = [{"id": name, "image": f"images/{name}.nii.gz"} for name in (CASE, OTHER)]
+    files.write_csv(runs / "prepared" / "prepared.csv", rows, ["id", "image"])
+    files.write_text(runs / "prepared" / "recipe.yaml", "shape: [8, 8, 8]\n")
+    files.write_csv(runs / "cohort" / "manifest.csv", rows, ["id", "image"])
+    assert cohorts.cohorts_with(naming.Names([CASE], ""), [runs]) == [runs / "cohort"]
+    (own,) = [one for one in forgetting.forget(CASE, [runs]) if one.out.name == "prepared"]
+    assert own.said == [
+        f"{runs / 'prepared'}: 2 file(s) removed, 1 edited, 0 line(s) of the journal and 0 row(s) of the MLflow store"
+    ]
+    assert {name.partition("/")[0] for name in holding(runs)} == {"cohort"}
+    assert len(list((runs / "prepared").rglob(f"{OTHER}.*"))) == 2
+    assert (runs / "prepared" / "prepared.csv").read_text() == f"id,image\n{OTHER},images/{OTHER}.nii.gz\n"
 
 
 @pytest.mark.parametrize("name", ["a", "--", "ab"])
