@@ -6,12 +6,15 @@ OUT ?= demo
 
 .PHONY: help demo pictures docs test test-fast check dist audit audit-report format constraints clean
 
+CRATES := tests/audit/export/crate-validator.txt
+
 help:  ## what this file can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(CRATES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,viewer,dicom,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(CRATES)
 	touch $@
 
 demo: $(VENV)/.installed  ## both pipelines on a simulated cohort (OUT=demo)

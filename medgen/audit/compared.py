@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -194,7 +195,8 @@ def _arrays(name: str, one: Path, other: Path) -> dict[str, tuple[NDArray[Any], 
     """The arrays of two files of numbers by name; None of other files."""
     try:
         if name.endswith(_IMAGES):
-            return {"": (io.read(one).data.astype(np.float64), io.read(other).data.astype(np.float64))}
+            read = partial(io.read, allow_nan=True, multichannel=True)
+            return {"": (read(one).data.astype(np.float64), read(other).data.astype(np.float64))}
         if name.endswith(".safetensors"):
             from safetensors.numpy import load_file
 

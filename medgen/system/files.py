@@ -171,7 +171,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write JSON atomically, keys in the order given; NaN and infinities become ``null`` (JSON has neither)."""
-    write_text(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Plain data as :func:`write_json` writes it."""
+    return json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path, limit: int = 64 << 20) -> Any:

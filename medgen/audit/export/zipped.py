@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from medgen.data.cases import COLUMNS
 from medgen.errors import AuditError, DataError
 from medgen.runs.journal import NAME as JOURNAL
 from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE
-from medgen.system.files import atomic_path
+from medgen.system.files import atomic_path, json_text
 
 MANIFEST = "manifest-sha256.txt"
 VERIFIER = "verify.py"
@@ -88,7 +87,7 @@ def export_run(target: Path, out: Path, *, patient_data: bool = False, author: s
     made = _collected(record, patient_data)
     workflow = CONFIGURATION if CONFIGURATION in made.contents else f"{RUN}/{CONFIG}"
     about = {"run": RUN, "workflow": workflow, "author": author, "licence": licence}
-    made.contents[METADATA] = _json(crate(record, made.contents, dict(_held(made)), **about))
+    made.contents[METADATA] = json_text(crate(record, made.contents, dict(_held(made)), **about)).encode()
     listing = "".join(f"{_sha(content)}  {name}\n" for name, content in sorted(made.contents.items()))
     made.contents[MANIFEST] = listing.encode()
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -227,10 +226,6 @@ def _held(made: Export) -> Iterator[tuple[str, str]]:
         LEFT_OUT: "outputs that are not here, with their hashes and the reason",
     }
     yield from ((name, words) for name, words in known.items() if name in made.contents or name in (METADATA, MANIFEST))
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _sha(content: bytes) -> str:
