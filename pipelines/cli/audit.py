@@ -113,26 +113,35 @@ def audit_forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; change nothing.")] = False,
 ) -> Answer:
     """Remove a case and what was made from it from runs; says what cannot be undone; exit 1 if work is left."""
-    from medgen.audit.forgetting.forget import forget, forgotten_already, plan, still_named, unfinished
+    from ..preflight import check_folder
 
-    open_runs = [f"{out}: has not ended and names the case; finish or delete it" for out in unfinished(case, runs)]
+    for folder in runs:
+        check_folder(folder, "a run or a folder of runs")
+    from medgen.audit.forgetting.cohorts import cohorts_with, prepared_with
+    from medgen.audit.forgetting.forget import forget, forgotten_already, plan, still_named, unfinished
+    from medgen.audit.forgetting.names import Names
+
+    left = [f"{out}: has not ended and names the case; finish or delete it" for out in unfinished(case, runs)]
+    names = Names([case], "")
+    left += [
+        f"{folder}: a cohort that holds the case; delete its files and its row" for folder in cohorts_with(names, runs)
+    ]
     if dry_run:
         found = plan(case, runs)
-        lines = [line for own in found for line in own.lines]
-        return Answer(
-            {"runs": [own.to_plain() for own in found]}, tuple(lines), tuple(open_runs), 1 if open_runs else 0
-        )
+        lines = tuple(line for own in found for line in own.lines)
+        lines += tuple(f"{folder}: a prepared cohort that holds the case" for folder in prepared_with(names, runs))
+        return Answer({"runs": [own.to_plain() for own in found], "left": left}, lines, tuple(left), 1 if left else 0)
     done = forget(case, runs)
-    for path in still_named(done, case, runs):
-        open_runs.append(f"{path}: names the case; its run calls it otherwise: forget it there by that name")
-    lines = [line for own in done for line in own.said]
+    told = [line for own in done for line in own.said]
     if not done:
-        lines.append(f"{case}: forgotten already ({', '.join(forgotten_already(case, runs))})")
+        told.append(f"{case}: forgotten already ({', '.join(forgotten_already(case, runs))})")
+    for path in still_named(done, case, runs):
+        left.append(f"{path}: names the case; its run calls it otherwise: forget it there by that name")
     facts = [
         {"run": own.out, "removed": len(own.removed), "edited": sorted(own.edited), "remains": own.remains}
         for own in done
     ]
-    return Answer({"runs": facts}, tuple(lines), tuple(open_runs), 1 if open_runs else 0)
+    return Answer({"runs": facts, "left": left}, tuple(told), tuple(left), 1 if left else 0)
 
 
 @command(audit_app, "key", "medgen audit key ~/medgen.pem")

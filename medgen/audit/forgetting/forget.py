@@ -7,12 +7,14 @@ that one that was interrupted is found again by the record, and done again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from medgen.audit.forgetting.cohorts import forget_prepared, prepared_with
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
 from medgen.audit.forgetting.models import restated, stated
@@ -81,7 +83,8 @@ def plan(case: str, runs: Sequence[Path]) -> list[Affected]:
         try:
             known = affected(name, runs)
         except AuditError:
-            if name == case and not forgotten_already(case, runs) and not left_off(runs):
+            known_elsewhere = forgotten_already(case, runs) or left_off(runs) or _prepared(case, runs)
+            if name == case and not known_elsewhere:
                 raise
             continue
         found |= {own.record.out: own for own in known if own.record.out not in found or own.cases}
@@ -136,15 +139,29 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
     for own in found:
         # What other runs call it, models that were used here do, too; a name that another case has here is not meant.
         others = everywhere - own.record.inputs.keys()
-        every = [*own.cases, *others, *_names_under_way(own.record.out), *own.copies]
+        every = [*own.cases, *others, *_under_way(own.record.out).get("names", ()), *own.copies]
         called[own.record.out] = Names(every, alias)
     with ExitStack() as held:
         for own in found:
             held.enter_context(_held(own.record.out))
         for out, names in called.items():
             # A run may call the case otherwise and be known by its hash, which goes with the run that is done first.
-            files.write_json(out / _UNDER_WAY, names.called)
-        return [_forget(own, called[own.record.out]) for own in found]
+            digests = {**stated(out), **_under_way(out).get("models", {})}
+            files.write_json(out / _UNDER_WAY, {"names": names.called, "models": digests})
+        prepared = [
+            _forget_prepared(folder, Names({case, *everywhere}, alias)) for folder in _prepared(case, runs, everywhere)
+        ]
+        return [*prepared, *(_forget(own, called[own.record.out]) for own in found)]
+
+
+def _prepared(case: str, runs: Sequence[Path], others: Collection[str] = ()) -> list[Path]:
+    called = {*others} if Path(case).exists() else {case, *others}
+    return prepared_with(Names(called, ""), runs) if called else []
+
+
+def _forget_prepared(folder: Path, names: Names) -> Forgotten:
+    removed, edited = forget_prepared(folder, names)
+    return Forgotten(folder, dict.fromkeys(map(str, range(removed)), ""), dict.fromkeys(edited, ("", "")))
 
 
 def still_named(done: Sequence[Forgotten], case: str, runs: Sequence[Path]) -> list[Path]:
@@ -165,15 +182,17 @@ def left_off(runs: Sequence[Path]) -> list[str]:
     names: set[str] = set()
     for root in runs:
         for path in root.rglob(_UNDER_WAY):
-            names |= set(_names_under_way(path.parent))
+            names |= set(_under_way(path.parent).get("names", ()))
     return sorted(names)
 
 
-def _names_under_way(out: Path) -> list[str]:
+def _under_way(out: Path) -> dict[str, Any]:
+    """What an interrupted command has left: ``names`` of the case, and ``models``, their digests before it."""
     try:
-        return [str(name) for name in files.read_json(out / _UNDER_WAY)]
-    except DataError:
-        return []
+        told = files.read_json(out / _UNDER_WAY)
+        return {"names": [str(name) for name in told["names"]], "models": dict(told["models"])}
+    except (DataError, LookupError, TypeError):
+        return {}
 
 
 @contextmanager
@@ -188,9 +207,14 @@ def _forget(own: Affected, names: Names) -> Forgotten:
     out = own.record.out
     done = Forgotten(out)
     sweep(out)
-    before = stated(out)
+    before: dict[str, str] = _under_way(out)["models"]
     _files(own, names, done)
-    _store(own, names, done)
+    # Records state each other's digests: of models first, then of what names them.
+    for name, (old, new) in restated(out, before).items():
+        done.edited[name] = (done.edited.get(name, (old, ""))[0], new)
+    now = stated(out)
+    digests = {old: now[name] for name, old in before.items() if now.get(name, old) != old}
+    _store(own, names, done, digests)
     done.lines = forget_in_journal(out, names)
     done.remains += _remains(own)
     known = {model.name for model in own.models}
@@ -200,11 +224,7 @@ def _forget(own: Affected, names: Names) -> Forgotten:
         for model in sorted(named)
         if not any(model == other or model.startswith(f"{other}/") for other in known)
     ]
-    # Records state each other's digests: of models first, then of what names them.
-    for name, (old, new) in restated(out, before).items():
-        done.edited[name] = (done.edited.get(name, (old, ""))[0], new)
-    now = stated(out)
-    models = {model.name: (model.sha256, now[model.name]) for model in own.models if model.name in now}
+    models = {model.name: (before[model.name], now[model.name]) for model in own.models if model.name in now}
     if (out / SIGNATURE).exists():
         (out / SIGNATURE).unlink()
         done.remains.append("the signature was of the former record and is gone: medgen audit sign signs it again")
@@ -252,7 +272,7 @@ def _about_another(name: str, own: Affected) -> bool:
     return (bool(known) and known not in own.cases) or not (own.cases or own.copies)
 
 
-def _store(own: Affected, names: Names, done: Forgotten) -> None:
+def _store(own: Affected, names: Names, done: Forgotten, digests: Mapping[str, str]) -> None:
     """The MLflow store beside the run; of another one it is told that it has to be done there.
 
     Runs of other folders there are these folders' own affair; those without a folder, such as overwritten ones, forget.
@@ -262,24 +282,24 @@ def _store(own: Affected, names: Names, done: Forgotten) -> None:
     stored = _stored(out)
     others = [path.parent for path in out.parent.glob(f"*/{CURSOR}") if path.parent != out]
     kept = {run for other in others for run in _stored(other)}
-    changed = {**dict.fromkeys(done.removed.values(), ""), **dict(done.edited.values())}
+    changed = {**dict.fromkeys(done.removed.values(), ""), **dict(done.edited.values()), **digests}
     folders = [folder for folder in sorted(artifacts.glob("*")) if folder.is_dir() and folder.name not in kept]
     for folder in folders:
         within = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         if folder.name not in stored and not any(names.about(path.name) or named_in(path, names) for path in within):
             continue
-        digests = stated(folder)
+        models = stated(folder)
         for path in within:
             before = files.sha256_file(path)
             name = path.relative_to(folder).as_posix()
             if changed.get(before) == "":
                 path.unlink()
                 continue
-            model = any(name.startswith(f"{above}/") for above in digests)
+            model = any(name.startswith(f"{above}/") for above in models)
             what = take_out(path, name, names, model=model, others=_about_another(name, own))
             if what != "kept":
                 changed[before] = files.sha256_file(path) if what == "edited" else ""
-        changed |= dict(restated(folder, digests).values())
+        changed |= dict(restated(folder, models).values())
     if database.is_file():
         changed = {before: after for before, after in changed.items() if before != after}
         done.rows = forget_in_database(database, names, changed, kept)

@@ -23,8 +23,8 @@ def forget_in_database(database: Path, names: Names, changed: Mapping[str, str],
     Args:
         database: The file.
         names: Of the case.
-        changed: SHA-256 of files as they were → as they are now, empty for those that were removed: tags of runs say
-            them.
+        changed: SHA-256 of files, and digests of models, as they were → as they are now, empty for files that were
+            removed: tags say them.
         kept: Runs that are about other scans, whatever these are called.
 
     Returns:
@@ -81,11 +81,14 @@ def _table(connection: sqlite3.Connection, table: str, columns: list[str], names
 
 
 def _hashes(connection: sqlite3.Connection, changed: Mapping[str, str]) -> int:
+    found = connection.execute("select name from sqlite_master where type = 'table' and name like '%tags'").fetchall()
     count = 0
-    for before, after in changed.items():
-        where = "where key like 'sha256.%' and value = ?"
-        if after:
-            count += connection.execute(f"update tags set value = ? {where}", (after, before)).rowcount
-        else:
-            count += connection.execute(f"delete from tags {where}", (before,)).rowcount
+    for (table,) in found:
+        columns = [row[1] for row in connection.execute(f'pragma table_info("{table}")')]
+        for before, after in changed.items() if "value" in columns else ():
+            if after:
+                done = connection.execute(f'update "{table}" set value = ? where value = ?', (after, before))
+            else:
+                done = connection.execute(f'delete from "{table}" where value = ?', (before,))
+            count += done.rowcount
     return count

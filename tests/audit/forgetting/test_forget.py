@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.audit.forgetting import cohorts
 from medgen.audit.forgetting import forget as forgetting
 from medgen.audit.forgetting import names as naming
 from medgen.audit.forgetting.tombstone import FILE, hashed, read_tombstones
@@ -27,6 +29,7 @@ from medgen.audit.verify import verify_run
 from medgen.errors import AuditError, ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.pipelines.anomaly import score as scoring
+from medgen.pipelines.cli import app
 from medgen.runs import journal, outputs, tracking
 from medgen.system import files
 from medgen.volume import Grid, Volume
@@ -230,6 +233,9 @@ def test_one_that_was_interrupted_can_be_run_again(runs, monkeypatch, step):
     assert holding(runs) == {}
     assert [verify_run(runs / run).problems for run in ("trained", "scored")] == [(), ()]
     assert forgetting.left_off([runs]) == []
+    (told,) = read_tombstones(runs / "trained")[-1:]
+    assert told["models"]["model"][1] == TrainedModel.load(runs / "trained" / "model").sha256
+    assert told["models"]["model"][0] != told["models"]["model"][1]
 
 
 def test_a_run_that_is_in_use_is_not_touched(runs):
@@ -259,6 +265,74 @@ def test_a_run_that_has_not_ended_is_named(runs):
     files.write_csv(runs / "open" / "manifest.csv", [{"id": CASE}], ["id"])
     assert forgetting.unfinished(CASE, [runs]) == [runs / "open"]
     assert forgetting.unfinished(OTHER, [runs]) == []
+
+
+def test_the_command_says_what_goes_and_what_is_left(runs, monkeypatch, capsys):
+    def told(*words: str) -> tuple[int, dict]:
+        monkeypatch.setattr(sys, "argv", ["medgen", "audit", "forget", *words, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
+
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    code, answer = told(CASE, str(runs), "--dry-run")
+    assert code == 0
+    assert {Path(run["run"]).name for run in answer["runs"]} == {"trained", "scored"}
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
+    # The same patient, whose scan another run has read from another file under another name.
+    files.write_text(runs / "third" / "notes.md", f"as in {CASE}")
+    outputs.write_outputs_record(runs / "third")
+    code, answer = told(CASE, str(runs))
+    assert code == 1
+    assert "notes.md: names the case" in json.dumps(answer)
+    assert set(holding(runs)) == {"third/notes.md"}
+    code, answer = told("nobody-known", str(runs))
+    assert code == 2
+
+
+def test_a_synthetic_scan_in_another_shape_goes_and_the_others_stay(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "runs" / "augment"
+    with tracking.start("augment", out, config={}, seed=1):
+        for number, parent in enumerate((CASE, OTHER, CASE), 1):
+            name = f"syn-{number:04d}"
+            own = [f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"]
+            for item in own:
+                files.write_text(out / "synthetic" / item, f"{item} {number}")
+            record = {"id": name, "generator_sha256": "ab" * 32, "parents": [{"case": parent}], "files": own}
+            files.write_json(out / "synthetic" / "provenance" / f"{name}.json", files.sealed(record))
+        files.write_json(out / "synthetic" / "dataset.json", {"numTraining": 3})
+        rows = [{"id": own, "sha256_image": digest * 64} for own, digest in ((CASE, "c"), (OTHER, "d"))]
+        files.write_csv(out / "manifest.csv", rows, ["id", "sha256_image"])
+        files.write_csv(out / "fidelity.csv", [{"id": f"syn-000{n}", "fid": n} for n in (1, 2, 3)], ["id", "fid"])
+    outputs.write_outputs_record(out)
+    forgetting.forget(CASE, [tmp_path / "runs"])
+    assert holding(tmp_path / "runs") == {}
+    left = {path.relative_to(out / "synthetic").as_posix() for path in (out / "synthetic").rglob("*.*")}
+    kept = {"imagesTr/syn-0002_0000.nii.gz", "labelsTr/syn-0002.nii.gz", "provenance/syn-0002.json"}
+    assert left == {*kept, "dataset.json"}
+    assert files.read_json(out / "synthetic" / "dataset.json")["numTraining"] == 1
+    assert (out / "fidelity.csv").read_text() == "id,fid\nsyn-0002,2\n"
+    assert verify_run(out).problems == ()
+
+
+def test_a_prepared_cohort_forgets_and_an_imported_one_is_named(runs):
+    for name in (CASE, OTHER):
+        files.write_text(runs / "prepared" / "scans" / f"{name}.nii.gz", name)
+        files.write_text(runs / "prepared" / "mosaics" / f"{name}.png", name)
+        files.write_text(runs / "cohort" / "images" / f"{name}.nii.gz", name)
+    rows = [{"id": name, "image": f"images/{name}.nii.gz"} for name in (CASE, OTHER)]
+    files.write_csv(runs / "prepared" / "prepared.csv", rows, ["id", "image"])
+    files.write_text(runs / "prepared" / "recipe.yaml", "shape: [8, 8, 8]\n")
+    files.write_csv(runs / "cohort" / "manifest.csv", rows, ["id", "image"])
+    assert cohorts.cohorts_with(naming.Names([CASE], ""), [runs]) == [runs / "cohort"]
+    (own,) = [one for one in forgetting.forget(CASE, [runs]) if one.out.name == "prepared"]
+    assert own.said == [
+        f"{runs / 'prepared'}: 2 file(s) removed, 1 edited, 0 line(s) of the journal and 0 row(s) of the MLflow store"
+    ]
+    assert {name.partition("/")[0] for name in holding(runs)} == {"cohort"}
+    assert len(list((runs / "prepared").rglob(f"{OTHER}.*"))) == 2
+    assert (runs / "prepared" / "prepared.csv").read_text() == f"id,image\n{OTHER},images/{OTHER}.nii.gz\n"
 
 
 @pytest.mark.parametrize("name", ["a", "--", "ab"])

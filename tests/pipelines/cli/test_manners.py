@@ -59,6 +59,7 @@ MISTAKES = {
     "bench transfer": "x --data absent",
     "bench presets": "x --families nonsense",
     "audit verify": "absent",
+    "audit forget": "nobody-known absent",
     "audit trace": "absent",
     "audit sync": "absent",
     "audit replay": "absent",
