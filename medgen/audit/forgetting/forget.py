@@ -21,7 +21,7 @@ from medgen.audit.forgetting.models import restated, stated
 from medgen.audit.forgetting.names import Names
 from medgen.audit.forgetting.store import forget_in_database
 from medgen.audit.forgetting.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
-from medgen.audit.lineage.affected import Affected, affected
+from medgen.audit.lineage.affected import AffectedRun, affected
 from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import records_below
 from medgen.errors import AuditError, DataError
@@ -65,7 +65,7 @@ class Forgotten:
         return [f"{self.out}: {counts}{more}", *(f"  remains: {line}" for line in self.remains)]
 
 
-def plan(case: str, runs: Sequence[Path]) -> list[Affected]:
+def plan(case: str, runs: Sequence[Path]) -> list[AffectedRun]:
     """The runs that have read a case, or hold its scan in another shape, or a model that learnt from it.
 
     Args:
@@ -78,7 +78,7 @@ def plan(case: str, runs: Sequence[Path]) -> list[Affected]:
     Raises:
         AuditError: If no run knows it, nor has forgotten it.
     """
-    found: dict[Path, Affected] = {}
+    found: dict[Path, AffectedRun] = {}
     for name in (case, *left_off(runs)):
         try:
             known = affected(name, runs)
@@ -203,7 +203,7 @@ def _held(out: Path) -> Iterator[None]:
         yield
 
 
-def _forget(own: Affected, names: Names) -> Forgotten:
+def _forget(own: AffectedRun, names: Names) -> Forgotten:
     out = own.record.out
     done = Forgotten(out)
     sweep(out)
@@ -239,7 +239,7 @@ def _forget(own: Affected, names: Names) -> Forgotten:
     return done
 
 
-def _files(own: Affected, names: Names, done: Forgotten) -> None:
+def _files(own: AffectedRun, names: Names, done: Forgotten) -> None:
     record, out = own.record, own.record.out
     copied = {name for paths in own.copies.values() for name in paths}
     models = tuple(f"{model}/" for model in stated(out))
@@ -266,13 +266,13 @@ def _files(own: Affected, names: Names, done: Forgotten) -> None:
             folder.rmdir()
 
 
-def _about_another(name: str, own: Affected) -> bool:
+def _about_another(name: str, own: AffectedRun) -> bool:
     """Whether a picture or page cannot show the case: it is about another one, or the case was not read at all."""
     known = case_of(name, own.record.inputs)
     return (bool(known) and known not in own.cases) or not (own.cases or own.copies)
 
 
-def _store(own: Affected, names: Names, done: Forgotten, digests: Mapping[str, str]) -> None:
+def _store(own: AffectedRun, names: Names, done: Forgotten, digests: Mapping[str, str]) -> None:
     """The MLflow store beside the run; of another one it is told that it has to be done there.
 
     Runs of other folders there are these folders' own affair; those without a folder, such as overwritten ones, forget.
@@ -317,7 +317,7 @@ def _stored(out: Path) -> list[str]:
         return []
 
 
-def _remains(own: Affected) -> list[str]:
+def _remains(own: AffectedRun) -> list[str]:
     lines = [f"weights that learnt from it: {model.name}, SHA-256 {model.sha256}" for model in own.models]
     if own.learnt:
         lines.append(f"{len(own.learnt)} synthetic scan(s) of generators that learnt from it")
@@ -327,7 +327,7 @@ def _remains(own: Affected) -> list[str]:
     return lines
 
 
-def _write_record(own: Affected, names: Names, done: Forgotten) -> None:
+def _write_record(own: AffectedRun, names: Names, done: Forgotten) -> None:
     out, content = own.record.out, dict(own.record.content)
     listed = {name for name in output_files(out) if name in content["files"] or name == FILE}
     content = {key: value for key, value in content.items() if key not in ("files", "sha256")}

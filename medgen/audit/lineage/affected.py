@@ -22,7 +22,7 @@ _LIMIT = 256 << 20
 
 
 @dataclass(frozen=True)
-class Affected:
+class AffectedRun:
     """What one run has made from a scan.
 
     Attributes:
@@ -77,7 +77,7 @@ class Affected:
         }
 
 
-def affected(scan: str | Path, runs: Sequence[Path]) -> list[Affected]:
+def affected(scan: str | Path, runs: Sequence[Path]) -> list[AffectedRun]:
     """What was made from a scan.
 
     Args:
@@ -142,7 +142,7 @@ def _knowing(
 
 def _affected(
     record: RunRecord, cases: frozenset[str], models: Sequence[KnownModel], knowing: Mapping[str, KnownModel]
-) -> Affected:
+) -> AffectedRun:
     own = tuple(name for name in record.files if case_of(name, record.inputs) in cases) if cases else ()
     mentions = tuple(name for name in record.files if name not in own and _names(record.out / name, cases))
     copies, learnt = _synthetic(record, cases, knowing)
@@ -151,7 +151,7 @@ def _affected(
         why = f"a model that learnt from it, sha256 {used.sha256}"
     elif used is not None and cases & used.cases.keys():
         why = f"a model whose training scans have its name, sha256 {used.sha256}"
-    return Affected(
+    return AffectedRun(
         record,
         tuple(sorted(cases)),
         own,
