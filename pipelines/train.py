@@ -163,7 +163,7 @@ class Train(Stage[TrainRunConfig]):
         fitted = results[Trained].fitted
         model = fitted.model
         report.section("Training")
-        report.facts({"steps": fitted.steps, "seconds": round(fitted.seconds), "parameters": model.parameter_count})
+        report.facts({"steps": fitted.steps, "parameters": model.parameter_count})
         start_section(report, _start(fitted))
         if facts := model.facts():
             report.text("\n".join(f"- {fact.text}" for fact in facts))
