@@ -18,6 +18,8 @@ from .options import Device, command
 audit_app = group("audit", "Verify and trace the outputs of a run.", "Example: medgen audit verify runs/anomaly")
 
 
+_RUN = "the output folder of a finished run"
+
 Runs = Annotated[
     list[Path] | None,
     typer.Option("--runs", metavar="FOLDER", help="Where other runs are; default: beside the run. Repeatable."),
@@ -39,6 +41,9 @@ def audit_verify(
     ] = None,
 ) -> Answer:
     """Compare outputs, inputs, weights, journal and signature of a run with its record; exit 2 on any difference."""
+    from ..preflight import check_path
+
+    check_path(target, _RUN)
     from medgen.audit.verify import verify_run
 
     found = verify_run(target, data=data or (), model=model, key=key)
@@ -82,6 +87,11 @@ def audit_trace(
         if case or row is not None or graph is not None:
             raise ConfigError("--down goes with --runs alone; leave --case, --row and --graph out")
         return _down(target, runs or [Path()])
+    from ..preflight import check_path
+
+    if not any((folder / "outputs.json").is_file() for folder in target.absolute().parents):
+        # What a run wrote and is gone is in its record all the same.
+        check_path(target, "a file that medgen wrote, or the folder of its run")
     from medgen.audit.lineage.graph import svg
     from medgen.audit.lineage.text import lines
     from medgen.audit.lineage.trace import trace
@@ -149,6 +159,8 @@ def audit_key(
     path: Annotated[Path, typer.Argument(help="File of the private key; FILE.pub becomes the public one.")],
 ) -> Answer:
     """Make a pair of keys to sign runs with; its passphrase is taken from MEDGEN_KEY_PASSPHRASE, or there is none."""
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; choose another name for the key")
     from medgen.audit.signature import new_key
 
     found = new_key(path, _passphrase())
@@ -163,6 +175,10 @@ def audit_sign(
     key: Annotated[Path, typer.Option("--key", help="Private Ed25519 key, PEM or OpenSSH, as medgen audit key makes.")],
 ) -> Answer:
     """Sign the record of a run, and so all that it lists; a run that is not as its record says is not signed."""
+    from ..preflight import check_path
+
+    check_path(target, _RUN)
+    check_path(key, "a private key, as medgen audit key makes")
     from medgen.audit.signature import sign
     from medgen.audit.verify import verify_run
 
@@ -249,6 +265,9 @@ def audit_export(
     """Write the record of a run as one zip (RO-Crate) that others verify with Python alone; no patient unless asked."""
     if out.suffix != ".zip":
         raise ConfigError(f"{out}: expected a name that ends with .zip")
+    from ..preflight import check_path
+
+    check_path(target, _RUN)
     from medgen.audit.export.zipped import export_run
 
     made = export_run(target, out, patient_data=patient_data, author=author, licence=licence)

@@ -27,12 +27,14 @@ _WIDTH = max(len(words) for _, words in _KINDS)
 def lines(lineage: Lineage) -> list[str]:
     """The file that is traced, then a line for each thing that it was made from, with its hash."""
     found = [*_output(lineage)]
+    several = len(lineage.of_kind("run")) > 1
     for kind, words in _KINDS:
-        nodes = lineage.of_kind(kind)
+        nodes = _learnt(lineage) if kind == "training scan" else lineage.of_kind(kind)
         width = max((len(_label(node)) for node in nodes), default=0)
         for node in nodes:
             hashed = node.sha256 or ("hash not recorded" if kind.endswith("scan") else "")
-            more = "; ".join(_facts(node))
+            run = _run_of(lineage, node) if several and kind in ("settings", "code", "environment") else []
+            more = "; ".join([*run, *_facts(node)])
             parts = [f"{words:<{_WIDTH}}", f"{_label(node):<{width}}", hashed, f"({more})" if more else ""]
             found.append("  ".join(part for part in parts if part).rstrip())
     return found
@@ -49,6 +51,20 @@ def _output(lineage: Lineage) -> Iterator[str]:
             yield f"{'row ' + str(node.facts['row_number']):<{_WIDTH}}  {told}"
         elif case := node.facts.get("case"):
             yield f"{'case':<{_WIDTH}}  {case}"
+
+
+def _learnt(lineage: Lineage) -> list[Node]:
+    """The scans that a model learnt from, also the one that the file is about."""
+    models = {node.id for node in lineage.of_kind("model")}
+    known = {source for source, made in lineage.edges if made in models}
+    scans = lineage.of_kind("training scan", "scan", "parent scan")
+    return [node for node in scans if node.kind == "training scan" or node.id in known]
+
+
+def _run_of(lineage: Lineage, node: Node) -> list[str]:
+    """To which run settings, code or environment belong."""
+    made = {made for source, made in lineage.edges if source == node.id}
+    return [f"of {run.label}" for run in lineage.of_kind("run") if run.id in made]
 
 
 def _label(node: Node) -> str:

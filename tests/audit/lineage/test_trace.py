@@ -126,6 +126,11 @@ def test_the_lines_name_every_hash(root):
     assert [node.sha256 for node in found.nodes if node.sha256 not in text] == []
     assert text.startswith("heatmaps/new.nii.gz: as recorded\n")
     assert "learnt from 2 scan(s)" in text
+    assert "of anomaly-score scored" in text
+    assert "of anomaly anomaly" in text
+    # A parent that the generator has learnt from is listed as both.
+    both = lines(trace(root / "augment" / "synthetic" / "labelsTr" / "syn-0001.nii.gz"))
+    assert sum(CASES["b"]["image"] in line for line in both) == 2
 
 
 def test_the_graph_shows_every_box_left_of_what_was_made_from_it(root):

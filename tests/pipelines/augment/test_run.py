@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from medgen import io
+from medgen.audit.lineage.affected import affected
+from medgen.audit.lineage.trace import trace
 from medgen.audit.replay import _as_recorded
+from medgen.audit.verify import verify_run
 from medgen.config import load_config, parse_config
 from medgen.data.cards.card import lint
 from medgen.data.integrity import check
@@ -347,6 +350,18 @@ def test_commands_replay_sample_and_find_leaks(finished: tuple[Path, tuple[str, 
     # The record alone makes it again, with the options that it was sampled by.
     replayed = ["audit", "replay", str(first), "--model", str(out / "model"), "--device", "cpu"]
     assert runner.invoke(app, replayed).output.strip() == f"{first.stem}: identical"
+    # It is a run of its own, whose scans lead back to the scans and the generator of the first.
+    assert verify_run(tmp_path / "more", model=out / "model").problems == ()
+    image = next(name for name in json.loads(first.read_text())["files"] if "T1w" in name or "anat" in name)
+    found = trace(tmp_path / "more" / image, runs=[out.parent])
+    assert {node.facts["pipeline"] for node in found.of_kind("run")} == {"augment", "augment-sample"}
+    for kind in ("parent scan", "model", "weights", "training scan", "record", "settings", "code", "environment"):
+        assert found.of_kind(kind), kind
+    assert all(node.sha256 for node in found.of_kind("parent scan", "model", "weights", "training scan"))
+    parent = found.of_kind("parent scan")[0].label.split()[0]
+    made = {own.record.out.name: own for own in affected(parent, [out, tmp_path / "more"])}
+    assert first.stem in made["more"].copies
+    assert made["more"].by_model
     result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "none"), "deform.strenth=0.5"])
     assert "unknown key 'strenth'" in str(result.exception)
     result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "none"), "spade.style_spread=0.5"])

@@ -60,7 +60,7 @@ MISTAKES = {
     "bench presets": "x --families nonsense",
     "audit verify": "absent",
     "audit sign": "absent --key absent",
-    "audit key": "pyproject.toml",
+    "audit key": ".",
     "audit export": "absent --out x.zip",
     "audit forget": "nobody-known absent",
     "audit trace": "absent",
