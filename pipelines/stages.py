@@ -270,7 +270,7 @@ class Pipeline(Generic[P]):
                 if path.suffix == ".csv":
                     track.log_table(path, f"tables/{path.stem}.json")
         for title, number, picture in pictures(report):
-            track.log_image(picture, title, number)
+            track.log_image(out / EVERY_RUN[1].name, title, number, picture)
         for stage in done:
             for model in stage.models(config, results):
                 facts = {"medgen.kind": model.kind, "medgen.run": track.id, "medgen.seed": run.seed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medgen.audit.record import RunRecord, records_below
@@ -89,7 +89,7 @@ def check_weights(record: RunRecord, model: Path | None = None) -> Looked:
         if folder is None:
             looked.unseen += 1
             continue
-        path = folder / str(name).rpartition("/")[2]
+        path = _weights_in(folder, str(name), str(digest))
         if not path.is_file():
             looked.missing.append(f"{path}: of the model that the run has used")
         elif (found := files.sha256_file(path)) != digest:
@@ -175,12 +175,26 @@ def _trained_beside(record: RunRecord) -> Path | None:
     for other in records_below(record.out.parent):
         if other.run_id != run:
             continue
+        if all(other.files.get(str(name)) == digest for name, digest in weights.items()):
+            return other.out
+        # The folder of a model may be called otherwise, such as one for scans that lack a contrast.
         names = {name.rpartition("/")[0] for name in other.files if name.endswith("/artifact.json")}
         wanted = {str(digest) for digest in weights.values()}
         for name in sorted(names):
             if wanted <= {digest for own, digest in other.files.items() if own.rpartition("/")[0] == name}:
                 return other.out / name
+        return other.out
     return None
+
+
+def _weights_in(folder: Path, name: str, digest: str) -> Path:
+    """A file of weights below a folder of a model, by as much of its path as the folder has; the right one if several.
+
+    Records name ``model/deform/labels/arrays.safetensors``; the folder may be the run's, ``model`` or ``model/deform``.
+    """
+    pieces = PurePosixPath(name).parts
+    found = [path for start in range(len(pieces)) if (path := folder.joinpath(*pieces[start:])).is_file()]
+    return next((path for path in found if files.sha256_file(path) == digest), found[0] if found else folder / name)
 
 
 def _differs(found: str, expected: str, did: str) -> str:

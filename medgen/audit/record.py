@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medgen.errors import AuditError, DataError
@@ -72,6 +72,8 @@ def find_record(target: str | Path) -> tuple[RunRecord, str]:
         if (folder / RECORD).is_file():
             part = path.relative_to(folder).as_posix()
             return read_record(folder), "" if part == "." else part
+    if path.is_dir() and os.path.lexists(path / RECORD):
+        raise AuditError(f"{path / RECORD}: is no regular file; expected the record of a finished run")
     if path.is_dir() and (path / JOURNAL).is_file():
         raise AuditError(
             f"{target}: the run has not ended, so nothing is recorded of its outputs; finish it with --resume"
@@ -120,13 +122,40 @@ def records_below(*roots: Path) -> Iterator[RunRecord]:
 
 def _wrong(record: Mapping[str, Any]) -> str | None:
     """A key whose value is of another kind than this program reads it as."""
-    inputs, model, journal = record.get("inputs"), record.get("model"), record.get("journal")
-    if inputs is not None and not (isinstance(inputs, dict) and all(isinstance(own, dict) for own in inputs.values())):
+    journal, model = record.get("journal"), record.get("model")
+    if isinstance(record.get("format"), bool):
+        return "format"
+    for key in ("run_id", "pipeline", "started", "ended", "manifest_digest", "config_sha256", "commit"):
+        if not isinstance(record.get(key), str | None):
+            return key
+    if not isinstance(record.get("seed"), int | None):
+        return "seed"
+    if not _texts(record.get("versions")):
+        return "versions"
+    if any(not name or PurePosixPath(name).is_absolute() or ".." in name.split("/") for name in record["files"]):
+        return "files"
+    if not _cases(record.get("inputs")):
         return "inputs"
-    if model is not None and not isinstance(model, dict):
+    if model is not None and not (
+        isinstance(model, dict)
+        and _cases(model.get("inputs"))
+        and _texts(model.get("weights"))
+        and isinstance(model.get("cases"), list | None)
+        and all(isinstance(model.get(key), str | None) for key in ("sha256", "run_id"))
+    ):
         return "model"
     if journal is not None and not (
         isinstance(journal, dict) and isinstance(journal.get("lines"), int) and isinstance(journal.get("chain"), str)
     ):
         return "journal"
     return None
+
+
+def _texts(value: Any) -> bool:
+    """Whether this is nothing, or texts by name."""
+    return value is None or (isinstance(value, dict) and all(isinstance(own, str) for own in value.values()))
+
+
+def _cases(value: Any) -> bool:
+    """Whether this is nothing, or hashes by case and part."""
+    return value is None or (isinstance(value, dict) and all(own is not None and _texts(own) for own in value.values()))

@@ -57,6 +57,8 @@ def new_key(path: Path, passphrase: str = "") -> str:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public = path.with_name(f"{path.name}.pub")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path}: its folder is not there; check the path")
     for file in (path, public):
         if os.path.lexists(file):
             raise ConfigError(f"{file}: exists already; choose another name for the key")
@@ -64,7 +66,6 @@ def new_key(path: Path, passphrase: str = "") -> str:
     locked = form.BestAvailableEncryption(passphrase.encode()) if passphrase else form.NoEncryption()
     content = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file_of_key:
             file_of_key.write(content)
@@ -132,8 +133,8 @@ def check_signature(out: Path, key: Path | None = None) -> Signed | None:
         signed = str(told["signed"])
         public = Ed25519PublicKey.from_public_bytes(base64.b64decode(told["public_key"], validate=True))
         signature = base64.b64decode(told["signature"], validate=True)
-    except (DataError, LookupError, TypeError, ValueError) as error:
-        raise AuditError(f"{path}: is no signature of medgen ({str(error)[:80]}); sign the run again") from None
+    except (DataError, LookupError, TypeError, ValueError):
+        raise AuditError(f"{path}: is no signature of medgen; sign the run again") from None
     if wanted is not None and fingerprint(wanted) != fingerprint(public):
         raise AuditError(
             f"{path}: is signed with the key {fingerprint(public)}, not with {fingerprint(wanted)} of {key}"

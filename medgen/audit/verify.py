@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.audit.chain import Checked, Kind, check_journal
-from medgen.audit.forgetting.tombstone import read_tombstones
 from medgen.audit.inputs import check_inputs, check_weights
 from medgen.audit.record import RunRecord, find_record
 from medgen.audit.signature import Signed, check_signature
+from medgen.audit.tombstone import read_tombstones
 from medgen.errors import AuditError, DataError
 from medgen.runs.journal import NAME as JOURNAL
 from medgen.runs.outputs import RECORD, output_files

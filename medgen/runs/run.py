@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import logging
 import os
 import re
@@ -143,16 +143,22 @@ class Run:
         if (content := self._content(path)) is not None:
             self._append("table", name=name, **content)
 
-    def log_image(self, picture: bytes, key: str, step: int = 0) -> None:
+    def log_image(self, path: Path, key: str, step: int = 0, picture: bytes | None = None) -> None:
         """Keep a picture; those of one key are shown with a slider over their steps.
 
+        The journal says which picture is meant and holds none: what shows a patient is in one place.
+
         Args:
-            picture: The bytes of a PNG.
+            path: A PNG file in the run's folder, or a page that holds the picture, which must stay until the run is
+                closed; one that is missing is logged and left out.
             key: What is seen.
             step: Optimiser step, or the number of the picture.
+            picture: Of a page, the bytes of the PNG.
         """
         key = re.sub(r"[^A-Za-z0-9_. -]", " ", key).strip() or "picture"
-        self._append("image", key=key, step=int(step), png=base64.b64encode(picture).decode())
+        if (content := self._content(path)) is not None:
+            which = content["sha256"] if picture is None else hashlib.sha256(picture).hexdigest()
+            self._append("image", key=key, step=int(step), picture=which, **content)
 
     def log_model(self, name: str, path: str, sha256: str, tags: Mapping[str, Any], description: str) -> None:
         """Register a model whose files are among the run's artifacts, once for each digest; it becomes the candidate.

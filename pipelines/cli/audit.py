@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
 
 from .answer import Answer
 from .carry_out import bar, group
@@ -66,8 +66,8 @@ def audit_verify(
 def audit_trace(
     target: Annotated[Path, typer.Argument(help="A run's folder, a file of it or a copy of one; with --down a scan.")],
     case: Annotated[
-        str, typer.Option("--case", help="Of a table or report of many cases, the one that is meant.")
-    ] = "",
+        str | None, typer.Option("--case", help="Of a table or report of many cases, the one that is meant.")
+    ] = None,
     row: Annotated[
         int | None, typer.Option("--row", help="Of a CSV table, the row that is meant; 1 is below the header.")
     ] = None,
@@ -84,7 +84,7 @@ def audit_trace(
     from medgen.system.files import write_text
 
     if down:
-        if case or row is not None or graph is not None:
+        if case is not None or row is not None or graph is not None:
             raise ConfigError("--down goes with --runs alone; leave --case, --row and --graph out")
         return _down(target, runs or [Path()])
     from ..preflight import check_path
@@ -98,7 +98,9 @@ def audit_trace(
 
     if graph is not None and graph.suffix != ".svg":
         raise ConfigError(f"{graph}: expected a name that ends with .svg")
-    found = trace(target, case=case, row=row, runs=runs or ())
+    if case == "":
+        raise ConfigError("--case: expected what a case of the table is called, found nothing")
+    found = trace(target, case=case or "", row=row, runs=runs or ())
     drawn = []
     if graph is not None:
         write_text(graph, svg(found))
@@ -128,7 +130,7 @@ def audit_forget(
     for folder in runs:
         check_folder(folder, "a run or a folder of runs")
     from medgen.audit.forgetting.cohorts import cohorts_with, prepared_with
-    from medgen.audit.forgetting.forget import forget, forgotten_already, plan, still_named, unfinished
+    from medgen.audit.forgetting.forget import check_unaltered, forget, forgotten_already, plan, still_named, unfinished
     from medgen.audit.forgetting.names import Names
 
     left = [f"{out}: has not ended and names the case; finish or delete it" for out in unfinished(case, runs)]
@@ -138,11 +140,15 @@ def audit_forget(
     ]
     if dry_run:
         found = plan(case, runs)
+        for own in found:
+            check_unaltered(own.record)
         lines = tuple(line for own in found for line in own.lines)
         lines += tuple(f"{folder}: a prepared cohort that holds the case" for folder in prepared_with(names, runs))
         return Answer({"runs": [own.to_plain() for own in found], "left": left}, lines, tuple(left), 1 if left else 0)
     done = forget(case, runs)
     told = [line for own in done for line in own.said]
+    if not done and not forgotten_already(case, runs):
+        raise DataError(f"{case}: no run below {', '.join(map(str, runs))} has read it; expected a scan that one has")
     if not done:
         told.append(f"{case}: forgotten already ({', '.join(forgotten_already(case, runs))})")
     for path in still_named(done, case, runs):

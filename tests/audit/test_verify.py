@@ -194,3 +194,43 @@ def test_a_record_of_an_earlier_medgen_is_read(out):
     files.write_json(out / outputs.RECORD, files.sealed({**old, "journal": 3}))
     with pytest.raises(AuditError, match="'journal' is of the wrong kind"):
         audit.verify_run(out)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("inputs", {"x": {"image": 5}}),
+        ("inputs", {"x": None}),
+        ("model", {"inputs": [1]}),
+        ("model", {"weights": ["a"]}),
+        ("versions", "x"),
+        ("run_id", {}),
+        ("seed", "abc"),
+        ("format", True),
+        ("files", {"../../etc/passwd": "0" * 64}),
+        ("files", {"": "0" * 64}),
+    ],
+)
+def test_a_record_that_is_sealed_but_means_nothing_is_refused(out, key, value):
+    content = files.read_json(out / outputs.RECORD)
+    del content["sha256"]
+    files.write_json(out / outputs.RECORD, files.sealed({**content, key: value}))
+    for asked in (audit.verify_run, trace):
+        with pytest.raises(AuditError):
+            asked(out)
+
+
+def test_weights_of_several_networks_are_found_in_each_folder_that_holds_them(out, tmp_path):
+    """A generator's files have the same names in several folders."""
+    used = {}
+    for name in ("model/deform/arrays.safetensors", "model/deform/labels/arrays.safetensors"):
+        files.write_text(out / name, name)
+        used[name] = files.sha256_file(out / name)
+    outputs.write_outputs_record(out)
+    sampled = out.parent / "sampled"
+    files.write_text(sampled / "config.yaml", "a: 1\n")
+    outputs.write_inputs(sampled, {}, {"sha256": "12" * 32, "weights": used, "run_id": find_record(out)[0].run_id})
+    outputs.write_outputs_record(sampled)
+    for model in (None, out, out / "model", out / "model" / "deform"):
+        found = audit.verify_run(sampled, model=model)
+        assert (found.weights, found.problems) == (2, ()), model

@@ -19,12 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 P, ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
-D = -121665 * pow(121666, P - 2, P) % P
-ROOT = pow(2, (P - 1) // 4, P)
+D, ROOT = -121665 * pow(121666, P - 2, P) % P, pow(2, (P - 1) // 4, P)
 
 
-def sha(data: bytes) -> str:
-    """SHA-256 as text."""
+def sha(data: bytes) -> str:  # noqa: D103
     return hashlib.sha256(data).hexdigest()
 
 
@@ -86,10 +84,9 @@ def chain_of(journal: bytes) -> tuple[int, str, int]:
     head, broken, count = "0" * 64, 0, 0
     for count, line in enumerate(journal.removesuffix(b"\n").split(b"\n") if journal else [], start=1):
         try:
-            entry = json.loads(line)
-        except ValueError:
+            entry = dict(json.loads(line))
+        except (RecursionError, TypeError, ValueError):
             entry = {}
-        entry = entry if isinstance(entry, dict) else {}
         if "chain" in entry and entry["chain"] != head:
             broken = broken or count
         digest = entry.get("line_sha256") if entry.get("kind") == "forgotten" else sha(line)
@@ -122,8 +119,8 @@ def check(files: dict[str, bytes], key: bytes | None) -> Iterator[tuple[bool, st
         told = json.loads(files["run/outputs.json.sig"])
         own, signature = base64.b64decode(told["public_key"]), base64.b64decode(told["signature"])
         message = f"medgen-signature\n{told['signed']}\n{sha(files['run/outputs.json'])}\n".encode()
-        said = f"the signature of {told['signed']}"
-        yield holds(own, message, signature), said + ("" if key else " (give the public key to see whose it is)")
+        said = "" if key else " (give the public key to see whose it is)"
+        yield holds(own, message, signature), f"the signature of {told['signed']}{said}"
         if key:
             yield own == key, "the signature is of the given key"
     elif key:
@@ -139,11 +136,15 @@ def main(arguments: list[str]) -> int:
         with zipfile.ZipFile(place) as archive:
             files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     key = key_of(Path(arguments[1]).read_text()) if len(arguments) > 1 else None
-    results = list(check(files, key))
-    for fine, what in results:
+    every = True
+    for fine, what in check(files, key):
         print("ok      " if fine else "FAILED  ", what.strip())
-    return 0 if all(fine for fine, _ in results) else 1
+        every = every and fine
+    return 0 if every else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        sys.exit(f"FAILED   this is no export of medgen, or a part of it cannot be read: {error!r:.200}")

@@ -82,6 +82,10 @@ def export_run(target: Path, out: Path, *, patient_data: bool = False, author: s
     if problems := verify_run(record.out).problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise AuditError(f"{record.out}: is not as its record says, so it is not exported: {problems[0]}{more}")
+    if out.absolute().is_relative_to(record.out.absolute()):
+        raise DataError(f"{out}: lies in the run, all of whose files are recorded; choose a place elsewhere")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"{out}: its folder is not there; make it, or choose another")
     if out.exists():
         raise DataError(f"{out}: exists already; choose another name")
     made = _collected(record, patient_data)

@@ -19,7 +19,7 @@ from medgen.system import files
 Done = Literal["kept", "edited", "removed", "left"]
 
 _TEXT = (".md", ".txt", ".yaml", ".yml", ".tsv", ".mrml", ".itksnap", ".diff", ".xml", ".fcsv")
-_PICTURES = (".png", ".gif", ".svg", ".jpg", ".jpeg")
+_PICTURES = (".png", ".gif", ".svg", ".jpg", ".jpeg", ".webp")
 # By these keys and columns a record or a row is about one case.
 _IDENTITY = ("case", "scan", "id", "subject", "participant_id", "name", "file", "image", "mask", "parent", "source")
 _REPORT = "report.html"

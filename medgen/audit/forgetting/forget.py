@@ -14,16 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medgen.audit.chain import check_journal
 from medgen.audit.forgetting.cohorts import forget_prepared, prepared_with
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
 from medgen.audit.forgetting.models import restated, stated
 from medgen.audit.forgetting.names import Names
 from medgen.audit.forgetting.store import forget_in_database
-from medgen.audit.forgetting.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
 from medgen.audit.lineage.affected import AffectedRun, affected
+from medgen.audit.lineage.models import used_model
 from medgen.audit.lineage.trace import case_of
-from medgen.audit.record import records_below
+from medgen.audit.record import RunRecord, read_record, records_below
+from medgen.audit.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
+from medgen.audit.verify import verify
 from medgen.errors import AuditError, DataError
 from medgen.runs.folder import in_use, sweep
 from medgen.runs.journal import CURSOR, LOCK, NAME, locked
@@ -88,7 +91,8 @@ def plan(case: str, runs: Sequence[Path]) -> list[AffectedRun]:
                 raise
             continue
         found |= {own.record.out: own for own in known if own.record.out not in found or own.cases}
-    return list(found.values())
+    # What was forgotten there and has not come back needs no second time.
+    return [own for own in found.values() if own.cases or own.copies or not own.forgotten]
 
 
 def forgotten_already(case: str, runs: Sequence[Path]) -> list[str]:
@@ -144,6 +148,7 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
     with ExitStack() as held:
         for own in found:
             held.enter_context(_held(own.record.out))
+            check_unaltered(own.record)
         for out, names in called.items():
             # A run may call the case otherwise and be known by its hash, which goes with the run that is done first.
             digests = {**stated(out), **_under_way(out).get("models", {})}
@@ -152,6 +157,29 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
             _forget_prepared(folder, Names({case, *everywhere}, alias)) for folder in _prepared(case, runs, everywhere)
         ]
         return [*prepared, *(_forget(own, called[own.record.out]) for own in found)]
+
+
+def check_unaltered(record: RunRecord) -> None:
+    """Refuse a run that is not as its record says: made to forget, it would be sealed as it is now.
+
+    One that an interrupted command has left is as that left it.
+
+    Raises:
+        AuditError: Naming the first file that differs.
+    """
+    if (record.out / _UNDER_WAY).exists():
+        return
+    if read_record(record.out).content != record.content:
+        raise AuditError(f"{record.out}: was changed by another command meanwhile; run this one again")
+    found = [*map(str, verify(record.out))]
+    if (end := record.content.get("journal")) is not None:
+        found += [f"{NAME}: {fault.detail}" for fault in check_journal(record.out / NAME, end).faults]
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise AuditError(
+            f"{record.out}: is not as its record says, so that nothing is forgotten: {found[0]}{more}; restore what "
+            "differs from a copy, or delete the run"
+        )
 
 
 def _prepared(case: str, runs: Sequence[Path], others: Collection[str] = ()) -> list[Path]:
@@ -208,6 +236,7 @@ def _forget(own: AffectedRun, names: Names) -> Forgotten:
     done = Forgotten(out)
     sweep(out)
     before: dict[str, str] = _under_way(out)["models"]
+    digests_of_files = _digests(own, names)
     _files(own, names, done)
     # Records state each other's digests: of models first, then of what names them.
     for name, (old, new) in restated(out, before).items():
@@ -228,7 +257,7 @@ def _forget(own: AffectedRun, names: Names) -> Forgotten:
     if (out / SIGNATURE).exists():
         (out / SIGNATURE).unlink()
         done.remains.append("the signature was of the former record and is gone: medgen audit sign signs it again")
-    salt, cases = hashes_of([name for name in names.called if name not in own.copies])
+    salt, cases = hashes_of([*(name for name in names.called if name not in own.copies), *digests_of_files])
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     removed, edited = tuple(sorted(done.removed.values())), tuple(sorted(done.edited))
     add_tombstone(
@@ -237,6 +266,14 @@ def _forget(own: AffectedRun, names: Names) -> Forgotten:
     _write_record(own, names, done)
     (out / _UNDER_WAY).unlink()
     return done
+
+
+def _digests(own: AffectedRun, names: Names) -> set[str]:
+    """SHA-256 of the files of the case, as the run and its models know them."""
+    used = used_model(own.record)
+    known = [own.record.inputs, *(model.cases for model in [*own.models, *([] if used is None else [used])])]
+    parts = [cases[name] for cases in known for name in names.called if name in cases]
+    return {digest for item in parts for joined in item.values() for digest in joined.split(";") if digest}
 
 
 def _files(own: AffectedRun, names: Names, done: Forgotten) -> None:
@@ -260,6 +297,12 @@ def _files(own: AffectedRun, names: Names, done: Forgotten) -> None:
             done.edited[name] = (before, files.sha256_file(path))
         elif what == "left":
             done.remains.append(f"{name} names the case in a file of numbers: delete the model if it must not")
+    # Of what an interrupted command has done already, the record still has the former hashes.
+    for name, listed in record.files.items():
+        if not (out / name).exists():
+            done.removed.setdefault(name, listed)
+        elif name not in done.edited and (now := files.sha256_file(out / name)) != listed:
+            done.edited[name] = (listed, now)
     # Folders that held nothing else bear its name.
     for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
         if names.about(folder.relative_to(out).as_posix()) and not any(folder.iterdir()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from medgen.audit.inputs import digests_of
 from medgen.audit.lineage.models import KnownModel, models_of, used_model
 from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import RunRecord, records_below
+from medgen.audit.tombstone import hashed, read_tombstones
 from medgen.errors import AuditError, DataError
 from medgen.synthesis.export.provenance import FOLDER
 from medgen.system import files
@@ -35,6 +36,7 @@ class AffectedRun:
         learnt: Synthetic scans of generators that have learnt from it, without those above: id → their files.
         by_model: Why everything in the run depends on it, where the run used a model that had learnt from it; else
             empty.
+        forgotten: When the run was made to forget it; empty if it was not.
     """
 
     record: RunRecord
@@ -45,6 +47,7 @@ class AffectedRun:
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learnt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     by_model: str = ""
+    forgotten: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -52,6 +55,7 @@ class AffectedRun:
         lines = [f"{self.record.called}, {self.record.out}"]
         if self.cases:
             lines.append(f"  read as {', '.join(self.cases)}")
+        lines += [f"  forgotten on {when}; what was learnt from it before was not" for when in self.forgotten]
         lines += [f"  learnt by {model.name}, sha256 {model.sha256}" for model in self.models]
         if self.by_model:
             lines.append(f"  all of its outputs: made with {self.by_model}")
@@ -74,6 +78,7 @@ class AffectedRun:
             "copies": {name: list(own) for name, own in self.copies.items()},
             "learnt": {name: list(own) for name, own in self.learnt.items()},
             "by_model": self.by_model,
+            "forgotten": list(self.forgotten),
         }
 
 
@@ -103,16 +108,45 @@ def affected(scan: str | Path, runs: Sequence[Path]) -> list[AffectedRun]:
             own
             for record in records
             for case in cases[record.out]
-            for joined in record.inputs.get(case, {}).values()
+            for joined in _images(record.inputs.get(case, {}))
             for own in joined.split(";")
         }
         cases = {record.out: cases[record.out] | _cases(record, "", digests) for record in records}
-        if not digests and not any(cases.values()):
+        if not digests and not any(cases.values()) and not any(_forgotten(own, {str(scan)}) for own in records):
             raise AuditError(f"{scan}: no such file, and no run calls a scan so; expected one or the other")
     trained = {record.out: models_of(record) for record in records}
-    knowing = _knowing(trained, cases, digests)
-    found = [_affected(record, cases[record.out], trained[record.out], knowing) for record in records]
-    return [own for own in found if own.cases or own.models or own.by_model or own.copies or own.learnt]
+    forgotten = {record.out: _forgotten(record, {str(scan), *digests}) for record in records}
+    knowing = _knowing(trained, cases, digests, _still_knowing(forgotten.values()))
+    found = [
+        replace(
+            _affected(record, cases[record.out], trained[record.out], knowing),
+            forgotten=tuple(str(told["when"]) for told in forgotten[record.out]),
+        )
+        for record in records
+    ]
+    return [
+        own for own in found if own.cases or own.models or own.by_model or own.copies or own.learnt or own.forgotten
+    ]
+
+
+def _forgotten(record: RunRecord, called: set[str]) -> list[Mapping[str, Any]]:
+    """The tombstones of a run that are of a scan, by its names and the hashes of its files."""
+    return [
+        told
+        for told in read_tombstones(record.out)
+        if any(hashed(str(told["salt"]), name) in told["cases"] for name in called)
+    ]
+
+
+def _still_knowing(forgotten: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, KnownModel]:
+    """Models whose records were made to forget a scan that they have learnt from, by their digests then and now."""
+    return {
+        str(digest): KnownModel(str(name), str(digest), {}, {})
+        for every in forgotten
+        for told in every
+        for name, digests in told["models"].items()
+        for digest in digests
+    }
 
 
 def _cases(record: RunRecord, name: str, digests: set[str]) -> frozenset[str]:
@@ -120,15 +154,22 @@ def _cases(record: RunRecord, name: str, digests: set[str]) -> frozenset[str]:
     return frozenset(
         case
         for case, parts in record.inputs.items()
-        if case == name or any(digests.intersection(joined.split(";")) for joined in parts.values())
+        if case == name or any(digests.intersection(joined.split(";")) for joined in _images(parts))
     )
 
 
+def _images(parts: Mapping[str, str]) -> list[str]:
+    """The hashes by which a scan is told: not those of masks, of which one may serve many patients."""
+    return [digest for part, digest in parts.items() if part not in ("mask", "person")]
+
+
 def _knowing(
-    trained: Mapping[Path, Sequence[KnownModel]], cases: Mapping[Path, frozenset[str]], digests: set[str]
+    trained: Mapping[Path, Sequence[KnownModel]],
+    cases: Mapping[Path, frozenset[str]],
+    digests: set[str],
+    known: dict[str, KnownModel],
 ) -> dict[str, KnownModel]:
     """The models that have learnt from a scan, by their digest; also those that started from such a model."""
-    known: dict[str, KnownModel] = {}
     everything = [(out, model) for out, own in trained.items() for model in own]
     before = -1
     while len(known) > before:

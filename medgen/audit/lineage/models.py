@@ -58,7 +58,7 @@ def models_of(record: RunRecord) -> list[KnownModel]:
         metas = [content[0], *(own[0] for name in below if (own := _content((record.out / name).parent, name)))]
         weights = {name: digest for name, digest in below.items() if name.endswith(".safetensors")}
         started = {str(own["sha256"]) for meta in metas for own in _starts(meta)}
-        known = {str(item) for meta in metas for item in (meta.get("lineage") or {}).get("files", ())}
+        known = {str(item) for meta in metas for item in _listed(_mapping(meta.get("lineage")).get("files"))}
         cases = _learnt(record, folder, metas)
         run = str(content[0].get("run_id") or record.run_id)
         found.append(KnownModel(folder, content[1], weights, cases, tuple(sorted(started)), run, frozenset(known)))
@@ -99,22 +99,31 @@ def _content(folder: Path, name: str = "") -> tuple[Mapping[str, Any], str] | No
 def _starts(meta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     start = meta.get("init")
     if isinstance(start, dict):
-        yield from [start] if "sha256" in start else [own for own in start.values() if isinstance(own, dict)]
+        starts = [start] if "sha256" in start else [own for own in start.values() if isinstance(own, dict)]
+        yield from (own for own in starts if "sha256" in own)
 
 
 def _learnt(record: RunRecord, folder: str, metas: list[Mapping[str, Any]]) -> Cases:
     """Case → part → SHA-256 of what a model learnt from, by the best record that there is."""
-    if isinstance(own := metas[0].get("inputs"), dict) and own:
+    if own := {case: _mapping(parts) for case, parts in _mapping(metas[0].get("inputs")).items()}:
         return own
     for name in record.files:
         if name.endswith(f"{FOLDER}/{LEARNT_FROM}") and folder.startswith("model"):
             return learnt_from(record.out / name)
-    named = {str(case) for meta in metas for case in (meta.get("lineage") or {}).get("cases", ())}
-    named |= {str(case) for meta in metas for case in meta.get("learnt_from") or () if isinstance(case, str)}
+    named = {str(case) for meta in metas for case in _listed(_mapping(meta.get("lineage")).get("cases"))}
+    named |= {str(case) for meta in metas for case in _listed(meta.get("learnt_from")) if isinstance(case, str)}
     if not named and (record.out / "splits.csv").is_file():
         with (record.out / "splits.csv").open(encoding="utf-8", newline="") as file:
             named = {row.get("case", "") for row in csv.DictReader(file) if row.get("part") in _LEARNT}
     return {case: parts for case, parts in record.inputs.items() if not named or case in named}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def learnt_from(path: Path) -> Cases:

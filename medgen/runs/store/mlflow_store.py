@@ -207,7 +207,8 @@ class MlflowStore:
                 if (path := self._as_meant(entry)) is not None:
                     send_table(self._client, run, entry["name"], path.read_text(encoding="utf-8"))
             elif entry["kind"] == "image":
-                send_image(self._client, run, entry)
+                if (path := self._as_meant(entry)) is not None:
+                    send_image(self._client, run, entry, path)
             elif entry["kind"] == "dataset":
                 self._unless_refused(send_dataset, self._client, run, entry)
             elif entry["kind"] == "model":

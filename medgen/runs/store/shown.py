@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
+import logging
 import math
+import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,10 @@ from medgen.runs.store.refusals import unless_refused
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_LOG = logging.getLogger(__name__)
+
 _TABLES, _IMAGES = "mlflow.loggedArtifacts", "mlflow.loggedImages"
+_EMBEDDED = re.compile(rb"data:image/png;base64,([A-Za-z0-9+/=]+)")
 # Longer side of the copy that lists of pictures load, as MLflow makes it.
 _SMALL = 256
 
@@ -57,11 +63,23 @@ def send_table(client: MlflowClient, run: str, name: str, text: str) -> None:
         unless_refused(client.set_tag, run, _TABLES, json.dumps([*known, entry]))
 
 
-def send_image(client: MlflowClient, run: str, entry: Mapping[str, Any]) -> None:
-    """Keep a PNG under its key and step, with the small copy that MLflow's lists load."""
+def picture_of(path: Path, sha256: str) -> bytes | None:
+    """A PNG file, or the picture of a page that has a SHA-256; None if it is not there."""
+    content = path.read_bytes()
+    if path.suffix != ".html":
+        return content
+    found = (base64.b64decode(match[1]) for match in _EMBEDDED.finditer(content))
+    return next((data for data in found if hashlib.sha256(data).hexdigest() == sha256), None)
+
+
+def send_image(client: MlflowClient, run: str, entry: Mapping[str, Any], path: Path) -> None:
+    """Keep a PNG, or one of a page, under its key and step, with the small copy that MLflow's lists load."""
     from PIL import Image
 
-    data = base64.b64decode(entry["png"])
+    data = picture_of(path, str(entry["picture"]))
+    if data is None:
+        _LOG.warning("%s: a picture is gone before it was sent", path.name)
+        return
     unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{entry['run']}/{entry['seq']}")
     name = f"{entry['key']}+step+{entry['step']}+timestamp+{entry['time']}+{unique}"
     with tempfile.TemporaryDirectory() as folder:
@@ -71,6 +89,6 @@ def send_image(client: MlflowClient, run: str, entry: Mapping[str, Any]) -> None
             copy = picture.convert("RGB")
         copy.thumbnail((_SMALL, _SMALL))
         copy.save(small)
-        for path in (whole, small):
-            unless_refused(client.log_artifact, run, str(path), "images")
+        for file in (whole, small):
+            unless_refused(client.log_artifact, run, str(file), "images")
     unless_refused(client.set_tag, run, _IMAGES, "True")

@@ -166,6 +166,23 @@ def test_what_is_not_as_recorded_is_not_exported(root, tmp_path):
     assert not (tmp_path / "run.zip").exists()
 
 
+def test_what_is_no_export_is_one_line(root, tmp_path):
+    export_run(root / "anomaly", tmp_path / "run.zip")
+    place = unpacked(tmp_path / "run.zip", tmp_path / "x")
+    for text in ("", "[]", "{", "[" * 90_000, '{"sha256": 3}'):
+        (place / "run" / "outputs.json").write_text(text)
+        code, said = verify(place)
+        assert code == 1
+        assert "Traceback" not in said
+        assert "FAILED" in said
+    (tmp_path / "no.zip").write_text("no zip")
+    assert "Traceback" not in verify(place, str(tmp_path / "no.zip"))[1]
+    with pytest.raises(DataError, match="lies in the run"):
+        export_run(root / "anomaly", root / "anomaly" / "x.zip")
+    with pytest.raises(DataError, match="its folder is not there"):
+        export_run(root / "anomaly", tmp_path / "nowhere" / "x.zip")
+
+
 def test_the_verifier_is_short_and_needs_nothing_but_python():
     text = Path(stand_alone.__file__).read_text()
     assert len(text.splitlines()) <= 150

@@ -24,7 +24,7 @@ from medgen import io
 from medgen.audit.forgetting import cohorts
 from medgen.audit.forgetting import forget as forgetting
 from medgen.audit.forgetting import names as naming
-from medgen.audit.forgetting.tombstone import FILE, hashed, read_tombstones
+from medgen.audit.tombstone import FILE, hashed, read_tombstones
 from medgen.audit.verify import verify_run
 from medgen.errors import AuditError, ConfigError
 from medgen.models.artifact import TrainedModel

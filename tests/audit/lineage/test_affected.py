@@ -75,3 +75,13 @@ def test_a_model_that_started_from_such_a_model_is_affected(root, tmp_path):
     assert [model.sha256 for model in found["later"].models] == [digest("a later model")]
     assert "later" not in {own.record.out.name for own in affected("b", [root, run.parent])}
     assert CASES["a"]["image"] not in (run / "outputs.json").read_text()
+
+
+def test_a_mask_that_many_share_makes_nobody_another(tmp_path):
+    shared = digest("the brain mask of the template")
+    run = tmp_path / "runs" / "x"
+    files.write_text(run / "config.yaml", "a: 1\n")
+    outputs.write_inputs(run, {name: {"image": digest(name), "mask": shared} for name in ("a", "b")})
+    outputs.write_outputs_record(run)
+    (found,) = affected("a", [tmp_path / "runs"])
+    assert found.cases == ("a",)

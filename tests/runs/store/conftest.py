@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ def make_model(out: Path, sha256: str, low: float, *, scans: str = SCANS, called
     (out / "model" / "artifact.json").write_text("{}")
     table = out / "scans.csv"
     table.write_text("case,score,p\na,1.5,0.25\nb,,0.5\n")
+    page = out / "report.html"
+    shown = [base64.b64encode(png(80 * step)).decode() for step in range(3)]
+    page.write_text("".join(f'<img src="data:image/png;base64,{own}">' for own in shown))
     config = {"evaluation": {"per_scan": "8"}, "out": out}
     with tracking.start("anomaly", out, config=config, seed=0, tags={"medgen.cohort": "brains"}) as run:
         run.log_dataset("brains", "training", "cd" * 32, {"scans": 10, "subjects": 9})
@@ -45,7 +49,7 @@ def make_model(out: Path, sha256: str, low: float, *, scans: str = SCANS, called
         run.log_file(out / "model")
         run.log_table(table, "tables/scans.json")
         for step in range(3):
-            run.log_image(png(80 * step), "Heatmaps, of tests", step)
+            run.log_image(page, "Heatmaps, of tests", step, png(80 * step))
         run.set_tags({"medgen.model.sha256": sha256})
         facts = {"medgen.kind": "anomaly", "medgen.run": run.id}
         run.log_model(f"medgen-anomaly-{called}", "model", sha256, facts, f"Detector of {out}/{CANARY}/x")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from medgen.runs import mlflow_store, tracking
+from medgen.runs import tracking
 from medgen.runs.journal import Cursor
+from medgen.runs.store import mlflow_store
 
 from .conftest import Stored, make_model, png
 
@@ -47,7 +48,8 @@ def test_a_store_without_a_registry_gets_all_else_and_is_not_asked_for_ever(
     out = stored.root / "old-server"
     with tracking.start("train", out, config={}, seed=0) as run:
         run.log_model("medgen-vae-brains", "model", "5" * 64, {}, "A model")
-        run.log_image(png(9), "Samples")
+        (out / "sample.png").write_bytes(png(9))
+        run.log_image(out / "sample.png", "Samples")
     assert "MLflow refused an entry" in caplog.text
     assert tracking.sync(out) == 0
     assert Cursor.load(out, mlflow_store.MlflowStore(out)._cursor.store).late == []

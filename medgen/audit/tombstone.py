@@ -24,8 +24,8 @@ class Tombstone:
     Attributes:
         when: UTC.
         alias: What stands where a name had to keep its place.
-        cases: Salted SHA-256 of what the case was called: who knows the name can ask whether it is meant, and nobody
-            else can tell it.
+        cases: Salted SHA-256 of what the case was called, and of the hashes of its files: who knows the name or has
+            the scan can ask whether it is meant, and nobody else can tell it.
         salt: Of these.
         removed: SHA-256 of the files that were removed, sorted: their names would name the case.
         edited: Files that are there without it, by path.
