@@ -104,7 +104,9 @@ def start(
         try:
             with run.recorded(facts), watched(run.log_metrics, out):
                 run.log_params(config)
-                run.log_text(yaml.safe_dump(scrub(files.plain(config)), sort_keys=False), "config.yaml")
+                run.log_text(
+                    yaml.safe_dump(scrub(files.plain(config)), sort_keys=False, allow_unicode=True), "config.yaml"
+                )
                 yield run
         except (SystemExit, KeyboardInterrupt):
             hurry = True

@@ -27,7 +27,10 @@ from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import RunRecord, read_record, records_below
 from medgen.audit.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
 from medgen.audit.verify import verify
-from medgen.errors import AuditError, DataError
+from medgen.config import read_yaml
+from medgen.data.layouts.by_file_name import safe_id
+from medgen.errors import AuditError, ConfigError, DataError
+from medgen.io import stem
 from medgen.runs.folder import in_use, sweep
 from medgen.runs.journal import CURSOR, LOCK, NAME, locked
 from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE, output_files
@@ -143,7 +146,7 @@ def forget(case: str, runs: Sequence[Path]) -> list[Forgotten]:
     for own in found:
         # What other runs call it, models that were used here do, too; a name that another case has here is not meant.
         others = everywhere - own.record.inputs.keys()
-        every = [*own.cases, *others, *_under_way(own.record.out).get("names", ()), *own.copies]
+        every = [*own.cases, *_as_given(own), *others, *_under_way(own.record.out).get("names", ()), *own.copies]
         called[own.record.out] = Names(every, alias)
     with ExitStack() as held:
         for own in found:
@@ -266,6 +269,16 @@ def _forget(own: AffectedRun, names: Names) -> Forgotten:
     _write_record(own, names, done)
     (out / _UNDER_WAY).unlink()
     return done
+
+
+def _as_given(own: AffectedRun) -> list[str]:
+    """What a scoring was given as files of the case, where its id is another, such as ``a b`` as ``a-b``."""
+    try:
+        given = read_yaml(own.record.out / CONFIG).get("scans") or ()
+    except ConfigError:
+        return []
+    stems = [stem(Path(part.rpartition("=")[2])) for text in given for part in str(text).split(",")]
+    return [name for name in stems if name not in own.cases and safe_id(name) in own.cases]
 
 
 def _digests(own: AffectedRun, names: Names) -> set[str]:

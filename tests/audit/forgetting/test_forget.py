@@ -339,3 +339,28 @@ def test_a_prepared_cohort_forgets_and_an_imported_one_is_named(runs):
 def test_a_name_that_could_be_any_text_is_refused(name):
     with pytest.raises(ConfigError, match="too short"):
         naming.Names([name], "x")
+
+
+def test_the_name_that_a_file_was_given_by_goes_with_the_id_that_was_made_of_it(tmp_path):
+    """Blanks and umlauts are in no id, but in the configuration of a scoring."""
+    run = tmp_path / "runs" / "scored"
+    files.write_text(run / "config.yaml", "scans:\n- in/Anna Müller.nii.gz\n- in/other.nii.gz\n")
+    files.write_text(run / "heatmaps" / "Anna-Muller.nii.gz", "heat")
+    outputs.write_inputs(run, {"Anna-Muller": {"image": "ab" * 32}, "other": {"image": "cd" * 32}})
+    outputs.write_outputs_record(run)
+    forgetting.forget("Anna-Muller", [tmp_path / "runs"])
+    assert "Anna" not in (run / "config.yaml").read_text()
+    assert "other" in (run / "config.yaml").read_text()
+    assert verify_run(run).problems == ()
+
+
+def test_a_run_that_was_altered_is_not_sealed_anew(tmp_path):
+    run = tmp_path / "runs" / "scored"
+    files.write_text(run / "scans.csv", "case,p\ncase-one,0.1\n")
+    files.write_text(run / "metrics.json", "{}")
+    outputs.write_inputs(run, {"case-one": {"image": "ab" * 32}})
+    outputs.write_outputs_record(run)
+    files.write_text(run / "metrics.json", '{"auroc": 1}')
+    with pytest.raises(AuditError, match=r"so that nothing is forgotten: metrics\.json: altered"):
+        forgetting.forget("case-one", [tmp_path / "runs"])
+    assert "case-one" in (run / "scans.csv").read_text()
