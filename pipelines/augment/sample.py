@@ -137,6 +137,8 @@ def _track(track: Run, pool: CandidatePool, audit: Audit, generators: Generators
     track.set_tags({f"medgen.audit.stamp.{name}": result.stamp for name, result in audit.backends.items()})
     rejected = len(pool.rejected())
     track.log_metrics({"sampled": len(pool.candidates), "rejected": rejected, "exported": exported})
+    words = [f"{exported} synthetic scans exported of {len(pool.candidates)} sampled.", generators.verdict.sentence]
+    track.describe("\n\n".join([*words, *printed_audit(audit)]))
 
 
 def _used(folder: Path, generators: Generators) -> dict[str, Any]:
