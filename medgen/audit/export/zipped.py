@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from medgen.audit.verify import verify_run
 from medgen.config import read_yaml
 from medgen.data.cases import COLUMNS
 from medgen.errors import AuditError, DataError
+from medgen.runs.chain import tombstone
 from medgen.runs.journal import NAME as JOURNAL
 from medgen.runs.outputs import CONFIG, RECORD, SIGNATURE
 from medgen.system.files import atomic_path, json_text
@@ -110,6 +112,8 @@ def _collected(record: RunRecord, patient_data: bool) -> Export:
         if (out / name).is_file():
             made.contents[f"{RUN}/{name}"] = (out / name).read_bytes()
     single = bool(record.inputs) and bool(record.model)
+    if single and not patient_data and f"{RUN}/{JOURNAL}" in made.contents:
+        made.contents[f"{RUN}/{JOURNAL}"] = _journal_of_single_scans(made.contents[f"{RUN}/{JOURNAL}"])
     for name in record.files:
         content = (out / name).read_bytes()
         if not patient_data and (why := _reason(name, content, single=single)):
@@ -143,6 +147,20 @@ def _reason(name: str, content: bytes, *, single: bool) -> str:
     if file in _PER_CASE_FILES or (name.endswith(".csv") and _PER_CASE & set(_header(content))):
         return "it has a row for each scan or subject"
     return ""
+
+
+def _journal_of_single_scans(content: bytes) -> bytes:
+    """A journal that says when what began and ended, and nothing of what was found; its chain holds as before."""
+    lines = []
+    for line in content.splitlines():
+        try:
+            entry = json.loads(line)
+            kept = entry["kind"] in ("start", "end")
+            lines.append(line if kept else tombstone(entry, line))
+        except (LookupError, TypeError, ValueError):
+            # A torn line is part of the chain.
+            lines.append(line)
+    return b"".join(line + b"\n" for line in lines)
 
 
 def _header(content: bytes) -> list[str]:
@@ -218,7 +236,7 @@ def _held(made: Export) -> Iterator[tuple[str, str]]:
         MANIFEST: "the hash of every file of this export",
         f"{RUN}/{RECORD}": "the record of the run: the hash of every output, input and weight, and the journal's end",
         f"{RUN}/{SIGNATURE}": "who signed the record",
-        f"{RUN}/{JOURNAL}": "all that was tracked, a chain of hashes",
+        f"{RUN}/{JOURNAL}": "what was tracked, a chain of hashes; what it says of single scans that were scored is left out of it",
         f"{RUN}/{CONFIG}": "the configuration as resolved, with every seed",
         CONFIGURATION: "the configuration as resolved, without what names scans or people",
         f"{RUN}/environment.json": "packages, processor and settings of the system",
