@@ -236,7 +236,7 @@ def _held(made: Export) -> Iterator[tuple[str, str]]:
         MANIFEST: "the hash of every file of this export",
         f"{RUN}/{RECORD}": "the record of the run: the hash of every output, input and weight, and the journal's end",
         f"{RUN}/{SIGNATURE}": "who signed the record",
-        f"{RUN}/{JOURNAL}": "what was tracked, a chain of hashes; what it says of single scans that were scored is left out of it",
+        f"{RUN}/{JOURNAL}": "what was tracked, a chain of hashes; without what a scoring has found",
         f"{RUN}/{CONFIG}": "the configuration as resolved, with every seed",
         CONFIGURATION: "the configuration as resolved, without what names scans or people",
         f"{RUN}/environment.json": "packages, processor and settings of the system",
