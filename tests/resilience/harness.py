@@ -22,7 +22,7 @@ from pathlib import Path
 # Where the writer of a file can be hit.
 STAGES = ("created", "half written", "before fsync", "before rename", "after rename")
 # Differ between two runs that are not disturbed: times, ids of runs, the folder's own name.
-_OWN = ("config.yaml", "report.html", "outputs.json")
+_OWN = ("config.yaml", "report.html", "outputs.json", "model_card.md")
 _TIMES = ("seconds", "run_id", "stamp_time")
 
 

@@ -13,6 +13,7 @@ import pytest
 from medgen.config import Config
 from medgen.errors import ConfigError
 from medgen.runs.folder import CONFIG_FILE, REMOVING, open_run
+from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
 
 KILL = Path(__file__).with_name("kill.py")
 
@@ -37,7 +38,8 @@ def test_a_kill_at_the_very_first_file_does_not_lock_the_folder(tmp_path):
         with pytest.raises(RuntimeError), open_run(tmp_path, Settings(), **flags):
             raise RuntimeError
         assert not list(tmp_path.glob(".tmp-*"))
-        (tmp_path / CONFIG_FILE).unlink()
+        for name in (CONFIG_FILE, ENVIRONMENT, DIFF):
+            (tmp_path / name).unlink(missing_ok=True)
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
@@ -49,7 +51,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     with open_run(tmp_path, Settings(), resume=True):
         pass
     left = {path.name for path in tmp_path.rglob("*")}
-    assert left == {CONFIG_FILE, "outputs.json", ".medgen-lock", "heatmaps"}
+    assert left - {DIFF} == {CONFIG_FILE, ENVIRONMENT, "outputs.json", ".medgen-lock", "heatmaps"}
 
 
 def test_a_removal_that_was_killed_is_finished_first(tmp_path, monkeypatch):

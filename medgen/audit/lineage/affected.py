@@ -119,7 +119,7 @@ def affected(scan: str | Path, runs: Sequence[Path]) -> list[AffectedRun]:
     knowing = _knowing(trained, cases, digests, _still_knowing(forgotten.values()))
     found = [
         replace(
-            _affected(record, cases[record.out], trained[record.out], knowing),
+            _affected(record, cases[record.out], digests, trained[record.out], knowing),
             forgotten=tuple(str(told["when"]) for told in forgotten[record.out]),
         )
         for record in records
@@ -182,11 +182,15 @@ def _knowing(
 
 
 def _affected(
-    record: RunRecord, cases: frozenset[str], models: Sequence[KnownModel], knowing: Mapping[str, KnownModel]
+    record: RunRecord,
+    cases: frozenset[str],
+    digests: set[str],
+    models: Sequence[KnownModel],
+    knowing: Mapping[str, KnownModel],
 ) -> AffectedRun:
     own = tuple(name for name in record.files if case_of(name, record.inputs) in cases) if cases else ()
     mentions = tuple(name for name in record.files if name not in own and _names(record.out / name, cases))
-    copies, learnt = _synthetic(record, cases, knowing)
+    copies, learnt = _synthetic(record, cases, digests, knowing)
     used, why = used_model(record), ""
     if used is not None and used.sha256 in knowing:
         why = f"a model that learnt from it, sha256 {used.sha256}"
@@ -224,7 +228,7 @@ def _cells(path: Path) -> Iterator[list[str]]:
 
 
 def _synthetic(
-    record: RunRecord, cases: frozenset[str], knowing: Mapping[str, KnownModel]
+    record: RunRecord, cases: frozenset[str], digests: set[str], knowing: Mapping[str, KnownModel]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     """Synthetic scans that were made from a scan, and those whose generator has learnt from it."""
     copies: dict[str, tuple[str, ...]] = {}
@@ -241,7 +245,8 @@ def _synthetic(
             continue
         cohort = folder.rpartition("/")[0]
         own = tuple(f"{cohort}/{item}" if cohort else item for item in content.get("files", ()))
-        if any(parent.get("case") in cases for parent in content.get("parents") or ()):
+        parents = content.get("parents") or ()
+        if any(own.get("case") in cases or digests & {*(own.get("sha256") or {}).values()} for own in parents):
             copies[str(content["id"])] = own
         elif content["generator_sha256"] in knowing:
             learnt[str(content["id"])] = own
