@@ -89,7 +89,7 @@ def check_weights(record: RunRecord, model: Path | None = None) -> Looked:
         if folder is None:
             looked.unseen += 1
             continue
-        path = _weights_in(folder, str(name), str(digest))
+        path = weights_in(folder, str(name), str(digest))
         if not path.is_file():
             looked.missing.append(f"{path}: of the model that the run has used")
         elif (found := files.sha256_file(path)) != digest:
@@ -187,7 +187,7 @@ def _trained_beside(record: RunRecord) -> Path | None:
     return None
 
 
-def _weights_in(folder: Path, name: str, digest: str) -> Path:
+def weights_in(folder: Path, name: str, digest: str) -> Path:
     """A file of weights below a folder of a model, by as much of its path as the folder has; the right one if several.
 
     Records name ``model/deform/labels/arrays.safetensors``; the folder may be the run's, ``model`` or ``model/deform``.

@@ -125,12 +125,10 @@ def verify_run(
     """
     record, part = find_record(target)
     signed = check_signature(record.out, key)
-    problems, count = _outputs(record, part, target)
     if part:
+        problems, count = _outputs(record, part, target)
         return Verified(tuple(problems), count)
-    journal = _journal(record)
-    if journal is not None:
-        problems += [Problem(JOURNAL, fault.kind, fault.detail) for fault in journal.faults]
+    problems, count, journal = as_left(record)
     inputs, weights = check_inputs(record, data), check_weights(record, model)
     problems += [Problem(case, "altered", detail) for case, detail in inputs.altered.items()]
     problems += [Problem("input", "missing", detail) for detail in inputs.missing]
@@ -140,6 +138,20 @@ def verify_run(
     return Verified(
         tuple(problems), count, inputs.same, inputs.unseen, weights.same, weights.unseen, journal, signed, forgotten
     )
+
+
+def as_left(record: RunRecord) -> tuple[list[Problem], int, Checked | None]:
+    """What of a run's own outputs and journal is not as it left them; how many were compared, and the journal's chain.
+
+    Raises:
+        AuditError: If the journal cannot be read, or nothing is listed.
+        DataError: If an output cannot be read.
+    """
+    problems, count = _outputs(record, "", record.out)
+    journal = _journal(record)
+    if journal is not None:
+        problems += [Problem(JOURNAL, fault.kind, fault.detail) for fault in journal.faults]
+    return problems, count, journal
 
 
 def _outputs(record: RunRecord, part: str, target: str | Path) -> tuple[list[Problem], int]:

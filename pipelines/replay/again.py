@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.audit.compared import Compared, compare_runs
-from medgen.audit.inputs import digests_of
+from medgen.audit.inputs import digests_of, weights_in
 from medgen.audit.record import RunRecord, find_record, records_below
 from medgen.config import parse_config, read_yaml
 from medgen.data.layouts.detect import load_cohort
@@ -19,7 +19,7 @@ from medgen.errors import AuditError, DataError
 from medgen.runs import environment, tracking
 from medgen.runs.outputs import CONFIG
 from medgen.runs.recorded_environment import ENVIRONMENT, computing_threads, machine
-from medgen.system.files import plain, read_json
+from medgen.system.files import plain, read_json, sha256_file
 
 # Share of the range of an array, or of a number, by which results may differ on another machine or with other versions:
 # sums are rounded in another order there, and training carries that on.
@@ -249,20 +249,11 @@ def _model(record: RunRecord, settings: Mapping[str, Any], model: Path | None) -
     beside = [other.out / "model" for other in records_below(record.out.parent) if run and other.run_id == run]
     weights = record.model.get("weights") or {}
     for path in [model] if model is not None else [named, *beside, *(own / named.name for own in beside)]:
-        if path.is_dir() and all(_has(path, str(name), str(digest)) for name, digest in weights.items()):
+        found = [(weights_in(path, name, digest), digest) for name, digest in weights.items()]
+        if path.is_dir() and all(file.is_file() and sha256_file(file) == digest for file, digest in found):
             return path
     where = model if model is not None else named
     raise AuditError(f"{where}: is not the model that the run has used; say where it is with --model")
-
-
-def _has(folder: Path, name: str, digest: str) -> bool:
-    """Whether a file of weights is below a folder of models, whose own name the record may have before it."""
-    pieces = Path(name).parts
-    for start in range(len(pieces)):
-        path = folder.joinpath(*pieces[start:])
-        if path.is_file():
-            return digest in digests_of(path)
-    return False
 
 
 def _find(name: str) -> Any:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medgen.audit.chain import check_journal
 from medgen.audit.forgetting.cohorts import forget_prepared, prepared_with
 from medgen.audit.forgetting.content import named_in, take_out, without
 from medgen.audit.forgetting.journal import forget_in_journal
@@ -26,7 +25,7 @@ from medgen.audit.lineage.models import used_model
 from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import RunRecord, read_record, records_below
 from medgen.audit.tombstone import FILE, Tombstone, add_tombstone, hashed, hashes_of, read_tombstones
-from medgen.audit.verify import verify
+from medgen.audit.verify import as_left
 from medgen.config import read_yaml
 from medgen.data.layouts.by_file_name import safe_id
 from medgen.errors import AuditError, ConfigError, DataError
@@ -174,9 +173,7 @@ def check_unaltered(record: RunRecord) -> None:
         return
     if read_record(record.out).content != record.content:
         raise AuditError(f"{record.out}: was changed by another command meanwhile; run this one again")
-    found = [*map(str, verify(record.out))]
-    if (end := record.content.get("journal")) is not None:
-        found += [f"{NAME}: {fault.detail}" for fault in check_journal(record.out / NAME, end).faults]
+    found, _, _ = as_left(record)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise AuditError(

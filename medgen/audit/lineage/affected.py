@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medgen.audit.inputs import digests_of
-from medgen.audit.lineage.models import KnownModel, models_of, used_model
+from medgen.audit.lineage.models import KnownModel, models_of, provenance_files, used_model
 from medgen.audit.lineage.trace import case_of
 from medgen.audit.record import RunRecord, records_below
 from medgen.audit.tombstone import hashed, read_tombstones
 from medgen.errors import AuditError, DataError
-from medgen.synthesis.export.provenance import FOLDER
 from medgen.system import files
 
 # Tables and records of a larger size are read in no run of medgen.
@@ -233,17 +232,13 @@ def _synthetic(
     """Synthetic scans that were made from a scan, and those whose generator has learnt from it."""
     copies: dict[str, tuple[str, ...]] = {}
     learnt: dict[str, tuple[str, ...]] = {}
-    for name in record.files:
-        folder, _, file = name.rpartition("/")
-        if folder.rpartition("/")[2] != FOLDER or not file.endswith(".json"):
-            continue
+    for name, cohort in provenance_files(record):
         try:
             content = files.read_json(record.out / name)
         except DataError:
             continue
         if not isinstance(content, dict) or "generator_sha256" not in content:
             continue
-        cohort = folder.rpartition("/")[0]
         own = tuple(f"{cohort}/{item}" if cohort else item for item in content.get("files", ()))
         parents = content.get("parents") or ()
         if any(own.get("case") in cases or digests & {*(own.get("sha256") or {}).values()} for own in parents):

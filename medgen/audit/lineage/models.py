@@ -75,6 +75,14 @@ def used_model(record: RunRecord) -> KnownModel | None:
     return KnownModel("model", str(told["sha256"]), weights, cases, (), str(told.get("run_id") or ""))
 
 
+def provenance_files(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Every file among the records of synthetic scans, and the folder of its cohort, both below the run."""
+    for name in record.files:
+        folder, _, file = name.rpartition("/")
+        if folder.rpartition("/")[2] == FOLDER and file.endswith(".json"):
+            yield name, folder.rpartition("/")[0]
+
+
 def _folders(record: RunRecord) -> Iterator[str]:
     """Folders of models that lie in no other model's folder, without the filter of an augment run."""
     names = {str(PurePosixPath(name).parent) for name in record.files if name.endswith((f"/{ARTIFACT}", f"/{STORED}"))}

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medgen.audit.lineage.models import Cases, KnownModel, learnt_from, models_of, used_model
+from medgen.audit.lineage.models import Cases, KnownModel, learnt_from, models_of, provenance_files, used_model
 from medgen.audit.record import RunRecord, find_record, records_below
 from medgen.errors import AuditError
 from medgen.runs.recorded_environment import DIFF, ENVIRONMENT
-from medgen.synthesis.export.provenance import FOLDER, LEARNT_FROM, read_record
+from medgen.synthesis.export.provenance import LEARNT_FROM, read_record
 from medgen.system import files
 
 # Columns and keys by which tables name the case that a row is about.
@@ -254,17 +254,13 @@ def _called(model: KnownModel) -> tuple[str, str, dict[str, Any]]:
 
 def _provenance(record: RunRecord, part: str) -> tuple[str, Mapping[str, Any]] | None:
     """The provenance record that a file is, or is named in, and where it is below the run."""
-    for name in record.files:
-        folder, _, file = name.rpartition("/")
-        if folder.rpartition("/")[2] != FOLDER or not file.endswith(".json"):
-            continue
-        cohort = folder.rpartition("/")[0]
+    for name, cohort in provenance_files(record):
         if name == part:
             content = files.read_json(record.out / name)
             return (name, read_record(record.out / name)) if "generator_sha256" in content else None
         below = part.removeprefix(f"{cohort}/") if cohort else part
         # Records are named after their scans, so that those of other scans need not be read.
-        if _letters(file.removesuffix(".json")) in _letters(below):
+        if _letters(name.rpartition("/")[2].removesuffix(".json")) in _letters(below):
             content = files.read_json(record.out / name)
             if isinstance(content, dict) and below in content.get("files", ()):
                 return name, read_record(record.out / name)

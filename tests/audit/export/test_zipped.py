@@ -18,18 +18,6 @@ from medgen.audit.export.zipped import export_run
 from medgen.audit.signature import new_key, sign
 from medgen.errors import AuditError, DataError
 from medgen.system import files
-from tests.builders.finished_runs import generated, scored, trained
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        run = trained(folder)
-        scored(folder, run)
-        generated(folder)
-    return folder
 
 
 def verify(place, *arguments):

@@ -8,17 +8,7 @@ from medgen.audit.lineage.affected import affected
 from medgen.errors import AuditError
 from medgen.runs import outputs
 from medgen.system import files
-from tests.builders.finished_runs import CASES, digest, generated, scored, trained
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        scored(folder, trained(folder))
-        generated(folder)
-    return folder
+from tests.builders.finished_runs import CASES, digest
 
 
 def test_a_training_scan_affects_the_model_and_all_that_was_scored_with_it(root):

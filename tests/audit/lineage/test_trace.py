@@ -12,18 +12,7 @@ from medgen.audit.lineage.text import lines
 from medgen.audit.lineage.trace import case_of, trace
 from medgen.errors import AuditError
 from medgen.system import files
-from tests.builders.finished_runs import CASES, digest, generated, scored, trained
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        run = trained(folder)
-        scored(folder, run)
-        generated(folder)
-    return folder
+from tests.builders.finished_runs import CASES, digest
 
 
 def told(found, *kinds):
