@@ -44,7 +44,7 @@ from ..anomaly import run as anomaly
 from ..anomaly.config import AnomalyRunConfig
 from . import report as bench_report
 from .cohorts import COHORTS
-from .speed import Speed, measure_apart
+from .speed.scan_cost import Speed, measure_apart
 
 LESION = "lesion"
 # Where the data folder has no simulated cohort one is made: subjects and voxel size in mm, for --quick and without.

@@ -21,7 +21,7 @@ from medgen.report.figures.dots import dot_panels
 from medgen.report.html import png
 from medgen.system.files import write_bytes, write_json, write_text
 
-from .speed import Speed
+from .speed.scan_cost import Speed
 
 _ALL = "all"
 

@@ -264,3 +264,36 @@ def bench_presets(
     from ..bench import presets as pipeline
 
     return finish(pipeline.run(out, families=listed(families), progress=not quiet))
+
+
+@command(bench_app, "speed", "medgen bench speed bench --benchmarks train-step,io")
+def bench_speed(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder of table, figures and picture.")] = Path("bench"),
+    benchmarks: Annotated[
+        str,
+        typer.Option(
+            "--benchmarks",
+            help="Which; what was measured before of others stays.",
+            autocompletion=completion.several_among(completion.speed_benchmarks),
+        ),
+    ] = "all",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A cohort for benchmarks that take one; else scans are simulated.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, max=999, help="Times that each is measured.")] = 7,
+    quick: Annotated[bool, typer.Option("--quick", help="Small work: tries the command out.")] = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Answer:
+    """Time medgen beside its peers, in turns in one process: performance.md, .json and a picture."""
+    from ..preflight import check_choice, check_data
+
+    known = completion.speed_benchmarks()
+    chosen = known if benchmarks == "all" else listed(benchmarks)
+    for name in chosen:
+        check_choice("--benchmarks", name, known)
+    if data is not None:
+        check_data(data)
+    from ..bench.speed.run import run
+
+    return finish(run(out, benchmarks=chosen, device=device, rounds=rounds, quick=quick, data=data, progress=not quiet))

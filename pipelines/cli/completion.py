@@ -61,6 +61,13 @@ def families() -> list[str]:
     return available()
 
 
+def speed_benchmarks() -> list[str]:
+    """Names of the benchmarks of speed."""
+    from ..bench.speed.catalogue import benchmarks
+
+    return benchmarks()
+
+
 def kinds() -> list[str]:
     """Names of the kinds of implants: the files in their folder."""
     from importlib.resources import files

@@ -58,6 +58,7 @@ MISTAKES = {
     "bench families": "x --data absent",
     "bench transfer": "x --data absent",
     "bench presets": "x --families nonsense",
+    "bench speed": "x --benchmarks nonsense",
     "audit verify": "absent",
     "audit sign": "absent --key absent",
     "audit key": ".",

@@ -1,4 +1,4 @@
-"""What scoring one scan costs, measured in a process of its own: ``python -m medgen.pipelines.bench.speed MODEL SCAN``.
+"""What one scan costs to score, in its own process: ``python -m medgen.pipelines.bench.speed.scan_cost MODEL SCAN``.
 
 Peak memory is that of a whole process, so a benchmark that has trained models cannot measure it in itself.
 """
@@ -75,7 +75,7 @@ def measure(model: Path, scan: Path) -> Speed:
         get("restoration")(inputs, {})
         seconds = time.perf_counter() - begun
     return Speed(
-        command=f"python -m medgen.pipelines.bench.speed {model.parent.name}/{model.name} {scan.name}",
+        command=f"python -m medgen.pipelines.bench.speed.scan_cost {model.parent.name}/{model.name} {scan.name}",
         shape=tuple(volume.grid.shape),
         spacing=tuple(round(float(size), 4) for size in volume.grid.spacing),
         threads=torch.get_num_threads(),
@@ -94,7 +94,7 @@ def measure_apart(model: Path, scan: Path) -> Speed:
     Raises:
         MedgenError: If that process fails; the message is its last line.
     """
-    command = [sys.executable, "-m", "medgen.pipelines.bench.speed", str(model), str(scan)]
+    command = [sys.executable, "-m", "medgen.pipelines.bench.speed.scan_cost", str(model), str(scan)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise MedgenError(f"{scan}: cannot be timed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")

@@ -1,0 +1,1 @@
+"""How fast medgen is beside what a user would take instead: contests in one process, and how cost grows with work."""
