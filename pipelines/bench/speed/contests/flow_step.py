@@ -26,21 +26,21 @@ _GOAL = 5.0
 _STEPS, _FEW = 40, 2
 # Passes of the peer's network for one scan; medgen's solver has its own number.
 _SOLVER = 20
-_PEER = "MONAI DiffusionModelUNet + RFlowScheduler"
+PEER = "MONAI DiffusionModelUNet + RFlowScheduler"
 
 
 def entries(settings: Settings) -> Iterator[Entry]:
     """Both precisions."""
     train, test = steps.scans(settings)
-    labels = int(_labels(train).max())
+    labels = int(label_maps(train).max())
     model = {**MODEL, "n_labels": labels}
-    gone = absent("einops", _PEER)
+    gone = absent("einops", PEER)
     for precision in steps.two_precisions(settings):
         loop, peer = steps.own_loop(train, precision, model, _TRAINING), flow_loop(train, precision, labels)
         own, voxels = sum(weights.numel() for weights in loop.model.parameters()), math.prod(train.shape)
         yield Contest(
             f"flow training step, {'bf16' if precision.bf16 else 'float32'}",
-            (Contender("medgen", loop.update), *([] if gone else [Contender(_PEER, peer.step, _GOAL)])),
+            (Contender("medgen", loop.update), *([] if gone else [Contender(PEER, peer.step, _GOAL)])),
             demand=steps.demand_of(loop.update, own, voxels, precision),
             equal=dict if gone else partial(_equal, settings, precision, train, test, labels, own, peer.parameters),
             without=gone,
@@ -89,19 +89,19 @@ def flow_loop(data: Dataset, precision: Precision, labels: int) -> steps.PeerLoo
 
 
 @torch.no_grad()
-def painted(loop: steps.PeerLoop, data: Dataset, labels: int) -> Tensor:
+def painted(loop: steps.PeerLoop, data: Dataset, labels: int, passes: int = _SOLVER) -> Tensor:
     """Scans (n, c, i, j, k) that the peer paints on label maps, by Euler's rule from noise at 1 to a scan at 0."""
     network, made = loop.networks[0].eval(), []
     generator = torch.Generator().manual_seed(0)
     for row in range(len(data)):
         at = torch.randn(data.images[row : row + 1].shape, generator=generator).to(loop.precision.device)
-        classes = _classes(_labels(data)[row : row + 1].to(at.device), labels)
-        for number in range(_SOLVER):
-            time = torch.tensor([1000.0 * (1 - number / _SOLVER)], device=at.device)
+        classes = _classes(label_maps(data)[row : row + 1].to(at.device), labels)
+        for number in range(passes):
+            time = torch.tensor([1000.0 * (1 - number / passes)], device=at.device)
             with loop.precision.autocast():
                 velocity = network(torch.cat([at, classes], dim=1), timesteps=time).float()
             # The network says scan minus noise.
-            at = at + velocity / _SOLVER
+            at = at + velocity / passes
         made.append(at.cpu())
     network.train()
     return torch.cat(made)
@@ -123,11 +123,11 @@ def _equal(
         made = paint(loop.model, held, torch.Generator().manual_seed(0), float(train.images.max()))
         loop.model.train()
     return {
-        "parameters": {"medgen": own, _PEER: other},
-        "voxels in a step": {"medgen": math.prod(train.shape), _PEER: math.prod(train.shape)},
+        "parameters": {"medgen": own, PEER: other},
+        "voxels in a step": {"medgen": math.prod(train.shape), PEER: math.prod(train.shape)},
         f"painted after {count} steps, difference": {
             "medgen": _coarse_difference(made, held),
-            _PEER: _coarse_difference(painted(peer, held, labels), held),
+            PEER: _coarse_difference(painted(peer, held, labels), held),
         },
     }
 
@@ -141,7 +141,8 @@ def _coarse_difference(made: Tensor, data: Dataset) -> float:
     return float(coarse.abs()[inside].mean())
 
 
-def _labels(data: Dataset) -> Tensor:
+def label_maps(data: Dataset) -> Tensor:
+    """The label maps of scans that all have one, (n, 1, i, j, k)."""
     assert data.labels is not None
     return data.labels
 
