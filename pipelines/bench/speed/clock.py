@@ -25,6 +25,14 @@ def clock_for(device: str) -> Clock:
     return _on_gpu if torch.device(device).type == "cuda" else _on_cpu
 
 
+def now(device: torch.device) -> float:
+    """Seconds so far, for work that is not repeated: of this process on a CPU, of the day once a GPU is done."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def _on_cpu(work: Work, times: int) -> float:
     start = time.process_time()
     for _ in range(times):

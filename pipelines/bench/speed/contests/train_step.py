@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -15,6 +14,7 @@ from medgen.preprocessing.dataset import Dataset
 from medgen.system.precision import Precision
 
 from .. import training_steps as steps
+from ..clock import now
 from ..contest import Contender, Contest, Entry, Growth, Rows, Settings, Work
 from ..peers import absent
 
@@ -66,25 +66,26 @@ def _contest(settings: Settings, precision: Precision, train: Dataset, test: Dat
 
 def _equal(settings: Settings, precision: Precision, train: Dataset, test: Dataset, own: int, other: int) -> Rows:
     count = _FEW if settings.quick else _STEPS
-    start = time.process_time()
+    start = now(precision.device)
     loop = steps.own_loop(train, precision, MODEL, _TRAINING)
     for _ in range(count):
         loop.update()
-    own_seconds = time.process_time() - start
+    own_seconds = now(precision.device) - start
     averages = list(zip(loop.live, loop.average, strict=True))
     own_after = steps.own_quality(loop.model, averages, test, precision)
     peer = akl_loop(train, precision)
-    start = time.process_time()
+    start = now(precision.device)
     early, looked = float("nan"), 0.0
-    for number in range(count):
+    for _ in range(count):
         peer.step()
-        if number == 0 or time.process_time() - start - looked < own_seconds:
-            before = time.process_time()
+        # Once, after the step in which it has had the same time.
+        if math.isnan(early) and now(precision.device) - start >= own_seconds:
+            before = now(precision.device)
             early = akl_quality(peer, test, precision)
-            looked += time.process_time() - before
-    peer_seconds = time.process_time() - start - looked
+            looked += now(precision.device) - before
+    peer_seconds = now(precision.device) - start - looked
     peer_after = akl_quality(peer, test, precision)
-    steps.for_seconds(loop.update, max(0.0, peer_seconds - own_seconds))
+    steps.for_seconds(loop.update, peer_seconds - own_seconds, precision.device)
     own_late = steps.own_quality(loop.model, averages, test, precision)
     return {
         "parameters": {"medgen": own, _PEER: other},
