@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from medgen.models.base import Reconstructs, ScanModel
 from medgen.models.catalogue import build, parse_settings
 from medgen.preprocessing.dataset import Dataset, prepare_dataset
 from medgen.preprocessing.recipe import Preprocess
-from medgen.system.precision import Precision
+from medgen.system.precision import Precision, precision_of
 from medgen.training.config import TrainingConfig
 from medgen.training.counting import Operations
 from medgen.training.loop import Loop
@@ -28,6 +29,7 @@ from .contest import Demand, Settings
 # for a CPU, for a GPU, which smaller scans would leave idle.
 _TRIED, _CPU, _GPU = ((32, 32, 32), 6.0), ((48, 64, 48), 4.0), ((128, 144, 128), 1.5)
 _SCANS, _HELD_OUT = 24, 8
+_FEW_SCANS, _FEW_HELD_OUT = 4, 2
 _SEED = 0
 # Stand for what a step reads and writes at least: weights, gradients, two moments.
 _COPIES, _FLOAT = 4, 4
@@ -37,16 +39,18 @@ def scans(settings: Settings) -> tuple[Dataset, Dataset]:
     """Simulated heads with label maps to learn from and, of other subjects, to be measured on."""
     usual = _GPU if torch.device(settings.device).type == "cuda" else _CPU
     shape, spacing = _TRIED if settings.quick else usual
-    manifest = simulate(settings.scratch / "cohort", _SCANS + _HELD_OUT, _SEED, spacing)
+    learnt, held = (_FEW_SCANS, _FEW_HELD_OUT) if settings.quick else (_SCANS, _HELD_OUT)
+    manifest = simulate(settings.scratch / "cohort", learnt + held, _SEED, spacing)
     config = Preprocess(shape=shape, spacing=(spacing,) * 3, center_on="fov")
     everything, _ = prepare_dataset(manifest, config)
-    return everything.subset(everything.ids[:_SCANS]), everything.subset(everything.ids[_SCANS:])
+    return everything.subset(everything.ids[:learnt]), everything.subset(everything.ids[learnt:])
 
 
-def two_precisions(settings: Settings) -> list[Precision]:
-    """Float32, then bfloat16, on the device."""
+def precisions(settings: Settings) -> list[Precision]:
+    """Float32, and bfloat16 where the device multiplies it natively: elsewhere nobody would train in it."""
     device = torch.device(settings.device)
-    return [Precision(device, bf16=False), Precision(device, bf16=True)]
+    single, usual = Precision(device, bf16=False), precision_of("auto", device)
+    return [single, usual] if usual.bf16 else [single]
 
 
 def own_loop(data: Dataset, precision: Precision, model: Mapping[str, Any], training: Mapping[str, Any]) -> Loop:
@@ -95,6 +99,15 @@ class PeerLoop:
     def parameters(self) -> int:
         """Numbers that are trained."""
         return sum(own.numel() for network in self.networks for own in network.parameters())
+
+
+def sizes(precision: Precision, data: Dataset, own: int, peer: str, other: int) -> dict[str, dict[str, float | str]]:
+    """What shows that two contenders do the same work: parameters, voxels, number format."""
+    return {
+        "parameters": {"medgen": own, peer: other},
+        "voxels in a step": dict.fromkeys(("medgen", peer), math.prod(data.shape)),
+        "number format": dict.fromkeys(("medgen", peer), "bfloat16" if precision.bf16 else "float32"),
+    }
 
 
 def demand_of(step: Callable[[], object], parameters: int, voxels: int, precision: Precision) -> Demand:

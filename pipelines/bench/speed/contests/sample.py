@@ -24,7 +24,7 @@ def entries(settings: Settings) -> Iterator[Entry]:
     """One scan in float32; then growth, in the precision that samples are drawn in."""
     train, test = steps.scans(settings)
     labels = int(label_maps(train).max())
-    precision = steps.two_precisions(settings)[0]
+    precision = steps.precisions(settings)[0]
     scan = test.subset(test.ids[:1])
     model = steps.own_loop(train, precision, {**MODEL, "n_labels": labels}, {}).model.eval()
     assert isinstance(model, Flow)
@@ -68,7 +68,7 @@ def _cube(settings: Settings, voxels: float) -> Work:
     noise = torch.rand((2, 1, side, side, side), generator=generator)
     labels = torch.randint(0, 3, noise.shape, generator=generator).to(torch.uint8)
     data = Dataset(("a", "b"), ("a", "b"), noise, torch.ones_like(noise, dtype=torch.bool), labels)
-    precision = steps.two_precisions(settings)[0]
+    precision = steps.precisions(settings)[0]
     model = steps.own_loop(data, precision, {**MODEL, "n_labels": 2}, {}).model.eval()
     assert isinstance(model, Flow)
     return partial(_paint, model, labels[:1].to(precision.device))
