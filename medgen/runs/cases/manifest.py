@@ -38,7 +38,7 @@ def stamp(path: Path) -> str:
     Returns:
         64 hexadecimal digits; empty if there is nothing of that name.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"folder" if path.is_dir() else b"file")
     try:
         for own in sorted(path.iterdir()) if path.is_dir() else [path]:
             found = own.stat()

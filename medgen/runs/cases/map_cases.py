@@ -185,6 +185,7 @@ class _Spreading:
         self._work, self._runner, self._tries = work, runner, tries
         # The next to be begun is the last.
         self._waiting = missing[::-1]
+        self._missing = frozenset(missing)
         self._left = set(missing)
         self._running: set[int] = set()
         self._deaths: dict[int, int] = {}
@@ -203,10 +204,11 @@ class _Spreading:
         if self._context is not None:
             self._context.__exit__(*error)
             shutil.rmtree(self._work.folder / "logs", ignore_errors=True)
+            for shard in self._running:
+                self._work.sweep(shard)
 
     def until(self, shard: int) -> int:
         """Wait until a shard is done; how often it was begun, 0 if it was done before."""
-        known = shard in self._left
         while shard in self._left:
             assert self._pool is not None
             while self._waiting and len(self._running) < self._pool.room:
@@ -215,7 +217,7 @@ class _Spreading:
                 self._pool.submit(following)
             for ended in self._pool.ended():
                 self._take(ended)
-        return 1 + self._deaths.get(shard, 0) if known else 0
+        return 1 + self._deaths.get(shard, 0) if shard in self._missing else 0
 
     def _take(self, ended: Ended) -> None:
         shard, work = ended.shard, self._work

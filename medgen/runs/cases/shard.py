@@ -11,7 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import chdir
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ class ShardWork:
     Attributes:
         folder: Where the shards lie.
         plan: How cases are divided.
+        started: The folder in which the command was started, in which files may have been named from.
     """
 
     folder: Path
     plan: Plan
+    started: Path = field(default_factory=Path.cwd)
 
     def prepare(self, shard: int, items: Sequence[Item]) -> None:
         """Write the cases of a shard that is to be done."""
@@ -81,6 +84,13 @@ class ShardWork:
         final = self.folder / self.plan.name(shard)
         if final.is_dir():
             return
+        if not self.started.is_dir() or not self.folder.is_dir():
+            lost = self.folder if self.started.is_dir() else self.started
+            raise DataError(f"{lost}: this machine does not reach it; expected a folder that all machines share")
+        with chdir(self.started):
+            self._do(shard, final)
+
+    def _do(self, shard: int, final: Path) -> None:
         items = self.items(shard)
         function = _function(self.folder / WORK, (self.folder / WORK).stat().st_mtime_ns)
         place: Path | None = None

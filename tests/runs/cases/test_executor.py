@@ -72,5 +72,8 @@ def test_a_dask_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(dask, "_SECONDS", 1)
     spread = executor("dask", 1, Resources(scheduler="tcp://127.0.0.1:9"))
-    with pytest.raises(ConfigError, match=r"no scheduler answers at tcp://127.0.0.1:9"), spread.pool(print, str(tmp_path)):
+    with (
+        pytest.raises(ConfigError, match=r"no scheduler answers at tcp://127.0.0.1:9"),
+        spread.pool(print, str(tmp_path)),
+    ):
         pass
