@@ -29,7 +29,7 @@ from medgen.runs import tracking
 from medgen.runs.cases.map_cases import Spread
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
-from medgen.runs.keys import Key
+from medgen.runs.keys import SHARDS, Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
 
@@ -193,6 +193,7 @@ class ScoreScans(Stage[ScoreConfig]):
     name = "score"
     needs = (TrainedModel,)
     makes = (Scorings,)
+    own_keys = SHARDS
     keys = (
         Key("scans.scored", "scans with a heatmap and p-values"),
         Key("scans.abstained", "scans that the gate refused"),
