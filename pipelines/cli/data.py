@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -145,6 +145,7 @@ def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
     options: CohortOptions,
+    spreading: SpreadInFolder,
     keep_ids: Annotated[
         bool,
         typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
@@ -160,9 +161,11 @@ def data_import(
 
     check_data(source)
     check_empty(out)
+    spread = spreading.spread(workers)
     settings = options.cohort()
     from .. import import_cohort as importing
 
+    common: dict[str, Any] = {"keep_ids": keep_ids, "key": key, "spread": spread}
     if dry_run:
-        return plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
-    return finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
+        return plan(importing.plan(source, out, settings, **common))
+    return finish(importing.run(source, out, settings, workers=workers or 2, shards_in=spreading.shards_in, **common))

@@ -73,7 +73,6 @@ def run(
 
 
 def stamps(case: Case) -> dict[str, str]:
-    """Size and time of change of each file of a case, and the hashes that its manifest declares."""
-    return {str(file): stamp(file) for file in case_files(case)} | {
-        f"declared {name}": digest for name, digest in case.sha256.items()
-    }
+    """Size and time of change of each file of a case, and the hashes that its manifest declares; no name of a file."""
+    found = {f"file {number}": stamp(file) for number, file in enumerate(case_files(case))}
+    return found | {f"declared {number}": digest for number, digest in enumerate(case.sha256.values())}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from medgen.errors import ConfigError, DataError
 from medgen.runs.chain import Head, head_of
 from medgen.runs.journal import NAME as JOURNAL
 from medgen.system import files
+from medgen.system.modes import make_folder
 
 PLAN, RECORD, RESULTS, FILES = "plan.json", "shard.json", "results.jsonl", "files"
 
@@ -95,6 +99,8 @@ def agreed(folder: Path, settings: Mapping[str, Any], cases: int, shards: int | 
         DataError: If the folder cannot be written.
     """
     settings = files.plain(settings)
+    if not (folder / PLAN).is_file() and any(not own.name.startswith(files.TEMPORARY) for own in folder.iterdir()):
+        raise ConfigError(f"{folder}: holds something else than shards; choose an empty folder for them")
     wanted = min(max(shards or usual, 1), max(cases, 1))
     size = max(-(-cases // wanted), 1)
     if (folder / PLAN).is_file():
@@ -186,7 +192,7 @@ class Finished:
         return cls(place, record)
 
     def collect(self, out: Path) -> None:
-        """Put its files below a folder of the same file system, each in one step; those that are there stay.
+        """Put its files below a folder, each in one step; those that are there stay.
 
         Raises:
             DataError: If one cannot be put there.
@@ -195,19 +201,29 @@ class Finished:
             source, target = self.place / FILES / name, out / name
             if source.is_file():
                 try:
-                    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    source.replace(target)
+                    make_folder(target.parent)
+                    _move(source, target)
                 except OSError as error:
                     raise files.unwritable(target, error) from error
 
     def results(self) -> Iterator[tuple[str, Any]]:
         """Name and result of each case, in their order, one in memory at a time."""
-        import json
-
         with files.open_regular(self.place / RESULTS) as file:
             for line in file:
                 found = json.loads(line)
                 yield found["case"], found["result"]
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another file system: a copy that is whole before it bears the name.
+        with files.atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        source.unlink()
 
 
 def _has(path: Path, size: int) -> bool:

@@ -21,7 +21,7 @@ from medgen.errors import ConfigError, DataError, TrainingError
 from medgen.progress import Progress
 from medgen.runs.cases.executor import Ended, Executor, Pool
 from medgen.runs.cases.executors import USUAL, executor
-from medgen.runs.cases.manifest import Finished, Item, Plan, agreed
+from medgen.runs.cases.manifest import PLAN, RECORD, Finished, Item, Plan, agreed
 from medgen.runs.cases.merge import Merger
 from medgen.runs.cases.resources import Resources
 from medgen.runs.cases.shard import TODO, WORK, Function, ShardWork, write_function
@@ -30,7 +30,7 @@ from medgen.system import files
 from medgen.system.modes import make_folder
 from medgen.system.new_folder import made_folder
 
-__all__ = ["Item", "Spread", "map_cases", "usual_shards"]
+__all__ = ["Item", "Spread", "check_place", "collect", "map_cases", "usual_shards"]
 
 _LOG = logging.getLogger(__name__)
 # How often a shard is begun before its workers' deaths are taken for its own fault.
@@ -90,6 +90,7 @@ def map_cases(
     run: Run | None = None,
     progress: Progress | None = None,
     tries: int = TRIES,
+    ordered: bool = True,
 ) -> Iterator[tuple[str, Any]]:
     """Call a function for each case and yield (name, result) in the order of the cases.
 
@@ -101,13 +102,14 @@ def map_cases(
         folder: Where the shards lie until the caller removes it; with workers on other machines, where all reach it.
         settings: Plain data on which results depend.
         spread: Where the work is done.
-        out: Where the files of the cases go, on the same file system as ``folder``; None leaves them in their shards.
+        out: Where the files of the cases go; None leaves them in their shards, see :func:`collect`.
         run: Tracked run that gets what the journals of the shards say.
         progress: Called with the number of cases done and ``count``.
         tries: How often a shard is begun at most.
+        ordered: False yields the cases of a shard as soon as it is done, whatever comes before it.
 
     Raises:
-        ConfigError: If the folder holds shards of other settings, or the executor cannot be used.
+        ConfigError: If the folder holds shards of other settings or something else, or the executor cannot be used.
         DataError: If the folder cannot be written, or there are more or fewer cases than ``count``.
         TrainingError: If the worker of a shard has died ``tries`` times; what else is done is kept.
         Exception: What the function raises.
@@ -130,9 +132,8 @@ def map_cases(
     merger = Merger(run)
     with _Spreading(work, runner, missing, tries) as doing:
         done = 0
-        for shard in range(plan.shards):
+        for shard, begun in doing.shards(ordered):
             place = folder / plan.name(shard)
-            begun = doing.until(shard)
             finished = Finished.find(place, _digest(place), out)
             if finished is None:
                 raise DataError(f"{place}: was changed while the work went on; start again to have it done anew")
@@ -150,9 +151,21 @@ def map_cases(
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def collect(folder: Path, out: Path) -> None:
+    """Put the files of all shards below a folder, and remove the shards: for results that appear as a whole.
+
+    Raises:
+        DataError: If a file cannot be put there.
+    """
+    for place in sorted(folder.glob("shard-*")):
+        Finished(place, files.read_json(place / RECORD)).collect(out)
+        shutil.rmtree(place)
+    (folder / PLAN).unlink()
+
+
 def _digest(place: Path) -> str:
     """The digest that a shard states, which was compared when it was found or has just been written."""
-    record = files.read_json(place / "shard.json")
+    record = files.read_json(place / RECORD)
     return str(record.get("digest"))
 
 
@@ -179,7 +192,7 @@ def _prepare(work: ShardWork, items: Iterable[Item], out: Path | None) -> list[i
 
 
 class _Spreading:
-    """Has shards done, several at once, until the one is done that is asked for."""
+    """Has shards done, several at once."""
 
     def __init__(self, work: ShardWork, runner: Executor, missing: list[int], tries: int) -> None:
         self._work, self._runner, self._tries = work, runner, tries
@@ -207,17 +220,32 @@ class _Spreading:
             for shard in self._running:
                 self._work.sweep(shard)
 
-    def until(self, shard: int) -> int:
-        """Wait until a shard is done; how often it was begun, 0 if it was done before."""
-        while shard in self._left:
-            assert self._pool is not None
-            while self._waiting and len(self._running) < self._pool.room:
-                following = self._waiting.pop()
-                self._running.add(following)
-                self._pool.submit(following)
-            for ended in self._pool.ended():
-                self._take(ended)
+    def shards(self, ordered: bool) -> Iterator[tuple[int, int]]:
+        """Each shard once it is done, with how often it was begun; 0 if it was done before."""
+        told: set[int] = set()
+        for shard in range(self._work.plan.shards):
+            while shard in self._left:
+                done = self._done()
+                for other in () if ordered else done:
+                    told.add(other)
+                    yield other, self._begun(other)
+            if shard not in told:
+                yield shard, self._begun(shard)
+
+    def _begun(self, shard: int) -> int:
         return 1 + self._deaths.get(shard, 0) if shard in self._missing else 0
+
+    def _done(self) -> list[int]:
+        """Wait until some shard is done; those that are now."""
+        assert self._pool is not None
+        while self._waiting and len(self._running) < self._pool.room:
+            following = self._waiting.pop()
+            self._running.add(following)
+            self._pool.submit(following)
+        before = set(self._left)
+        for ended in self._pool.ended():
+            self._take(ended)
+        return sorted(before - self._left)
 
     def _take(self, ended: Ended) -> None:
         shard, work = ended.shard, self._work

@@ -47,7 +47,7 @@ class Dask(Executor):
                         n_workers=self.workers,
                         threads_per_worker=1,
                         processes=True,
-                        dashboard_address=None,
+                        dashboard_address="127.0.0.1:0",
                         local_directory=logs,
                         silence_logs=50,
                     ) as cluster,
