@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import tee
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from medgen import io
 from medgen.data import faces
@@ -19,11 +24,15 @@ from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.pseudonyms import Pseudonyms, plain_attributes
 from medgen.errors import DataError, MedgenError
 from medgen.faults import FaultyDataError, visible
+from medgen.runs.cases.manifest import Item
+from medgen.runs.cases.map_cases import Spread, collect, map_cases
 from medgen.runs.folder import RunSummary
 from medgen.system.advice import as_options, quoted
 from medgen.system.files import write_csv, write_text
 from medgen.system.modes import make_folder
 from medgen.volume import Grid
+
+from .spread.check import stamps
 
 _SHOWN = 20
 
@@ -47,7 +56,13 @@ def check_key(place: Path, source: Path, out: Path) -> None:
 
 
 def plan(
-    source: Path, out: Path, cohort: CohortConfig, *, keep_ids: bool = False, key: Path | None = None
+    source: Path,
+    out: Path,
+    cohort: CohortConfig,
+    *,
+    keep_ids: bool = False,
+    key: Path | None = None,
+    spread: Spread | None = None,
 ) -> list[str]:
     """What an import would read and write: the lines of ``--dry-run``.
 
@@ -56,7 +71,8 @@ def plan(
     """
     manifest = load_cohort(source, cohort)
     place = _checked_places(source, out, keep_ids=keep_ids, key=key)
-    return [*map(as_options, account(manifest)), *_key_lines(place, source), f"output: {out}"]
+    how = [] if spread is None else spread.words(len(manifest))
+    return [*map(as_options, account(manifest)), *_key_lines(place, source), *how, f"output: {out}"]
 
 
 def _checked_places(source: Path, out: Path, *, keep_ids: bool, key: Path | None) -> Path | None:
@@ -82,7 +98,15 @@ def _key_lines(place: Path | None, source: Path) -> list[str]:
 
 
 def run(
-    source: Path, out: Path, cohort: CohortConfig, *, workers: int, keep_ids: bool = False, key: Path | None = None
+    source: Path,
+    out: Path,
+    cohort: CohortConfig,
+    *,
+    workers: int,
+    keep_ids: bool = False,
+    key: Path | None = None,
+    spread: Spread | None = None,
+    shards_in: Path | None = None,
 ) -> RunSummary:
     """Read every case, write ``images/`` and ``masks/`` as NIfTI, ``manifest.csv`` and ``card.md``.
 
@@ -97,8 +121,12 @@ def run(
         workers: Threads that hash files.
         keep_ids: Keep the source's own ids and columns.
         key: Key file of the pseudonyms; default: :func:`key_file`. Its path is said on stderr before it is made.
+        spread: Where cases are converted; None: one after the other in this process.
+        shards_in: Folder for the shards, which an import that was interrupted goes on with. The key is then kept before
+            anything is converted, since the same case gets the same pseudonym by it alone.
 
     Raises:
+        ConfigError: If ``shards_in`` holds shards of another import or something else.
         DataError: If ``out`` is not empty, no case could be read, or the key file cannot be kept.
     """
     manifest = load_cohort(source, cohort)
@@ -109,24 +137,18 @@ def run(
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as name:
         folder = Path(name) / "cohort"
         make_folder(folder)
-        cases: list[Case] = []
-        failures: list[dict[str, str]] = []
-        spoken: list[str] = []
-        notes: Counter[str] = Counter()
-        grids: list[Grid] = []
-        read: list[Case] = []
-        for case in manifest:
-            target = case if names is None else _pseudonymous(case, names)
-            try:
-                converted_case, found, grid = _convert(case, target, folder)
-                cases.append(converted_case)
-                read.append(case)
-                grids.append(grid)
-                notes.update(found)
-            except MedgenError as error:
-                spoken.append(f"{target.id}: {error}")
-                reason = str(error) if names is None else _nameless(error, case, manifest)
-                failures.append({"case": target.id, "stage": "import", "reason": reason})
+        place = shards_in or Path(name) / "shards"
+        targets = (case if names is None else _pseudonymous(case, names) for case in manifest)
+        pairs = zip(manifest, targets, strict=True)
+        convert = Convert(manifest.name, nameless=names is not None)
+        if spread is None:
+            done = _Done.of(folder, ((case, target, convert((case, target), folder)) for case, target in pairs))
+        else:
+            if names is not None and shards_in is not None:
+                names.save()
+            done = _Done.of(folder, _in_shards(convert, manifest, pairs, place, spread, cohort))
+            collect(place, folder)
+        cases, failures, spoken = done.cases, done.failures, done.spoken
         if not cases:
             raise DataError(f"{source}: none of {len(manifest)} case(s) could be read; first: {spoken[0]}")
         label = manifest.name if keep_ids else out.resolve().name
@@ -134,8 +156,8 @@ def run(
         converted = converted.with_hashes(workers=workers)
         converted.write_csv(folder / "manifest.csv")
         write_csv(folder / "failures.csv", failures, ["case", "stage", "reason"])
-        warnings = [f"{count} case(s): {note}" for note, count in sorted(notes.items())]
-        facts = facts_of(replace(manifest, cases=tuple(read)), grids)
+        warnings = [f"{count} case(s): {note}" for note, count in sorted(done.notes.items())]
+        facts = facts_of(replace(manifest, cases=tuple(done.read)), done.grids)
         # Patients may have other numbers than their folders say.
         card = new_card(out.name, {**facts.fields(), "n_subjects": len(converted.subjects)})
         write_text(folder / "card.md", _with_privacy(card, keep_ids, warnings))
@@ -164,13 +186,13 @@ def _pseudonymous(case: Case, names: Pseudonyms) -> Case:
     )
 
 
-def _nameless(error: MedgenError, case: Case, manifest: Manifest) -> str:
+def _nameless(error: MedgenError, case: Case, cohort: str) -> str:
     """Why a case could not be read, without the names of its files and folders, which may name the patient."""
     if isinstance(error, FaultyDataError):
         text = " | ".join(f"{fault.found}; expected {fault.expected}; {fault.action}" for fault in error.faults[:10])
     else:
         text = str(error)
-    words = {case.id, case.subject, manifest.name}
+    words = {case.id, case.subject, cohort}
     for path in case_files(case):
         inside = path.rglob("*") if path.is_dir() else ()
         for file in (path, path.absolute(), *inside):
@@ -186,8 +208,87 @@ def _with_privacy(card: str, keep_ids: bool, warnings: list[str]) -> str:
     return f"{card.rstrip()}\n\n## Privacy on import\n\n- case and subject ids {ids}{found}\n"
 
 
-def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str], Grid]:
-    """Write a case under the ids of ``target``; the case as written, what to know before sharing it, its grid."""
+@dataclass(frozen=True)
+class Convert:
+    """Converts a case, in whichever process.
+
+    Attributes:
+        cohort: What the cohort of the source is called.
+        nameless: Whether reasons of failures must not hold names.
+    """
+
+    cohort: str
+    nameless: bool
+
+    def __call__(self, task: tuple[Case, Case], place: Path) -> dict[str, Any]:
+        """Write a case, given with what it is to be called, below ``place``; what was written, or why it was not."""
+        case, target = task
+        try:
+            return _convert(case, target, place)
+        except MedgenError as error:
+            return {"said": str(error), "reason": _nameless(error, case, self.cohort) if self.nameless else str(error)}
+
+
+@dataclass
+class _Done:
+    """What is done of an import: cases as written, those that they were read from, their grids, and what went wrong."""
+
+    cases: list[Case] = field(default_factory=list)
+    read: list[Case] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    spoken: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path, converting: Iterable[tuple[Case, Case, Mapping[str, Any]]]) -> _Done:
+        """Of cases, what they are called, and what was written of each below a folder."""
+        own = cls()
+        for case, target, done in converting:
+            if "grid" in done:
+                own.cases.append(_converted(target, done, folder))
+                own.read.append(case)
+                own.grids.append(Grid(tuple(done["grid"]["shape"]), np.array(done["grid"]["affine"])))
+                own.notes.update(done["notes"])
+            else:
+                own.spoken.append(f"{target.id}: {done['said']}")
+                own.failures.append({"case": target.id, "stage": "import", "reason": done["reason"]})
+        return own
+
+
+def _in_shards(
+    convert: Convert,
+    manifest: Manifest,
+    pairs: Iterator[tuple[Case, Case]],
+    place: Path,
+    spread: Spread,
+    cohort: CohortConfig,
+) -> Iterator[tuple[Case, Case, dict[str, Any]]]:
+    """Convert cases in shards; the cases in their order, what they are called, and what was written of each."""
+    given, told = tee(pairs)
+    found = map_cases(
+        convert,
+        (Item(target.id, (case, target), stamps(case)) for case, target in given),
+        count=len(manifest),
+        folder=place,
+        settings={"work": "data import", "nameless": convert.nameless, "cohort": cohort.model_dump(mode="json")},
+        spread=spread,
+    )
+    for (case, target), (_, done) in zip(told, found, strict=True):
+        yield case, target, done
+
+
+def _converted(target: Case, done: Mapping[str, Any], folder: Path) -> Case:
+    """The case as written below a folder."""
+    # Once converted, channels are files and slices are an axis.
+    kept = {name: value for name, value in target.attributes.items() if name not in ("channels", "slices")}
+    images = tuple(folder / name for name in done["images"])
+    mask = None if done["mask"] is None else folder / done["mask"]
+    return replace(target, images=images, mask=mask, sha256={}, relabel={}, attributes=kept)
+
+
+def _convert(case: Case, target: Case, folder: Path) -> dict[str, Any]:
+    """Write a case under the ids of ``target``: files below ``folder``, what to know before sharing it, its grid."""
     image = case.read_image()
     if faults := image_faults(case.images[0], image):
         raise FaultyDataError(faults)
@@ -195,18 +296,13 @@ def _convert(case: Case, target: Case, folder: Path) -> tuple[Case, list[str], G
     images = []
     for channel in range(image.data.shape[0]):
         name = f"{target.id}.nii.gz" if image.data.shape[0] == 1 else f"{target.id}_{channel:04d}.nii.gz"
-        images.append(folder / "images" / name)
-        io.write(image.with_data(image.data[channel]), images[-1])
+        images.append(f"images/{name}")
+        io.write(image.with_data(image.data[channel]), folder / images[-1])
     labels = None
     if mask is not None:
-        labels = folder / "masks" / f"{target.id}.nii.gz"
-        io.write(mask, labels)
+        labels = f"masks/{target.id}.nii.gz"
+        io.write(mask, folder / labels)
     notes = {note.split(" with ", 1)[-1] for path in case.images if path.is_dir() for note in io.dicom_notes(path)}
     notes |= {faces.NOTE} if faces.may_show_face(image) else set()
-    # Once converted, channels are files and slices are an axis.
-    kept = {name: value for name, value in target.attributes.items() if name not in ("channels", "slices")}
-    return (
-        replace(target, images=tuple(images), mask=labels, sha256={}, relabel={}, attributes=kept),
-        sorted(notes),
-        image.grid,
-    )
+    grid = {"shape": list(image.grid.shape), "affine": image.grid.affine.tolist()}
+    return {"images": images, "mask": labels, "notes": sorted(notes), "grid": grid}

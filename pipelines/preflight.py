@@ -155,6 +155,18 @@ def check_scoring(out: Path, inputs: Collection[Path], *, resume: bool = False, 
         check_new(out, inputs, overwrite=overwrite, mark=SCORING)
 
 
+def check_spread(spread: object, scans: int, workers: int | None) -> None:
+    """Refuse options for many scans that would do nothing.
+
+    Raises:
+        ConfigError: If a single scan is to be spread, or workers are given and nothing is spread.
+    """
+    if spread is not None and scans < 2:
+        raise ConfigError("--executor, --shards: one scan is not spread; leave them out, or give several scans")
+    if spread is None and workers is not None:
+        raise ConfigError("--workers: scans are scored one after the other; add --executor or --shards to spread them")
+
+
 def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that an option does not have.
 

@@ -12,7 +12,7 @@ Entry: TypeAlias = "str | dict[str, str | list[Entry]]"
 # Folders stand for all their pages; a page that no entry leads to fails the build.
 TABS: dict[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/quick-start.md", "docs/tutorials/", "docs/faq.md"),
-    "How to": ("docs/guides/",),
+    "How to": ("docs/guides/", "docs/scale.md"),
     "Understand": ("docs/explained/", "docs/glossary.md", "SECURITY.md"),
     "Reference": ("docs/reference/commands.md", "docs/reference/configuration/", "docs/reference/python.md"),
     "Measured": ("docs/benchmarks/", "data_cards/"),

@@ -215,7 +215,7 @@ class Manifest:
 
     def key(self, path: Path) -> str:
         """How a file is named in :attr:`Case.sha256`: relative to the root, with forward slashes."""
-        return _relative(path, self.root)
+        return key_of(path, self.root)
 
     def hashes_of(self, case: Case) -> tuple[str, str]:
         """SHA-256 of a case's images, joined by ``;``, and of its mask, as ``manifest.csv`` has them."""
@@ -271,8 +271,8 @@ class Manifest:
         return {
             "id": case.id,
             "subject": case.subject,
-            "image": ";".join(_relative(file, path.parent) for file in case.images),
-            "mask": "" if case.mask is None else _relative(case.mask, path.parent),
+            "image": ";".join(key_of(file, path.parent) for file in case.images),
+            "mask": "" if case.mask is None else key_of(case.mask, path.parent),
             "sha256_image": images,
             "sha256_mask": mask,
             **{name: case.attributes.get(name, "") for name in extra},
@@ -292,10 +292,11 @@ def sha256_of(path: Path) -> str:
         folder, found = path.parent, io.files_of(path)
         if found == [path]:
             return files.sha256_file(path)
-    return files.sha256_json([[_relative(file, folder), files.sha256_file(file)] for file in sorted(found)])
+    return files.sha256_json([[key_of(file, folder), files.sha256_file(file)] for file in sorted(found)])
 
 
-def _relative(path: Path, folder: Path) -> str:
+def key_of(path: Path, folder: Path) -> str:
+    """How a file is named relative to a folder, with forward slashes."""
     # Folders are resolved, so that ".." leads back through no link; a file that is itself a link keeps its own name.
     own = path.parent.resolve() / path.name
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 from medgen import io
 from medgen.data import account
 from medgen.data.annotation import annotation_faults, ignored_faults, unlike_binary_masks
-from medgen.data.cases import Case, Manifest, case_files, sha256_of
-from medgen.data.content import Traits, traits
+from medgen.data.cases import Case, Manifest, case_files, key_of, sha256_of
+from medgen.data.content import traits
 from medgen.data.copies import Seen, doubles, label_maps, likely_copies, stripped_copies
 from medgen.data.faces import NOTE, may_show_face
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.layouts.listing import images_in, is_dicom_file
+from medgen.data.looked import Looked
 from medgen.data.masks import read_labels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
@@ -38,6 +40,7 @@ __all__ = [
     "check_scans",
     "image_faults",
     "label_values",
+    "look",
     "mask_faults",
     "mixed_channels",
 ]
@@ -123,17 +126,8 @@ class CheckResult:
         }
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """What is kept of a case after looking at its files."""
-
-    case: Case
-    faults: tuple[Fault, ...]
-    content: str
-    channels: int
-    notes: tuple[str, ...]
-    traits: Traits | None = None
-    values: tuple[int, ...] = ()
+# Looks at every case of a cohort, in its order: where it is done is the caller's choice.
+Looking = Callable[[Manifest], Iterable[Looked]]
 
 
 def check(
@@ -141,6 +135,7 @@ def check(
     config: CohortConfig = _DEFAULT,
     workers: int = 2,
     progress: Progress | None = None,
+    looking: Looking | None = None,
 ) -> CheckResult:
     """Look at every file of a cohort, a scan or a DICOM series, and collect all faults.
 
@@ -154,6 +149,7 @@ def check(
         config: How to find the cases.
         workers: Threads that read files.
         progress: Called with the number of cases done and their total.
+        looking: What looks at the cases instead of threads, by :func:`look`.
 
     Returns:
         The result; nothing is raised for faulty data.
@@ -172,7 +168,7 @@ def check(
         return CheckResult(list(error.faults), 0, None)
     except DataError as error:
         return CheckResult([_as_fault(path, error)], 0, None)
-    return _check(manifest, workers, progress)
+    return _check(manifest, workers, progress, looking)
 
 
 def check_scans(
@@ -200,10 +196,11 @@ def check_scans(
     return manifest.with_hashes(workers)
 
 
-def _check(manifest: Manifest, workers: int, progress: Progress | None) -> CheckResult:
-    looked: list[_Looked] = []
+def _check(manifest: Manifest, workers: int, progress: Progress | None, looking: Looking | None = None) -> CheckResult:
+    looked: list[Looked] = []
     with thread_pool(workers) as pool:
-        for item in pool.map(lambda case: _look(case, manifest), manifest.cases):
+        threads = partial(pool.map, lambda case: look(case, manifest.root, manifest.labels), manifest.cases)
+        for item in threads() if looking is None else looking(manifest):
             looked.append(item)
             if progress is not None:
                 progress(len(looked), len(manifest))
@@ -220,7 +217,7 @@ def _check(manifest: Manifest, workers: int, progress: Progress | None) -> Check
     return CheckResult(faults, len(manifest), checked, notes, scans=tuple(_checked(item, manifest) for item in looked))
 
 
-def _checked(item: _Looked, manifest: Manifest) -> CheckedCase:
+def _checked(item: Looked, manifest: Manifest) -> CheckedCase:
     case, names = item.case, manifest.intake.channels
     grid = None if item.traits is None else item.traits.grid
     return CheckedCase(
@@ -266,12 +263,19 @@ def _as_fault(path: Path, error: DataError) -> Fault:
     return Fault(file if text else str(path), found, expected, action)
 
 
-def _look(case: Case, manifest: Manifest) -> _Looked:
+def look(case: Case, root: Path, labels: Mapping[int, str]) -> Looked:
+    """Look at the files of one case.
+
+    Args:
+        case: The case.
+        root: Folder that the keys of its hashes are relative to.
+        labels: Declared label numbers; empty declares nothing.
+    """
     faults: list[Fault] = []
     sha256, unread = {}, []
     for file in case_files(case):
         try:
-            sha256[manifest.key(file)] = sha256_of(file)
+            sha256[key_of(file, root)] = sha256_of(file)
         except DataError as error:
             unread.append(_as_fault(file, error))
     for name, recorded in case.sha256.items():
@@ -280,7 +284,7 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
                 f"content changed (sha256 {sha256[name][:12]}...)",
                 f"{recorded[:12]}... as in the manifest",
             )
-            faults.append(Fault(str(manifest.root / name), found, expected, "restore it, or write the manifest again"))
+            faults.append(Fault(str(root / name), found, expected, "restore it, or write the manifest again"))
     image = _read(case.read_image, faults)
     content = ""
     if image is not None:
@@ -291,13 +295,13 @@ def _look(case: Case, manifest: Manifest) -> _Looked:
         channels, own = 0, None
     values: tuple[int, ...] = ()
     if case.mask is not None:
-        wrong, values = mask_faults(case, image, manifest.labels)
+        wrong, values = mask_faults(case, image, labels)
         faults += wrong
     # Said here only where the readers, which know more, have not said why.
     said = {fault.file for fault in faults}
     faults += [fault for fault in unread if fault.file not in said]
     notes = [] if image is None else _notes(case.images[0], image)
-    return _Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own, values)
+    return Looked(replace(case, sha256=sha256), tuple(faults), content, channels, tuple(notes), own, values)
 
 
 def _content(image: Volume) -> str:

@@ -39,6 +39,14 @@ class Key:
 
 # What every run has, whatever its stages.
 EVERY_RUN = (Key("seconds.<stage>", "time that a stage took, in seconds"),)
+# What work on many cases logs by shard, where it is spread over processes or machines.
+SHARDS = (
+    Key("shard.cases", "cases of a shard"),
+    Key("shard.seconds", "time that its worker took, in seconds"),
+    Key("shard.cpu_seconds", "computing time of its worker, in seconds"),
+    Key("shard.peak_mb", "peak memory of its worker so far, in 10⁶ bytes"),
+    Key("shard.begun", "how often it was begun; 0 if an earlier start of the run had done it"),
+)
 # What a training logs by optimiser step; the terms of a loss are those of the model's family.
 TRAINING = (
     Key("loss", "what is minimised"),

@@ -33,7 +33,7 @@ from medgen.system.signals import terminable_until_closing
 __all__ = ["MAY_CHANGE", "Run", "config_digest", "last_run", "place", "replaying", "start", "sync"]
 
 # Where and how fast a run computes may change between the first try and its resumption; what it computes may not.
-MAY_CHANGE = ("out", "device", "workers", "check_resources")
+MAY_CHANGE = ("out", "device", "workers", "executor", "resources", "check_resources")
 
 # Id of the run that is made again in this context.
 _REPLAYED: ContextVar[str] = ContextVar("replayed", default="")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from medgen.errors import TrainingError
-from medgen.system import signals
+from medgen.system.spawned import Died, Spawned
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -67,91 +64,43 @@ def run_in_processes(
         TrainingError: If a process dies, for example for want of memory.
         Exception: What ``function`` raises.
     """
-    spawn = multiprocessing.get_context("spawn")
-    # As bytes: torch would hand tensors over in shared memory, of which containers have little.
+    # As bytes, once: see :class:`medgen.system.spawned.Spawned`.
     content = pickle.dumps(function)
-    running: dict[Connection, tuple[Any, Task | None]] = {}
+    running: dict[Connection, Spawned] = {}
     left = list(reversed(tasks))
     try:
-        for _ in range(min(workers, len(tasks))):
-            own, other = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(other,), daemon=True)
-            process.start()
-            other.close()
-            running[own] = (process, None)
-        for own in running:
-            with _alive(running[own][0]):
-                own.send_bytes(content)
-                _give(own, running, left)
-        while any(task is not None for _, task in running.values()):
+        with _alive():
+            for _ in range(min(workers, len(tasks))):
+                process = Spawned(content)
+                running[process.connection] = process
+            for process in running.values():
+                process.give(left.pop())
+        while any(process.task is not None for process in running.values()):
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
-                process, task = running[connection]
-                with _alive(process):
-                    result, error = connection.recv()
+                process = running[connection]
+                task = process.task
+                with _alive():
+                    result, error = process.take()
                 if error is not None:
                     raise error
-                with _alive(process):
-                    _give(connection, running, left)
-                if task is not None:
-                    yield task, result
+                with _alive():
+                    if left:
+                        process.give(left.pop())
+                yield task, result
     finally:
-        for process, _ in running.values():
-            # They hold nothing that would have to be tidied up.
+        for process in running.values():
             process.kill()
-        for connection, (process, _) in running.items():
-            process.join()
-            connection.close()
+        for process in running.values():
+            process.end()
 
 
 @contextmanager
-def _alive(process: Any) -> Iterator[None]:
-    """Turn a connection that breaks because its process has died into an error that says so."""
+def _alive() -> Iterator[None]:
+    """Turn the death of a process into an error that says so."""
     try:
         yield
-    except (EOFError, ConnectionError):
-        process.join(5)
+    except Died as died:
         raise TrainingError(
-            f"a worker process ended early (exit code {process.exitcode}), often for want of memory; use "
-            "fewer workers, and --resume to go on"
+            f"a worker process ended early ({died}), often for want of memory; use fewer workers, and --resume to go on"
         ) from None
-
-
-def _give(connection: Connection, running: dict[Connection, tuple[Any, Task | None]], left: list[Task]) -> None:
-    task = left.pop() if left else None
-    running[connection] = (running[connection][0], task)
-    if task is not None:
-        connection.send(task)
-
-
-def _serve(connection: Connection) -> None:
-    """The life of a process: the function and tasks come in, (result, None) or (None, error) goes out."""
-    signals.ignore()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    function = pickle.loads(connection.recv_bytes())
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        answer: tuple[Any, Exception | None]
-        try:
-            answer = (function(task), None)
-        except Exception as error:
-            answer = (None, _portable(error))
-        connection.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -187,8 +187,7 @@ class Loop:
     def update(self) -> tuple[list[int], dict[str, Tensor]]:
         """One step of every phase, without a look at its numbers; the cases of this process, and the numbers."""
         config, ranks = self.settings, self.ranks
-        mine = self._cases(self.step)[ranks.rank :: ranks.count]
-        batches = self._batches(mine)
+        batches = self._batches(cases := self._cases(self.step))
         numbers: dict[str, Tensor] = {}
         for name, phase in self.phases.items():
             if self.done % phase.every:
@@ -208,7 +207,7 @@ class Loop:
             decay = min(config.ema, (1 + self.done) / (10 + self.done))
             get_ema_multi_avg_fn(decay)(self.average, [tensor.detach() for tensor in self.live], self.step)
         self.step += 1
-        return mine, numbers
+        return [row for number in self._own for row in self._rows(cases, number)], numbers
 
     def _backward(self, name: str, batch: Batch, place: tuple[int, ...]) -> dict[str, Tensor]:
         """Add one batch's share of the gradient of a phase; the terms of its loss."""
@@ -220,15 +219,28 @@ class Loop:
         loss.backward(inputs=self.moving[name])
         return {key: value.detach() for key, value in terms.items()}
 
-    def _batches(self, mine: Sequence[int]) -> dict[tuple[int, ...], Batch]:
-        """The batches of a step, whose gradients are averaged, augmented each by itself, by what their draws follow."""
-        config, size = self.settings, self.config.batch_size
+    @property
+    def _own(self) -> range:
+        """The batches of a step that are this process's, by their numbers among those of all processes."""
+        return range(self.ranks.rank, self.config.accumulate * self.ranks.count, self.ranks.count)
+
+    def _rows(self, cases: Sequence[int], number: int) -> Sequence[int]:
+        """The cases of a batch of a step."""
+        return cases[number * self.config.batch_size : (number + 1) * self.config.batch_size]
+
+    def _batches(self, cases: Sequence[int]) -> dict[tuple[int, ...], Batch]:
+        """This process's batches of a step, whose gradients are averaged, by what their draws follow.
+
+        Batches, and what is drawn for each, are the same whether one process has ``accumulate`` of them or each of as
+        many processes has one: how many machines a training has changes its sums by rounding alone.
+        """
+        config = self.settings
         epoch = self.step * self._cases_per_step // len(self.train)
         batches = {}
-        for number, first in enumerate(range(0, len(mine), size)):
+        for number in self._own:
             # The first one draws as the only batch of a step does.
-            place = (epoch, self.step, self.ranks.rank, *([number] if number else []))
-            batch = self.data.batch(mine[first : first + size], self.done / config.steps, self.ranks.device)
+            place = (epoch, self.step, 0, *([number] if number else []))
+            batch = self.data.batch(self._rows(cases, number), self.done / config.steps, self.ranks.device)
             if config.augment is not None:
                 batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
             batches[place] = batch
@@ -253,7 +265,7 @@ class Loop:
         values = self.watch.take()
         if not values:
             return {}
-        record = {name: sum(series) / len(series) for name, series in values.items()}
+        record = self.ranks.mean({name: sum(series) / len(series) for name, series in values.items()})
         self._record({**record, self._prefix() + "lr": learning_rate(self.settings, self.done - 1)})
         return record
 

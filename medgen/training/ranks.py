@@ -1,11 +1,11 @@
-"""The processes of one training: started by ``torchrun`` or just this one."""
+"""The processes of one training: started by ``torchrun``, by ``srun``, or just this one."""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from medgen.errors import ConfigError
 from medgen.system.precision import Precision
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Ranks:
         """The first process's value, so that all take the same decision."""
         return value if self.count == 1 else float(self.fabric.broadcast(value))
 
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Mean of each number over all processes, which have the same names; all must ask."""
+        if self.count == 1 or not values:
+            return dict(values)
+        own = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        mean = torch.as_tensor(self.fabric.all_reduce(own, reduce_op="mean"))
+        return dict(zip(values, mean.tolist(), strict=True))
+
     def average_buffers(self, buffers: Sequence[Tensor]) -> None:
         """Mean of each buffer over all processes, in place."""
         if self.count > 1:
@@ -69,35 +78,101 @@ class Ranks:
         module.load_state_dict(self.fabric.broadcast(state))
 
 
+@dataclass(frozen=True)
+class Started:
+    """How this process was started, as its environment says; known before anything is connected.
+
+    Attributes:
+        by: ``torchrun``, ``srun``, or empty for a process that is alone.
+        rank: Its number, from 0.
+        count: Number of processes.
+        local_rank: Its number among those of its machine, by which it takes a GPU.
+        local_count: Number of processes of its machine.
+    """
+
+    by: str = ""
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Started:
+        """What an environment says. A job script of SLURM that was not started by ``srun`` is one process alone.
+
+        >>> Started.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}).local_rank
+        1
+        >>> Started.of({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}).count
+        1
+        """
+        if "WORLD_SIZE" in environment:
+            count = int(environment["WORLD_SIZE"])
+            own = [int(environment.get(name, "0")) for name in ("RANK", "LOCAL_RANK")]
+            return cls("torchrun", own[0], count, own[1], int(environment.get("LOCAL_WORLD_SIZE", str(count))))
+        # SLURM_NTASKS is there in the job script, too, which is no task of its own.
+        count = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+        if count == 1:
+            return cls()
+        nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
+        if count % nodes:
+            raise ConfigError(
+                f"srun has started {count} processes on {nodes} machines; expected as many on each; set "
+                "--ntasks-per-node"
+            )
+        own = [int(environment[name]) for name in ("SLURM_PROCID", "SLURM_LOCALID")]
+        return cls("srun", own[0], count, own[1], count // nodes)
+
+
+def started() -> Started:
+    """How this process was started.
+
+    Raises:
+        ConfigError: If ``srun`` has started more processes on one machine than on another.
+    """
+    return Started.of(os.environ)
+
+
 def rank_of() -> int:
-    """Number of this process under ``torchrun``, 0 otherwise; known before anything is connected."""
-    return int(os.environ.get("RANK", "0"))
+    """Number of this process under ``torchrun`` or ``srun``, 0 otherwise; known before anything is connected."""
+    return started().rank
 
 
 def connect(precision: Precision) -> Ranks:
-    """Join the process group that ``torchrun`` announces in the environment, or stay alone."""
+    """Join the process group that ``torchrun`` or ``srun`` announces in the environment, or stay alone.
+
+    Raises:
+        ConfigError: As :func:`started`.
+    """
     # More than a second to import, which only a training needs.
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
+    own = started()
     # Fabric tells every training which seed and precision it uses; the caller has chosen them.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind = precision.device.type
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
-        if count == 1:
+        if own.count == 1:
             devices = 1 if precision.device.index is None else [precision.device.index]
-            fabric = Fabric(accelerator=kind, devices=devices, precision=precision.fabric)
+            # Named, since Fabric would take a job script for one of several processes.
+            alone = LightningEnvironment()
+            fabric = Fabric(accelerator=kind, devices=devices, precision=precision.fabric, plugins=[alone])
         else:
+            # A job that SLURM ends is not put in its queue again: the next start goes on with --resume.
+            by = TorchElasticEnvironment() if own.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
             fabric = Fabric(
                 accelerator=kind,
-                devices=local,
-                num_nodes=count // local,
+                devices=own.local_count,
+                num_nodes=own.count // own.local_count,
                 strategy="ddp",
                 precision=precision.fabric,
+                plugins=[by],
             )
         fabric.launch()
+    count = own.count
     return Ranks(fabric, fabric.device if count > 1 else precision.device, fabric.global_rank, fabric.world_size)
 
 

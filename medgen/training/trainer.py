@@ -7,7 +7,6 @@ bit on CPU (same thread count; a resumption with another is refused).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
-from medgen.training.ranks import connect, rank_of
+from medgen.training.ranks import connect, rank_of, started
 from medgen.training.recomputation import set_recomputation
 from medgen.training.transfer.start import Start
 
@@ -60,11 +59,11 @@ def device_of(name: str) -> torch.device:
         ConfigError: If it is none of these, or not in this machine.
     """
     if name == "auto":
-        return torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cuda", started().local_rank) if torch.cuda.is_available() else torch.device("cpu")
     index = check_device_name(name).partition(":")[2]
     if name == "cpu":
         return torch.device("cpu")
-    number, count = int(index) if index else _local_rank(), torch.cuda.device_count()
+    number, count = int(index) if index else started().local_rank, torch.cuda.device_count()
     if number >= count:
         raise ConfigError(f"device: {name} is not in this machine ({count} CUDA devices); use device=cpu or auto")
     return torch.device("cuda", number)
@@ -86,9 +85,9 @@ def fit(
 ) -> FitResult:
     """Train a model.
 
-    Under ``torchrun`` each process takes its share of every batch, gradients are averaged, and rank 0 alone writes,
-    logs and shows progress. On SIGTERM or Ctrl-C the loop checkpoints after the step at hand and raises
-    :class:`Terminated`; a second signal does not wait for the step.
+    Under ``torchrun`` or ``srun`` each process takes its share of the batches of a step, gradients are averaged, and
+    rank 0 alone writes, logs and shows progress. On SIGTERM or Ctrl-C the loop checkpoints after the step at hand and
+    raises :class:`Terminated`; a second signal does not wait for the step.
 
     Args:
         model: Changed in place.
@@ -181,7 +180,3 @@ def _bar(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[in
             move(title, step, total, "" if loss is None else f"loss {loss:.4g}")
 
         yield advance
-
-
-def _local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", "0"))

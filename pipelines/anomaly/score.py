@@ -26,9 +26,10 @@ from medgen.report.methods.anomaly import calibration, heatmap, scored
 from medgen.report.methods.preparation import MODELS, networks, preparation
 from medgen.report.methods.text import MethodsText
 from medgen.runs import tracking
+from medgen.runs.cases.map_cases import Spread
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.folder import RunSummary, open_run
-from medgen.runs.keys import Key
+from medgen.runs.keys import SHARDS, Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
 
@@ -45,6 +46,7 @@ from .scored.dicom_objects import DICOM, DicomObjects
 from .scored.done_scans import PAGES, DoneScans
 from .scored.exports import EXPORTS, Exports
 from .scored.kept_cases import KeptCases
+from .scored.spread import ScanTask, ScoreOne, spread_scans
 from .scored.viewers import VIEWERS, Viewers
 from .which_detector import for_channels, without_words
 
@@ -71,6 +73,7 @@ def score(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    spread: Spread | None = None,
 ) -> RunSummary:
     """Write heatmaps, findings, p-values and a report for new scans.
 
@@ -100,6 +103,7 @@ def score(
         resume: Go on with an interrupted scoring: scans that are done are not scored again.
         overwrite: Replace the results of an earlier scoring.
         progress: Show progress bars.
+        spread: Where several scans are scored; None: one after the other in this process.
 
     Raises:
         DataError: If no scan is given or none exists, or scans do not have the same channels.
@@ -128,7 +132,7 @@ def score(
         tracking.start("anomaly-score", folder.out, config=settings, seed=seed, late=True) as track,
     ):
         context = RunContext(folder, track, track, seed, resume=resume, progress=progress)
-        results = Results([artifact])
+        results = Results([artifact, *([spread] if spread else [])])
         PIPELINE.run(config, results, context)
         found = results[Scorings]
         one = found.only is not None
@@ -189,6 +193,7 @@ class ScoreScans(Stage[ScoreConfig]):
     name = "score"
     needs = (TrainedModel,)
     makes = (Scorings,)
+    own_keys = SHARDS
     keys = (
         Key("scans.scored", "scans with a heatmap and p-values"),
         Key("scans.abstained", "scans that the gate refused"),
@@ -230,10 +235,17 @@ class ScoreScans(Stage[ScoreConfig]):
         writers = (viewers, objects, exports)
         done = DoneScans(detector, folder.out, kept, *writers, len(named) > 1, _limits(config), scorer)
         failures: list[tuple[str, str, str]] = []
-        with run.bars() as tick:
-            for number, (name, scan) in enumerate(named.items(), start=1):
-                person = people[name]
-                known = {**read.get(name, {}), "person": sha256_json(dict(person.used))}
+        known_of = {name: {**read.get(name, {}), "person": sha256_json(dict(people[name].used))} for name in named}
+        spread = results.get(Spread)
+        if spread is not None:
+            one = ScoreOne(config, _attempt, _at_level, viewers.which, _limits(config), scorer)
+            tasks = (
+                ScanTask(name, scan, people[name], known_of[name], exports.names[name]) for name, scan in named.items()
+            )
+            failures = spread_scans(one, tasks, len(named), done, spread, run, about)
+        with run.bars(spread is None) as tick:
+            for number, (name, scan) in enumerate({} if spread else named.items(), start=1):
+                person, known = people[name], known_of[name]
                 if not (run.resume and done.before(name, known)):
                     entry = _attempt(detector, name, scan, channels, config, person)
                     if isinstance(entry, Scored):

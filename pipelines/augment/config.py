@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
 from medgen.errors import ConfigError
+from medgen.runs.cases.map_cases import Spread
+from medgen.runs.cases.resources import Resources
 from medgen.runs.folder import RunConfig
 from medgen.synthesis.backend import BackendConfig
 from medgen.synthesis.backends import available, backend_class, every_name
@@ -102,6 +105,9 @@ class LabelledRunConfig(RunConfig):
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
         value: The value study.
+        executor: Where the trainings of the value study are done: ``local`` (processes of this machine), ``slurm`` (an
+            array of jobs) or ``dask``; the folder of the run has to be reached by all. No result depends on it.
+        resources: What each job of ``slurm`` or each worker of ``dask`` gets.
     """
 
     preprocess: dict[str, Any] = Field(default_factory=dict)
@@ -114,11 +120,32 @@ class LabelledRunConfig(RunConfig):
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
     value: ValueConfig = ValueConfig()
+    executor: Literal["local", "slurm", "dask"] = "local"
+    resources: Resources = Resources()
+
+    @property
+    def spread(self) -> Spread:
+        """Where the trainings of the value study are done."""
+        return Spread(self.executor, self.workers, None, self.resources)
+
+    def spread_lines(self, cells: int) -> list[str]:
+        """Where that is, as lines of ``--dry-run``; none for this machine.
+
+        Raises:
+            ConfigError: If the executor cannot be used here.
+        """
+        if self.executor == "local" or not self.value.enabled:
+            return []
+        return [f"value study: {line}" for line in replace(self.spread, shards=cells).words(cells)]
 
     @model_validator(mode="after")
     def _parts(self) -> LabelledRunConfig:
         if self.test + self.validation >= 1:
             raise ValueError(f"test + validation: expected less than 1, found {self.test + self.validation:g}")
+        if self.executor == "local" and self.resources != Resources():
+            raise ValueError("resources: what jobs of a cluster get; expected executor=slurm or executor=dask with it")
+        if self.executor != "local" and not self.value.enabled:
+            raise ValueError("executor: where the value study trains; expected value.enabled=true with it")
         if self.fold >= (self.folds or 1):
             raise ValueError(f"fold: expected a number below folds ({self.folds}), found {self.fold}")
         most = self.labelled_subjects

@@ -59,7 +59,7 @@ def held_out(config: LabelledRunConfig, parts: CohortSplit) -> dict[str, Manifes
 
 
 def check_sources(config: LabelledRunConfig, manifest: Manifest, parts: CohortSplit) -> None:
-    """Refuse trained models that the run starts from and that know whom it holds out.
+    """Refuse trained models that the run starts from and that know whom it holds out, and executors that are not there.
 
     A segmenter of the value study must know nobody whose mask the study does not give it: unlabelled subjects are held
     out as well.
@@ -71,7 +71,9 @@ def check_sources(config: LabelledRunConfig, manifest: Manifest, parts: CohortSp
 
     Raises:
         MedgenError: As :func:`medgen.pipelines.sources.check_sources`.
+        ConfigError: If the executor of the value study cannot be used here.
     """
+    config.spread.made()
     parts_held_out = held_out(config, parts)
     sources.check_sources(config, manifest, parts_held_out, config.workers)
     if config.value.enabled:

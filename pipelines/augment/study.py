@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def run_cells(
             validation=held_out(prepared, parts, "validation") if "validation" in prepared.data else None,
             seed=run.derive("study"),
             device=config.device,
-            workers=config.workers,
+            spread=config.spread,
             store=run.folder.checkpoints / "value",
             done=done,
         )
@@ -227,4 +228,6 @@ def study_cells(config: LabelledRunConfig) -> int:
 
 def study_estimate(config: LabelledRunConfig, outline: Outline) -> Estimate:
     """What the study takes in computing time, measured on a few steps; ``workers`` cells share it on a CPU."""
-    return segmenter_estimate("value study", config.value.segmenter, outline, config.device, study_cells(config))
+    cells = study_cells(config)
+    found = segmenter_estimate("value study", config.value.segmenter, outline, config.device, cells)
+    return replace(found, lines=(*found.lines, *config.spread_lines(cells)))

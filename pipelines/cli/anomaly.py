@@ -8,9 +8,20 @@ from typing import Annotated
 import typer
 
 from . import completion
-from .answer import Answer, finish
+from .answer import Answer, finish, plan
 from .carry_out import Runnable, carry_out, group, listed, say_if_new
-from .options import Device, FindOptions, Overwrite, Quiet, ReadOptions, Resume, RunOptions, Workers, command
+from .options import (
+    Device,
+    FindOptions,
+    Overwrite,
+    Quiet,
+    ReadOptions,
+    Resume,
+    RunOptions,
+    SpreadOptions,
+    Workers,
+    command,
+)
 
 anomaly_app = group("anomaly", "Calibrated anomaly heatmaps.", "Example: medgen anomaly run simulated data=cohort")
 # As :data:`medgen.io.dicom.objects.wanted.KINDS`, known before DICOM is imported.
@@ -41,6 +52,7 @@ def anomaly_score(
     model: Annotated[Path, typer.Option("--model", help="Artifact folder of an anomaly run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for heatmaps, findings, p-values and the report.")],
     reading: ReadOptions,
+    spreading: SpreadOptions,
     ungated: Annotated[
         bool,
         typer.Option(
@@ -84,12 +96,19 @@ def anomaly_score(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=256, help="How many work at once, with --executor or --shards."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how the scans would be spread, with which resources, then stop.")
+    ] = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Answer:
     """Score new scans: heatmaps in their own space, findings, p-values and a report."""
     from ..given_scans import GivenScan
-    from ..preflight import check_choice, check_model, check_scans, check_scoring
+    from ..preflight import check_choice, check_model, check_scans, check_scoring, check_spread
 
     check_choice("--viewers", viewers, VIEWERS)
     for kind in listed(dicom or ""):
@@ -109,6 +128,11 @@ def anomaly_score(
 
     kinds = () if dicom is None else wanted(dicom)
     programs = () if export is None else wanted_programs(export)
+    spread = spreading.spread(workers)
+    check_spread(spread, len(scans), workers)
+    if dry_run:
+        how = [f"{len(scans)} scan(s), one after the other"] if spread is None else spread.words(len(scans))
+        return plan([*how, f"output: {out}"])
     if resume:
         say_if_new(out)
     from ..anomaly import score as pipeline
@@ -132,6 +156,7 @@ def anomaly_score(
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,
+            spread=spread,
         )
     )
 

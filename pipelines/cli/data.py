@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import completion
 from .answer import Answer, finish, plan
 from .carry_out import bar, group, listed
-from .options import CohortOptions, ImageOptions, Workers, command
+from .options import CohortOptions, ImageOptions, SpreadInFolder, Workers, command
 
 data_app = group("data", "Check, simulate, import and implant cohorts.", "Example: medgen data check my-scans")
 
@@ -19,13 +19,31 @@ data_app = group("data", "Check, simulate, import and implant cohorts.", "Exampl
 def data_check(
     path: Annotated[Path, typer.Argument(help="Cohort folder, manifest, one scan file or one DICOM folder.")],
     options: CohortOptions,
+    spreading: SpreadInFolder,
     workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the cases are and how they would be spread, then stop.")
+    ] = False,
 ) -> Answer:
     """Check every file of a cohort in one pass and print a table of its cases; exit 2 if any has a fault."""
     from ..preflight import check_path
 
     check_path(path)
+    spread = spreading.spread(workers)
     cohort = options.cohort()
+    if dry_run:
+        from medgen.data.account import account
+        from medgen.data.layouts.detect import load_cohort
+
+        manifest = load_cohort(path, cohort)
+        how = [f"{len(manifest)} case(s) in threads of this process"] if spread is None else spread.words(len(manifest))
+        return plan([*account(manifest), *how])
+    if spread is not None:
+        from ..spread.check import run
+        from .checked import answer
+
+        with bar("checking") as progress:
+            return answer(path, run(path, cohort, spread, spreading.shards_in, progress))
     from medgen.data.integrity import check
 
     from .checked import answer
@@ -127,6 +145,7 @@ def data_import(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="DICOM folder or a cohort in any layout.")],
     out: Annotated[Path, typer.Argument(help="New folder for NIfTI files, manifest and a draft card.")],
     options: CohortOptions,
+    spreading: SpreadInFolder,
     keep_ids: Annotated[
         bool,
         typer.Option("--keep-ids", help="Keep the source's case and subject ids and columns, whoever they name."),
@@ -142,9 +161,11 @@ def data_import(
 
     check_data(source)
     check_empty(out)
+    spread = spreading.spread(workers)
     settings = options.cohort()
     from .. import import_cohort as importing
 
+    common: dict[str, Any] = {"keep_ids": keep_ids, "key": key, "spread": spread}
     if dry_run:
-        return plan(importing.plan(source, out, settings, keep_ids=keep_ids, key=key))
-    return finish(importing.run(source, out, settings, workers=workers or 2, keep_ids=keep_ids, key=key))
+        return plan(importing.plan(source, out, settings, **common))
+    return finish(importing.run(source, out, settings, workers=workers or 2, shards_in=spreading.shards_in, **common))

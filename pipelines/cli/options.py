@@ -16,9 +16,12 @@ from .answer import JSON, Answer, carried_out
 
 if TYPE_CHECKING:
     from medgen.data.layouts.cohort_config import CohortConfig
+    from medgen.runs.cases.map_cases import Spread
 
 LAYOUTS = ("auto", "csv", "folder", "nnunet", "msd", "bids", "dicom")
 DEVICES = ("auto", "cpu", "cuda")
+# As the files of medgen/runs/cases/executors, known before a package is imported.
+EXECUTORS = ("local", "slurm", "dask")
 
 
 def _device(name: str | None) -> str | None:
@@ -215,3 +218,76 @@ class CohortOptions(ImageOptions, FindWithMasks):
         bool,
         typer.Option("--empty-masks", help="A mask without a labelled voxel says that there is nothing."),
     ] = False
+
+
+@dataclass(frozen=True)
+class SpreadOptions:
+    """Where cases are worked on, and in how many parts."""
+
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            help="Spread the cases: local (processes), slurm (job arrays) or dask; default: this process alone.",
+            autocompletion=completion.among(EXECUTORS),
+        ),
+    ] = None
+    shards: Annotated[
+        int | None, typer.Option("--shards", min=1, help="In how many parts the cases are spread; default: chosen.")
+    ] = None
+    resources: Annotated[
+        Path | None, typer.Option("--resources", help="YAML with minutes, memory_gb, cpus, partition ... of each job.")
+    ] = None
+
+    def spread(self, workers: int | None) -> Spread | None:
+        """Where to work; None where nothing was said: in this process.
+
+        Raises:
+            ConfigError: If there is no such executor, it cannot be used here, or options are given that do nothing.
+        """
+        from medgen.errors import ConfigError
+
+        from ..preflight import check_choice
+
+        if self.executor is not None:
+            check_choice("--executor", self.executor, EXECUTORS)
+        if self.resources is not None and self.executor in (None, "local"):
+            raise ConfigError("--resources: what jobs of a cluster get; expected --executor slurm or dask with it")
+        if self.executor is None and self.shards is None:
+            return None
+        from medgen.runs.cases.map_cases import Spread
+        from medgen.runs.cases.resources import read_resources
+
+        spread = Spread(self.executor or EXECUTORS[0], workers or 2, self.shards, read_resources(self.resources))
+        spread.made()
+        return spread
+
+
+@dataclass(frozen=True)
+class SpreadInFolder(SpreadOptions):
+    """The same for commands without an output folder of their own to keep finished shards in."""
+
+    shards_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--shards-in", help="Folder for the shards, reached by all workers: done ones are not done again."
+        ),
+    ] = None
+
+    def spread(self, workers: int | None) -> Spread | None:
+        """See the base.
+
+        Raises:
+            ConfigError: As there, or if workers may be on other machines and no folder is named.
+        """
+        from medgen.errors import ConfigError
+
+        found = super().spread(workers)
+        if found is None:
+            if self.shards_in is not None:
+                raise ConfigError("--shards-in: folder for shards; expected --executor or --shards with it")
+            return None
+        from medgen.runs.cases.map_cases import check_place
+
+        check_place(self.shards_in, found)
+        return found

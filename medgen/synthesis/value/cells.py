@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +22,9 @@ from medgen.errors import DataError
 from medgen.metrics.segmentation import dice, hd95, nsd
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs.cases.executors import USUAL
+from medgen.runs.cases.manifest import Item
+from medgen.runs.cases.map_cases import Spread, map_cases
 from medgen.seeds import derive
 from medgen.segmentation.ordinary import Recipe, Setting, recipe
 from medgen.segmentation.segmenter import train_segmenter
@@ -25,7 +32,7 @@ from medgen.synthesis.filtering.pool import SyntheticSet
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.tables import TEST, VALIDATION, Row
 from medgen.system.files import sha256_json
-from medgen.system.processes import run_in_processes, torch_threads
+from medgen.system.processes import torch_threads
 from medgen.training.trainer import device_of
 from medgen.training.transfer.start import Start
 from medgen.volume import Volume
@@ -206,14 +213,23 @@ class Study:
             return recipe(ordinary, setting)
 
 
-def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, tuple[list[Row], Span]]]:
-    """Run cells, several at once on a CPU, and yield each with its rows and its times when it is finished.
+def run_cells(
+    study: Study, cells: Sequence[Cell], spread: Spread, folder: Path | None = None
+) -> Iterator[tuple[Cell, tuple[list[Row], Span]]]:
+    """Run cells, several at once, and yield each with its rows and its times when it is finished.
+
+    Args:
+        study: What the cells have in common.
+        cells: The cells.
+        spread: Where they are run; each is a shard. Processes of this machine do not share a GPU.
+        folder: For the shards, reached by all workers; None: a temporary one of this machine.
 
     Raises:
-        TrainingError: If a worker process dies.
+        TrainingError: If a worker process dies, several times for one cell.
+        ConfigError: If the executor cannot be used.
     """
-    workers = min(workers, len(cells))
-    if workers < 2 or device_of(study.device).type != "cpu":
+    workers = min(spread.workers, len(cells))
+    if spread.executor == USUAL and (workers < 2 or device_of(study.device).type != "cpu"):
         for cell in cells:
             yield cell, study.run_timed(cell)
         return
@@ -221,7 +237,32 @@ def run_cells(study: Study, cells: Sequence[Cell], workers: int) -> Iterator[tup
     for ordinary in dict.fromkeys(Arm.parse(cell.arm).ordinary for cell in cells):
         if ordinary is not None:
             study.recipe(ordinary)
-    yield from run_in_processes(study.run_timed, cells, workers)
+    by_name = {study.name(cell): cell for cell in cells}
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="medgen-")))
+        items = (Item(name, cell, {"all": study.fingerprint(cell)}) for name, cell in by_name.items())
+        found = map_cases(
+            _RunCell(study),
+            items,
+            count=len(cells),
+            folder=place,
+            settings={"work": "value study"},
+            spread=replace(spread, workers=workers, shards=len(cells)),
+            ordered=False,
+        )
+        for name, data in found:
+            yield by_name[name], (data["rows"], (data["span"][0], data["span"][1]))
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _RunCell:
+    study: Study
+
+    def __call__(self, cell: Cell, place: Path) -> dict[str, Any]:
+        rows, span = self.study.run_timed(cell)
+        return {"rows": rows, "span": span}
 
 
 def evaluate(segmenter: Guess, test: TestSet, labels: Sequence[int], tolerance_mm: float) -> list[Row]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medgen.errors import DataError
 from medgen.preprocessing.dataset import Dataset
+from medgen.runs.cases.map_cases import Spread
 from medgen.segmentation.ordinary import needs_unlabelled
 from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.lineage import guard_parts
@@ -34,6 +35,7 @@ def run_study(
     seed: int,
     device: str = "auto",
     workers: int = 1,
+    spread: Spread | None = None,
     store: Path | None = None,
     done: Done | None = None,
 ) -> list[Row]:
@@ -49,6 +51,7 @@ def run_study(
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         workers: Cells that are trained at once on a CPU, each in its own process with ``config.threads`` threads; a
             GPU trains one after the other. The rows do not depend on it.
+        spread: Where cells are trained instead; with workers on other machines they reach ``store``.
         store: Folder in which finished cells are kept, so that an interrupted study goes on where it stopped.
         done: Called with a cell's name, its mean metrics on the test scans and when it began and ended, in the order in
             which cells finish; the times of a cell that was kept are those of then, None where it does not say.
@@ -85,7 +88,9 @@ def run_study(
                 found[cell], span = kept
                 _tell(done, study.name(cell), found[cell], span)
         missing = [cell for cell in cells if cell not in found]
-        for cell, (made, span) in run_cells(study, missing, workers):
+        for cell, (made, span) in run_cells(
+            study, missing, spread or Spread(workers=workers), None if store is None else store / "shards"
+        ):
             found[cell] = made
             if store is not None:
                 _keep(store / f"{study.name(cell)}.json", keys[cell], made, span)

@@ -65,10 +65,14 @@ class DoneScans:
         found = self.kept.find(name, read)
         if found is None:
             return False
-        self.files.take(found.rows)
-        self.scored.append(found.case)
-        self.said.append(found.said)
+        self.take(found)
         return True
+
+    def take(self, kept: KeptCase) -> None:
+        """Take a scan over whose files and page are written."""
+        self.files.take(kept.rows)
+        self.scored.append(kept.case)
+        self.said.append(kept.said)
 
     def add(self, entry: Scored, given: GivenScan, read: Mapping[str, str], person: Person) -> None:
         """Write the files and the page of a scan, and keep what the index and the tables need.

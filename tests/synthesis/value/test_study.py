@@ -15,6 +15,8 @@ from medgen.models.catalogue import build
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.preprocessing.recipe import Preprocess
+from medgen.runs.cases.map_cases import Spread
+from medgen.runs.cases.resources import Resources
 from medgen.segmentation.segmenter import SegmenterConfig
 from medgen.segmentation.start import segmenter_start
 from medgen.synthesis.filtering.pool import SyntheticSet
@@ -126,6 +128,19 @@ def test_rows_do_not_depend_on_the_number_of_workers(test_set: TestSet, material
     made = dict(zip(names[2:], spans[2:], strict=True))
     run_study(config, [material], test_set, [1, 4], workers=2, store=tmp_path, **options)
     assert dict(zip(names[4:], spans[4:], strict=True)) == made
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_rows_do_not_depend_on_where_cells_are_trained(test_set: TestSet, material: Material, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"arms": ("standard", "real+deform"), "seeds": 1})
+    options = {"seed": 3, "device": "cpu"}
+    alone = run_study(config, [material], test_set, [1, 4], **options)
+    jobs = Spread("slurm", 2, None, Resources(submit_to="local", minutes=5))
+    elsewhere = run_study(config, [material], test_set, [1, 4], spread=jobs, store=tmp_path, **options)
+    for row in (*alone, *elsewhere):
+        del row["seconds"]
+    assert alone == elsewhere
     assert len(list(tmp_path.iterdir())) == 2
 
 
