@@ -15,6 +15,7 @@ from medgen.anomaly.config import AnomalyConfig
 from medgen.anomaly.ensemble import (
     Calibration,
     FoldMember,
+    Places,
     fused_surprise,
     heat_of,
     inputs_for,
@@ -35,6 +36,7 @@ from medgen.anomaly.scores.corrupted_copies import forget_copies
 from medgen.implants.implanted_scans import HEALTHY, scans_to_test
 from medgen.metrics.ranking import half
 from medgen.models.base import ScanModel
+from medgen.models.passes import kept
 from medgen.preprocessing.dataset import Dataset, prepared_record
 from medgen.preprocessing.recipe import Preprocess
 from medgen.progress import Tick
@@ -151,13 +153,13 @@ def crossfit(
         tails, fused_tail = tails_of(number, channels)
         members.append(FoldMember(tuple(own), states[number], normatives[number], tails, fused_tail))
         for index in np.flatnonzero(fold_of == number).tolist():
-            hot = np.zeros(support.shape, dtype=np.float32)
-            hot[regions[index]] = heat_of(fused_tail, fused_surprise(tails, zs[index])[0])
+            place, heat = Places.of(regions[index]), heat_of(fused_tail, fused_surprise(tails, zs[index])[0])
             inputs = inputs_for(own, dataset.images[[index]], dataset.foregrounds[[index]], config, [memo[index]], bf16)
             own_grid = prepared_record(dataset, index, preprocess.spacing)
-            heatmap = to_own_grid(hot, regions[index], own_grid, preprocess)
+            heatmap = to_own_grid(place.map(place.with_outside(heat, 0.0)), regions[index], own_grid, preprocess)
             candidates[index] = candidates_of(heatmap, config.findings.separation_mm).heat
-            values[index] = heat_scores(heatmap, config.top_fraction) | model_scores(inputs, states[number])
+            with kept():
+                values[index] = heat_scores(heatmap, config.top_fraction) | model_scores(inputs, states[number])
         tick("calibrating", number + 1, len(models))
     healthy = HealthyCandidates.of(candidates, dataset.subjects)
     calibrated = _calibrate(values, dataset.subjects, fold_of, healthy, config)
@@ -210,7 +212,8 @@ def _flat_scores(
 ) -> dict[str, NDArray[np.float32]]:
     """Smoothed scores of one scan inside its region, (v,) each."""
     smoother = Smoother.of(region, config.smoothing)
-    return {name: smoothed(name, inputs, states, smoother)[region] for name in names}
+    with kept():
+        return {name: smoothed(name, inputs, states, smoother)[region] for name in names}
 
 
 def _normatives(

@@ -19,6 +19,8 @@ from medgen.anomaly.doubts import Doubts, Rank
 from medgen.anomaly.ensemble import (
     Calibration,
     FoldMember,
+    Means,
+    Places,
     fused_surprise,
     heat_of,
     inputs_for,
@@ -39,6 +41,7 @@ from medgen.data.faces import may_show_face
 from medgen.errors import DataError, OutOfDistribution
 from medgen.metrics.interval import Interval
 from medgen.models.base import ScanModel
+from medgen.models.passes import kept
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import PreparedScan, Preprocess, Template
 from medgen.progress import Tick
@@ -252,32 +255,38 @@ class AnomalyDetector:
         region = foreground[0].cpu().numpy().astype(bool) & self.support
         if not region.any():
             raise DataError("no part of the scan lies where the healthy scans show the patient; check what it shows")
+        place = Places.of(region)
         # A score that no fold changes is computed once.
         fixed: dict[str, NDArray[np.float32]] = {}
-        raw, zs, surprises, heats = (_Mean() for _ in range(4))
+        raw, zs, surprises, heats = (Means() for _ in range(4))
         values_of: dict[str, list[float]] = {}
         memo, smoother = [dict[str, Any]()], Smoother.of(region, self.config.smoothing)
         for member in self.members:
             inputs = inputs_for(member.models, prepared_image[None], foreground[None], self.config, memo, self.bf16)
             own = {}
-            for name in names:
-                values = fixed.get(name)
-                if values is None:
-                    values = smoothed(name, inputs, member.states, smoother)
-                    if get(name).fixed:
-                        fixed[name] = values
-                own[name] = np.where(region, member.normatives[name].at(row).z(values), np.float32(0))
-                raw.add(name, values)
-                zs.add(name, own[name])
+            with kept():
+                for name in names:
+                    values = fixed.get(name)
+                    if values is None:
+                        values = place.values(smoothed(name, inputs, member.states, smoother))
+                        if get(name).fixed:
+                            fixed[name] = values
+                    own[name] = place.with_outside(member.normatives[name].at(row).z_of(values[:-1], region), 0.0)
+                    raw.add(name, values)
+                    zs.add(name, own[name])
+                for name, value in model_scores(inputs, member.states).items():
+                    values_of.setdefault(name, []).append(value)
             fused, single = fused_surprise(member.tails, own)
             for name, values in single.items():
                 surprises.add(name, values)
             heats.add("heat", heat_of(member.fused_tail, fused))
-            for name, value in model_scores(inputs, member.states).items():
-                values_of.setdefault(name, []).append(value)
         averaged = {name: float(np.mean(values)) for name, values in values_of.items()}
         image = np.asarray(prepared_image.float().cpu().numpy())
-        return Measured(image, region, raw.maps(), zs.maps(), surprises.maps(), heats.maps()["heat"], averaged)
+        heat = place.map(heats.of()["heat"])
+        raw_maps, z_maps, surprise = (
+            {name: place.map(values) for name, values in part.of().items()} for part in (raw, zs, surprises)
+        )
+        return Measured(image, region, raw_maps, z_maps, surprise, heat, averaged)
 
     def score_scan(
         self, scan: Volume, person: Mapping[str, str] | None = None, *, ungated: bool = False, unlike: str = ""
@@ -383,18 +392,3 @@ class AnomalyDetector:
     @property
     def _registered_to(self) -> Template | None:
         return self.template if self.preprocess.align == "affine" else None
-
-
-class _Mean:
-    """Running means of named maps: five folds of ten maps need not be in memory at once."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, NDArray[np.float32]] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, name: str, values: NDArray[np.float32]) -> None:
-        self._sums[name] = self._sums[name] + values if name in self._sums else values
-        self._counts[name] = self._counts.get(name, 0) + 1
-
-    def maps(self) -> dict[str, NDArray[np.float32]]:
-        return {name: total / np.float32(self._counts[name]) for name, total in self._sums.items()}

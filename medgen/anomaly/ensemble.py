@@ -198,3 +198,58 @@ def model_scores(inputs: Inputs, states: Mapping[str, State]) -> dict[str, float
         if name in states:
             found[name] = float(entry(inputs, entry.state(states))[0])
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The scored voxels of a grid and one for all others, which are alike: most of a grid is not scored.
+
+    >>> place = Places.of(np.array([[[True, False], [False, True]]]))
+    >>> place.values(np.array([[[1, 0], [0, 4]]], dtype=np.float32))
+    array([1., 4., 0.], dtype=float32)
+    >>> place.map(np.array([2, 5, 9], dtype=np.float32)).tolist()
+    [[[2.0, 9.0], [9.0, 5.0]]]
+
+    Attributes:
+        region: (i, j, k) boolean with v voxels, where a scan is scored.
+        index: (v,), where they lie in the flattened grid.
+    """
+
+    region: NDArray[np.bool_]
+    index: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, region: NDArray[np.bool_]) -> Places:
+        """The places of a region."""
+        return cls(region, np.flatnonzero(region))
+
+    def values(self, grid: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The values of a map (i, j, k) that is 0 outside of the region, (v + 1,)."""
+        return self.with_outside(grid.ravel()[self.index], 0.0)
+
+    def with_outside(self, inside: NDArray[np.float32], outside: float) -> NDArray[np.float32]:
+        """Values (v,) of the region and that of all other voxels, (v + 1,) float32."""
+        return np.append(inside, np.float32(outside))
+
+    def map(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The map (i, j, k) of such values (v + 1,)."""
+        result = np.full(self.region.shape, values[-1], dtype=np.float32)
+        result.ravel()[self.index] = values[:-1]
+        return result
+
+
+class Means:
+    """Running means of named values: five folds of ten maps need not be in memory at once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float32]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, values: NDArray[np.float32]) -> None:
+        """Add values of any shape, the same for all of one name."""
+        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def of(self) -> dict[str, NDArray[np.float32]]:
+        """The means by name."""
+        return {name: total / np.float32(self._counts[name]) for name, total in self._sums.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from medgen.errors import DataError
 from medgen.metrics.interval import subject_weights
@@ -54,7 +55,11 @@ def pairwise_ms_ssim(
     batch: int = 8,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """MS-SSIM of all pairs of scans (Wang, Simoncelli and Bovik, "Multiscale structural similarity", 2003), by MONAI.
+    """MS-SSIM of all pairs of scans (Wang, Simoncelli and Bovik, "Multiscale structural similarity", 2003).
+
+    As MONAI's ``compute_ms_ssim``, to a few millionths: but what concerns one scan alone (its local means and
+    variances) is computed once and not for every pair, and the window, a product of three Gaussians, passes along one
+    axis after the other.
 
     Args:
         images: (n, c, i, j, k).
@@ -69,27 +74,62 @@ def pairwise_ms_ssim(
     Raises:
         DataError: If a side has fewer than three voxels.
     """
-    from monai.metrics.regression import compute_ms_ssim
-
     window, levels = window_and_levels(images.shape[2:])
     weights = [weight / sum(WEIGHTS[:levels]) for weight in WEIGHTS[:levels]]
-    result = np.eye(len(images))
-    pairs = list(itertools.combinations(range(len(images)), 2))
-    for start in range(0, len(pairs), batch):
-        rows, columns = (list(side) for side in zip(*pairs[start : start + batch], strict=True))
-        values = compute_ms_ssim(
-            y_pred=images[rows].float(),
-            y=images[columns].float(),
-            spatial_dims=3,
-            data_range=data_range,
-            kernel_size=(window,) * 3,
-            kernel_sigma=(SIGMA,) * 3,
-            weights=weights,
-        )
-        result[rows, columns] = result[columns, rows] = values[:, 0].double().cpu().numpy()
-        if progress is not None:
-            progress(min(start + batch, len(pairs)), len(pairs))
+    n, result = len(images), np.ones((len(images), len(images)))
+    total, done = levels * math.comb(n, 2), 0
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    scans = images.float()
+    for level, weight in enumerate(weights):
+        blur = _Window(scans.shape[2:], window, scans)
+        # Scan by scan: their squares are as large as they are.
+        mean = torch.cat([blur(scan) for scan in scans.split(1)])
+        variance = torch.cat([blur(scan * scan) for scan in scans.split(1)]) - mean * mean
+        for row in range(n - 1):
+            for columns in torch.arange(row + 1, n).split(batch):
+                both = blur(scans[row] * scans[columns]) - mean[row] * mean[columns]
+                value = (2 * both + c2) / (variance[row] + variance[columns] + c2)
+                if level == levels - 1:
+                    first, second = mean[row], mean[columns]
+                    value = value * ((2 * first * second + c1) / (first.square() + second.square() + c1))
+                share = value.flatten(1).mean(1).clamp_min(0).double().cpu().numpy() ** weight
+                result[row, columns.numpy()] *= share
+                done += len(columns)
+                if progress is not None:
+                    progress(done // levels, total // levels)
+        scans = functional.avg_pool3d(scans, 2) if level < levels - 1 else scans
+    lower = np.tril_indices(n, -1)
+    result[lower] = result.T[lower]
     return result
+
+
+class _Window:
+    """Gaussian averages over a window of voxels, where it fits into the scan.
+
+    Args:
+        shape: (i, j, k) of the scans.
+        window: Side of the window.
+        like: A tensor of their type and device.
+    """
+
+    def __init__(self, shape: Sequence[int], window: int, like: Tensor) -> None:
+        taps = torch.exp(-((torch.arange(window, dtype=torch.float64) - window // 2) ** 2) / (2 * SIGMA**2))
+        taps /= taps.sum()
+        self._bands = []
+        for side in shape:
+            band = torch.zeros(side - window + 1, side, dtype=torch.float64)
+            for number, tap in enumerate(taps):
+                band.diagonal(number).fill_(float(tap))
+            self._bands.append(band.to(like))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n, c, i, j, k) to (n, c, i − w + 1, j − w + 1, k − w + 1)."""
+        first, second, third = self._bands
+        b, c, i, j, k = images.shape
+        along_k = images.reshape(-1, k) @ third.T
+        along_j = torch.matmul(second, along_k.view(b * c * i, j, -1))
+        along_i = torch.matmul(first, along_j.reshape(b * c, i, -1))
+        return along_i.view(b, c, len(first), len(second), len(third))
 
 
 def likeness_draws(

@@ -17,6 +17,7 @@ from medgen.models.networks.block_codes import BlockCodes
 from medgen.models.networks.code_grid import CodeGrid, Codes
 from medgen.models.networks.ladder import Climb, Descent
 from medgen.models.networks.linear import LinearModel
+from medgen.models.passes import once
 
 if TYPE_CHECKING:
     from medgen.preprocessing.dataset import Dataset
@@ -117,11 +118,13 @@ class HierarchicalModel(GenerativeModel, ABC):
         """Mean and log-variance of the top code, (b, d) each, for images (b, c, i, j, k)."""
         return self.top_posterior(x, self.features(x))
 
+    @once
     def top_posterior(self, x: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """As :meth:`encode`, where the scans' :meth:`features` are known."""
         shift, logvar = self.top(features[-1].mean((2, 3, 4))).float().chunk(2, dim=1)
         return self.linear.scores(x) + shift, logvar.clamp(*_TOP_RANGE)
 
+    @once
     def decode(self, z: Tensor) -> Decoded:
         """p(x | z₀) for top codes (b, d), with the grids at their prior means; deterministic.
 
@@ -194,6 +197,7 @@ class HierarchicalModel(GenerativeModel, ABC):
             self._descend(place.code, lambda number, level, state, made: level.draw(state, noise[number])).mean
         )
 
+    @once
     def features(self, x: Tensor) -> list[Tensor]:
         """What the encoder sees in scans (b, c, i, j, k) and in what principal components leave, fine to coarse."""
         coarse = self.linear(self.linear.scores(x))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ class Pair:
         fixed: The template.
         mask: Where they are compared, (i, j, k) on the template's grid.
         core: The part of it that is the organ itself.
+        places: For the masks of this pair, the indices of their voxels and the template's intensities there.
     """
 
     moving: Volume
@@ -39,6 +41,7 @@ class Pair:
     fixed: Volume
     mask: NDArray[np.bool_]
     core: NDArray[np.bool_]
+    places: dict[int, tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scan: Volume, template: Volume, organ: Volume, size: float, margin_mm: float) -> Pair:
@@ -68,15 +71,43 @@ class Pair:
 
     def values(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The template's intensities in ``mask``, (n,)."""
-        return self.fixed.data[0][mask].astype(np.float64)
+        return self._place(mask)[2]
+
+    def _place(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+        """A mask, the indices of its voxels, (3, n), and the template's intensities there, (n,): found once."""
+        if id(mask) not in self.places:
+            indices = np.array(np.nonzero(mask), dtype=np.float64)
+            # With the mask, so that its number stays its own.
+            self.places[id(mask)] = mask, indices, self.fixed.data[0][mask].astype(np.float64)
+        return self.places[id(mask)]
+
+    @cached_property
+    def _slopes(self) -> list[NDArray[np.float32]]:
+        """Derivatives of the scan's intensities along its axes, per mm."""
+        size = self.moving.grid.spacing[0]
+        return [ndimage.correlate1d(self.moving.data[0], [-0.5 / size, 0, 0.5 / size], axis=a) for a in range(3)]
 
     def samples(
         self, world: NDArray[np.float64], mask: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The scan's intensities where ``world`` takes the voxels of ``mask``, and which of them it has seen, (n,)."""
         points = self._points(world, mask)
-        seen = ndimage.map_coordinates(self.seen.astype(np.uint8), points, order=0, mode="constant", cval=0) > 0
-        return _at(self.moving.data[0], points), seen
+        return _at(self.moving.data[0], points), self._seen_at(points)
+
+    def _seen_at(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether the scan has seen the voxels nearest to points (3, n); no voxel lies beyond its outermost centres."""
+        inside = np.ones(points.shape[1], dtype=bool)
+        for own, n in zip(points, self.seen.shape, strict=True):
+            inside &= (own >= 0) & (own <= n - 1)
+        if self._all_seen:
+            return inside
+        nearest = np.floor(points[:, inside] + 0.5).astype(np.intp)
+        inside[inside] = self.seen[tuple(nearest)]
+        return inside
+
+    @cached_property
+    def _all_seen(self) -> bool:
+        return bool(self.seen.all())
 
     def information(self, world: NDArray[np.float64]) -> float:
         """Normalised mutual information in the mask under ``world``, (H(f) + H(m)) / H(f, m), in [1, 2].
@@ -84,10 +115,13 @@ class Pair:
         What is not seen takes no part, but a position that sees little must not win by that: the value is lowered by
         the root of the share that is seen, and 0 where that is below 0.3.
         """
-        values, seen = self.samples(world, self.mask)
-        if seen.mean() < 0.3:
+        points = self._points(world, self.mask)
+        seen = self._seen_at(points)
+        share = seen.mean()
+        if share < 0.3:
             return 0.0
-        return _normalised_information(values[seen], self.values(self.mask)[seen]) * float(np.sqrt(seen.mean()))
+        values = _at(self.moving.data[0], points[:, seen])
+        return _normalised_information(values, self.values(self.mask)[seen]) * float(np.sqrt(share))
 
     def improve(self, world: NDArray[np.float64], freedom: Freedom, iterations: int = 30) -> NDArray[np.float64]:
         """Follow the images' gradients to the nearest best match: robust Gauss-Newton steps, damped as by Levenberg.
@@ -107,7 +141,7 @@ class Pair:
         Returns:
             4 × 4; the start itself if nothing near is better.
         """
-        points = self.fixed.grid.to_world(np.argwhere(self.mask))
+        points = self.fixed.grid.to_world(self._place(self.mask)[1].T)
         centre = points.mean(axis=0)
         radius = float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
         # In units of the organ's radius around its centre, all generators move voxels by about as much.
@@ -117,8 +151,7 @@ class Pair:
         generators = _generators(freedom)
         flow = np.stack([(local @ generator.T)[:, :3] for generator in generators], axis=1)
         curve = np.vander(self.values(self.mask), 3)
-        size = self.moving.grid.spacing[0]
-        slopes = [ndimage.correlate1d(self.moving.data[0], [-0.5 / size, 0, 0.5 / size], axis=a) for a in range(3)]
+        size, slopes = self.moving.grid.spacing[0], self._slopes
         damping = 1e-3
         for _ in range(iterations):
             values, seen = self.samples(world, self.mask)
@@ -147,7 +180,7 @@ class Pair:
 
     def _points(self, world: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         matrix = affines.product(affines.inverse(self.moving.grid.affine), world, self.fixed.grid.affine)
-        return matrix[:3, :3] @ np.array(np.nonzero(mask)) + matrix[:3, 3:]
+        return matrix[:3, :3] @ self._place(mask)[1] + matrix[:3, 3:]
 
 
 def reduced(volume: Volume, size: float) -> Volume:

@@ -111,3 +111,26 @@ def test_sides_at_which_the_number_of_levels_changes(side: int) -> None:
     if side < 20:
         expected = reference(images[0, 0].numpy(), images[1, 0].numpy(), *window_and_levels(images.shape[2:]))
         assert value == pytest.approx(expected, abs=2e-4)
+
+
+def test_agrees_with_monai_to_a_hundred_thousandth() -> None:
+    from monai.metrics.regression import compute_ms_ssim
+
+    shape = (21, 24, 16)
+    images = torch.cat([scans(4, shape), scans(4, shape, seed=1)], dim=1).float()
+    # Nearly alike, where a variance is the small difference of two means.
+    images[1] = 0.97 * images[0] + 0.02
+    window, levels = window_and_levels(shape)
+    weights = [weight / sum(WEIGHTS[:levels]) for weight in WEIGHTS[:levels]]
+    found = pairwise_ms_ssim(images, RANGE, batch=2)
+    for a, b in itertools.combinations(range(4), 2):
+        expected = compute_ms_ssim(
+            images[[a]],
+            images[[b]],
+            spatial_dims=3,
+            data_range=RANGE,
+            kernel_size=(window,) * 3,
+            kernel_sigma=(SIGMA,) * 3,
+            weights=weights,
+        )
+        assert found[a, b] == pytest.approx(float(expected), abs=1e-5)

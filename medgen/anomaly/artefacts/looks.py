@@ -119,20 +119,33 @@ def echo_of(image: NDArray[np.float32], inside: NDArray[np.bool_], spacing: tupl
     both = fft.irfftn(np.abs(fft.rfftn(fine, shape)) ** 2, shape)
     shared = fft.irfftn(np.abs(fft.rfftn(inner.astype(np.float32), shape)) ** 2, shape)
     power = float((fine[inner] ** 2).mean())
-    lags = np.stack(
-        np.meshgrid(*[fft.fftfreq(n, 1 / n) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij")
-    )
-    distance = np.sqrt((lags**2).sum(axis=0))
-    known = (shared >= _SHARED * inner.sum()) & (distance >= _NEAR_MM)
-    along = np.abs(lags).max(axis=0) >= _ALONG * distance
-    weighted = np.sqrt(np.maximum(shared, 1) * inner.sum()) * max(power, 1e-12)
-    correlation = np.where(known, both / weighted, 0).astype(np.float32)
+    # Only lags at which enough voxels have another say anything, and those are the small ones: the rest is cut off.
+    enough = shared >= _SHARED * inner.sum()
+    lags = [_lags(enough.any(axis=tuple({0, 1, 2} - {axis})), n) for axis, n in enumerate(shape)]
+    here = np.ix_(*lags)
+    mm = [np.where(own > n // 2, own - n, own) * s for own, n, s in zip(here, shape, spacing, strict=True)]
+    distance = np.sqrt(mm[0] ** 2 + mm[1] ** 2 + mm[2] ** 2)
+    known = enough[here] & (distance >= _NEAR_MM)
+    along = np.maximum(np.maximum(abs(mm[0]), abs(mm[1])), abs(mm[2])) >= _ALONG * distance
+    weighted = np.sqrt(np.maximum(shared[here], 1) * inner.sum()) * max(power, 1e-12)
+    correlation = np.where(known, both[here] / weighted, 0).astype(np.float32)
     around = (
         ndimage.uniform_filter(correlation, 7, mode="wrap") * 343
         - ndimage.uniform_filter(correlation, 3, mode="wrap") * 27
     )
     peaks = correlation - around / (343 - 27)
     return float(peaks[known & along].max(initial=0.0))
+
+
+def _lags(enough: NDArray[np.bool_], n: int) -> NDArray[np.intp]:
+    """Indices of lags along an axis of ``n``, in rising order of the lag: all that are wanted and a margin of three.
+
+    >>> _lags(np.isin(np.arange(12), [0, 1, 11]), 12).tolist()
+    [8, 9, 10, 11, 0, 1, 2, 3, 4]
+    """
+    wanted = np.flatnonzero(enough)
+    reach = int(np.minimum(wanted, n - wanted).max(initial=0)) + 3
+    return np.arange(n) if 2 * reach + 1 >= n else np.arange(-reach, reach + 1) % n
 
 
 def ends_of(

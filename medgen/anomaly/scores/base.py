@@ -44,6 +44,7 @@ class Inputs:
         memo: One dictionary per scan for what costs time and depends on the scan alone, so that the folds share it.
         bf16: Whether models compute in bfloat16 under autocast, as in training; see :attr:`Score.float32`.
         learned: What scores have learned from exactly these scans, by name, so that it is learned once.
+        shared: What several scores make of these scans and of what one of them has learned, so that it is made once.
     """
 
     image: Tensor
@@ -53,6 +54,7 @@ class Inputs:
     memo: tuple[dict[str, Any], ...] = ()
     bf16: bool = False
     learned: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.memo:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs
 from medgen.anomaly.scores.corruptions import corrupt
-from medgen.anomaly.scores.descriptors import flat_descriptors
+from medgen.anomaly.scores.descriptors import Surroundings, flat_descriptors
 from medgen.anomaly.scores.settings.corruptions import DEFAULT
 from medgen.seeds import derive, numpy_rng
 
@@ -78,7 +78,9 @@ def corrupted_copies(inputs: Inputs, *, patches: bool = False) -> list[list[Corr
         key = f"{_KEY} {copies} {kinds}"
         if key not in memo or len(memo[key][0].patches) < each:
             seed = int.from_bytes(hashlib.sha256(scan.tobytes()).digest()[:6], "big")
-            memo[key] = [_copy(scan, mask, kinds, each, derive(seed, "corruption", copy)) for copy in range(copies)]
+            around = Surroundings(mask)
+            seeds = [derive(seed, "corruption", copy) for copy in range(copies)]
+            memo[key] = [_copy(scan, mask, around, kinds, each, own) for own in seeds]
         result.append(memo[key])
     return result
 
@@ -90,7 +92,12 @@ def forget_copies(memo: dict[str, Any]) -> None:
 
 
 def _copy(
-    scan: NDArray[np.float32], mask: NDArray[np.bool_], kinds: tuple[str, ...], patches: int, seed: int
+    scan: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    around: Surroundings,
+    kinds: tuple[str, ...],
+    patches: int,
+    seed: int,
 ) -> CorruptedCopy:
     rng = numpy_rng(seed, "voxels")
     # Never by zero: tissue that equals its mirror image would be a sign of corruption that no lesion bears.
@@ -105,15 +112,15 @@ def _copy(
     marked = where[mask]
     chosen = [rng.permutation(np.flatnonzero(marked))[:_CHANGED], rng.permutation(np.flatnonzero(~marked))[:_HEALTHY]]
     rows = np.concatenate(chosen)
-    values = flat_descriptors(changed[0].numpy(), mask)
+    if not patches:
+        return CorruptedCopy(flat_descriptors(changed[0].numpy(), mask, rows, around), rows, marked[rows], ())
+    values = flat_descriptors(changed[0].numpy(), mask, around=around)
     return CorruptedCopy(values[:, rows], rows, marked[rows], _patches(values, mask, where, patches, seed))
 
 
 def _patches(
     values: NDArray[np.float16], mask: NDArray[np.bool_], where: NDArray[np.bool_], number: int, seed: int
 ) -> tuple[Patch, ...]:
-    if not number:
-        return ()
     rng = numpy_rng(seed, "patches")
     dense = np.zeros((len(values), *mask.shape), dtype=np.float16)
     dense[:, mask] = values

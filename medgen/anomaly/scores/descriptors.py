@@ -31,9 +31,40 @@ _FLOOR = 0.02
 _PRIOR, _BLUR = 10.0, 1.5
 # Voxels beyond the foreground that differences between neighbours look at.
 _MARGIN = 2
+# Voxels that are standardised at a time: what they take fits the cache.
+_PART = 1 << 12
 # A z beyond this says nothing more.
 LIMIT = 8.0
 Rows = NDArray[np.float32]
+
+
+class Surroundings:
+    """What averages inside a mask need, computed once for all images and all filters that have the mask.
+
+    Args:
+        mask: (i, j, k), the foreground; filters average over it alone, so its edge is no edge of the image.
+
+    Attributes:
+        box: The mask's bounding box with the margin that differences need; along the first axis alike on both sides.
+        inside: The mask in the box.
+        voxels: (n,) flat indices in the box of the mask's voxels.
+        mirrored: (n,) flat indices in the box of the voxels across the middle of the first axis, which runs from left
+            to right.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.box = _box(mask)
+        self.inside = mask[self.box]
+        self.voxels = np.flatnonzero(self.inside)
+        i, j, k = np.unravel_index(self.voxels, self.inside.shape)
+        self.mirrored = np.ravel_multi_index((self.inside.shape[0] - 1 - i, j, k), self.inside.shape)
+        self._weights: dict[float, Map] = {}
+
+    def weight(self, sigma: float) -> Map:
+        """What a Gaussian of the mask leaves in the box, at least 0.001."""
+        if sigma not in self._weights:
+            self._weights[sigma] = np.maximum(_gauss(self.inside.astype(np.float32), sigma), 1e-3)
+        return self._weights[sigma]
 
 
 def describe(channel: Map, mask: NDArray[np.bool_]) -> Map:
@@ -41,23 +72,20 @@ def describe(channel: Map, mask: NDArray[np.bool_]) -> Map:
 
     Args:
         channel: (i, j, k) float32, model intensities.
-        mask: (i, j, k), the foreground; filters average over it alone, so its edge is no edge of the image.
+        mask: (i, j, k), the foreground.
 
     Returns:
         (d, i, j, k) float32 in the order of ``NAMES``, 0 outside the mask.
     """
     result = np.zeros((len(NAMES), *mask.shape), dtype=np.float32)
-    if not mask.any():
-        return result
-    box = _box(mask)
-    inside = mask[box]
-    for target, values in zip(result, _maps(channel[box] * inside, inside), strict=True):
-        target[box] = np.where(inside, values, np.float32(0))
+    if mask.any():
+        around = Surroundings(mask)
+        for target, values in zip(result, _values(channel, around, np.arange(around.voxels.size)), strict=True):
+            target[mask] = values
     return result
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The mask's bounding box with the margin that differences need; along the first axis alike on both sides."""
     own = ndimage.find_objects(mask.astype(np.uint8))[0]
     box = [slice(max(0, s.start - _MARGIN), min(n, s.stop + _MARGIN)) for s, n in zip(own, mask.shape, strict=True)]
     # Left and right are compared by turning the axis over.
@@ -65,36 +93,49 @@ def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     return (slice(outside, mask.shape[0] - outside), *box[1:])
 
 
-def _maps(x: Map, mask: NDArray[np.bool_]) -> Iterator[Map]:
-    weights: dict[float, Map] = {}
+def _values(channel: Map, around: Surroundings, rows: NDArray[np.intp]) -> Iterator[Rows]:
+    """The descriptors one by one, (m,) each, at some voxels of the foreground: all maps at once are gigabytes."""
+    mask, at, across = around.inside, around.voxels[rows], around.mirrored[rows]
+    x = channel[around.box] * mask
+
+    def take(values: Map) -> Rows:
+        return values.ravel()[at]
 
     def mean(values: Map, sigma: float) -> Map:
-        if sigma not in weights:
-            weights[sigma] = np.maximum(_gauss(mask.astype(np.float32), sigma), 1e-3)
-        return _gauss(values * mask, sigma) / weights[sigma]
+        return _gauss(values * mask, sigma) / around.weight(sigma)
 
-    def log(values: Map) -> Map:
+    def mean_at(values: Map, sigma: float) -> Rows:
+        """The same at the voxels alone: the filters run everywhere, what is made of them need not."""
+        return take(_gauss(values * mask, sigma)) / take(around.weight(sigma))
+
+    def log(values: Rows) -> Rows:
         return np.log(values + np.float32(_FLOOR))
 
+    def asymmetry(values: Rows, mirrored: Rows) -> Rows:
+        return np.where(mask.ravel()[across], values - mirrored, np.float32(0))
+
     g07, g1, g2, g4 = (mean(x, sigma) for sigma in (0.7, 1.0, 2.0, 4.0))
-    yield from (x, g1, g2, g4)
-    yield from (x - g1, g1 - g2, g2 - g4)
+    x_at, g1_at, g2_at, g4_at = map(take, (x, g1, g2, g4))
+    yield from (x_at, g1_at, g2_at, g4_at)
+    yield from (x_at - g1_at, g1_at - g2_at, g2_at - g4_at)
     # Energy of the finest detail, and of the next band, averaged over growing neighbourhoods: sharpness and noise.
     fine, coarse = np.abs(x - g07), np.abs(g1 - g2)
-    yield from (log(mean(fine, sigma)) for sigma in (1.0, 2.0, 3.0))
-    yield log(mean(np.abs(x - g1), 2.0))
-    yield from (log(mean(coarse, sigma)) for sigma in (2.0, 3.5))
+    yield from (log(mean_at(fine, sigma)) for sigma in (1.0, 2.0, 3.0))
+    yield log(mean_at(np.abs(x - g1), 2.0))
+    yield from (log(mean_at(coarse, sigma)) for sigma in (2.0, 3.5))
     square = x * x
-    for sigma, average in ((1.0, g1), (2.0, g2), (4.0, g4)):
-        yield log(np.sqrt(np.maximum(mean(square, sigma) - average * average, 0)))
-    yield log(ndimage.maximum_filter(x, 3) - ndimage.minimum_filter(x, 3))
+    for sigma, average in ((1.0, g1_at), (2.0, g2_at), (4.0, g4_at)):
+        yield log(np.sqrt(np.maximum(mean_at(square, sigma) - average * average, 0)))
+    yield log(take(ndimage.maximum_filter(x, 3)) - take(ndimage.minimum_filter(x, 3)))
     slopes = [ndimage.correlate1d(g07, [-0.5, 0, 0.5], axis=axis, mode="nearest") for axis in range(3)]
-    yield log(np.sqrt(sum(slope * slope for slope in slopes)))
-    tensor = [mean(slopes[a] * slopes[b], 1.5) for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
+    yield log(np.sqrt(sum(slope * slope for slope in map(take, slopes))))
+    tensor = [mean_at(slopes[a] * slopes[b], 1.5) for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
     yield from (log(np.sqrt(np.maximum(values, 0))) for values in _eigenvalues(*tensor))
-    for values in (g1, g2, log(mean(fine, 1.5))):
-        # The first axis runs from left to right.
-        yield np.where(mask[::-1], values - values[::-1], np.float32(0))
+    yield asymmetry(g1_at, g1.ravel()[across])
+    yield asymmetry(g2_at, g2.ravel()[across])
+    detail = _gauss(fine * mask, 1.5)
+    both = (detail.ravel()[where] / around.weight(1.5).ravel()[where] for where in (at, across))
+    yield asymmetry(*map(log, both))
 
 
 def _gauss(values: Map, sigma: float) -> Map:
@@ -128,9 +169,28 @@ def descriptors_of(inputs: Inputs) -> list[NDArray[np.float16]]:
     return result
 
 
-def flat_descriptors(scan: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """Descriptors of a scan (c, i, j, k) in its foreground (i, j, k), (c · d, n) for n voxels."""
-    return np.concatenate([describe(channel, mask)[:, mask] for channel in scan]).astype(np.float16)
+def flat_descriptors(
+    scan: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    rows: NDArray[np.intp] | None = None,
+    around: Surroundings | None = None,
+) -> NDArray[np.float16]:
+    """Descriptors of a scan in its foreground, (c · d, n) for n voxels.
+
+    Args:
+        scan: (c, i, j, k).
+        mask: (i, j, k), the foreground.
+        rows: Which of the foreground's voxels; by default all of them.
+        around: What belongs to the mask, where it is known.
+    """
+    rows = np.arange(int(mask.sum())) if rows is None else rows
+    result = np.empty((len(scan) * len(NAMES), rows.size), dtype=np.float16)
+    if mask.any():
+        around = around or Surroundings(mask)
+        every = (values for channel in scan for values in _values(channel, around, rows))
+        for target, values in zip(result, every, strict=True):
+            target[:] = values
+    return result
 
 
 def fit_local(training: Inputs) -> dict[str, NDArray[Any]]:
@@ -168,9 +228,25 @@ def _grid(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 def standardised(values: NDArray[np.float16], mask: NDArray[np.bool_], state: State) -> tuple[Rows, NDArray[np.bool_]]:
     """Standardised descriptors (c · d, m) of the m voxels that are both in the scan and in the region, and where."""
     both = mask & state["region"]
-    own, known = both[mask], both[state["region"]]
-    z = (values[:, own].astype(np.float32) - state["mean"][:, known]) / state["sd"][:, known]
-    return np.clip(z, -LIMIT, LIMIT), both
+    own, known = np.flatnonzero(both[mask]), np.flatnonzero(both[state["region"]])
+    # The descriptors of a voxel lie side by side: that is the order in which scores add them up.
+    z = np.empty((own.size, len(values)), dtype=np.float32)
+    for start in range(0, own.size, _PART):
+        part = slice(start, start + _PART)
+        expected, spread = state["mean"][:, known[part]], state["sd"][:, known[part]]
+        np.clip(((values[:, own[part]].astype(np.float32) - expected) / spread).T, -LIMIT, LIMIT, out=z[part])
+    return z.T, both
+
+
+def standardised_scans(inputs: Inputs, state: State) -> list[tuple[Rows, NDArray[np.bool_]]]:
+    """What :func:`standardised` gives for every scan, made once for all scores of a fold."""
+    key = f"standardised {id(state['mean'])}"
+    if key not in inputs.shared:
+        scans = zip(descriptors_of(inputs), inputs.mask, strict=True)
+        # With the array whose number is the name, so that the number stays its own.
+        inputs.shared[key] = [standardised(values, mask, state) for values, mask in scans], state["mean"]
+    found: list[tuple[Rows, NDArray[np.bool_]]] = inputs.shared[key][0]
+    return found
 
 
 def standardised_without(
@@ -200,7 +276,6 @@ def descriptors(inputs: Inputs, state: State) -> NDArray[np.float32]:
     ICPR 2021; Goncharov et al., "Screener: self-supervised pathology segmentation model for 3D medical images", 2025.
     """
     result = np.zeros(inputs.mask.shape, dtype=np.float32)
-    for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):
-        z, both = standardised(values, mask, state)
+    for target, (z, both) in zip(result, standardised_scans(inputs, state), strict=True):
         target[both] = np.sqrt(np.mean(z * z, axis=0))
     return result

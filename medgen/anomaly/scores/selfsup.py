@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import SCORES, Inputs, State, score
 from medgen.anomaly.scores.corrupted_copies import corrupted_copies
-from medgen.anomaly.scores.descriptors import LIMIT, Rows, descriptors_of, standardised, standardised_without
+from medgen.anomaly.scores.descriptors import LIMIT, Rows, descriptors_of, standardised_scans, standardised_without
 from medgen.errors import ConfigError
 
 # Places at which the weight of a |z| may change: small deviations are noise, large ones saturate.
 KNOTS = (1.5, 3.0)
+# Voxels whose shapes are made at a time: those of a whole scan are hundreds of megabytes.
+_PART = 1 << 13
 # Inverse strength of the weights' shrinkage to zero.
 _SHRINKAGE = 0.01
 
@@ -66,7 +68,10 @@ def selfsup(inputs: Inputs, state: State) -> NDArray[np.float32]:
     That is instead of Tan's networks, which need thousands of steps and scans.
     """
     result = np.full(inputs.mask.shape, np.float32(-LIMIT))
-    for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):
-        z, both = standardised(values, mask, state)
-        target[both] = _shapes(z) @ state["weight"] + state["bias"]
+    for target, (z, both) in zip(result, standardised_scans(inputs, state), strict=True):
+        odds = np.empty(z.shape[1], dtype=np.float32)
+        for start in range(0, odds.size, _PART):
+            part = slice(start, start + _PART)
+            odds[part] = _shapes(z[:, part]) @ state["weight"] + state["bias"]
+        target[both] = odds
     return result

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from medgen.anomaly.scores.base import SCORES, Inputs, State, score
 from medgen.anomaly.scores.corrupted_copies import SIDE, Patch, corrupted_copies
-from medgen.anomaly.scores.descriptors import NAMES, Rows, descriptors_of, standardised, standardised_without
+from medgen.anomaly.scores.descriptors import NAMES, Rows, descriptors_of, standardised_scans, standardised_without
 from medgen.anomaly.scores.selfsup import KNOTS
 from medgen.seeds import derive, numpy_rng
 
@@ -237,8 +237,7 @@ def selfsup_network(inputs: Inputs, state: State) -> NDArray[np.float32]:
     result = np.zeros(inputs.mask.shape, dtype=np.float32)
     device = inputs.image.device
     network = _loaded(state, device)
-    for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):
-        z, both = standardised(values, mask, state)
+    for target, (z, both) in zip(result, standardised_scans(inputs, state), strict=True):
         if not both.any():
             continue
         dense, box = _dense(z, both)

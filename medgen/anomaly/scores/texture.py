@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen.anomaly.scores.base import Inputs, State, score
-from medgen.anomaly.scores.descriptors import NAMES, descriptors_of, standardised
+from medgen.anomaly.scores.descriptors import NAMES, standardised_scans
 
 
 @score("texture", order=19, shares="descriptors")
@@ -16,9 +16,7 @@ def texture(inputs: Inputs, state: State) -> NDArray[np.float32]:
     Source: Laws, "Rapid texture identification", SPIE 1980 (texture energy); Defard et al., "PaDiM", 2021 (z).
     """
     rows = [row for row in range(len(state["mean"])) if NAMES[row % len(NAMES)] in {"fine_1", "fine_2"}]
-    part = {**state, "mean": state["mean"][rows], "sd": state["sd"][rows]}
     result = np.zeros(inputs.mask.shape, dtype=np.float32)
-    for target, values, mask in zip(result, descriptors_of(inputs), inputs.mask, strict=True):
-        z, both = standardised(values[rows], mask, part)
-        target[both] = np.sqrt(np.mean(z * z, axis=0))
+    for target, (z, both) in zip(result, standardised_scans(inputs, state), strict=True):
+        target[both] = np.sqrt(np.mean(z[rows] * z[rows], axis=0))
     return result

@@ -19,6 +19,7 @@ from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalS
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.code_grid import CodeGrid, Codes
+from medgen.models.passes import once
 from medgen.models.sampling import GaussianSampling, SamplingConfig
 from medgen.models.stages import Phase, Stage
 
@@ -218,6 +219,7 @@ class Vae(HierarchicalModel):
         """``code_kl``, (b, 1, i, j, k), at the posterior means."""
         return {"code_kl": self.voxel_kl(self._at_means(x)[1])}
 
+    @once
     def _at_means(self, x: Tensor, typical: float = 0.0) -> tuple[Decoded, list[Codes]]:
         """The prediction of scans by the posterior means, and the grids."""
         features = self.features(x)

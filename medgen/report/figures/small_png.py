@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-
-from medgen.report.html import png
 
 # Of 256 colours so many are evenly spaced greys: no grey of a scan moves by more than 2.1 of 255.
 _GREYS = 64
@@ -25,7 +24,7 @@ def small_png(figure: Figure) -> bytes:
     Greys, which nearly all of a scan is, keep their brightness; other colours are gathered into groups by median cut
     and k-means (Heckbert, "Color image quantization for frame buffer display", SIGGRAPH 1982).
     """
-    pixels = np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB"))
+    pixels = _drawn(figure)
     flat = pixels.reshape(-1, 3)
     grey = np.ptp(flat.astype(np.int16), axis=1) <= _TINT
     step = 255 / (_GREYS - 1)
@@ -42,10 +41,19 @@ def small_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _drawn(figure: Figure) -> NDArray[np.uint8]:
+    """The pixels (rows, columns, 3) of a figure as :func:`medgen.report.html.png` draws it, without a file between."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
 def _groups(pixels: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """At most ``count`` colours, (m, 3), and which of them is nearest to each of the pixels, (n, 3) → (n,)."""
-    _, which, sizes = np.unique(pixels >> 3, axis=0, return_inverse=True, return_counts=True)
-    which = which.ravel()
+    coarse = (pixels >> 3).astype(np.int32)
+    _, which, sizes = np.unique(
+        coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2], return_inverse=True, return_counts=True
+    )
     sums = [np.bincount(which, weights=pixels[:, channel]) for channel in range(3)]
     means = np.round(np.stack(sums, axis=1) / sizes[:, None]).astype(np.uint8)
     weighted = np.repeat(means, np.ceil(sizes**_WEIGHT).astype(int), axis=0)
