@@ -195,7 +195,7 @@ class Stream:
                 plain = self._kind == "gzip" and not deflate.usual_header(source)
                 self._inflater = deflate.inflater(self._bits, plain)
             try:
-                part: bytes = self._inflater.decompress(source, limit)
+                part = self._inflater.decompress(source, limit)
             except deflate.damage() as error:
                 if self._members:
                     raise self._junk() from None

@@ -30,7 +30,6 @@ def outcome(path):
     try:
         return io.read(path).data.tobytes()
     except FaultyDataError as error:
-        assert "\n" not in str(error)
         return str(error).partition(" (")[0]
 
 
@@ -129,6 +128,7 @@ def test_damage_is_refused_as_without_isal(tmp_path, monkeypatch, piece):
         one = outcome(path)
         monkeypatch.setattr(deflate, "isal", lambda: None)
         assert one == outcome(path)
+        assert isinstance(one, bytes) or "\n" not in one
         found.add(type(one))
     assert found == {bytes, str}
 
