@@ -11,9 +11,12 @@ import stat
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from medgen.faults import FaultyDataError, fail
+from medgen.io import deflate
 from medgen.system.files import open_regular
 from medgen.system.memory import available_memory
 
@@ -23,6 +26,8 @@ LARGEST_RATIO = 1032
 # Images of this size in so little space are empty; label maps that large are rare, and can be stored unpacked.
 _BOMB_BYTES, _BOMB_RATIO = 1 << 29, 200
 _IN, _OUT = 1 << 16, 1 << 20
+# Files of this size are unpacked in one piece where the unpacker can do that without a second copy of the result.
+_WHOLE = 1 << 28
 _GIB = 1 << 30
 _KINDS = {
     stat.S_IFIFO: "a pipe (FIFO)",
@@ -87,7 +92,7 @@ class Stream:
         self._kind = "zlib" if packing == "zlib" else "gzip"
         self._bits = zlib.MAX_WBITS | (0 if packing == "zlib" else 16)
         self._members = 0
-        self._inflater: zlib._Decompress | None = None
+        self._inflater: Any = None
         self._input = b""
         self._padded = False
         self.packed = False
@@ -122,6 +127,18 @@ class Stream:
             buffer[done : done + len(part)] = part
             done += len(part)
         return done
+
+    def take(self, size: int) -> memoryview:
+        """The next ``size`` bytes in one piece of memory, which nothing else uses; fewer where the content ends."""
+        part = b""
+        if self.packed and self.size <= _WHOLE and deflate.isal() is not None:
+            self._input += self._raw(self.size)
+            part = self._next(size)
+            if len(part) == size:
+                return memoryview(part)
+        buffer = np.empty(size, dtype=np.uint8).data
+        buffer[: len(part)] = part
+        return buffer[: len(part) + self.fill(buffer[len(part) :])]
 
     def skip(self, size: int) -> int:
         """Pass over ``size`` bytes without keeping them; returns how many there were."""
@@ -175,13 +192,14 @@ class Stream:
                         continue
                     if self._padded or self._kind == "zlib" or not GZIP_MAGIC.startswith(rest[:2]):
                         raise self._junk()
-                self._inflater = zlib.decompressobj(self._bits)
+                plain = self._kind == "gzip" and not deflate.usual_header(source)
+                self._inflater = deflate.inflater(self._bits, plain)
             try:
                 part = self._inflater.decompress(source, limit)
-            except zlib.error as error:
+            except deflate.damage() as error:
                 if self._members:
                     raise self._junk() from None
-                reason = str(error).rpartition(": ")[2]
+                reason = deflate.reason(error)
                 raise fail(self.path, f"damaged {self._kind} stream ({reason})", "a complete file", _AGAIN) from None
             self._input = self._inflater.unconsumed_tail
             if self._inflater.eof:

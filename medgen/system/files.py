@@ -163,7 +163,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     """Write bytes atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)

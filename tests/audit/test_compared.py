@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -103,3 +105,17 @@ def test_records_of_other_code_are_the_same_where_other_code_is_accepted(two):
     written(two, "syn-1.json", '{"commit": "a", "seed": 1}', '{"commit": "b", "seed": 1}')
     assert compared(two, "syn-1.json").state == "differs"
     assert compared(two, "syn-1.json", 1e-3).agrees
+
+
+def test_a_volume_that_another_compressor_packed_is_identical(two):
+    content = bytes(1000) + np.arange(500, dtype=np.int16).tobytes()
+    for folder, level in zip(two, (1, 6), strict=True):
+        (folder / "a.nii.gz").write_bytes(gzip.compress(content, level, mtime=0))
+    found = compared(two, "a.nii.gz")
+    assert found.agrees
+    assert found.state == "identical"
+    assert "another compressor" in found.detail
+    (two[1] / "a.nii.gz").write_bytes(gzip.compress(content + b"\0", 6, mtime=0))
+    assert not compared(two, "a.nii.gz").agrees
+    (two[1] / "a.nii.gz").write_bytes(gzip.compress(content, 6, mtime=0)[:-1])
+    assert not compared(two, "a.nii.gz").agrees
