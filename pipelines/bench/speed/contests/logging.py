@@ -18,13 +18,14 @@ from ..contest import Contender, Contest, Entry, Growth, Rows, Settings, Work
 _STEPS, _FEW = 500, 20
 _NUMBERS = 4
 _GROWING, _FEW_GROWING = (100.0, 300.0, 1000.0, 3000.0), (10.0, 20.0)
+_CHOICE = "MLFLOW_TRACKING_URI"
 _NOW = "mlflow.log_metrics"
 
 
 def entries(settings: Settings) -> Iterator[Entry]:
     """A run of some hundred steps with four numbers each, in a store that is a file of SQLite."""
     steps = _FEW if settings.quick else _STEPS
-    with _no_other_store():
+    with _store(None):
         own, peer = _Own(settings.scratch / "own"), _Mlflow(settings.scratch / "peer")
         yield Contest(
             "a tracked run, all of it",
@@ -77,13 +78,11 @@ class _Mlflow:
 
     def run(self, steps: int) -> None:
         """One run from start to end."""
-        before = self.mlflow.get_tracking_uri()
-        self.mlflow.set_tracking_uri(self.uri)
-        with self.mlflow.start_run() as run:
+        # Not set_tracking_uri, which would be the choice of all that comes after.
+        with _store(self.uri), self.mlflow.start_run() as run:
             self.last = run.info.run_id
             for step in range(steps):
                 self.mlflow.log_metrics(_values(step), step=step)
-        self.mlflow.set_tracking_uri(before)
 
     def metrics(self, uri: str, run: str) -> int:
         """Numbers that a store has of a run."""
@@ -110,11 +109,14 @@ def _values(step: int) -> Mapping[str, float]:
 
 
 @contextmanager
-def _no_other_store() -> Iterator[None]:
-    """Inside, a store that the user has chosen is not written to."""
-    kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
+def _store(uri: str | None) -> Iterator[None]:
+    """Inside, runs go to this store, or where nobody has chosen one; the user's choice is back afterwards."""
+    kept = os.environ.pop(_CHOICE, None)
+    if uri is not None:
+        os.environ[_CHOICE] = uri
     try:
         yield
     finally:
+        os.environ.pop(_CHOICE, None)
         if kept is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = kept
+            os.environ[_CHOICE] = kept
