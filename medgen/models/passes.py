@@ -57,7 +57,8 @@ def once(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.is_grad_enabled() or (found := _KEPT.get()) is None:
+        # A compiler would have to break its graph to look.
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or (found := _KEPT.get()) is None:
             return method(*args, **kwargs)
         given = (*args, *kwargs.values())
         key = (method.__qualname__, *kwargs, *(_identity(item) for item in given), *_precision(given))

@@ -64,6 +64,16 @@ By `torch._dynamo.explain` of the whole loss, forward, at a tiny shape.
 `tests/training/test_waits.py` runs a step of every family, with all of the augmentation, on `meta` tensors, where each
 way to wait for the device raises or is recorded. There is none but in the adaptive augmentation of a discriminator
 (`spade`; `vaegan` and `joint` where `ada_target` is set), which asks once for each look of the discriminator.
+
+## What to run on a machine with a GPU
+
+```
+medgen bench speed gpu --device cuda --benchmarks train-step,gan-step,flow-step,sample,score --rounds 5
+```
+
+Scans of 128 × 144 × 128 voxels, steps and scoring beside MONAI's between CUDA events, in float32 and bfloat16, a few
+minutes in all. *Times the floor* is the inverse of the share of the peak that is reached (MFU), the peak being that of
+a product of matrices in the same call. Written, and tried with `--device cpu`; **it has not been run on a GPU**.
 """
 
 
