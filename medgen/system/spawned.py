@@ -106,7 +106,12 @@ def _register() -> None:
 
     They ignore it; and whoever holds them may not come to end them, such as a generator that an error has left behind.
     """
-    atexit.register(lambda: [process.kill() for process in list(_LIVING)])
+    atexit.register(_kill_all)
+
+
+def _kill_all() -> None:
+    for process in list(_LIVING):
+        process.kill()
 
 
 def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
