@@ -23,7 +23,7 @@ from medgen.data.copies import Seen, doubles, label_maps, likely_copies, strippe
 from medgen.data.faces import NOTE, may_show_face
 from medgen.data.layouts.detect import CohortConfig, load_cohort
 from medgen.data.layouts.listing import images_in, is_dicom_file
-from medgen.data.looked import Looked
+from medgen.data.looked import CheckedCase, Looked
 from medgen.data.masks import read_labels
 from medgen.errors import DataError
 from medgen.faults import Fault, FaultyDataError
@@ -46,33 +46,6 @@ __all__ = [
 ]
 
 _DEFAULT = CohortConfig()
-
-
-@dataclass(frozen=True)
-class CheckedCase:
-    """What was found of one case.
-
-    Attributes:
-        id: Its id.
-        subject: Whose scan it is.
-        shape: Voxels along (i, j, k); empty if the image cannot be read.
-        spacing: Their sizes in mm.
-        axes: Where i, j and k lead, such as ``RAS``.
-        channels: Number of contrasts; 0 if the image cannot be read.
-        contrasts: Their names, where the cohort says them.
-        masked: Whether it has a mask.
-        labels: Label numbers of the mask without 0, ascending.
-    """
-
-    id: str
-    subject: str
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    axes: str
-    channels: int
-    contrasts: tuple[str, ...]
-    masked: bool
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)

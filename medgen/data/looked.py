@@ -16,6 +16,33 @@ from medgen.volume import Grid
 
 
 @dataclass(frozen=True)
+class CheckedCase:
+    """What was found of one case.
+
+    Attributes:
+        id: Its id.
+        subject: Whose scan it is.
+        shape: Voxels along (i, j, k); empty if the image cannot be read.
+        spacing: Their sizes in mm.
+        axes: Where i, j and k lead, such as ``RAS``.
+        channels: Number of contrasts; 0 if the image cannot be read.
+        contrasts: Their names, where the cohort says them.
+        masked: Whether it has a mask.
+        labels: Label numbers of the mask without 0, ascending.
+    """
+
+    id: str
+    subject: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    axes: str
+    channels: int
+    contrasts: tuple[str, ...]
+    masked: bool
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Looked:
     """What is kept of a case after looking at its files.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
 import threading
+import weakref
 from collections.abc import Mapping
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -55,6 +58,8 @@ class Spawned:
         self.process = spawn.Process(target=_serve, args=(other, dict(environment or {})), daemon=True)
         self.process.start()
         other.close()
+        _register()
+        _LIVING.add(self)
         try:
             self.connection.send_bytes(content)
         except (EOFError, ConnectionError):
@@ -90,6 +95,23 @@ class Spawned:
     def _died(self) -> Died:
         self.process.join(5)
         return Died(self.process.exitcode)
+
+
+_LIVING: weakref.WeakSet[Spawned] = weakref.WeakSet()
+
+
+@cache
+def _register() -> None:
+    """At the end of this process the others are killed, before multiprocessing asks them to end by SIGTERM and waits.
+
+    They ignore it; and whoever holds them may not come to end them, such as a generator that an error has left behind.
+    """
+    atexit.register(_kill_all)
+
+
+def _kill_all() -> None:
+    for process in list(_LIVING):
+        process.kill()
 
 
 def _serve(connection: Connection, environment: Mapping[str, str]) -> None:

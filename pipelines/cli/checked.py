@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medgen.data.account import account
-from medgen.data.integrity import CheckedCase, CheckResult
+from medgen.data.integrity import CheckResult
+from medgen.data.looked import CheckedCase
 from medgen.system.advice import as_options
 
 from .answer import JSON, Answer

@@ -228,7 +228,7 @@ class SpreadOptions:
         str | None,
         typer.Option(
             "--executor",
-            help="Spread the cases: local (processes), slurm (job arrays) or dask; default: this process alone.",
+            help="Spread the cases: local (processes, --workers of them), slurm (arrays), dask; default: this process.",
             autocompletion=completion.among(EXECUTORS),
         ),
     ] = None

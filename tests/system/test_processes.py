@@ -51,3 +51,19 @@ def test_no_process_outlives_its_parent(number: signal.Signals) -> None:
         parent.wait(30)
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+LEFT_BEHIND = """
+import time
+from medgen.system.processes import run_in_processes
+if __name__ == "__main__":
+    running = run_in_processes(time.sleep, [0, 60, 60], 2)
+    next(running)
+    raise SystemExit(7)
+"""
+
+
+def test_work_that_is_left_behind_does_not_hold_up_the_end(tmp_path) -> None:
+    script = tmp_path / "left.py"
+    script.write_text(LEFT_BEHIND)
+    assert subprocess.run([sys.executable, str(script)], timeout=50, check=False).returncode == 7

@@ -22,6 +22,8 @@ from medgen.runs.journal import entries
 from medgen.volume import Grid, Volume
 from tests.builders.run_outputs import undeclared
 
+# Workers import torch and draw pages anew; on a machine with other work that takes minutes.
+pytestmark = pytest.mark.timeout(900)
 CUBE = (12, 12, 12)
 
 
