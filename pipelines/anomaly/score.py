@@ -32,6 +32,7 @@ from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.keys import SHARDS, Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
+from medgen.system.memory import let_go
 
 from .. import patient_names
 from ..given_scans import GivenScan
@@ -254,6 +255,7 @@ class ScoreScans(Stage[ScoreConfig]):
                         failures.append(entry)
                     # Its maps are let go before those of the next scan are made.
                     del entry
+                    let_go()
                 tick("scoring", number, len(named))
         if failures and all(stage == "score" for _, stage, _ in failures) and not done.scored:
             raise DataError("none of the scans could be scored: " + " | ".join(reason for _, _, reason in failures))

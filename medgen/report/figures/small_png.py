@@ -18,8 +18,8 @@ _TINT = 8
 _WEIGHT = 0.3
 
 
-def small_png(figure: Figure) -> bytes:
-    """A picture as a PNG of 256 colours, equal for equal figures.
+def small_png(figure: Figure | bytes) -> bytes:
+    """A figure, or the bytes of a PNG, as a PNG of 256 colours, equal for equal pictures.
 
     Greys, which nearly all of a scan is, keep their brightness; other colours are gathered into groups by median cut
     and k-means (Heckbert, "Color image quantization for frame buffer display", SIGGRAPH 1982).
@@ -41,8 +41,10 @@ def small_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _drawn(figure: Figure) -> NDArray[np.uint8]:
+def _drawn(figure: Figure | bytes) -> NDArray[np.uint8]:
     """The pixels (rows, columns, 3) of a figure as :func:`medgen.report.html.png` draws it, without a file between."""
+    if isinstance(figure, bytes):
+        return np.asarray(Image.open(io.BytesIO(figure)).convert("RGB"))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]

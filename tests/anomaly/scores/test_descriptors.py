@@ -2,8 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
-from medgen.anomaly.scores.descriptors import NAMES, _eigenvalues, describe
+from medgen.anomaly.scores.base import Inputs
+from medgen.anomaly.scores.descriptors import (
+    LIMIT,
+    NAMES,
+    Surroundings,
+    _eigenvalues,
+    describe,
+    flat_descriptors,
+    standardised,
+    standardised_scans,
+)
 
 SHAPE = (18, 20, 16)
 RNG = np.random.default_rng(0)
@@ -78,3 +90,33 @@ def test_empty_space_around_the_foreground_changes_nothing():
     np.testing.assert_array_equal(wider[(slice(None), *inside)], describe(scan, mask))
     assert np.count_nonzero(wider) == np.count_nonzero(wider[(slice(None), *inside)])
     assert not describe(scan, np.zeros(SHAPE, dtype=bool)).any()
+
+
+def test_some_voxels_have_the_descriptors_that_they_have_among_all() -> None:
+    scan = ndimage.gaussian_filter(RNG.random((2, *SHAPE), dtype=np.float32), (0, 1, 1, 1))
+    mask = ndimage.binary_erosion(EVERYWHERE, iterations=2)
+    mask[:4] = False
+    whole = flat_descriptors(scan, mask)
+    assert np.array_equal(whole, np.concatenate([describe(own, mask)[:, mask] for own in scan]).astype(np.float16))
+    rows = RNG.permutation(int(mask.sum()))[:50]
+    around = Surroundings(mask)
+    for _ in range(2):
+        assert np.array_equal(flat_descriptors(scan, mask, rows, around), whole[:, rows])
+
+
+def test_z_are_those_of_the_formula_to_the_bit_and_made_once() -> None:
+    mask, region = RNG.random((2, *SHAPE)) < 0.7
+    values = RNG.normal(size=(24, mask.sum())).astype(np.float16)
+    mean, sd = (RNG.uniform(0.5, 1, (24, region.sum())).astype(np.float16) for _ in range(2))
+    state = {"region": region, "mean": mean, "sd": sd}
+    both = mask & region
+    expected = (values[:, both[mask]].astype(np.float32) - mean[:, both[region]]) / sd[:, both[region]]
+    z, where = standardised(values, mask, state)
+    assert np.array_equal(z, np.clip(expected, -LIMIT, LIMIT))
+    assert np.array_equal(where, both)
+    image = torch.zeros(1, 1, *SHAPE)
+    inputs = Inputs(image, torch.from_numpy(mask)[None, None], memo=({"descriptors": values},))
+    assert np.array_equal(standardised_scans(inputs, state)[0][0], z)
+    assert standardised_scans(inputs, {**state, "weight": mean[0]}) is standardised_scans(inputs, state)
+    other = standardised_scans(inputs, {**state, "mean": mean + np.float16(1)})[0][0]
+    assert not np.array_equal(other, z)

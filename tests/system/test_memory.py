@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from medgen.system.memory import available_memory, let_go, readable_bytes
+
+
+class Node:
+    """Something that refers to itself, as the parts of a figure do."""
+
+    def __init__(self) -> None:
+        self.own: Any = self
+
+
+def test_what_only_refers_to_itself_is_let_go() -> None:
+    seen = weakref.ref(Node())
+    let_go()
+    assert seen() is None
+
+
+def test_half_of_what_is_there_may_be_read() -> None:
+    assert 0 < readable_bytes() <= available_memory() * (1 << 30)
