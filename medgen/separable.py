@@ -52,7 +52,7 @@ class Axes:
 
     def positions(self, axis: int, n: int) -> NDArray[np.float64]:
         """Where ``n`` voxels of a target axis lie, in voxels of the source."""
-        return np.arange(n) * self.step[axis] + self.offset[axis]
+        return np.arange(n, dtype=np.float64) * self.step[axis] + self.offset[axis]
 
 
 def interpolate(

@@ -21,6 +21,7 @@ from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
 from medgen.transforms.kept_registrations import Register
 from medgen.transforms.label_maps import resample_labels
+from medgen.transforms.percentiles import percentiles
 from medgen.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class Preprocess(Config):
         scale = []
         shown = inside if self.mask_background else np.isfinite(values).all(axis=0)
         for channel, target in zip(values, image, strict=True):
-            low, high = (float(x) for x in np.percentile(channel[inside], self.percentiles))
+            low, high = percentiles(channel[inside], self.percentiles)
             low, high = (low, high) if self.window is None or not high > low else self.window
             if not high > low:
                 raise DataError(f"the foreground has one intensity only ({low:g}); expected an image with contrast")
