@@ -39,8 +39,8 @@ def entries(settings: Settings) -> Iterator[Entry]:
         shutil.rmtree(folder, ignore_errors=True)
     what = f"{count} scans of {side}³ on disk"
     notes = (
-        f"Prepared scans of {written / 1e9:.1f} GB in float16 and bytes, {2 * written / 1e9:.1f} GB as float32; most of every "
-        "file is a hole, so that they fit on a small disk: it is read as zeros, at the speed of memory.",
+        f"Prepared scans of {written / 1e9:.1f} GB in float16 and bytes, twice as much as float32; most of every file "
+        "is a hole, so that they fit on a small disk: it is read as zeros, at the speed of memory.",
         "Opening them checks every byte against its digest.",
     )
     yield Figure(f"peak anonymous memory, {what}", found["anonymous_mb"], "MB", _LIMIT_MB, notes=notes)
