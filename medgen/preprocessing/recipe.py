@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
+from medgen.metrics.percentiles import percentiles
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
 from medgen.preprocessing.intensity_landmarks import check_landmarks
 from medgen.preprocessing.modality import Modality, check_named_window, check_scaling, window_of
@@ -21,7 +22,6 @@ from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
 from medgen.transforms.kept_registrations import Register
 from medgen.transforms.label_maps import resample_labels
-from medgen.transforms.percentiles import percentiles
 from medgen.volume import Grid, Volume
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from medgen import affines
 from medgen.data.simulation import SubjectDrawer, cohort_grid
+from medgen.metrics.percentiles import percentiles
 from medgen.preprocessing.recipe import Preprocess
-from medgen.transforms.percentiles import percentiles
 from medgen.volume import Grid, Volume
 
 from ..contest import Contender, Contest, Demand, Entry, Rows, Settings
