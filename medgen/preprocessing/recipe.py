@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
-from medgen.metrics.percentiles import percentiles
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
 from medgen.preprocessing.intensity_landmarks import check_landmarks
 from medgen.preprocessing.modality import Modality, check_named_window, check_scaling, window_of
+from medgen.preprocessing.percentiles import percentiles
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask

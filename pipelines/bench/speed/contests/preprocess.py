@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medgen import affines
 from medgen.data.simulation import SubjectDrawer, cohort_grid
-from medgen.metrics.percentiles import percentiles
+from medgen.preprocessing.percentiles import percentiles
 from medgen.preprocessing.recipe import Preprocess
 from medgen.volume import Grid, Volume
 

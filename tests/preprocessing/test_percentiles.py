@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medgen.metrics import percentiles as module
-from medgen.metrics.percentiles import percentiles
+from medgen.preprocessing import percentiles as module
+from medgen.preprocessing.percentiles import percentiles
 
 RNG = np.random.default_rng(0)
 RANKS = (0.0, 0.5, 1.0, 33.3, 50.0, 99.0, 99.9, 100.0)
