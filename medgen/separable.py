@@ -52,7 +52,7 @@ class Axes:
 
     def positions(self, axis: int, n: int) -> NDArray[np.float64]:
         """Where ``n`` voxels of a target axis lie, in voxels of the source."""
-        return np.arange(n) * self.step[axis] + self.offset[axis]
+        return np.arange(n, dtype=np.float64) * self.step[axis] + self.offset[axis]
 
 
 def interpolate(
@@ -71,7 +71,7 @@ def interpolate(
     """
     # From the source's last axis to its first, however it lies in memory: rounding must not depend on that. It is the
     # order of a scan that was read from NIfTI, which is then not copied.
-    values = np.ascontiguousarray(data.T)
+    values = _turned(data)
     targets = [axes.source.index(axis) for axis in (2, 1, 0)]
     third, second, first = (
         _weights(
@@ -90,6 +90,16 @@ def interpolate(
     result = turned.reshape(-1, *between.shape[:2])
     places = [targets[2], targets[0], targets[1]]
     return np.asarray(result.transpose([places.index(axis) for axis in range(3)]))
+
+
+def _turned(data: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(k, j, i) in the order of memory; plane by plane, since NumPy's own transposition strides twice as slowly."""
+    if data.T.flags.c_contiguous:
+        return data.T
+    result = np.empty(data.shape[::-1], dtype=np.float32)
+    for j in range(data.shape[1]):
+        result[:, j] = data[:, j].T
+    return result
 
 
 def _weights(positions: NDArray[np.float64], n: int, sigma: float) -> Any:

@@ -15,6 +15,7 @@ from medgen.report.html import Report
 from medgen.runs.context import Results, RunContext
 from medgen.runs.folder import RunSummary
 from medgen.seeds import torch_rng
+from medgen.training.batches import Scans
 from medgen.transforms.painting import paint
 
 from . import train
@@ -68,9 +69,9 @@ def said(scans: TrainingScans) -> str:
     )
 
 
-def painted(config: PretrainRunConfig, dataset: Dataset, parts: Parts) -> TrainingScans:
+def painted(config: PretrainRunConfig, dataset: Scans, parts: Parts) -> TrainingScans:
     """So many painted scans, the label maps in turn; the same for the same seed and cohort."""
-    if dataset.labels is None:
+    if not isinstance(dataset, Dataset) or dataset.labels is None:
         raise DataError(
             f"{config.data}: painting needs label maps, and not every case has a mask; leave out those without, or "
             "simulate a cohort with `medgen data simulate`"

@@ -27,4 +27,6 @@ class PretrainRunConfig(TrainRunConfig):
     def _no_validation(self) -> PretrainRunConfig:
         if self.validation:
             raise ValueError("validation: painted scans are all for training; set validation and validate_every to 0")
+        if self.cache is not None:
+            raise ValueError("cache: painted scans are held in memory; leave it out")
         return self

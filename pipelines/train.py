@@ -15,7 +15,7 @@ from medgen.errors import ConfigError
 from medgen.models.artifact import TrainedModel
 from medgen.models.base import GenerativeModel, ModelConfig
 from medgen.models.catalogue import build, parse_sampling, settings_for
-from medgen.preprocessing.dataset import Dataset
+from medgen.preprocessing.cache.cached_dataset import FEWEST
 from medgen.report.figures.curves import training_curves
 from medgen.report.figures.mosaic import mosaic
 from medgen.report.html import Report
@@ -26,6 +26,7 @@ from medgen.runs.context import Output, Results, RunContext, start_run
 from medgen.runs.folder import RunSummary
 from medgen.runs.keys import TRAINING, Key
 from medgen.seeds import torch_rng
+from medgen.training.batches import Scans
 from medgen.training.cost import (
     Estimate,
     check_memory,
@@ -214,7 +215,7 @@ def carry_out(
     config: TrainRunConfig,
     pipeline: Pipeline[Any],
     name: str,
-    scans: Callable[[Dataset, Parts], TrainingScans],
+    scans: Callable[[Scans, Parts], TrainingScans],
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -240,7 +241,8 @@ def carry_out(
     check_labelled([config], manifest)
     if config.check_resources:
         settings = _settings(config, 1, max(manifest.labels, default=1))
-        check_memory(settings, config.training, config.device, len(manifest), getattr(settings, "n_labels", 0))
+        held = _held(config, len(manifest))
+        check_memory(settings, config.training, config.device, held, getattr(settings, "n_labels", 0))
     if rank_of() > 0:
         parts = split(manifest, config)
         dataset = prepare(manifest, parts, config).dataset
@@ -273,7 +275,7 @@ def plan(config: TrainRunConfig, *, resume: bool = False, overwrite: bool = Fals
     lines = [
         f"cohort: {len(manifest)} cases of {len(manifest.subjects)} subjects, {config.validation:.0%} for validation",
         f"grid: {' x '.join(map(str, shape))} voxels of {config.preprocess.spacing} mm",
-        describe_memory(len(manifest) * math.prod(shape) * (channels + 1)),
+        describe_memory(_held(config, len(manifest)) * math.prod(shape) * (channels + 1)),
         *(line for item in PIPELINE.estimates(config, Results([manifest])).values() for line in item.lines),
     ]
     return plan_lines(config, manifest, lines)
@@ -285,6 +287,11 @@ def _start(fitted: FitResult) -> dict[str, Any] | None:
 
 def _held_out(config: TrainRunConfig, manifest: Manifest) -> dict[str, Manifest]:
     return {name: part for name, part in split(manifest, config).items() if name != "train"}
+
+
+def _held(config: TrainRunConfig, cases: int) -> int:
+    """Scans that are in memory at a time: of a cohort on disk, those that the model is fitted to at first."""
+    return cases if config.cache is None else min(cases, FEWEST)
 
 
 def _settings(config: TrainRunConfig, channels: int, labels: int) -> ModelConfig:
@@ -300,8 +307,7 @@ def _fit(
     log: Log | None = None,
     progress: bool = False,
 ) -> FitResult:
-    maps = [data.labels for data in (scans.train, scans.validation) if data is not None and data.labels is not None]
-    labels = max((int(own.max()) for own in maps), default=0)
+    labels = max(data.highest_label for data in (scans.train, scans.validation) if data is not None)
     settings = _settings(config, scans.train.channels, labels)
     if labels > getattr(settings, "n_labels", labels):
         raise ConfigError(f"model.n_labels: the masks hold labels up to {labels}; leave it out, or set it to {labels}")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from medgen.data.cases import Manifest, split_subjects, write_splits
 from medgen.preprocessing.automatic import fit_preprocess
-from medgen.preprocessing.dataset import Dataset, Failure
-from medgen.preprocessing.parts import prepare_parts
+from medgen.preprocessing.cache.cached_dataset import cached_dataset
+from medgen.preprocessing.cache.folder import CacheFolder
+from medgen.preprocessing.dataset import Failure
+from medgen.preprocessing.parts import prepare_parts, template_of
 from medgen.preprocessing.recipe import Preprocess, Template
 from medgen.progress import bars
 from medgen.report.cohort import taken_table
 from medgen.report.html import Report
 from medgen.runs.context import Output, Results, RunContext
 from medgen.seeds import derive
+from medgen.training.batches import Scans
 from medgen.transforms.affine_registration import register_affine
 from medgen.transforms.kept_registrations import Register
 
@@ -43,7 +47,7 @@ class PreparedScans:
     """
 
     template: Template | None
-    dataset: Dataset
+    dataset: Scans
     failures: tuple[Failure, ...]
     recipe: Preprocess
 
@@ -108,8 +112,8 @@ class TrainingScans:
         facts: Further plain data for the artifact: how they were made.
     """
 
-    train: Dataset
-    validation: Dataset | None
+    train: Scans
+    validation: Scans | None
     cases: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,7 +130,7 @@ class Divide(Stage[TrainRunConfig]):
         return [divided(results[PreparedScans].dataset, results[Parts])]
 
 
-def divided(dataset: Dataset, parts: Parts) -> TrainingScans:
+def divided(dataset: Scans, parts: Parts) -> TrainingScans:
     """The prepared scans of each part."""
     there = {*dataset.ids}
     found = {name: [case.id for case in part if case.id in there] for name, part in parts.items()}
@@ -152,6 +156,13 @@ def prepare(
     """
     recipe = recipe_of(config, parts["train"])
     with bars(False) as tick:
+        if config.cache is not None:
+            template = template_of(parts["train"], recipe, workers=config.workers, register=register, tick=tick)
+            folder = CacheFolder(config.cache.folder, int(config.cache.gib * (1 << 30)))
+            cached, failures = cached_dataset(
+                manifest, recipe, folder, template, config.workers, partial(tick, "preparing scans"), register
+            )
+            return PreparedScans(template, cached, tuple(failures), recipe)
         made = prepare_parts(
             {_ALL: manifest}, parts["train"], recipe, workers=config.workers, register=register, tick=tick
         )

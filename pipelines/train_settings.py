@@ -8,12 +8,25 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from medgen.config import Config
 from medgen.models.families import check_family
 from medgen.preprocessing.recipe import Preprocess
 from medgen.runs.folder import RunConfig
 from medgen.training.config import TrainingConfig
 
 from .preflight import preflight
+
+
+class CacheConfig(Config):
+    """Where prepared scans are kept on disk.
+
+    Attributes:
+        folder: Prepared scans by the content of what they are made from; runs may share it.
+        gib: GiB that may lie there; what was used longest ago goes first, but nothing of the last day.
+    """
+
+    folder: Path
+    gib: float = Field(default=50.0, gt=0)
 
 
 class TrainRunConfig(RunConfig):
@@ -26,6 +39,8 @@ class TrainRunConfig(RunConfig):
             that are drawn later; the training does not depend on them.
         training: The training loop.
         validation: Share of the subjects that is kept out of training and looked at by ``training.validate_every``.
+        cache: Keep prepared scans on disk as float16 and read batches from there, for cohorts that are larger than
+            memory; by default they are held in memory.
         check_resources: Refuse a training that will not fit into memory.
     """
 
@@ -35,6 +50,7 @@ class TrainRunConfig(RunConfig):
     sampling: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
     validation: float = Field(default=0.0, ge=0, lt=1)
+    cache: CacheConfig | None = None
     check_resources: bool = True
 
     @model_validator(mode="after")

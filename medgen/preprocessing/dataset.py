@@ -117,6 +117,11 @@ class Dataset:
         """Number of image channels."""
         return int(self.images.shape[1])
 
+    @property
+    def highest_label(self) -> int:
+        """The highest label number of all cases; 0 without label maps."""
+        return 0 if self.labels is None else int(self.labels.max())
+
     def subset(self, ids: Sequence[str]) -> Dataset:
         """The named cases, in the order given (tensors are copied).
 
@@ -235,7 +240,7 @@ def prepare_dataset(
     cases = list(manifest)
     done: list[tuple[PreparedScan, NDArray[np.uint8] | None] | Failure] = []
     with thread_pool(workers) as pool:
-        for result in pool.map(lambda case: _prepare(case, preprocess, template, register), cases):
+        for result in pool.map(lambda case: prepared_case(case, preprocess, template, register), cases):
             done.append(result)
             if progress is not None:
                 progress(len(done), len(cases))
@@ -261,9 +266,10 @@ def prepare_dataset(
     ), failures
 
 
-def _prepare(
+def prepared_case(
     case: Case, preprocess: Preprocess, template: Template | None, register: Register
 ) -> tuple[PreparedScan, NDArray[np.uint8] | None] | Failure:
+    """Read and prepare one case: the scan and its label map (i, j, k), or why that cannot be done."""
     from medgen.data.faces import may_show_face
     from medgen.preprocessing.recipe import prepare_labels
 

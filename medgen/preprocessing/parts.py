@@ -52,11 +52,7 @@ def prepare_parts(
     Raises:
         DataError: If no scan of a part could be prepared, or too few scans register to build a template.
     """
-    template = None
-    if recipe.align == "affine":
-        scans = [case.read_image() for case in shaping]
-        shown = partial(tick, "building the template")
-        template = build_template(scans, recipe, workers=workers, progress=shown, register=register)
+    template = template_of(shaping, recipe, workers=workers, register=register, tick=tick)
     data: dict[str, Dataset] = {}
     failures: list[Failure] = []
     for name, part in parts.items():
@@ -65,3 +61,23 @@ def prepare_parts(
             data[name], failed = prepare_dataset(part, recipe, template, workers, progress=shown, register=register)
             failures += failed
     return PreparedParts(template, data, tuple(failures))
+
+
+def template_of(
+    shaping: Manifest,
+    recipe: Preprocess,
+    *,
+    workers: int,
+    register: Register,
+    tick: Callable[[str, int, int], None],
+) -> Template | None:
+    """The template of the scans that shape it, all of which are held in memory for it; None where there is none.
+
+    Raises:
+        DataError: If too few scans register to build one.
+    """
+    if recipe.align != "affine":
+        return None
+    scans = [case.read_image() for case in shaping]
+    shown = partial(tick, "building the template")
+    return build_template(scans, recipe, workers=workers, progress=shown, register=register)

@@ -16,6 +16,7 @@ from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
 from medgen.preprocessing.intensity_landmarks import check_landmarks
 from medgen.preprocessing.modality import Modality, check_named_window, check_scaling, window_of
+from medgen.preprocessing.percentiles import percentiles
 from medgen.preprocessing.prepared import PreparedScan, Scale, Template
 from medgen.transforms.affine_registration import AffineResult, register_affine
 from medgen.transforms.foreground import foreground_mask
@@ -302,7 +303,7 @@ class Preprocess(Config):
         scale = []
         shown = inside if self.mask_background else np.isfinite(values).all(axis=0)
         for channel, target in zip(values, image, strict=True):
-            low, high = (float(x) for x in np.percentile(channel[inside], self.percentiles))
+            low, high = percentiles(channel[inside], self.percentiles)
             low, high = (low, high) if self.window is None or not high > low else self.window
             if not high > low:
                 raise DataError(f"the foreground has one intensity only ({low:g}); expected an image with contrast")

@@ -8,10 +8,14 @@ from dataclasses import replace
 import torch
 
 from medgen.errors import TrainingError
+from medgen.preprocessing.cache.cached_dataset import CachedDataset
 from medgen.preprocessing.dataset import Batch, Dataset
 from medgen.seeds import numpy_rng
 from medgen.system.files import sha256_json
 from medgen.transforms.augmentation import AugmentConfig, augment
+
+# Scans that are trained on: in memory, or on disk.
+Scans = Dataset | CachedDataset
 
 
 def batch_indices(n: int, size: int, step: int, seed: int) -> list[int]:
@@ -43,8 +47,10 @@ def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -
     return replace(batch, image=image, foreground=foreground, labels=found.get("labels"), confidence=confidence)
 
 
-def content_digest(data: Dataset) -> str:
+def content_digest(data: Scans) -> str:
     """SHA-256 of ids and of every voxel, so that a scan that was changed under the same name is noticed."""
+    if isinstance(data, CachedDataset):
+        return data.digest()
     digest = hashlib.sha256(sha256_json([data.ids, data.subjects]).encode())
     for tensor in (data.images, data.foregrounds, data.labels, data.confidence):
         if tensor is not None:
@@ -54,9 +60,14 @@ def content_digest(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def resident(data: Dataset, device: torch.device) -> Dataset:
+def fitted_to(data: Scans) -> Dataset:
+    """The scans that a model is fitted to outside of its steps; of a cohort on disk as many as memory is kept for."""
+    return data.sample() if isinstance(data, CachedDataset) else data
+
+
+def resident(data: Scans, device: torch.device) -> Scans:
     """The data set in GPU memory if it takes at most a quarter of what is free, else where it is."""
-    if device.type != "cuda":
+    if device.type != "cuda" or isinstance(data, CachedDataset):
         return data
     maps = (data.images, data.foregrounds, data.labels, data.confidence)
     size = sum(t.numel() * t.element_size() for t in maps if t is not None)

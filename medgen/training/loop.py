@@ -19,13 +19,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from medgen.errors import TrainingError
 from medgen.models.base import ScanModel
 from medgen.models.stages import Phase, Role, Stage
-from medgen.preprocessing.dataset import Batch, Dataset
+from medgen.preprocessing.cache.cached_dataset import CachedDataset
+from medgen.preprocessing.dataset import Batch
 from medgen.progress import Log
 from medgen.seeds import derive, torch_rng
 from medgen.system.files import sha256_json
 from medgen.system.precision import Precision
 from medgen.system.signals import Request, Terminated
-from medgen.training.batches import augmented, batch_indices, content_digest, resident
+from medgen.training.batches import Scans, augmented, batch_indices, content_digest, fitted_to, resident
 from medgen.training.checkpoint import CHECKPOINT, conditions, load_checkpoint, save_checkpoint
 from medgen.training.config import TrainingConfig
 from medgen.training.finite_watch import FiniteWatch, all_finite, listed
@@ -44,8 +45,8 @@ class Loop:
     """State of one training: what a checkpoint holds, and the steps that change it."""
 
     model: ScanModel
-    train: Dataset
-    validation: Dataset | None
+    train: Scans
+    validation: Scans | None
     config: TrainingConfig
     seed: int
     ranks: Ranks
@@ -173,7 +174,7 @@ class Loop:
         following = self.stages[self.place + 1]
         self.model.eval()
         torch.manual_seed(derive(self.seed, "stage", following.name))
-        self.model.begin_stage(following.name, self.train)
+        self.model.begin_stage(following.name, fitted_to(self.train))
         self.ranks.share_weights(self.model)
         self._enter(self.place + 1)
         self.start, self.stale, self.stopped, self.best, self.best_value = self.step, 0, False, {}, math.inf
@@ -244,6 +245,9 @@ class Loop:
             if config.augment is not None:
                 batch = augmented(batch, config.augment, torch_rng(self.seed, "augment", *place))
             batches[place] = batch
+        if isinstance(self.data, CachedDataset) and self.done + 1 < config.steps:
+            coming = self._cases(self.step + 1)
+            self.data.expect([self._rows(coming, number) for number in self._own], self.ranks.device)
         return batches
 
     @property
@@ -359,7 +363,7 @@ class Loop:
 
     def begin(self) -> None:
         """Prepare the first step: the model's own start, the same weights everywhere, averages equal to them."""
-        self.model.initialize(self.train)
+        self.model.initialize(fitted_to(self.train))
         if self.source is not None:
             self.source.apply(self.model)
         self.ranks.share_weights(self.model)

@@ -16,12 +16,12 @@ import torch
 
 from medgen.errors import ConfigError, TrainingError
 from medgen.models.base import ScanModel
-from medgen.preprocessing.dataset import Dataset
 from medgen.progress import Log, bars
 from medgen.runs.device_names import check_device_name
 from medgen.seeds import derive
 from medgen.system.precision import precision_of
 from medgen.system.signals import Terminated, deferred
+from medgen.training.batches import Scans, fitted_to
 from medgen.training.config import TrainingConfig
 from medgen.training.loop import Loop
 from medgen.training.ranks import connect, rank_of, started
@@ -71,13 +71,13 @@ def device_of(name: str) -> torch.device:
 
 def fit(
     model: ScanModel,
-    train: Dataset,
+    train: Scans,
     config: TrainingConfig,
     *,
     seed: int,
     device: str = "auto",
     out: Path | None = None,
-    validation: Dataset | None = None,
+    validation: Scans | None = None,
     resume: bool = False,
     log: Log | None = None,
     title: str = "training",
@@ -131,11 +131,11 @@ def fit(
             loop.run(stop, advance)
         model.eval()
         torch.manual_seed(derive(seed, "finalize"))
-        model.finalize(train)
+        model.finalize(fitted_to(train))
     return FitResult(model, loop.history, loop.step, loop.seconds, precision.bf16, start)
 
 
-def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
+def _check(model: ScanModel, train: Scans, validation: Scans | None, config: TrainingConfig) -> None:
     if not len(train):
         raise TrainingError("there are no training cases")
     if (stages := len(model.stages())) > config.steps:
@@ -146,8 +146,8 @@ def _check(model: ScanModel, train: Dataset, validation: Dataset | None, config:
         raise TrainingError("training.patience needs training.validate_every above 0")
     expected = (model.settings.in_channels, *model.settings.shape)
     for data in (train, validation):
-        if data is not None and tuple(data.images.shape[1:]) != expected:
-            raise TrainingError(f"the model expects scans of shape {expected}, found {tuple(data.images.shape[1:])}")
+        if data is not None and (found := (data.channels, *data.shape)) != expected:
+            raise TrainingError(f"the model expects scans of shape {expected}, found {found}")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ parameters; all draws come from one generator, so a batch is repeated exactly by
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from medgen.transforms.augmentation_config import AugmentConfig
 from medgen.transforms.devices import generator_on, sent
-from medgen.transforms.fields import smooth_noise
+from medgen.transforms.fields import SPREAD, control_shape, expand, smooth_noise
 
 __all__ = ["AugmentConfig", "augment", "blur"]
 
@@ -65,10 +66,11 @@ def _spatial(
     zoom = (_log_uniform(uniform(batch, 1), config.scale) + uniform(batch, 3) * math.log1p(config.stretch)) * moved
     shift = uniform(batch, 3) * config.translate * moved
     mirrored = (uniform(batch, 3) + 1) / 2 < torch.tensor(config.flip, device=generator.device)
-    bend = None
+    control = None
     if config.elastic > 0:
-        bend = smooth_noise(batch, 3, shape, config.elastic_spacing, generator, device) * config.elastic
-        bend = bend * sent(moved[..., None, None, None], device)
+        points = control_shape(shape, config.elastic_spacing)
+        control = torch.randn(batch, 3, *points, generator=generator, device=generator.device)
+        control = control * (config.elastic / SPREAD) * moved[..., None, None, None]
     if not bool(chosen.any()) and not bool(mirrored.any()):
         return image, labels
     spacing = config.spacing or (1.0, 1.0, 1.0)
@@ -78,16 +80,28 @@ def _spatial(
     # Output place -> input place: rotate, then shrink (zoom in), then mirror.
     matrix = _rotation(angles) * torch.exp(-zoom)[:, :, None] * (1 - 2 * mirrored.float())[:, :, None]
     matrix = matrix * half[None, None, :] / half[None, :, None]
-    # torch wants coordinates in the order k, j, i.
-    theta = torch.cat([matrix.flip(1, 2), (shift / half).flip(1)[:, :, None]], dim=2)
-    grid = F.affine_grid(sent(theta, device), [batch, 1, *shape], align_corners=True)
-    if bend is not None:
-        grid = grid + (bend / sent(half, device)[None, :, None, None, None]).flip(1).permute(0, 2, 3, 4, 1)
+    places = _places(sent(matrix, device), sent(shift / half, device), shape)
+    if control is not None:
+        # Scaled and put in order while it is small.
+        places += expand(sent((control / half[None, :, None, None, None]).flip(1), device), shape)
+    grid = places.permute(0, 2, 3, 4, 1)
     image = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
     if labels is not None:
         nearest = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)
         labels = nearest.to(labels.dtype)
     return image, labels
+
+
+def _places(matrix: Tensor, shift: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Where an affine takes every voxel, in torch's coordinates and order: (b, 3, i, j, k) with components k, j, i.
+
+    Sums of one term for each axis: a product with every voxel's coordinates would take several times as long.
+    """
+    result = torch.empty((len(matrix), 3, *shape), device=matrix.device)
+    axes = [torch.linspace(-1, 1, n, device=matrix.device) if n > 1 else matrix.new_zeros(1) for n in shape]
+    i, j, k = (matrix[:, :, axis, None] * values for axis, values in enumerate(axes))
+    plane = j[..., :, None] + (k + shift[:, :, None])[..., None, :]
+    return torch.add(i[..., :, None, None].flip(1), plane[:, :, None].flip(1), out=result)
 
 
 def _rotation(angles: Tensor) -> Tensor:
@@ -118,41 +132,54 @@ def _intensity(image: Tensor, config: AugmentConfig, generator: torch.Generator)
         return sent(torch.exp(_log_uniform(uniform() * 2 - 1, bounds)), device)
 
     result = image.clone()
+
+    def change(index: Tensor, work: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+        """Do work in place on the chosen samples; without copies where these are all."""
+        target = sent(index, device)
+        if len(index) == batch:
+            work(result, target)
+        elif len(index):
+            part = result[target]
+            work(part, target)
+            result[target] = part
+
     if config.bias > 0:
         index = pick().nonzero()[:, 0]
         # Bias fields are smoother than deformations: control points half an image apart.
         field = smooth_noise(batch, 1, shape, max(config.elastic_spacing, max(shape) / 2), generator, device)
-        if len(index):
-            target = sent(index, device)
-            result[target] = result[target] * torch.exp(config.bias * field[target])
+        change(index, lambda part, target: part.mul_((config.bias * field[target]).exp_()))
     if config.noise > 0:
         index, level = pick().nonzero()[:, 0], uniform() * config.noise
         if len(index):
-            target = sent(index, device)
             noise = torch.randn(len(index), channels, *shape, generator=generator_on(generator, device), device=device)
-            spread = result[target].std(dim=(2, 3, 4), keepdim=True)
-            result[target] = result[target] + sent(level[index], device) * noise * spread
+            noise *= sent(level[index], device)
+            change(index, lambda part, _: part.add_(noise.mul_(part.std(dim=(2, 3, 4), keepdim=True))))
     if config.blur[1] > 0:
         index = pick().nonzero()[:, 0]
         sigma = config.blur[0] + uniform()[:, 0].reshape(batch) * (config.blur[1] - config.blur[0])
-        if len(index):
-            target = sent(index, device)
-            result[target] = blur(result[target], sigma[index])
+        change(index, lambda part, _: part.copy_(blur(part, sigma[index])))
     if config.brightness != (1, 1):
         chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.brightness)
-        result = torch.where(chosen, result * scale, result)
+        result *= torch.where(chosen, scale, 1)
     if config.contrast != (1, 1):
-        chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.contrast)
-        mean = result.mean(dim=(2, 3, 4), keepdim=True)
-        bounded = ((result - mean) * scale + mean).clamp(*_range(result))
-        result = torch.where(chosen, bounded, result)
+        index, scale = pick().nonzero()[:, 0], factor(config.contrast)
+        change(index, lambda part, target: _contrast(part, scale[target]))
     if config.gamma != (1, 1):
-        chosen, exponent = sent(pick(), device)[:, None, None, None, None], factor(config.gamma)
-        low, high = _range(result)
-        span = (high - low).clamp_min(1e-6)
-        curved = ((result - low) / span).clamp(0, 1) ** exponent * span + low
-        result = torch.where(chosen, curved, result)
+        index, exponent = pick().nonzero()[:, 0], factor(config.gamma)
+        change(index, lambda part, target: _gamma(part, exponent[target]))
     return result
+
+
+def _contrast(part: Tensor, scale: Tensor) -> None:
+    mean = part.mean(dim=(2, 3, 4), keepdim=True)
+    low, high = _range(part)
+    part.sub_(mean).mul_(scale).add_(mean).clamp_(low, high)
+
+
+def _gamma(part: Tensor, exponent: Tensor) -> None:
+    low, high = _range(part)
+    span = (high - low).clamp_min(1e-6)
+    part.sub_(low).div_(span).clamp_(0, 1).pow_(exponent).mul_(span).add_(low)
 
 
 def blur(image: Tensor, sigma: Tensor) -> Tensor:
@@ -166,19 +193,30 @@ def blur(image: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         (b, c, i, j, k).
     """
-    batch, channels, *shape = image.shape
     radius = max(math.ceil(3 * float(sigma.max())), 1)
     offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets[None] / sigma.float().clamp_min(1e-3)[:, None]) ** 2)
-    kernel = sent((kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0), image.device).to(image.dtype)
-    result = image.reshape(1, batch * channels, *shape)
-    for axis in range(3):
-        size, pad = [1, 1, 1], [0] * 6
-        size[axis] = len(offsets)
-        pad[4 - 2 * axis] = pad[5 - 2 * axis] = radius
-        padded = F.pad(result, pad, mode="replicate")
-        result = F.conv3d(padded, kernel.reshape(batch * channels, 1, *size), groups=batch * channels)
-    return result.reshape(image.shape)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    result = image
+    # Along each axis one product with a band matrix, which matrix units do several times as fast as a convolution of
+    # one channel.
+    for axis, n in enumerate(image.shape[2:]):
+        matrix = sent(_band(kernel, n), image.device).to(image.dtype)
+        if axis == 0:
+            result = (matrix[:, None] @ result.flatten(3)).reshape(image.shape)
+        elif axis == 1:
+            result = matrix[:, None, None] @ result
+        else:
+            result = result @ matrix.transpose(1, 2)[:, None, None]
+    return result
+
+
+def _band(kernel: Tensor, n: int) -> Tensor:
+    """Kernels (b, 2 r + 1) as matrices (b, n, n) whose rows weigh n voxels, the edges repeated."""
+    size = kernel.shape[1]
+    place = (torch.arange(n)[:, None] + torch.arange(size)[None] - size // 2).clamp(0, n - 1).to(kernel.device)
+    matrix = kernel.new_zeros(len(kernel), n, n)
+    return matrix.scatter_add_(2, place.expand(len(kernel), n, size), kernel[:, None].expand(len(kernel), n, size))
 
 
 def _log_uniform(unit: Tensor, bounds: tuple[float, float]) -> Tensor:

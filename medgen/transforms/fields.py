@@ -21,7 +21,7 @@ from medgen.transforms.devices import sent
 
 # Standard deviation of a field with unit Gaussian control points at a control point: the 1D weights there are
 # (1, 4, 1) / 6, and three axes multiply.
-_SPREAD = math.sqrt(0.5) ** 3
+SPREAD = math.sqrt(0.5) ** 3
 
 
 def control_shape(
@@ -87,7 +87,7 @@ def smooth_noise(
     """
     points = control_shape(shape, spacing)
     control = torch.randn(batch, channels, *points, generator=generator, device=generator.device)
-    return expand(sent(control, device or generator.device), shape) / _SPREAD
+    return expand(sent(control, device or generator.device), shape) / SPREAD
 
 
 def identity(shape: Sequence[int], device: torch.device | None = None) -> Tensor:

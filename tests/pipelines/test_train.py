@@ -76,3 +76,20 @@ def test_bad_files_are_all_named_before_anything_is_written(cohort, tmp_path):
 def test_wrong_settings_are_refused_before_any_scan_is_read(cohort, tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         run(load("tiny/train_vae.yaml", tmp_path / "nothing", tmp_path / "run", override))
+
+
+@pytest.mark.slow
+def test_a_cohort_on_disk_is_learnt_from_like_one_in_memory(cohort, tmp_path):
+    cache = f"cache.folder={tmp_path / 'cache'}"
+    for name, more in (("memory", ()), ("disk", (cache,)), ("again", (cache,))):
+        assert run(load("tiny/train_joint.yaml", cohort, tmp_path / name, *more)).exit_code == 0
+    memory, disk, again = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("memory", "disk", "again")
+    )
+    assert disk["model_sha256"] == again["model_sha256"]
+    names = [key for key in memory if key.startswith("last.") and key.endswith("loss")]
+    assert names
+    assert [disk[name] for name in names] == pytest.approx([memory[name] for name in names], rel=0.05)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 4
+    with pytest.raises(ConfigError, match=r"cache\.gib"):
+        load("tiny/train_joint.yaml", cohort, tmp_path / "bad", cache, "cache.gib=0")
