@@ -82,6 +82,32 @@ def test_copies_in_every_way_to_store_them(rng, way, change, around):
     assert set(perhaps_copies([one, copy, traits(volume(other)), stripped])) >= {(1, 0), (0, 1), (3, 0), (3, 1)}
 
 
+@pytest.mark.parametrize("kept", [0.9, 0.04])
+def test_every_copy_in_a_cohort_is_looked_at(rng, kept):
+    """Against a comparison of all pairs; of 0.04 of a volume too little lies at the places that are common to all."""
+    shape, seen = (24, 24, 24), []
+    inside = np.linalg.norm(np.indices(shape).reshape(3, -1).T - 11.5, axis=1)
+    inside = (inside <= np.quantile(inside, kept)).reshape(shape)
+    for number in range(12):
+        data = rng.normal(100, 20, shape) * rng.uniform(0.1, 10) + rng.choice([0, 1e4])
+        seen.append(data)
+        if number % 3 == 0:
+            seen += [-2 * data + 7, 0.5 * data + 3, np.where(inside, data, 0), np.where(inside, data.round(), -1024)]
+    scans = [traits(Volume(data[None].astype(np.float32), Grid(shape, np.eye(4)))) for data in seen]
+
+    def copied(copy, whole):
+        return is_copy(scans[copy], scans[whole]) or stripped_to(scans[copy], scans[whole]) is not None
+
+    everyone = range(len(scans))
+    expected = {(copy, whole) for copy in everyone for whole in everyone if copy != whole and copied(copy, whole)}
+    pairs = perhaps_copies(scans)
+    assert pairs == sorted(set(pairs))
+    assert {pair for pair in pairs if copied(*pair)} == expected
+    # Four originals and their copies: the same again, emptied twice.
+    assert len(expected) >= 4 * 2
+    assert len(pairs) < len(scans) * 6
+
+
 @pytest.mark.parametrize("noise", [1.0, 3.0])
 def test_scans_of_one_person_are_no_copies(rng, noise):
     """A rescan that lies on the same grid, voxel for voxel, with 1 or 3 percent of noise."""
