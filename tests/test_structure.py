@@ -21,6 +21,7 @@ LISTS = (
     "medgen/synthesis/backends",
     "medgen/synthesis/label_sources",
     "medgen/synthesis/painters",
+    "pipelines/bench/speed/contests",
 )
 
 

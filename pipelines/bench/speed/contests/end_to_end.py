@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from medgen.errors import MedgenError
-
+from ..commands import Cost, command, shipped
 from ..contest import Entry, Figure, Settings, Table
 
 # Minutes of processor time.
@@ -23,51 +18,28 @@ def entries(settings: Settings) -> Iterator[Entry]:
     """``medgen demo``, and ``medgen anomaly run oasis`` where the cohort is given; quick, a tiny cohort's run."""
     if settings.quick:
         cohort, out = settings.scratch / "cohort", settings.scratch / "anomaly"
-        _started("data", "simulate", str(cohort), "-n", "14", "--spacing", "8")
-        done = _started(
-            "anomaly", "run", str(_tiny()), f"data={json.dumps(str(cohort))}", f"out={json.dumps(str(out))}"
+        command("data", "simulate", str(cohort), "-n", "14", "--spacing", "8")
+        done = command(
+            "anomaly",
+            "run",
+            str(shipped("tiny/anomaly.yaml")),
+            f"data={json.dumps(str(cohort))}",
+            f"out={json.dumps(str(out))}",
         )
         yield from _told("anomaly run, tiny", done, [out], None)
         return
     out = settings.scratch / "demo"
-    done = _started("demo", "--out", str(out))
+    done = command("demo", "--out", str(out))
     yield from _told("demo", done, [out / "anomaly", out / "augment"], _DEMO)
     if settings.data is not None:
         out = settings.scratch / "oasis"
-        done = _started(
+        done = command(
             "anomaly", "run", "oasis", f"data={json.dumps(str(settings.data))}", f"out={json.dumps(str(out))}"
         )
         yield from _told("anomaly run oasis", done, [out], _ANOMALY)
 
 
-@dataclass(frozen=True)
-class _Done:
-    """Processor time in seconds of a command with its own processes, and the largest resident memory of one of them."""
-
-    seconds: float
-    peak_mb: float
-
-
-def _started(*arguments: str) -> _Done:
-    """Run a command of medgen to its end.
-
-    Raises:
-        MedgenError: If it fails; the message is its last line.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from medgen.pipelines.cli.app import main; main()", *arguments]
-    code = f"import json, resource, subprocess, sys; done = subprocess.run({command!r}, stdout=subprocess.DEVNULL, "
-    code += "stderr=subprocess.PIPE, text=True); used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-    code += "print(json.dumps([done.returncode, done.stderr[-2000:], used.ru_utime + used.ru_stime, used.ru_maxrss]))"
-    # A process between: what children of this one have used so far is not told apart.
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    code_of, said, seconds, peak = json.loads(found.stdout)
-    if code_of not in (0, 1):
-        raise MedgenError(f"medgen {' '.join(arguments)}: {(said.strip().splitlines() or ['no reason given'])[-1]}")
-    return _Done(seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
-
-
-def _told(name: str, done: _Done, runs: list[Path], goal: float | None) -> Iterator[Entry]:
+def _told(name: str, done: Cost, runs: list[Path], goal: float | None) -> Iterator[Entry]:
     yield Figure(f"{name}: processor time", done.seconds / 60, "min", goal, notes=(_NOTE,))
     yield Figure(f"{name}: peak memory", done.peak_mb, "MB")
     rows = {f"{run.name}: {stage}": {"seconds": seconds} for run in runs for stage, seconds in stages_of(run).items()}
@@ -93,9 +65,3 @@ def stages_of(run: Path) -> dict[str, float]:
             name, start = begun[entry["run"]]
             found[name] = (int(entry.get("ended", entry["time"])) - start) / 1000
     return found
-
-
-def _tiny() -> Path:
-    from importlib.resources import files
-
-    return Path(str(files("medgen.configs"))) / "tiny" / "anomaly.yaml"
