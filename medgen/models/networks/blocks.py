@@ -9,11 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+# Channels times voxels along i and j up to which PyTorch does not ask oneDNN, and values below which it is right.
+_FEW_VALUES, _HARDLY_ANY = 20480, 8192
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -88,6 +92,71 @@ class ChannelNorm(nn.Module):
         return y.movedim(-1, 1)
 
 
+def small_and_alone(x: Tensor) -> bool:
+    """Whether PyTorch would take its slow convolution for a scan's features (1, c, i, j, k) in float32 on a CPU.
+
+    Batches of one with so few values go to ``slow_conv3d``, which takes two to four times as long as oneDNN: the rule
+    is ``use_mkldnn`` in ``aten/src/ATen/native/Convolution.cpp`` of torch 2.13.
+    """
+    return bool(
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.shape[0] == 1
+        and x.shape[1] * x.shape[2] * x.shape[3] <= _FEW_VALUES
+        and x.numel() >= _HARDLY_ANY
+        and not torch.compiler.is_compiling()
+        # Who counts operations, or computes with shapes alone, wants PyTorch's own.
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+class Alone3(torch.autograd.Function):
+    """The 3³ convolution of one scan by oneDNN, forwards and backwards; PyTorch's own up to rounding.
+
+    The gradient of the input is a convolution with the mirrored weights. That of the weights is a sum over places, and
+    so that of a batch of two half scans.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(1, c, i, j, k), (out, c, 3, 3, 3), (out,) to (1, out, i, j, k)."""
+        ctx.save_for_backward(x, weight)
+        return _one_dnn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Gradients of the input, the weights and the bias; they can be differentiated again."""
+        (gradient,), (x, weight) = gradients, ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _one_dnn(gradient, weight.transpose(0, 1).flip(2, 3, 4), None)
+        if ctx.needs_input_grad[1]:
+            half = (x.shape[2] + 1) // 2
+            odd = 2 * half - x.shape[2]
+            wide, given = functional.pad(x, (0, 0, 0, 0, 1, 1 + odd)), functional.pad(gradient, (0, 0, 0, 0, 0, odd))
+            of_weight = torch.ops.aten.convolution_backward(
+                channels_last(torch.cat([given[:, :, :half], given[:, :, half:]])),
+                channels_last(torch.cat([wide[:, :, : half + 2], wide[:, :, half:]])),
+                weight,
+                None,
+                *([1] * 3, [0, 1, 1], [1] * 3, False, [0] * 3, 1, [False, True, False]),
+            )[1]
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3, 4))
+        return of_x, of_weight, of_bias
+
+
+def _one_dnn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    made: Tensor = torch.ops.aten.mkldnn_convolution(
+        channels_last(x), channels_last(weight), bias, [1] * 3, [1] * 3, [1] * 3, 1
+    )
+    return made
+
+
 class Conv3(nn.Conv3d):
     """A 3³ convolution that keeps the shape.
 
@@ -100,6 +169,9 @@ class Conv3(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, i, j, k) to (b, out, i, j, k)."""
+        if self.bias is not None and small_and_alone(x):
+            made: Tensor = Alone3.apply(x, self.weight, self.bias)
+            return made
         if x.shape[2] != 2:
             return super().forward(x)
         return super().forward(functional.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :2]

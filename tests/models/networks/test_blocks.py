@@ -67,3 +67,47 @@ def test_gradients_of_convolutions_on_few_voxels_are_right_in_bfloat16(size):
     found = torch.autograd.grad(y.float().square().sum(), layer.weight)[0]
     assert y.shape == x.shape
     assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+# Voxels along each axis: even, odd, two along the first, one along the last.
+@pytest.mark.parametrize("shape", [(12, 16, 12), (7, 9, 8), (2, 20, 24), (20, 20, 1)])
+def test_a_convolution_of_one_small_scan_is_the_convolution(shape):
+    """Output and all gradients, also of gradients, against PyTorch's own in double precision."""
+    layer = blocks.Conv3(32, 48)
+    x = torch.randn(1, 32, *shape, requires_grad=True)
+    assert blocks.small_and_alone(x)
+    wanted = [tensor.detach().double().requires_grad_() for tensor in (x, layer.weight, layer.bias)]
+    exact = torch.nn.functional.conv3d(*wanted, padding=1)
+    weight = torch.randn_like(exact)
+    made = layer(x)
+    assert torch.allclose(made.double(), exact, atol=1e-4)
+    given = (x, layer.weight, layer.bias)
+    own = torch.autograd.grad((made * weight).square().sum(), given, create_graph=True)
+    theirs = torch.autograd.grad((exact * weight).square().sum(), wanted, create_graph=True)
+    for mine, other in zip(own, theirs, strict=True):
+        assert (mine - other).abs().max() < 1e-5 * other.abs().max()
+    again = torch.autograd.grad(sum(part.square().mean() for part in own), given)
+    reference = torch.autograd.grad(sum(part.square().mean() for part in theirs), wanted)
+    for mine, other in zip(again, reference, strict=True):
+        assert (mine - other).abs().max() < 1e-4 * other.abs().max()
+
+
+def test_only_one_small_scan_in_full_precision_is_taken_apart():
+    x = torch.zeros(1, 32, 12, 16, 12)
+    assert blocks.small_and_alone(x)
+    assert not blocks.small_and_alone(x.expand(2, -1, -1, -1, -1))
+    assert not blocks.small_and_alone(x.double())
+    assert not blocks.small_and_alone(torch.zeros(1, 32, 26, 26, 4))
+    assert not blocks.small_and_alone(torch.zeros(1, 32, 6, 6, 6))
+    assert not blocks.small_and_alone(x.to("meta"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not blocks.small_and_alone(x)
+
+
+def test_counted_operations_are_those_of_the_plain_convolution():
+    from medgen.training.counting import Operations
+
+    layer, x = blocks.Conv3(32, 48), torch.zeros(1, 32, 12, 16, 12)
+    with Operations() as counted:
+        layer(x)
+    assert sum(counted.parts) == 2 * 27 * 32 * 48 * 12 * 16 * 12
