@@ -131,55 +131,75 @@ def _intensity(image: Tensor, config: AugmentConfig, generator: torch.Generator)
     def factor(bounds: tuple[float, float]) -> Tensor:
         return sent(torch.exp(_log_uniform(uniform() * 2 - 1, bounds)), device)
 
+    # Changed in place, unless a gradient is to pass through: every step is then a new tensor.
     result = image.clone()
 
-    def change(index: Tensor, work: Callable[[Tensor, Tensor], Tensor | None]) -> None:
-        """Do work in place on the chosen samples; without copies where these are all."""
+    def change(index: Tensor, work: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Do work on the chosen samples; without copies where these are all."""
         target = sent(index, device)
         if len(index) == batch:
-            work(result, target)
-        elif len(index):
-            part = result[target]
-            work(part, target)
-            result[target] = part
+            return work(result, target)
+        if not len(index):
+            return result
+        part = work(result[target], target)
+        if result.requires_grad:
+            return result.index_copy(0, target, part)
+        result[target] = part
+        return result
 
     if config.bias > 0:
         index = pick().nonzero()[:, 0]
         # Bias fields are smoother than deformations: control points half an image apart.
         field = smooth_noise(batch, 1, shape, max(config.elastic_spacing, max(shape) / 2), generator, device)
-        change(index, lambda part, target: part.mul_((config.bias * field[target]).exp_()))
+        result = change(index, lambda part, target: _times(part, (config.bias * field[target]).exp_()))
     if config.noise > 0:
         index, level = pick().nonzero()[:, 0], uniform() * config.noise
         if len(index):
             noise = torch.randn(len(index), channels, *shape, generator=generator_on(generator, device), device=device)
             noise *= sent(level[index], device)
-            change(index, lambda part, _: part.add_(noise.mul_(part.std(dim=(2, 3, 4), keepdim=True))))
+            result = change(index, lambda part, _: _noisy(part, noise))
     if config.blur[1] > 0:
         index = pick().nonzero()[:, 0]
         sigma = config.blur[0] + uniform()[:, 0].reshape(batch) * (config.blur[1] - config.blur[0])
-        change(index, lambda part, _: part.copy_(blur(part, sigma[index])))
+        result = change(index, lambda part, _: blur(part, sigma[index]))
     if config.brightness != (1, 1):
         chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.brightness)
-        result *= torch.where(chosen, scale, 1)
+        result = _times(result, torch.where(chosen, scale, 1))
     if config.contrast != (1, 1):
         index, scale = pick().nonzero()[:, 0], factor(config.contrast)
-        change(index, lambda part, target: _contrast(part, scale[target]))
+        result = change(index, lambda part, target: _contrast(part, scale[target]))
     if config.gamma != (1, 1):
         index, exponent = pick().nonzero()[:, 0], factor(config.gamma)
-        change(index, lambda part, target: _gamma(part, exponent[target]))
+        result = change(index, lambda part, target: _gamma(part, exponent[target]))
     return result
 
 
-def _contrast(part: Tensor, scale: Tensor) -> None:
+def _times(part: Tensor, factor: Tensor) -> Tensor:
+    return part * factor if part.requires_grad else part.mul_(factor)
+
+
+def _noisy(part: Tensor, noise: Tensor) -> Tensor:
+    spread = part.std(dim=(2, 3, 4), keepdim=True)
+    return part + noise * spread if part.requires_grad else part.add_(noise.mul_(spread))
+
+
+def _contrast(part: Tensor, scale: Tensor) -> Tensor:
     mean = part.mean(dim=(2, 3, 4), keepdim=True)
     low, high = _range(part)
-    part.sub_(mean).mul_(scale).add_(mean).clamp_(low, high)
+    if part.requires_grad:
+        return ((part - mean) * scale + mean).clamp(low, high)
+    return part.sub_(mean).mul_(scale).add_(mean).clamp_(low, high)
 
 
-def _gamma(part: Tensor, exponent: Tensor) -> None:
+def _gamma(part: Tensor, exponent: Tensor) -> Tensor:
     low, high = _range(part)
     span = (high - low).clamp_min(1e-6)
-    part.sub_(low).div_(span).clamp_(0, 1).pow_(exponent).mul_(span).add_(low)
+    if part.requires_grad:
+        scaled = ((part - low) / span).clamp(0, 1)
+        # The power of 0 has no finite gradient, which even a gradient of 0 does not survive.
+        some = scaled > 0
+        return torch.where(some, torch.where(some, scaled, 1).pow(exponent), 0) * span + low
+    return part.sub_(low).div_(span).clamp_(0, 1).pow_(exponent).mul_(span).add_(low)
 
 
 def blur(image: Tensor, sigma: Tensor) -> Tensor:

@@ -217,3 +217,26 @@ def test_angles_are_radians_of_the_configured_degrees() -> None:
         centre = torch.tensor(ndimage.center_of_mass(scan[0].numpy())) - 15
         angle = math.acos(float(centre[1] / centre.norm()))
         assert angle <= math.sqrt(2) * math.radians(10) + 0.03
+
+
+def test_a_gradient_passes_through_and_the_values_are_the_same():
+    """What a discriminator sees of a generated scan is differentiated; without a gradient the work is done in place."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, 1, 12, 14, 12, generator=generator) + 0.1
+    # Everything but what clamps, whose gradient has steps, at every sample of one batch and at some of another.
+    for share in (1.0, 0.5):
+        config = AugmentConfig(intensity=share, blur=(0.4, 1.0), bias=0.2)
+        plain, _ = augment(image, None, config, torch.Generator().manual_seed(7))
+        leaf = image.clone().requires_grad_()
+        seen, _ = augment(leaf, None, config, torch.Generator().manual_seed(7))
+        assert torch.allclose(seen, plain, atol=1e-6)
+        weight = torch.randn(seen.shape, generator=generator)
+        (gradient,) = torch.autograd.grad((seen * weight).sum(), leaf)
+        direction = torch.randn(image.shape, generator=generator)
+        step = 1e-3
+        ends = [
+            augment(image + sign * step * direction, None, config, torch.Generator().manual_seed(7))[0].double()
+            for sign in (1, -1)
+        ]
+        slope = float(((ends[0] - ends[1]) * weight).sum() / (2 * step))
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.05, abs=0.5)
