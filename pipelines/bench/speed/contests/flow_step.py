@@ -23,7 +23,7 @@ from ..peers import absent
 MODEL = {"family": "flow", "widths": (32, 64, 96, 128), "blocks": 2, "style": 24}
 _TRAINING = {"lr": 2e-3}
 _GOAL = 5.0
-_STEPS, _FEW = 40, 2
+_STEPS, _FEW = 12, 2
 # Passes of the peer's network for one scan; medgen's solver has its own number.
 _SOLVER = 20
 PEER = "MONAI DiffusionModelUNet + RFlowScheduler"

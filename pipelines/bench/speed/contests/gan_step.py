@@ -21,7 +21,7 @@ MODEL = {"family": "vaegan", "widths": (32, 64, 128, 160), "latent": 64, "discri
 _TRAINING = {"lr": 5e-4, "betas": (0.5, 0.99)}
 _GOAL = 10.0
 _PEER = "MONAI AutoencoderKL + PatchDiscriminator"
-_STEPS, _FEW = 30, 2
+_STEPS, _FEW = 12, 2
 # Weight of the adversarial term in the tutorial.
 _ADVERSARIAL = 0.01
 

@@ -24,7 +24,7 @@ _TRAINING = {"lr": 1e-3}
 _GOAL = 17.0
 _PEER = "MONAI AutoencoderKL"
 # Steps after which quality is compared.
-_STEPS, _FEW = 40, 3
+_STEPS, _FEW = 20, 3
 _SIDES, _FEW_SIDES = (32, 48, 64, 96, 128, 160), (16, 32)
 
 
