@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import medgen
 from medgen.errors import DataError
 from medgen.runs import journal
 from medgen.runs.plain_text import printable
-from medgen.system.memory import available_memory
+from medgen.system.memory import available_memory, peak_bytes
 
 PACKAGES = ("torch", "monai", "mlflow", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK")
 _GIB = 1 << 30
@@ -90,9 +89,7 @@ def git(root: Path, *arguments: str) -> str | None:
 
 def peak_memory() -> float:
     """Largest resident memory of this process so far, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak / (_GIB if sys.platform == "darwin" else 1 << 20)
+    return peak_bytes() / _GIB
 
 
 def threads() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import resource
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,19 @@ def available_memory() -> float:
 def readable_bytes() -> int:
     """Largest file that may be read into memory as a whole: half of what is available."""
     return int(available_memory() * _GIB / 2)
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    # Not getrusage where there is a choice: on Linux a child's value starts at that of the process that started it.
+    if status.is_file():
+        line = next((text for text in status.read_text().splitlines() if text.startswith("VmHWM:")), "")
+        if line:
+            return int(line.split()[1]) * 1024
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def let_go() -> None:

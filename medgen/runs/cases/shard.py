@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from medgen.runs.cases.manifest import FILES, RESULTS, Item, Plan, write_record
 from medgen.runs.journal import Journal
 from medgen.runs.run import Run
 from medgen.system import files
+from medgen.system.memory import peak_bytes
 from medgen.system.modes import make_folder
 
 # The function and the cases of shards that are not done, for the workers; written anew at every start, never read from
@@ -131,7 +130,7 @@ class ShardWork:
                         "shard.cases": len(items),
                         "shard.seconds": time.perf_counter() - began,
                         "shard.cpu_seconds": time.process_time() - cpu,
-                        "shard.peak_mb": peak_mb(),
+                        "shard.peak_mb": peak_bytes() / 1e6,
                     },
                     step=shard,
                 )
@@ -141,12 +140,6 @@ class ShardWork:
 
     def _todo(self, shard: int) -> Path:
         return self.folder / TODO / f"{shard:05d}.pickle"
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process so far, in 10⁶ bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def write_function(folder: Path, function: Function) -> None:

@@ -72,11 +72,10 @@ def in_turns(contenders: Sequence[Contender], rounds: int, clock: Clock) -> dict
 
 
 def growing(growth: Growth, rounds: int, clock: Clock) -> list[float]:
-    """Median seconds for each amount of work; all amounts are measured in every round where memory holds them."""
+    """Median seconds for each amount of work, one amount after the other, so that memory holds one."""
     found = []
     for amount in growth.amounts:
-        work = growth.make(amount)
-        only = in_turns([Contender("medgen", work)], rounds, clock)
+        only = in_turns([Contender("medgen", growth.make(amount))], rounds, clock)
         found.append(median(only["medgen"]))
     return found
 

@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from medgen.errors import MedgenError
+from medgen.errors import DataError, MedgenError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,24 @@ def command(*arguments: str, may_fail: bool = False) -> Cost:
     if status not in (0, 1) and not may_fail:
         raise MedgenError(f"medgen {' '.join(arguments)}: {(said.strip().splitlines() or ['no reason given'])[-1]}")
     return Cost(seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
+
+def apart(failed: str, module: str, *arguments: object) -> Any:
+    """What a module prints as its last line, JSON, when Python runs it in a fresh process.
+
+    Args:
+        failed: How the sentence begins that says that it has failed.
+        module: Its name.
+        arguments: Of its command line.
+
+    Raises:
+        DataError: If it fails; the message ends with its last line.
+    """
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataError(f"{failed}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def shipped(name: str) -> Path:

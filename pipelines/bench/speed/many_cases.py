@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from medgen.runs.run import Run
 from medgen.volume import Grid, Volume
 
 from ...spread.check import LookAt
+from .commands import apart
 
 # Side of a scan in voxels.
 SIDE = 8
@@ -99,11 +99,9 @@ def measured(scans: Path, executor: str, cases: int, workers: int = 2, *, kill: 
     Raises:
         DataError: If the process fails.
     """
-    command = [sys.executable, "-m", __name__, str(scans), executor, str(cases), str(workers), str(int(kill))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(f"{scans}: checking {cases} scans has failed: {done.stderr.strip().splitlines()[-1]}")
-    return Measured(**json.loads(done.stdout))
+    failed = f"{scans}: checking {cases} scans has failed"
+    module = "medgen.pipelines.bench.speed.many_cases"
+    return Measured(**apart(failed, module, scans, executor, cases, workers, int(kill)))
 
 
 def measure(scans: Path, executor: str, cases: int, workers: int, kill: bool) -> Measured:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from medgen.errors import DataError
 from medgen.progress import bars
 from medgen.runs.folder import RunSummary
 from medgen.system.files import read_json, write_json, write_text
+from medgen.system.processes import torch_threads
 from medgen.training.trainer import device_of
 
 from . import page, roofline
@@ -63,7 +63,8 @@ def run(
     clock = clock_for(where)
     kept = _kept(out / FILE)
     lines = []
-    with _one_thread(), bars(progress) as move:
+    # What a second thread brings is another question, and other processes have the other cores.
+    with torch_threads(1), bars(progress) as move:
         roof = roofline.measure(where)
         for place, name in enumerate(benchmarks):
             move("benchmarks", place, len(benchmarks), name)
@@ -118,14 +119,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch: what a second one brings is another question, and other processes have the other cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

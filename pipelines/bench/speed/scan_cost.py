@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from medgen.errors import MedgenError
+from medgen.system.memory import peak_bytes
+
+from .commands import apart
 
 
 @dataclass(frozen=True)
@@ -95,26 +96,10 @@ def measure_apart(model: Path, scan: Path) -> Speed:
     """:func:`measure` in a new Python process.
 
     Raises:
-        MedgenError: If that process fails; the message is its last line.
+        DataError: If that process fails.
     """
-    command = [sys.executable, "-m", "medgen.pipelines.bench.speed.scan_cost", str(model), str(scan)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MedgenError(f"{scan}: cannot be timed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found = apart(f"{scan}: cannot be timed", "medgen.pipelines.bench.speed.scan_cost", model, scan)
     return Speed(**{**found, "shape": tuple(found["shape"]), "spacing": tuple(found["spacing"])})
-
-
-def peak_bytes() -> int:
-    """Peak resident memory of this process in bytes."""
-    status = Path("/proc/self/status")
-    # Not getrusage where there is a choice: on Linux a child's value starts at that of the process that started it.
-    if status.is_file():
-        line = next((text for text in status.read_text().splitlines() if text.startswith("VmHWM:")), "")
-        if line:
-            return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

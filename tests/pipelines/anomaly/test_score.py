@@ -7,6 +7,7 @@ import pickle
 import re
 import resource
 import weakref
+from collections.abc import Callable
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -27,15 +28,9 @@ CUBE = (12, 12, 12)
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def scans(write_cubes: Callable[[int, float], list[Path]]) -> list[Path]:
     """Scans of noise; the later ones have a brighter cube."""
-    folder, paths = tmp_path_factory.mktemp("scans"), []
-    for number in range(12):
-        data = np.random.default_rng(number).random((1, *CUBE)).astype(np.float32)
-        data[:, 4:8, 4:8, 4:8] += 0.2 * number
-        paths.append(folder / f"scan-{number:02d}.nii.gz")
-        io.write(Volume(data, Grid(CUBE, np.eye(4))), paths[-1])
-    return paths
+    return write_cubes(12, 0.2)
 
 
 @pytest.mark.usefixtures("quick")

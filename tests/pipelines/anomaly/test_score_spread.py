@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from medgen import io
 from medgen.audit.verify import verify_run
 from medgen.errors import ConfigError
 from medgen.pipelines.anomaly import score as scoring
@@ -19,7 +18,6 @@ from medgen.pipelines.cli.app import app
 from medgen.runs.cases.map_cases import Spread
 from medgen.runs.cases.resources import Resources
 from medgen.runs.journal import entries
-from medgen.volume import Grid, Volume
 from tests.builders.run_outputs import undeclared
 
 # Workers import torch and draw pages anew; on a machine with other work that takes minutes.
@@ -28,14 +26,9 @@ CUBE = (12, 12, 12)
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def scans(write_cubes: Callable[[int, float], list[Path]]) -> list[Path]:
     """Scans of noise, of which one is damaged; the later ones have a brighter cube."""
-    folder, paths = tmp_path_factory.mktemp("scans"), []
-    for number in range(5):
-        data = np.random.default_rng(number).random((1, *CUBE)).astype(np.float32)
-        data[:, 4:8, 4:8, 4:8] += 0.3 * number
-        paths.append(folder / f"scan-{number:02d}.nii.gz")
-        io.write(Volume(data, Grid(CUBE, np.eye(4))), paths[-1])
+    paths = write_cubes(5, 0.3)
     paths[2].write_bytes(paths[2].read_bytes()[:200])
     return paths
 

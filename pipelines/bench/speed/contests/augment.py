@@ -32,10 +32,11 @@ def entries(settings: Settings) -> Iterator[Entry]:
         image, labels = _scans(settings, count)
         ways: dict[str, tuple[Callable[[], Pair], float | None]] = {"medgen": (_own(image, labels), None)}
         ways["MONAI"] = (_one_by_one(image, labels, _monai()), _MONAI)
-        gone = (*absent("torchio", "TorchIO"), *absent("batchgeneratorsv2", "batchgeneratorsv2"))
-        if not absent("torchio", ""):
+        without_torchio = absent("torchio", "TorchIO")
+        without_batchgenerators = absent("batchgeneratorsv2", "batchgeneratorsv2")
+        if not without_torchio:
             ways["TorchIO"] = (_one_by_one(image, labels, _torchio()), _TORCHIO)
-        if not absent("batchgeneratorsv2", ""):
+        if not without_batchgenerators:
             shape = tuple(image.shape[2:])
             ways["batchgeneratorsv2"] = (_one_by_one(image, labels, _batchgenerators(shape)), _BATCHGENERATORS)
         yield Contest(
@@ -43,7 +44,7 @@ def entries(settings: Settings) -> Iterator[Entry]:
             tuple(Contender(name, way, goal) for name, (way, goal) in ways.items()),
             demand=Demand(0, 2.0 * (image.numel() * 4 + labels.numel()), "image and labels read and written once"),
             equal=partial(_alike, {name: way for name, (way, _) in ways.items()}),
-            without=gone,
+            without=(*without_torchio, *without_batchgenerators),
             notes=(
                 "Rotation by up to 15 degrees about each axis, scaling, shift, elastic deformation with control points "
                 "some 12 voxels apart, bias field, noise, blur, brightness, contrast and gamma, all applied to every "

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import numpy as np
-
+from ..clock import exponent
 from ..contest import Entry, Figure, Settings, Table
 from ..many_cases import SIDE, make_scans, measured
 
@@ -42,10 +41,9 @@ def entries(settings: Settings) -> Iterator[Entry]:
             f"thread each. With {last.cases} cases the busiest worker was killed (SIGKILL) after a third of them."
         )
         yield Table(f"cases in shards, executor {executor}", rows, notes=(note,))
-        slope = np.polyfit(np.log([one.cases for one in found]), np.log([one.cost_s for one in found]), 1)[0]
         yield Figure(
             f"exponent of cost in cases, {executor}",
-            float(slope),
+            exponent([one.cases for one in found], [one.cost_s for one in found]),
             "",
             1.05,
             notes=("Cost is the computing time of the parent and of the shards, without the start of the workers.",),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.errors import DataError
 from medgen.preprocessing.cache.cached_dataset import CachedDataset
 from medgen.preprocessing.cache.scan_file import SUFFIX, open_scan, write_scan
 from medgen.preprocessing.prepared import PreparedScan
 from medgen.volume import Grid
 
+from ..commands import apart
 from ..contest import Entry, Figure, Settings
 
 _SIDE, _SCANS, _STEPS = 160, 1000, 6
@@ -34,7 +34,7 @@ def entries(settings: Settings) -> Iterator[Entry]:
     folder = settings.scratch / "scans"
     try:
         written = _write(folder, side, count)
-        found = _apart(folder, side)
+        found = apart(str(folder), "medgen.pipelines.bench.speed.contests.data_path", folder, side)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     what = f"{count} scans of {side}³ on disk"
@@ -64,15 +64,6 @@ def _write(folder: Path, side: int, count: int) -> int:
         total += path.stat().st_size
         subprocess.run(["fallocate", "--dig-holes", str(path)], check=False, capture_output=True)
     return total
-
-
-def _apart(folder: Path, side: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "medgen.pipelines.bench.speed.contests.data_path", str(folder), str(side)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(f"{folder}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def _train(folder: Path, side: int) -> dict[str, float]:

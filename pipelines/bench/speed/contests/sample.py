@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from medgen.models.families.flow import Flow
-from medgen.preprocessing.dataset import Dataset
 
 from .. import training_steps as steps
 from ..contest import Contender, Contest, Entry, Growth, Settings, Work
@@ -63,12 +62,8 @@ def _paint(model: Flow, labels: Tensor) -> Tensor:
 
 
 def _cube(settings: Settings, voxels: float) -> Work:
-    side = round(voxels ** (1 / 3))
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((2, 1, side, side, side), generator=generator)
-    labels = torch.randint(0, 3, noise.shape, generator=generator).to(torch.uint8)
-    data = Dataset(("a", "b"), ("a", "b"), noise, torch.ones_like(noise, dtype=torch.bool), labels)
+    data = steps.cube_of_noise(voxels)
     precision = steps.precisions(settings)[0]
     model = steps.own_loop(data, precision, {**MODEL, "n_labels": 2}, {}).model.eval()
     assert isinstance(model, Flow)
-    return partial(_paint, model, labels[:1].to(precision.device))
+    return partial(_paint, model, label_maps(data)[:1].to(precision.device))

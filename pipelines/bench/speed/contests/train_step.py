@@ -151,8 +151,4 @@ def akl_quality(loop: steps.PeerLoop, data: Dataset, precision: Precision) -> fl
 
 
 def _cube(precision: Precision, voxels: float) -> Work:
-    side = round(voxels ** (1 / 3))
-    noise = torch.rand((2, 1, side, side, side), generator=torch.Generator().manual_seed(0))
-    names = ("a", "b")
-    data = Dataset(names, names, noise, torch.ones_like(noise, dtype=torch.bool), None)
-    return steps.own_loop(data, precision, MODEL, _TRAINING).update
+    return steps.own_loop(steps.cube_of_noise(voxels), precision, MODEL, _TRAINING).update
