@@ -73,7 +73,7 @@ medgen bench speed gpu --device cuda --benchmarks train-step,gan-step,flow-step,
 
 Scans of 128 by 144 by 128 voxels, steps and scoring beside MONAI's between CUDA events, in float32 and bfloat16, a few
 minutes in all. *Times the floor* is the inverse of the share of the peak that is reached (MFU), the peak being that of
-a product of matrices in the same call. Written, and tried with `--device cpu`; **it has not been run on a GPU**.
+a product of matrices in the same call. **It has not been run on a GPU**, and on a CPU only in parts.
 """
 
 
