@@ -6,11 +6,20 @@ import ctypes
 import gc
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 _GIB = 1 << 30
+# Measured with residual blocks of 16 to 64 channels: from 8 planes on, slabs take 0.9 to 1.1 of the time of the whole.
+_WORKING_BYTES = 1 << 27
+_WORKING: ContextVar[int | None] = ContextVar("working_bytes", default=None)
 
 
 def available_memory() -> float:
@@ -39,6 +48,35 @@ def available_memory() -> float:
 def readable_bytes() -> int:
     """Largest file that may be read into memory as a whole: half of what is available."""
     return int(available_memory() * _GIB / 2)
+
+
+@contextmanager
+def working_memory(size: int) -> Iterator[None]:
+    """Let :func:`room_for` give so many bytes in this thread until the block is left."""
+    token = _WORKING.set(size)
+    try:
+        yield
+    finally:
+        _WORKING.reset(token)
+
+
+def room_for(needed: int, device: torch.device) -> int:
+    """Of the bytes that the intermediate results of one layer need, those that they may take at once.
+
+    With fewer than it needs, the layer is computed part by part. On a GPU they may take a quarter of what is free, for
+    large parts are faster there. Elsewhere the number is fixed, so that results do not depend on what else runs: parts
+    of that size are as fast as the whole.
+    """
+    if (given := _WORKING.get()) is not None:
+        return min(needed, given)
+    if device.type == "cuda" and needed > _WORKING_BYTES:
+        import torch
+
+        free = torch.cuda.mem_get_info(device)[0]
+        # What PyTorch holds without using it is free as well.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return min(needed, max((free + unused) // 4, _WORKING_BYTES))
+    return min(needed, _WORKING_BYTES)
 
 
 def peak_bytes() -> int:

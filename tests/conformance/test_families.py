@@ -32,6 +32,7 @@ from medgen.models.families.wgan_gp import WassersteinModel
 from medgen.models.sampling import overridden
 from medgen.preprocessing.dataset import Dataset
 from medgen.preprocessing.recipe import Preprocess
+from medgen.system.memory import working_memory
 from medgen.system.precision import bf16_works
 from medgen.training.config import InitConfig
 from medgen.training.trainer import TrainingConfig, fit
@@ -279,6 +280,29 @@ def test_scans_do_not_see_each_other(model):
     alone = answers(model, data.subset(["c1"]))
     for name, together in answers(model, data).items():
         torch.testing.assert_close(together[1:2], alone[name], atol=1e-4, rtol=1e-4)
+
+
+def all_it_makes(model):
+    made = answers(model, dataset())
+    if isinstance(model, GenerativeModel):
+        made["sample"] = model.sample(2, gen())
+    if isinstance(model, DrawsLabels):
+        made["labels"] = model.sample_labels(2, gen()).float()
+    return made
+
+
+def test_large_scans_are_made_and_seen_without_seams(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=gen(7)))
+        model.eval()
+        whole = all_it_makes(model)
+        with working_memory(1):
+            slabs = all_it_makes(model)
+    assert whole
+    for name, values in slabs.items():
+        error = torch.linalg.vector_norm(values - whole[name]) / torch.linalg.vector_norm(whole[name])
+        assert error < 1e-4, (name, error)
 
 
 OPTIONS = [(family, option) for family in FAMILIES for option in family_class(family).Sampling.model_fields]

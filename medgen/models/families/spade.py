@@ -103,6 +103,9 @@ class Modulation(nn.Module):
 class SpadeBlock(blocks.Recomputed):
     """x + W · SiLU(conv₃(SPADE(x, m)) + g · noise): the house's residual block with SPADE for its norm."""
 
+    # A convolution of the maps, and one of what they modulate.
+    reach = 2
+
     def __init__(self, channels: int, maps: int, hidden: int) -> None:
         super().__init__()
         self.norm = Modulation(channels, maps, hidden)
@@ -170,7 +173,10 @@ class SpadeDecoder(nn.Module):
             y = y * (1 + gain) + bias
             for block in stage.children():
                 y = block(y, pyramid[level], None if noise is None else noise[level])
-        return blocks.depth_to_space(self.head(functional.silu(self.norm(y, pyramid[-1]))))
+        return blocks.depth_to_space(blocks.in_slabs(self._last, (y, pyramid[-1]), 2))
+
+    def _last(self, y: Tensor, maps: Tensor) -> Tensor:
+        return self.head(functional.silu(self.norm(y, maps)))
 
 
 class Spade(ScanModel):

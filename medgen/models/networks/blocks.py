@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from medgen.system.memory import room_for
+
+# Results of a layer's size that a block holds at once beside its input: normalised, convolved, activated, mixed, added.
+_TEMPORARIES = 5
+# Planes that a slab has at least: with fewer, most of the work would be done twice.
+_THINNEST = 4
 # Channels times voxels along i and j up to which PyTorch does not ask oneDNN, and values below which it is right.
 _FEW_VALUES, _HARDLY_ANY = 20480, 8192
 
@@ -188,22 +194,88 @@ class Pointwise(nn.Linear):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class Recomputed(nn.Module):
-    """A block that can compute its insides again in the backward pass instead of keeping them.
+def in_slabs(inside: Callable[..., Tensor], inputs: Sequence[Tensor | None], reach: int) -> Tensor:
+    """``inside(*inputs)``, slab by slab along i where its intermediate results would take too much memory.
 
-    Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016). Gradients are the
-    same, as long as the insides draw no random numbers.
+    Every slab is computed with the ``reach`` planes on either side that its voxels depend on, and cut out of that: the
+    result is that of one pass, up to rounding, without seams. Only where no gradients are wanted. How much is too much
+    :func:`medgen.system.memory.room_for` says.
+
+    Args:
+        inside: Layers of which no output depends on inputs more than ``reach`` planes away.
+        inputs: (b, c, i, j, k) each, or None. The first has the output's size; those with half of its i are at half
+            the resolution, and ``reach`` must then be even.
+        reach: Planes of the output.
+    """
+    given = [own for own in inputs if own is not None]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return inside(*inputs)
+    planes = given[0].shape[2]
+    factors = [planes // own.shape[2] for own in given]
+    needed = _TEMPORARIES * max(
+        factor**3 * own.numel() * own.element_size() for factor, own in zip(factors, given, strict=True)
+    )
+    if (room := room_for(needed, given[0].device)) == needed:
+        return inside(*inputs)
+    coarsest = max(factors)
+    step = coarsest * (max(planes * room // needed - 2 * reach, _THINNEST) // coarsest)
+    made: Tensor | None = None
+    for start in range(0, planes, step):
+        end = min(start + step, planes)
+        first, last = max(start - reach, 0), min(end + reach, planes)
+        slab = inside(*(None if own is None else _planes(own, planes, first, last) for own in inputs))
+        if made is None:
+            innermost = slab.is_contiguous(memory_format=torch.channels_last_3d)
+            made = torch.empty(
+                (*slab.shape[:2], planes, *slab.shape[3:]),
+                dtype=slab.dtype,
+                device=slab.device,
+                memory_format=torch.channels_last_3d if innermost else torch.contiguous_format,
+            )
+        made[:, :, start:end] = slab[:, :, start - first : start - first + end - start]
+    return inside(*inputs) if made is None else made
+
+
+def _planes(x: Tensor, planes: int, first: int, last: int) -> Tensor:
+    """Of x the part that planes ``first`` to ``last`` of a grid with so many planes cover."""
+    factor = planes // x.shape[2]
+    return x[:, :, first // factor : last // factor]
+
+
+def finished(norm: nn.Module, head: nn.Module, y: Tensor) -> Tensor:
+    """What a network's last layer, a 3³ convolution, makes of its last features: head(SiLU(norm(y)))."""
+    return in_slabs(lambda part: head(functional.silu(norm(part))), (y,), 1)
+
+
+def joined(wider: nn.Module, join: nn.Module, coarse: Tensor, skipped: Tensor) -> Tensor:
+    """A U-Net's step to the next finer level: join(coarse features made finer beside those of the way down)."""
+
+    def inside(skipped: Tensor, coarse: Tensor) -> Tensor:
+        made: Tensor = join(torch.cat([channels_last(depth_to_space(wider(coarse))), skipped], dim=1))
+        return made
+
+    return in_slabs(inside, (skipped, coarse), 0)
+
+
+class Recomputed(nn.Module):
+    """A block that need not keep all of its intermediate results in memory at once.
+
+    In training it can compute them again in the backward pass: activation checkpointing (Chen et al., "Training deep
+    nets with sublinear memory cost", 2016). Gradients are the same, as long as the insides draw no random numbers.
+    Without gradients it computes large scans :func:`in_slabs`.
 
     Attributes:
         recompute: Whether it does so in training; the training sets it.
+        reach: Planes along i away that an output depends on; None where that is not so, and slabs cannot be.
     """
 
     recompute: bool = False
+    reach: int | None = None
 
     def kept_or_again(self, inside: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """``inside(*inputs)``, whose intermediate results are kept for the backward pass or made there again."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return inside(*inputs)
+            return inside(*inputs) if self.reach is None else in_slabs(inside, inputs, self.reach)
         made: Tensor = checkpoint(inside, *inputs, use_reentrant=False, preserve_rng_state=False)
         return made
 
@@ -213,6 +285,8 @@ class ResBlock(Recomputed):
 
     ``g`` is a learned gain per channel for one noise map (Karras et al. 2019): texture that the code does not carry.
     """
+
+    reach = 1
 
     def __init__(self, channels: int, noise: bool = False) -> None:
         super().__init__()
@@ -300,4 +374,4 @@ class Decoder(nn.Module):
                 y = channels_last(depth_to_space(self.ups[level - 1](y)))
             for block in blocks.children():
                 y = block(y, None if noise is None else noise[level])
-        return depth_to_space(self.head(functional.silu(self.norm(y))))
+        return depth_to_space(finished(self.norm, self.head, y))

@@ -80,7 +80,7 @@ class CubeDecoder(nn.Module):
             if level:
                 y = blocks.channels_last(blocks.depth_to_space(self.ups[level - 1](y)))
             y = stage(y)
-        maps = blocks.depth_to_space(self.head(functional.silu(self.norm(y))))
+        maps = blocks.depth_to_space(blocks.finished(self.norm, self.head, y))
         return torch.cat([maps[:, : self.linear] + self.expand(z), maps[:, self.linear :]], dim=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,8 @@ from medgen.models.networks.blocks import (
     ResBlock,
     channels_last,
     depth_to_space,
+    finished,
+    in_slabs,
     smooth_start,
     space_to_depth,
 )
@@ -95,12 +98,18 @@ class Descent(nn.Module):
             means.append(picture)
         y = self.top(z)[:, :, None, None, None]
         for place in reversed(range(len(means))):
-            if place + 1 < len(means):
-                y = depth_to_space(self.wider[place](y))
-            y = channels_last(self.shown[place](channels_last(means[place])) + y)
+            shown, given = partial(self._shown, place), (means[place], y)
+            # Where it begins there is one code for all positions: nothing to cut.
+            y = in_slabs(shown, given, 2) if place + 1 < len(means) else shown(*given)
             y = self.stages[place](y)
             for number, level in enumerate(self.grids()):
                 if self.places[number] == place:
                     y = level.block(y)
                     y = y + level.embed(code(number, level, y))
-        return depth_to_space(self.head(functional.silu(self.norm(y))))
+        return depth_to_space(finished(self.norm, self.head, y))
+
+    def _shown(self, place: int, mean: Tensor, y: Tensor) -> Tensor:
+        """What a resolution starts from: the state of the one below, and the picture."""
+        if place + 1 < len(self.stages):
+            y = depth_to_space(self.wider[place](y))
+        return channels_last(self.shown[place](channels_last(mean)) + y)

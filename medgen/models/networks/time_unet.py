@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medgen.models.networks import blocks
 
@@ -68,9 +67,8 @@ class TimeUNet(nn.Module):
                 y = self.narrower[level - 1](y)
             y = stage(in_time(y))
         for wider, join, stage in zip(self.wider, self.join, self.up, strict=True):
-            finer = blocks.channels_last(blocks.depth_to_space(wider(y)))
-            y = stage(in_time(join(torch.cat([finer, skips.pop()], dim=1))))
-        return blocks.crop_to(self.head(functional.silu(self.norm(y))), shape)
+            y = stage(in_time(blocks.joined(wider, join, y, skips.pop())))
+        return blocks.crop_to(blocks.finished(self.norm, self.head, y), shape)
 
 
 def _level(width: int, depth: int) -> nn.Sequential:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medgen.models.networks import blocks
 
@@ -52,9 +50,8 @@ class UNet(nn.Module):
                 y = self.narrower[level - 1](y)
             y = stage(y)
         for wider, join, stage in zip(self.wider, self.join, self.up, strict=True):
-            finer = blocks.channels_last(blocks.depth_to_space(wider(y)))
-            y = stage(join(torch.cat([finer, skips.pop()], dim=1)))
-        y = self.head(functional.silu(self.norm(y)))
+            y = stage(blocks.joined(wider, join, y, skips.pop()))
+        y = blocks.finished(self.norm, self.head, y)
         return blocks.crop_to(blocks.depth_to_space(y), shape)
 
 

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
+from medgen.models.families.spade import SpadeBlock
 from medgen.models.networks import blocks
+from medgen.models.networks.cube_networks import CubeDecoder
+from medgen.models.networks.time_unet import TimeUNet
+from medgen.models.networks.unet import UNet
+from medgen.system.memory import room_for, working_memory
 from medgen.system.precision import bf16_works
 
 
@@ -111,3 +116,76 @@ def test_counted_operations_are_those_of_the_plain_convolution():
     with Operations() as counted:
         layer(x)
     assert sum(counted.parts) == 2 * 27 * 32 * 48 * 12 * 16 * 12
+
+
+def _random(network):
+    """Weights of no particular kind: blocks start as the identity, and would agree whatever they did."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.3)
+    return network.eval()
+
+
+def _of_level(planes):
+    return torch.randn(2, 16, planes, 6, 5, generator=torch.Generator().manual_seed(planes))
+
+
+LARGE = {
+    "block": (blocks.ResBlock(16), lambda: (_of_level(29),)),
+    "block with noise": (blocks.ResBlock(16, noise=True), lambda: (_of_level(29), _of_level(29)[:, :1])),
+    "spade": (SpadeBlock(16, 16, 16), lambda: (_of_level(29), _of_level(29).flip(3), None)),
+    "unet": (UNet(1, (16, 16, 16), 2, 2), lambda: (torch.rand(1, 1, 53, 10, 12),)),
+    "time unet": (TimeUNet(1, (16, 16, 16), 2, 1), lambda: (torch.rand(1, 1, 37, 10, 12), torch.tensor([0.3]))),
+    "cubes": (CubeDecoder(4, (16, 16), 1, 2, 1), lambda: (torch.rand(1, 4, 9, 3, 3),)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("room", [1, 60_000])
+def test_slabs_make_one_scan_without_seams(kind, room):
+    network, given = LARGE[kind]
+    inputs = given()
+    _random(network)
+    with torch.no_grad():
+        whole = network(*inputs)
+        with working_memory(room):
+            slabs = network(*inputs)
+    assert whole.std() > 0.01
+    torch.testing.assert_close(slabs, whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+    assert slabs.is_contiguous(memory_format=torch.channels_last_3d) == whole.is_contiguous(
+        memory_format=torch.channels_last_3d
+    )
+
+
+def test_slabs_are_as_thick_as_memory_allows():
+    seen = []
+
+    def inside(x):
+        seen.append(x.shape[2])
+        return 2 * x
+
+    x = torch.rand(1, 16, 40, 8, 8)
+    plane = 5 * x[:, :, 0].numel() * 4
+    with torch.no_grad():
+        for room in (40 * plane, 20 * plane, 40 * plane - 1, 1):
+            with working_memory(room):
+                assert torch.equal(blocks.in_slabs(inside, (x,), 1), 2 * x)
+            seen.append(0)
+    # Whole; 18 planes and their neighbours; 37; the fewest that are ever taken.
+    assert seen == [40, 0, 19, 20, 5, 0, 38, 4, 0, 5, *[6] * 8, 5, 0]
+    seen.clear()
+    with working_memory(1):
+        blocks.in_slabs(inside, (x.requires_grad_(),), 1)
+    assert seen == [40], "with gradients, everything is kept anyway"
+
+
+def test_the_room_of_a_layer_is_the_same_whatever_else_runs():
+    cpu = torch.device("cpu")
+    assert room_for(1000, cpu) == 1000
+    most = room_for(1 << 40, cpu)
+    assert most < 1 << 30
+    with working_memory(10):
+        assert room_for(1000, cpu) == 10
+        assert room_for(5, cpu) == 5
+    assert room_for(1 << 40, cpu) == most
