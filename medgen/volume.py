@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from medgen.separable import Axes, interpolate
 
 # Full width at half maximum to standard deviation of a Gaussian.
 _FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+# Voxels from which on ITK is worth its import, and the types that it takes.
+_LARGE = 1 << 17
+_OF_ITK = tuple(map(np.dtype, ("=f4", "=f8", "=u1", "=i1", "=u2", "=i2", "=u4", "=i4")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,11 +282,31 @@ def _interpolate(
 def _affine(data: NDArray[Any], mapping: NDArray[np.float64], shape: tuple[int, int, int], order: int) -> NDArray[Any]:
     matrix = mapping[:3, :3]
     off_diagonal = np.abs(matrix - np.diag(np.diag(matrix))).max()
+    if off_diagonal >= 1e-9 and order <= 1 and math.prod(shape) >= _LARGE and data.dtype in _OF_ITK:
+        return _by_itk(data, mapping, shape, order)
     # With a diagonal, SciPy interpolates each axis from precomputed offsets: about three times faster.
     argument = np.diag(matrix) if off_diagonal < 1e-9 and order > 0 else matrix
     result: NDArray[Any] = ndimage.affine_transform(
         data, argument, offset=mapping[:3, 3], output_shape=shape, order=order, mode="nearest", prefilter=order > 1
     )
+    return result
+
+
+def _by_itk(data: NDArray[Any], mapping: NDArray[np.float64], shape: tuple[int, int, int], order: int) -> NDArray[Any]:
+    """As SciPy's, in a third of the time, up to a voxel beyond the source's edge; 0 further out."""
+    import SimpleITK as sitk
+
+    # One more layer of the outermost voxels: between ITK's last voxel centre and its edge there is nothing to mix.
+    image = sitk.GetImageFromArray(np.pad(data, 1, mode="edge"))
+    # ITK names axes from the innermost in memory on: k, j, i.
+    matrix, offset = mapping[:3, :3][::-1, ::-1], mapping[:3, 3][::-1] + 1
+    resampler = sitk.ResampleImageFilter()
+    # Callers have threads of their own, one for each scan.
+    resampler.SetNumberOfThreads(1)
+    resampler.SetInterpolator(sitk.sitkLinear if order else sitk.sitkNearestNeighbor)
+    resampler.SetTransform(sitk.AffineTransform(matrix.ravel().tolist(), offset.tolist()))
+    resampler.SetSize(shape[::-1])
+    result: NDArray[Any] = sitk.GetArrayFromImage(resampler.Execute(image))
     return result
 
 

@@ -137,6 +137,28 @@ def test_oblique_resampling_agrees_with_map_coordinates(order):
     np.testing.assert_allclose(ours[inside], expected[inside], atol=1e-4)
 
 
+@pytest.mark.parametrize(("order", "dtype"), [(1, np.float32), (0, np.uint8), (0, np.int16), (0, np.float32)])
+def test_large_oblique_grids_are_resampled_as_scipy_does(order, dtype):
+    rng = np.random.default_rng(2)
+    data = (100 * rng.random((1, 30, 34, 26))).astype(dtype)
+    source = Grid((30, 34, 26), np.eye(4))
+    affine = np.eye(4)
+    # Sheared as well as turned, from before the first voxel to behind the last.
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix() @ np.diag([0.6, 0.5, 0.55])
+    affine[0, 1] += 0.05
+    affine[:3, 3] = (-6, -3, -4)
+    target = Grid((70, 80, 60), affine)
+    points = target.to_world(np.stack(np.meshgrid(*map(np.arange, target.shape), indexing="ij"), -1))
+    near = ((points >= -0.5) & (points <= np.array(source.shape) - 0.5)).all(axis=-1)
+    expected = ndimage.map_coordinates(data[0], np.moveaxis(points, -1, 0), order=order, mode="nearest")
+    ours = resample(Volume(data, source), target, order=order, fill=7).data[0]
+    assert ours.dtype == dtype
+    # In the outermost half voxel, too, and nothing beyond it.
+    assert 0.2 < near.mean() < 0.8
+    np.testing.assert_allclose(ours[near], expected[near], rtol=1e-5)
+    assert (ours[~near] == 7).all()
+
+
 def test_labels_are_never_invented():
     data = np.random.default_rng(0).choice([0, 3, 200], (1, 12, 12, 12)).astype(np.uint8)
     rng = np.random.default_rng(4)

@@ -145,7 +145,7 @@ class SpadeDecoder(nn.Module):
         )
         # The style again at every level, as a gain and a bias per channel.
         self.styles = nn.ModuleList(nn.Linear(settings.style, 2 * width) for width in down)
-        ups = [blocks.Pointwise(a, 8 * b) for a, b in itertools.pairwise(down)]
+        ups = [blocks.Finer(a, b) for a, b in itertools.pairwise(down)]
         self.norm = Modulation(widths[0], 8 * classes, hidden)
         self.head = blocks.Conv3(widths[0], 8 * settings.in_channels)
         for up in ups:
@@ -168,7 +168,7 @@ class SpadeDecoder(nn.Module):
         y = self.widen(blocks.channels_last(self.vector(z).unflatten(1, self.size)))
         for level, (stage, style) in enumerate(zip(self.levels, self.styles, strict=True)):
             if level:
-                y = blocks.channels_last(blocks.depth_to_space(self.ups[level - 1](y)))
+                y = self.ups[level - 1](y)
             gain, bias = style(z)[:, :, None, None, None].chunk(2, dim=1)
             y = y * (1 + gain) + bias
             for block in stage.children():

@@ -66,7 +66,7 @@ class CubeDecoder(nn.Module):
         down = list(reversed(widths))
         self.widen = blocks.Conv3(code, down[0])
         self.levels = nn.ModuleList(nn.Sequential(*(blocks.ResBlock(width) for _ in range(depth))) for width in down)
-        self.ups = nn.ModuleList(blocks.Pointwise(a, 8 * b) for a, b in itertools.pairwise(down))
+        self.ups = nn.ModuleList(blocks.Finer(a, b) for a, b in itertools.pairwise(down))
         for up in self.ups:
             blocks.smooth_start(up)  # type: ignore[arg-type]  # ModuleList forgets what it holds
         self.norm = blocks.ChannelNorm(widths[0])
@@ -78,7 +78,7 @@ class CubeDecoder(nn.Module):
         y = self.widen(blocks.channels_last(z))
         for level, stage in enumerate(self.levels):
             if level:
-                y = blocks.channels_last(blocks.depth_to_space(self.ups[level - 1](y)))
+                y = self.ups[level - 1](y)
             y = stage(y)
         maps = blocks.depth_to_space(blocks.finished(self.norm, self.head, y))
         return torch.cat([maps[:, : self.linear] + self.expand(z), maps[:, self.linear :]], dim=1)

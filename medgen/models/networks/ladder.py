@@ -12,7 +12,7 @@ from torch.nn import functional
 from medgen.models.networks.blocks import (
     ChannelNorm,
     Conv3,
-    Pointwise,
+    Finer,
     ResBlock,
     channels_last,
     depth_to_space,
@@ -72,7 +72,7 @@ class Descent(nn.Module):
         self.levels = nn.ModuleList(CodeGrid(widths[place], number) for place, number in codes)
         self.shown = nn.ModuleList(Conv3(channels, width) for width in widths)
         self.stages = nn.ModuleList(nn.Sequential(*(ResBlock(width) for _ in range(blocks))) for width in widths)
-        ups = [Pointwise(b, 8 * a) for a, b in itertools.pairwise(widths)]
+        ups = [Finer(b, a) for a, b in itertools.pairwise(widths)]
         for up in ups:
             smooth_start(up)
         self.wider = nn.ModuleList(ups)
@@ -111,5 +111,5 @@ class Descent(nn.Module):
     def _shown(self, place: int, mean: Tensor, y: Tensor) -> Tensor:
         """What a resolution starts from: the state of the one below, and the picture."""
         if place + 1 < len(self.stages):
-            y = depth_to_space(self.wider[place](y))
+            y = self.wider[place](y)
         return channels_last(self.shown[place](channels_last(mean)) + y)

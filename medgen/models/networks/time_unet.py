@@ -35,7 +35,7 @@ class TimeUNet(nn.Module):
         self.down = nn.ModuleList(_level(width, depth) for width in widths)
         self.narrower = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         pairs = list(itertools.pairwise(reversed(widths)))
-        ups = [blocks.Pointwise(a, 8 * b) for a, b in pairs]
+        ups = [blocks.Finer(a, b) for a, b in pairs]
         for up in ups:
             blocks.smooth_start(up)
         self.wider = nn.ModuleList(ups)

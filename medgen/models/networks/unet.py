@@ -30,7 +30,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_level(width, depth) for width in widths)
         self.narrower = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         pairs = list(itertools.pairwise(reversed(widths)))
-        self.wider = nn.ModuleList(blocks.Pointwise(a, 8 * b) for a, b in pairs)
+        self.wider = nn.ModuleList(blocks.Finer(a, b) for a, b in pairs)
         for layer in self.wider:
             blocks.smooth_start(layer)  # type: ignore[arg-type]  # ModuleList forgets what it holds
         self.join = nn.ModuleList(blocks.Pointwise(2 * b, b) for _, b in pairs)
