@@ -27,6 +27,7 @@ from medgen.models.networks.discriminator import (
     diversity,
     fine_detail,
 )
+from medgen.models.passes import in_slabs
 from medgen.models.stages import Phase, Role
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class SpadeDecoder(nn.Module):
             y = y * (1 + gain) + bias
             for block in stage.children():
                 y = block(y, pyramid[level], None if noise is None else noise[level])
-        return blocks.depth_to_space(blocks.in_slabs(self._last, (y, pyramid[-1]), 2))
+        return blocks.depth_to_space(in_slabs(self._last, (y, pyramid[-1]), 2))
 
     def _last(self, y: Tensor, maps: Tensor) -> Tensor:
         return self.head(functional.silu(self.norm(y, maps)))

@@ -19,7 +19,7 @@ from medgen.models.hierarchical import Decoded, HierarchicalModel, HierarchicalS
 from medgen.models.latent import aggregated_posterior, randn_beside, reparametrise
 from medgen.models.networks import blocks
 from medgen.models.networks.code_grid import CodeGrid, Codes
-from medgen.models.passes import once
+from medgen.models.passes import once, scans_at_once
 from medgen.models.sampling import GaussianSampling, SamplingConfig
 from medgen.models.stages import Phase, Stage
 
@@ -279,10 +279,11 @@ class Vae(HierarchicalModel):
         self, x: Tensor, mask: Tensor | None, samples: int, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log p(x | z), log p(z) − log q(z | x) and KL, (samples, b) each, for draws of all codes."""
-
-        def draw(mean: Tensor, logvar: Tensor) -> Tensor:
-            return mean + torch.exp(0.5 * logvar) * randn_beside(tuple(mean.shape), generator, mean)
-
+        settings = self.settings
+        shape = blocks.padded_shape(settings.shape, self._factor)
+        sizes = [(settings.latent,), *((codes, *(size // side for size in shape)) for side, codes in settings.codes)]
+        finest = [size // 2 for size in shape]
+        at_once = min(_CHUNK, scans_at_once(settings.widths[0], finest, x.device))
         weight = torch.ones_like(x) if mask is None else mask.float().expand_as(x)
         columns = []
         # One scan at a time, and few draws, so that memory stays at a few volumes.
@@ -291,18 +292,37 @@ class Vae(HierarchicalModel):
             mean, logvar = self.top_posterior(scan, seen)
             rows: list[Tensor] = []
             for several in torch.arange(samples).split(_CHUNK):
-                own, wide = mean.expand(len(several), -1), logvar.expand(len(several), -1)
-                z = draw(own, wide)
-                decoded, grids = self.infer(scan, z, seen, draw)
-                zero = torch.zeros_like(z)
-                codes = [Codes(z, own, wide, zero, zero), *grids]
-                nll = (losses.gaussian_nll(scan, decoded.mean, decoded.logvar) * counted).flatten(1).sum(1)
-                ratio = torch.stack([level.log_ratio() for level in codes]).sum(0)
-                kl = torch.stack([level.kl().flatten(1).sum(1) for level in codes]).sum(0)
-                rows.append(torch.stack([-nll, ratio, kl]))
+                # Drawn together, so that draws do not depend on how many are decoded together.
+                noise = [randn_beside((len(several), *size), generator, mean) for size in sizes]
+                for part in zip(*(own.split(at_once) for own in noise), strict=True):
+                    rows.append(self._weighed(scan, counted, seen, (mean, logvar), part))
             columns.append(torch.cat(rows, dim=1))
         log_p_x, ratio, kl = torch.stack(columns, dim=2)
         return log_p_x, ratio, kl
+
+    def _weighed(
+        self,
+        scan: Tensor,
+        counted: Tensor,
+        seen: list[Tensor],
+        top: tuple[Tensor, Tensor],
+        noise: Sequence[Tensor],
+    ) -> Tensor:
+        """As :meth:`_importance`, (3, n), for n draws of one scan by standard normal numbers of every level."""
+        mean, logvar = (own.expand(len(noise[0]), -1) for own in top)
+        left = iter(noise)
+
+        def draw(mean: Tensor, logvar: Tensor) -> Tensor:
+            return mean + torch.exp(0.5 * logvar) * next(left)
+
+        z = draw(mean, logvar)
+        decoded, grids = self.infer(scan, z, seen, draw)
+        zero = torch.zeros_like(z)
+        codes = [Codes(z, mean, logvar, zero, zero), *grids]
+        nll = (losses.gaussian_nll(scan, decoded.mean, decoded.logvar) * counted).flatten(1).sum(1)
+        ratio = torch.stack([level.log_ratio() for level in codes]).sum(0)
+        kl = torch.stack([level.kl().flatten(1).sum(1) for level in codes]).sum(0)
+        return torch.stack([-nll, ratio, kl])
 
     @torch.no_grad()
     def finalize(self, dataset: Dataset) -> None:

@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from medgen.system.memory import room_for
+from medgen.models.passes import in_slabs
 
-# Results of a layer's size that a block holds at once beside its input: normalised, convolved, activated, mixed, added.
-_TEMPORARIES = 5
-# Planes that a slab has at least: with fewer, most of the work would be done twice.
-_THINNEST = 4
 # Channels times voxels along i and j up to which PyTorch does not ask oneDNN, and values below which it is right.
 _FEW_VALUES, _HARDLY_ANY = 20480, 8192
 
@@ -192,54 +188,6 @@ class Pointwise(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, i, j, k) to (b, out, i, j, k), channels innermost in memory."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-def in_slabs(inside: Callable[..., Tensor], inputs: Sequence[Tensor | None], reach: int) -> Tensor:
-    """``inside(*inputs)``, slab by slab along i where its intermediate results would take too much memory.
-
-    Every slab is computed with the ``reach`` planes on either side that its voxels depend on, and cut out of that: the
-    result is that of one pass, up to rounding, without seams. Only where no gradients are wanted. How much is too much
-    :func:`medgen.system.memory.room_for` says.
-
-    Args:
-        inside: Layers of which no output depends on inputs more than ``reach`` planes away.
-        inputs: (b, c, i, j, k) each, or None. The first has the output's size; those with half of its i are at half
-            the resolution, and ``reach`` must then be even.
-        reach: Planes of the output.
-    """
-    given = [own for own in inputs if own is not None]
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return inside(*inputs)
-    planes = given[0].shape[2]
-    factors = [planes // own.shape[2] for own in given]
-    needed = _TEMPORARIES * max(
-        factor**3 * own.numel() * own.element_size() for factor, own in zip(factors, given, strict=True)
-    )
-    if (room := room_for(needed, given[0].device)) == needed:
-        return inside(*inputs)
-    coarsest = max(factors)
-    step = coarsest * (max(planes * room // needed - 2 * reach, _THINNEST) // coarsest)
-    made: Tensor | None = None
-    for start in range(0, planes, step):
-        end = min(start + step, planes)
-        first, last = max(start - reach, 0), min(end + reach, planes)
-        slab = inside(*(None if own is None else _planes(own, planes, first, last) for own in inputs))
-        if made is None:
-            innermost = slab.is_contiguous(memory_format=torch.channels_last_3d)
-            made = torch.empty(
-                (*slab.shape[:2], planes, *slab.shape[3:]),
-                dtype=slab.dtype,
-                device=slab.device,
-                memory_format=torch.channels_last_3d if innermost else torch.contiguous_format,
-            )
-        made[:, :, start:end] = slab[:, :, start - first : start - first + end - start]
-    return inside(*inputs) if made is None else made
-
-
-def _planes(x: Tensor, planes: int, first: int, last: int) -> Tensor:
-    """Of x the part that planes ``first`` to ``last`` of a grid with so many planes cover."""
-    factor = planes // x.shape[2]
-    return x[:, :, first // factor : last // factor]
 
 
 def finished(norm: nn.Module, head: nn.Module, y: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from medgen.models.networks.blocks import (
     channels_last,
     depth_to_space,
     finished,
-    in_slabs,
     smooth_start,
     space_to_depth,
 )
 from medgen.models.networks.code_grid import CodeGrid
+from medgen.models.passes import in_slabs
 
 
 class Climb(nn.Module):

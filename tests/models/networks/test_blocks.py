@@ -6,6 +6,7 @@ from medgen.models.networks import blocks
 from medgen.models.networks.cube_networks import CubeDecoder
 from medgen.models.networks.time_unet import TimeUNet
 from medgen.models.networks.unet import UNet
+from medgen.models.passes import in_slabs
 from medgen.system.memory import room_for, working_memory
 from medgen.system.precision import bf16_works
 
@@ -170,13 +171,13 @@ def test_slabs_are_as_thick_as_memory_allows():
     with torch.no_grad():
         for room in (40 * plane, 20 * plane, 40 * plane - 1, 1):
             with working_memory(room):
-                assert torch.equal(blocks.in_slabs(inside, (x,), 1), 2 * x)
+                assert torch.equal(in_slabs(inside, (x,), 1), 2 * x)
             seen.append(0)
     # Whole; 18 planes and their neighbours; 37; the fewest that are ever taken.
     assert seen == [40, 0, 19, 20, 5, 0, 38, 4, 0, 5, *[6] * 8, 5, 0]
     seen.clear()
     with working_memory(1):
-        blocks.in_slabs(inside, (x.requires_grad_(),), 1)
+        in_slabs(inside, (x.requires_grad_(),), 1)
     assert seen == [40], "with gradients, everything is kept anyway"
 
 
