@@ -1,4 +1,4 @@
-"""Linear interpolation along axes that two grids share, axis after axis: the same numbers for a fraction of the work.
+"""Linear interpolation along axes that two grids share, and Gaussians, axis after axis: a fraction of the work.
 
 Where a target's axes run along the source's, in whatever order and direction, a voxel's eight neighbours and the blur
 before them factor into one short row of weights for each axis. Three sparse products in the order of memory then take
@@ -9,6 +9,7 @@ results differ from SciPy's by rounding (some 1e-7 of the range). Grids that sha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy import ndimage, sparse
 
 # Gaussians end at three standard deviations, as in SciPy's filters with truncate=3.
 _TRUNCATE = 3.0
+# Voxels along an axis up to which a product of matrices is faster than a filter.
+_LONGEST = 128
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,34 @@ def interpolate(
     result = turned.reshape(-1, *between.shape[:2])
     places = [targets[2], targets[0], targets[1]]
     return np.asarray(result.transpose([places.index(axis) for axis in range(3)]))
+
+
+def gaussian(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian average of finite values with 0 around them, to three standard deviations.
+
+    As SciPy's filter up to rounding (some 1e-7 of the range). Along axes of up to 128 voxels by products of matrices,
+    which take a half to a fifth of its time though most of what they multiply is 0.
+
+    Args:
+        values: (i, j, k).
+        sigma: Standard deviation in voxels.
+    """
+    if max(values.shape) > _LONGEST:
+        return np.asarray(
+            ndimage.gaussian_filter(values, sigma, mode="constant", truncate=_TRUNCATE, output=np.float32)
+        )
+    first, second, third = (_gaussian_rows(n, float(sigma)) for n in values.shape)
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    made = np.matmul(second, (first @ values.reshape(len(first), -1)).reshape(values.shape))
+    return (made.reshape(-1, len(third)) @ third.T).reshape(values.shape)
+
+
+@lru_cache(maxsize=64)
+def _gaussian_rows(n: int, sigma: float) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = ndimage.gaussian_filter1d(
+        np.eye(n), sigma, axis=0, mode="constant", truncate=_TRUNCATE
+    ).astype(np.float32)
+    return rows
 
 
 def _turned(data: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.separable import Axes, interpolate
+from medgen.separable import Axes, gaussian, interpolate
 from medgen.volume import Grid, Volume
 
 RNG = np.random.default_rng(0)
@@ -96,3 +96,22 @@ def test_infinite_voxels_stay_where_they_are():
     moved = volume.resample(Grid((8, 8, 8), np.diag([-1.0, 1, 1, 1]) + np.array([[0, 0, 0, 7.25]] + [[0] * 4] * 3)))
     assert np.isfinite(moved.data[0, :, :3]).all()
     assert np.isinf(moved.data).any()
+
+
+@pytest.mark.parametrize("shape", [(30, 41, 22), (1, 5, 3), (140, 6, 7)])
+@pytest.mark.parametrize("sigma", [0.7, 2.0, 9.0])
+def test_gaussians_are_those_of_scipy(shape, sigma):
+    data = RNG.normal(size=shape).astype(np.float32)
+    expected = ndimage.gaussian_filter(data.astype(np.float64), sigma, mode="constant", truncate=3)
+    got = gaussian(data, sigma)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_array_equal(gaussian(np.asfortranarray(data), sigma), got)
+
+
+def test_a_gaussian_of_nothing_is_nothing_and_ends_at_three_standard_deviations():
+    data = np.zeros((40, 9, 9), np.float32)
+    data[3, 4, 4] = 1
+    got = gaussian(data, 2.0)
+    assert got[3 + 6, 4, 4] > 0
+    assert not got[3 + 7 :].any()

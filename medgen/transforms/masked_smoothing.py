@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgen.separable import gaussian
+
 
 @dataclass(frozen=True, eq=False)
 class Smoother:
@@ -34,7 +36,7 @@ class Smoother:
         found = ndimage.find_objects(mask.astype(np.uint8))
         box = found[0] if found else tuple(slice(0, 0) for _ in range(mask.ndim))
         inside = mask[box].astype(np.float32)
-        return cls(mask, sigma, box, inside if sigma <= 0 or not found else _gauss(inside, sigma))
+        return cls(mask, sigma, box, inside if sigma <= 0 or not found else gaussian(inside, sigma))
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The average of values (i, j, k) that are finite inside the mask; float32, 0 outside of it.
@@ -46,7 +48,7 @@ class Smoother:
         part = np.where(inside, values[self.box], 0).astype(np.float32, copy=False)
         if self.sigma > 0 and part.size:
             # Inside the mask the weight is at least the kernel's centre; the floor only guards the division outside.
-            part = np.where(inside, _gauss(part, self.sigma) / np.maximum(self.weight, 1e-6), np.float32(0))
+            part = np.where(inside, gaussian(part, self.sigma) / np.maximum(self.weight, 1e-6), np.float32(0))
         result[self.box] = part
         return result
 
@@ -54,8 +56,3 @@ class Smoother:
 def smooth(values: NDArray[Any], mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
     """One map smoothed inside a mask, see :class:`Smoother`."""
     return Smoother.of(mask, sigma)(values)
-
-
-def _gauss(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = ndimage.gaussian_filter(values, sigma, mode="constant", truncate=3)
-    return result

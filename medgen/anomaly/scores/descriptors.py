@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgen.anomaly.scores.base import Inputs, State, score
+from medgen.separable import gaussian
 
 Map = NDArray[np.float32]
 NAMES = (
@@ -63,7 +64,7 @@ class Surroundings:
     def weight(self, sigma: float) -> Map:
         """What a Gaussian of the mask leaves in the box, at least 0.001."""
         if sigma not in self._weights:
-            self._weights[sigma] = np.maximum(_gauss(self.inside.astype(np.float32), sigma), 1e-3)
+            self._weights[sigma] = np.maximum(gaussian(self.inside.astype(np.float32), sigma), 1e-3)
         return self._weights[sigma]
 
 
@@ -102,11 +103,11 @@ def _values(channel: Map, around: Surroundings, rows: NDArray[np.intp]) -> Itera
         return values.ravel()[at]
 
     def mean(values: Map, sigma: float) -> Map:
-        return _gauss(values * mask, sigma) / around.weight(sigma)
+        return gaussian(values * mask, sigma) / around.weight(sigma)
 
     def mean_at(values: Map, sigma: float) -> Rows:
         """The same at the voxels alone: the filters run everywhere, what is made of them need not."""
-        return take(_gauss(values * mask, sigma)) / take(around.weight(sigma))
+        return take(gaussian(values * mask, sigma)) / take(around.weight(sigma))
 
     def log(values: Rows) -> Rows:
         return np.log(values + np.float32(_FLOOR))
@@ -133,14 +134,9 @@ def _values(channel: Map, around: Surroundings, rows: NDArray[np.intp]) -> Itera
     yield from (log(np.sqrt(np.maximum(values, 0))) for values in _eigenvalues(*tensor))
     yield asymmetry(g1_at, g1.ravel()[across])
     yield asymmetry(g2_at, g2.ravel()[across])
-    detail = _gauss(fine * mask, 1.5)
+    detail = gaussian(fine * mask, 1.5)
     both = (detail.ravel()[where] / around.weight(1.5).ravel()[where] for where in (at, across))
     yield asymmetry(*map(log, both))
-
-
-def _gauss(values: Map, sigma: float) -> Map:
-    result: Map = ndimage.gaussian_filter(values, sigma, mode="constant", truncate=3, output=np.float32)
-    return result
 
 
 def _eigenvalues(a: Map, b: Map, c: Map, d: Map, e: Map, f: Map) -> tuple[Map, Map, Map]:
