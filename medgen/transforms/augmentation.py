@@ -8,7 +8,7 @@ parameters; all draws come from one generator, so a batch is repeated exactly by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +51,12 @@ def augment(
     return _intensity(image, config, generator), labels
 
 
+def _parts(image: Tensor) -> list[slice]:
+    """Samples that are worked on together: all on a GPU, one on a CPU, in whose cache one scan stays."""
+    count = len(image)
+    return [slice(row, row + 1) for row in range(count)] if image.device.type == "cpu" else [slice(0, count)]
+
+
 def _spatial(
     image: Tensor, labels: Tensor | None, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
@@ -80,16 +86,24 @@ def _spatial(
     # Output place -> input place: rotate, then shrink (zoom in), then mirror.
     matrix = _rotation(angles) * torch.exp(-zoom)[:, :, None] * (1 - 2 * mirrored.float())[:, :, None]
     matrix = matrix * half[None, None, :] / half[None, :, None]
-    places = _places(sent(matrix, device), sent(shift / half, device), shape)
+    matrix, shift = sent(matrix, device), sent(shift / half, device)
     if control is not None:
         # Scaled and put in order while it is small.
-        places += expand(sent((control / half[None, :, None, None, None]).flip(1), device), shape)
-    grid = places.permute(0, 2, 3, 4, 1)
-    image = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
-    if labels is not None:
-        nearest = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)
-        labels = nearest.to(labels.dtype)
-    return image, labels
+        control = sent((control / half[None, :, None, None, None]).flip(1), device)
+    images, maps = [], []
+    for part in _parts(image):
+        places = _places(matrix[part], shift[part], shape)
+        if control is not None:
+            places += expand(control[part], shape)
+        grid = places.permute(0, 2, 3, 4, 1)
+        images.append(_sampled(image[part], grid.to(image.dtype), "bilinear"))
+        if labels is not None:
+            maps.append(_sampled(labels[part].float(), grid, "nearest").to(labels.dtype))
+    return torch.cat(images), torch.cat(maps) if maps else labels
+
+
+def _sampled(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)
 
 
 def _places(matrix: Tensor, shift: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -131,47 +145,56 @@ def _intensity(image: Tensor, config: AugmentConfig, generator: torch.Generator)
     def factor(bounds: tuple[float, float]) -> Tensor:
         return sent(torch.exp(_log_uniform(uniform() * 2 - 1, bounds)), device)
 
-    # Changed in place, unless a gradient is to pass through: every step is then a new tensor.
-    result = image.clone()
-
-    def change(index: Tensor, work: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Do work on the chosen samples; without copies where these are all."""
-        target = sent(index, device)
-        if len(index) == batch:
-            return work(result, target)
-        if not len(index):
-            return result
-        part = work(result[target], target)
-        if result.requires_grad:
-            return result.index_copy(0, target, part)
-        result[target] = part
-        return result
-
+    # Of every change, whom it is for and what it does to some of these. First all is drawn, then all is done.
+    steps: list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]] = []
     if config.bias > 0:
-        index = pick().nonzero()[:, 0]
+        chosen = pick()
         # Bias fields are smoother than deformations: control points half an image apart.
         field = smooth_noise(batch, 1, shape, max(config.elastic_spacing, max(shape) / 2), generator, device)
-        result = change(index, lambda part, target: _times(part, (config.bias * field[target]).exp_()))
+        steps.append((chosen, lambda part, rows: _times(part, (config.bias * _at(field, rows)).exp_())))
     if config.noise > 0:
-        index, level = pick().nonzero()[:, 0], uniform() * config.noise
-        if len(index):
-            noise = torch.randn(len(index), channels, *shape, generator=generator_on(generator, device), device=device)
-            noise *= sent(level[index], device)
-            result = change(index, lambda part, _: _noisy(part, noise))
+        noisy, level = pick(), uniform() * config.noise
+        if count := int(noisy.sum()):
+            noise = torch.randn(count, channels, *shape, generator=generator_on(generator, device), device=device)
+            place, level = noisy.cumsum(0) - 1, sent(level, device)
+            steps.append((noisy, lambda part, rows: _noisy(part, _at(noise, place[rows]) * _at(level, rows))))
     if config.blur[1] > 0:
-        index = pick().nonzero()[:, 0]
+        chosen = pick()
         sigma = config.blur[0] + uniform()[:, 0].reshape(batch) * (config.blur[1] - config.blur[0])
-        result = change(index, lambda part, _: blur(part, sigma[index]))
+        steps.append((chosen, lambda part, rows: blur(part, _at(sigma, rows))))
     if config.brightness != (1, 1):
-        chosen, scale = sent(pick(), device)[:, None, None, None, None], factor(config.brightness)
-        result = _times(result, torch.where(chosen, scale, 1))
+        chosen, brightness = pick(), factor(config.brightness)
+        steps.append((chosen, lambda part, rows: _times(part, _at(brightness, rows))))
     if config.contrast != (1, 1):
-        index, scale = pick().nonzero()[:, 0], factor(config.contrast)
-        result = change(index, lambda part, target: _contrast(part, scale[target]))
+        chosen, contrast = pick(), factor(config.contrast)
+        steps.append((chosen, lambda part, rows: _contrast(part, _at(contrast, rows))))
     if config.gamma != (1, 1):
-        index, exponent = pick().nonzero()[:, 0], factor(config.gamma)
-        result = change(index, lambda part, target: _gamma(part, exponent[target]))
+        chosen, exponent = pick(), factor(config.gamma)
+        steps.append((chosen, lambda part, rows: _gamma(part, _at(exponent, rows))))
+    return torch.cat([_done(image, part, steps) for part in _parts(image)])
+
+
+def _done(image: Tensor, part: slice, steps: Sequence[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]]) -> Tensor:
+    """Some samples of a batch with every change that is for them; in place, unless a gradient is to pass through."""
+    result = image[part].clone()
+    for chosen, work in steps:
+        own = chosen[part].nonzero()[:, 0]
+        rows = own + part.start
+        if len(own) == len(result):
+            result = work(result, rows)
+        elif len(own):
+            target = sent(own, image.device)
+            changed = work(result[target], rows)
+            if result.requires_grad:
+                result = result.index_copy(0, target, changed)
+            else:
+                result[target] = changed
     return result
+
+
+def _at(values: Tensor, rows: Tensor) -> Tensor:
+    """Some rows, told by numbers on the CPU."""
+    return values[sent(rows, values.device)]
 
 
 def _times(part: Tensor, factor: Tensor) -> Tensor:
