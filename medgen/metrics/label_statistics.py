@@ -109,6 +109,9 @@ def kolmogorov_smirnov(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
     if min(len(a), len(b)) == 0:
         return math.nan
-    # The statistic is the same by every method; the asymptotic one spends least on a p-value, which is not used: it
-    # would take the scans of one subject for independent.
-    return float(stats.ks_2samp(a, b, method="asymp").statistic)
+    # The statistic of scipy.stats.ks_2samp in a hundredth of the time: that also looks for a p-value, which would take
+    # the scans of one subject for independent.
+    a, b = np.sort(a), np.sort(b)
+    every = np.concatenate([a, b])
+    shares = (np.searchsorted(own, every, side="right") / len(own) for own in (a, b))
+    return float(np.abs(np.subtract(*shares)).max())

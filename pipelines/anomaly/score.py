@@ -32,7 +32,7 @@ from medgen.runs.folder import RunSummary, open_run
 from medgen.runs.keys import SHARDS, Key
 from medgen.runs.outputs import INPUTS, write_inputs
 from medgen.system.files import sha256_json
-from medgen.system.memory import let_go
+from medgen.system.memory import let_go, settled
 
 from .. import patient_names
 from ..given_scans import GivenScan
@@ -244,7 +244,7 @@ class ScoreScans(Stage[ScoreConfig]):
                 ScanTask(name, scan, people[name], known_of[name], exports.names[name]) for name, scan in named.items()
             )
             failures = spread_scans(one, tasks, len(named), done, spread, run, about)
-        with run.bars(spread is None) as tick:
+        with run.bars(spread is None) as tick, settled():
             for number, (name, scan) in enumerate({} if spread else named.items(), start=1):
                 person, known = people[name], known_of[name]
                 if not (run.resume and done.before(name, known)):

@@ -96,4 +96,7 @@ def test_differences_of_samples() -> None:
     gap = max(abs((a <= x).mean() - (b <= x).mean()) for x in grid)
     assert kolmogorov_smirnov(a, b) == pytest.approx(gap)
     assert kolmogorov_smirnov(a, a + 100) == 1
+    # With ties, and sides of different length.
+    rough, fewer = np.round(a, 1), np.round(a[::3] + 0.2, 1)
+    assert kolmogorov_smirnov(rough, fewer) == pytest.approx(stats.ks_2samp(rough, fewer).statistic, abs=1e-15)
     assert math.isnan(kolmogorov_smirnov(a, np.array([np.nan])))
