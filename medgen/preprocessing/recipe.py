@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 
+from medgen import affines
 from medgen.config import Config
 from medgen.errors import ConfigError, DataError, GeometryError
 from medgen.preprocessing.cleaning import Cleaned, check_steps, clean
@@ -256,14 +257,17 @@ class Preprocess(Config):
     def _body(self, scan: Volume) -> Volume:
         """The scan's foreground, (1, i, j, k) float32, on every n-th voxel of a scan much finer than the model.
 
-        Voxels are picked, not averaged, since the constant background of a stripped brain must stay constant.
+        Voxels are picked, not averaged, since the constant background of a stripped brain must stay constant. Counted
+        from the left, back and bottom, so that the same ones are picked however the scan is stored.
         """
         step = np.array(scan.grid.spacing)
         stride = np.maximum((min(self.spacing) / 1.5 / step + 0.05).astype(int), 1)
         stride = np.minimum(stride, np.maximum(np.array(scan.grid.shape) // 8, 1))
-        i, j, k = stride.tolist()
-        data = scan.data[:, ::i, ::j, ::k]
-        grid = Grid(data.shape[1:], scan.grid.affine @ np.diag([i, j, k, 1.0]))
+        against = np.array([flip < 0 for _, flip in scan.grid.axes])
+        first = np.where(against, (np.array(scan.grid.shape) - 1) % stride, 0)
+        i, j, k = (slice(start, None, every) for start, every in zip(first.tolist(), stride.tolist(), strict=True))
+        data = scan.data[:, i, j, k]
+        grid = Grid(data.shape[1:], affines.product(scan.grid.affine, affines.affine(np.diag(stride), first)))
         return Volume(foreground_mask(data)[None].astype(np.float32), grid)
 
     def _shift(self, body: Volume, native: Grid) -> NDArray[np.float64] | None:

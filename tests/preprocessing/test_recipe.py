@@ -62,6 +62,21 @@ def test_center_on_foreground_follows_the_organ(phantom) -> None:
     assert CENTER.apply(scan).grid.center == pytest.approx([0, 0, 0], abs=1e-9)
 
 
+@pytest.mark.parametrize("axes", ["LPI", "LAS", "SRA", "IPL"])
+def test_a_finer_scan_is_prepared_alike_however_it_is_stored(phantom, axes) -> None:
+    # Even and odd sides, two and three times as fine as the model: flipped, every second voxel from 0 is another one.
+    grid = phantom.grid_of((90, 101, 66), (2, 2, 3))
+    order = ["RAS".index(code) if code in "RAS" else "LPI".index(code) for code in axes]
+    stored = phantom.grid_of(
+        tuple(grid.shape[axis] for axis in order), tuple(grid.spacing[axis] for axis in order), axes=axes
+    )
+    recipe = Preprocess(shape=(24, 28, 24), spacing=(8, 8, 8), center_on="foreground")
+    one, other = (recipe.apply(phantom.draw(on)) for on in (grid, stored))
+    assert one.grid.same_as(other.grid, tolerance=1e-6)
+    assert np.array_equal(one.foreground, other.foreground)
+    assert np.abs(one.image - other.image).max() < 1e-5
+
+
 def _shift(*offset: float) -> np.ndarray:
     matrix = np.zeros((4, 4))
     matrix[:3, 3] = offset
