@@ -97,6 +97,10 @@ def unwritable(path: str | Path, error: OSError) -> DataError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return DataError(f"{path}: cannot be written, the disk or quota is full ({reason}); free space and run again")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return DataError(
+            f"{path}: cannot be written, a file is where a folder is expected ({reason}); choose another place"
+        )
     return DataError(f"{path}: cannot be written ({reason}); check the permissions of its folder")
 
 

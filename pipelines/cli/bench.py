@@ -273,7 +273,7 @@ def bench_speed(
         str,
         typer.Option(
             "--benchmarks",
-            help="Which; what was measured before of others stays.",
+            help="Which, parted by commas; what was measured before of others stays. An unknown name lists them.",
             autocompletion=completion.several_among(completion.speed_benchmarks),
         ),
     ] = "all",
@@ -289,7 +289,7 @@ def bench_speed(
     from ..preflight import check_choice, check_data
 
     known = completion.speed_benchmarks()
-    chosen = known if benchmarks == "all" else listed(benchmarks)
+    chosen = known if benchmarks == "all" else list(dict.fromkeys(listed(benchmarks))) or [benchmarks]
     for name in chosen:
         check_choice("--benchmarks", name, known)
     if data is not None:

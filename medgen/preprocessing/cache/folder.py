@@ -70,7 +70,7 @@ class CacheFolder:
                     total -= bytes_
         if total > self.limit:
             raise DataError(
-                f"{self.folder}: prepared scans take {total / _GIB:.1f} GiB of {self.limit / _GIB:g} allowed; "
+                f"{self.folder}: prepared scans take {total / _GIB:.3g} GiB of {self.limit / _GIB:.3g} allowed; "
                 "raise cache.gib, or remove the folder if no other run uses it"
             )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,10 +22,11 @@ from medgen.errors import ConfigError, DataError, TrainingError
 from medgen.progress import Progress
 from medgen.runs.cases.executor import Ended, Executor, Pool
 from medgen.runs.cases.executors import USUAL, executor
-from medgen.runs.cases.manifest import PLAN, RECORD, Finished, Item, Plan, agreed
+from medgen.runs.cases.manifest import LOCK, PLAN, RECORD, Finished, Item, Plan, agreed
 from medgen.runs.cases.merge import Merger
 from medgen.runs.cases.resources import Resources
 from medgen.runs.cases.shard import TODO, WORK, Function, ShardWork, write_function
+from medgen.runs.journal import locked
 from medgen.runs.run import Run
 from medgen.system import files
 from medgen.system.modes import make_folder
@@ -109,14 +111,16 @@ def map_cases(
         ordered: False yields the cases of a shard as soon as it is done, whatever comes before it.
 
     Raises:
-        ConfigError: If the folder holds shards of other settings or something else, or the executor cannot be used.
+        ConfigError: If the folder holds shards of other settings or something else, another command has shards done in
+            it, or the executor cannot be used.
         DataError: If the folder cannot be written, or there are more or fewer cases than ``count``.
         TrainingError: If the worker of a shard has died ``tries`` times; what else is done is kept.
         Exception: What the function raises.
     """
     runner = spread.made()
-    try:
-        with made_folder(folder):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_alone(folder))
             plan = agreed(
                 folder,
                 {**settings, "medgen": __version__},
@@ -124,31 +128,51 @@ def map_cases(
                 spread.shards,
                 usual_shards(count, spread.workers),
             )
-    except OSError as error:
-        raise files.unwritable(folder, error) from error
-    work = ShardWork(folder.resolve(), plan)
-    write_function(folder, function)
-    missing = _prepare(work, items, out)
-    merger = Merger(run)
-    with _Spreading(work, runner, missing, tries) as doing:
-        done = 0
-        for shard, begun in doing.shards(ordered):
-            place = folder / plan.name(shard)
-            finished = Finished.find(place, _digest(place), out)
-            if finished is None:
-                raise DataError(f"{place}: was changed while the work went on; start again to have it done anew")
-            if out is not None:
-                finished.collect(out)
-            merger.add(shard, finished, begun)
-            for name, result in finished.results():
-                done += 1
-                yield name, result
-            if progress is not None:
-                progress(done, count)
-    merger.close()
-    for name in (WORK, TODO):
-        path = folder / name
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise files.unwritable(folder, error) from error
+        work = ShardWork(folder.resolve(), plan)
+        write_function(folder, function)
+        missing = _prepare(work, items, out)
+        merger = Merger(run)
+        with _Spreading(work, runner, missing, tries) as doing:
+            done = 0
+            for shard, begun in doing.shards(ordered):
+                place = folder / plan.name(shard)
+                finished = Finished.find(place, _digest(place), out)
+                if finished is None:
+                    raise DataError(f"{place}: was changed while the work went on; start again to have it done anew")
+                if out is not None:
+                    finished.collect(out)
+                merger.add(shard, finished, begun)
+                for name, result in finished.results():
+                    done += 1
+                    yield name, result
+                if progress is not None:
+                    progress(done, count)
+        merger.close()
+        for name in (WORK, TODO):
+            path = folder / name
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder of the shards, which is made; after an error one that was made and holds nothing goes again.
+
+    Raises:
+        ConfigError: If another command holds it.
+        OSError: If it cannot be made or written.
+    """
+    with made_folder(folder), locked(folder / LOCK, wait=False) as held:
+        if not held:
+            raise ConfigError(
+                f"{folder}: another medgen command is having these shards done; wait for it, or choose another folder"
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
 
 
 def collect(folder: Path, out: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+QUICK = "tried out with small work (--quick): these figures mean nothing"
 _HEAD = """# Speed beside peers
 
 Every contest does the same work by medgen and by what a user would take instead, in one process, in turns, with one
@@ -90,13 +91,15 @@ def _conditions(found: Mapping[str, Any]) -> list[str]:
         f"Peaks: {roof['fp32'] / 1e9:.0f} GFLOP/s in float32, {roof['bf16'] / 1e9:.0f} in bfloat16, "
         f"{roof['bytes'] / 1e9:.1f} GB/s. {versions}."
     ]
-    return said + (["**Tried out with small work (`--quick`): these figures mean nothing.**"] if found["quick"] else [])
+    if found["quick"]:
+        said += ["", "**Tried out with small work (`--quick`): these figures mean nothing.**"]
+    return said
 
 
 def _glance(kept: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, found in kept.items():
         for entry in found["entries"]:
-            title = f"{name}: {entry['name']}"
+            title = f"{name}: {entry['name']}" + (", tried out with `--quick`" if found["quick"] else "")
             if entry["kind"] == "contest":
                 for peer, against in entry["against"].items():
                     goal = "" if against["goal"] is None else f"≥ {against['goal']:g}x"
@@ -176,7 +179,9 @@ def growth_picture(path: Path, kept: Mapping[str, Any]) -> bool:
     if not grown:
         return False
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
     kinds = list(dict.fromkeys(entry["of"] for entry in grown))
     figure = Figure(figsize=(5.2 * len(kinds), 4.2), layout="constrained")
     for place, kind in enumerate(kinds):
@@ -186,6 +191,13 @@ def growth_picture(path: Path, kept: Mapping[str, Any]) -> bool:
                 label = f"{entry['name']}: {entry['exponent']:.2f}"
                 axes.plot(entry["amounts"], entry["seconds"], marker="o", label=label)
         axes.set(xscale="log", yscale="log", xlabel=kind, ylabel="seconds")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(plain)
+            # Within two powers of ten these alone would be one tick or none.
+            low, high = axis.get_view_interval()
+            if high < 100 * low:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_formatter("")
         axes.legend(fontsize=8, title="exponent", title_fontsize=8)
         axes.grid(visible=True, which="major", alpha=0.3)
     figure.savefig(path, dpi=110)

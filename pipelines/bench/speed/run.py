@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from medgen.errors import DataError
+from medgen.errors import ConfigError, DataError
 from medgen.progress import bars
 from medgen.runs.folder import RunSummary
-from medgen.system.files import read_json, write_json, write_text
+from medgen.system.files import read_json, unwritable, write_json, write_text
+from medgen.system.new_folder import made_folder
 from medgen.system.processes import torch_threads
 from medgen.training.trainer import device_of
 
@@ -26,6 +27,7 @@ from .contest import Settings
 from .measured import measured
 
 FILE, PAGE, PICTURE = "performance.json", "performance.md", "performance-growth.png"
+_KEYS = {"command", "device", "quick", "roofline", "versions", "entries"}
 # What a ratio depends on.
 _PACKAGES = (
     *("torch", "monai", "torchio", "batchgeneratorsv2", "nibabel", "isal", "SimpleITK", "antspyx", "numpy", "scipy"),
@@ -57,11 +59,18 @@ def run(
         progress: Show progress bars.
 
     Raises:
-        DataError: If ``performance.json`` in ``out`` is not one of these.
+        ConfigError: If what was measured in earnest would give way to figures of ``quick``.
+        DataError: If ``out`` cannot be written, or ``performance.json`` in it is not one of these.
     """
     where = str(device_of(device or "cpu"))
     clock = clock_for(where)
     kept = _kept(out / FILE)
+    if quick and (lost := [name for name in benchmarks if name in kept and not kept[name]["quick"]]):
+        raise ConfigError(
+            f"{out / FILE}: holds {', '.join(lost)} measured without --quick, which figures of small work would "
+            "replace; give another folder to try the command out"
+        )
+    _check_writable(out)
     lines = []
     # What a second thread brings is another question, and other processes have the other cores.
     with torch_threads(1), bars(progress) as move:
@@ -84,7 +93,17 @@ def run(
             _write(out, kept)
             lines += page.lines(name, kept[name])
         move("benchmarks", len(benchmarks), len(benchmarks))
+    lines += [page.QUICK] if quick else []
     return RunSummary(out, 0, (*lines, f"written: {out / PAGE}"))
+
+
+def _check_writable(out: Path) -> None:
+    """Told before anything is measured, which may take an hour."""
+    try:
+        with made_folder(out), tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise unwritable(out, error) from error
 
 
 def _write(out: Path, kept: dict[str, Any]) -> None:
@@ -98,7 +117,9 @@ def _kept(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     found = read_json(path)
-    if not isinstance(found, dict) or not all(isinstance(kept, dict) and "entries" in kept for kept in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(kept, dict) and kept.keys() >= _KEYS for kept in found.values()
+    ):
         raise DataError(f"{path}: expected figures that this command has written; remove it, or give another folder")
     return {name: found[name] for name in known() if name in found}
 

@@ -215,6 +215,21 @@ def test_a_killed_parent_takes_its_workers_along_and_the_next_goes_on(square, tm
     assert sum(times - 1 for times in again.values()) <= 2
 
 
+def test_two_commands_in_one_folder_do_not_sweep_away_each_others_work(square, tmp_path: Path) -> None:
+    out, script = tmp_path / "out", tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script), str(out)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with pytest.raises(ConfigError, match="another medgen command is having these shards done"):
+            mapped(square(), out, spread=Spread(shards=10))
+        first.stdout.read()
+        assert first.wait(60) == 0
+    assert not list((out / "shards").glob(".*"))
+    assert calls(tmp_path) == dict.fromkeys(range(10), 1)
+    check(mapped(square(), out, spread=Spread(shards=10)), out)
+
+
 def test_journals_become_one_whose_chain_holds(square, tmp_path: Path) -> None:
     out = tmp_path / "out"
     journal = Journal(out)
@@ -251,7 +266,7 @@ def test_cases_are_as_many_and_as_different_as_was_said(square, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(square, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written") as refused:
+    with pytest.raises(DataError, match="cannot be written, a file is where a folder is expected") as refused:
         mapped(square(), tmp_path / "file")
     assert "\n" not in str(refused.value)
     if os.getuid() != 0:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from medgen.errors import DataError
+from medgen.errors import ConfigError, DataError
 from medgen.pipelines.bench.speed import run as speed
 from medgen.pipelines.bench.speed.catalogue import benchmarks, entries_of
 from medgen.pipelines.bench.speed.contest import Contender, Contest, Figure, Growth, Table
@@ -69,7 +69,7 @@ def test_the_page_says_what_the_file_says(fake, tmp_path):
     found["io"]["entries"][2] |= {"value": 7.25, "reached": False}
     found["io"]["quick"] = True
     page = speed.page.text(found, None)
-    assert "| io: start-up | 7.25 s | ≤ 3 s | **no** |" in page
+    assert "| io: start-up, tried out with `--quick` | 7.25 s | ≤ 3 s | **no** |" in page
     assert "these figures mean nothing" in page
     assert "performance-growth.png" not in page
 
@@ -79,6 +79,33 @@ def test_a_file_of_something_else_is_refused(fake, tmp_path):
     with pytest.raises(DataError, match=r"performance\.json.*another folder"):
         speed.run(tmp_path, benchmarks=["io"], rounds=3)
     assert (tmp_path / "performance.json").read_text() == "[1, 2]"
+
+
+@pytest.mark.parametrize("text", ['{"io": {"entries": []}}', '{"io": 3}'])
+def test_a_record_that_lacks_what_the_page_needs_is_refused(fake, text, tmp_path):
+    (tmp_path / "performance.json").write_text(text)
+    with pytest.raises(DataError, match="figures that this command has written"):
+        speed.run(tmp_path, benchmarks=["score"], rounds=3)
+    assert fake == []
+
+
+def test_trying_out_does_not_replace_what_was_measured(fake, tmp_path):
+    speed.run(tmp_path, benchmarks=["io"], rounds=3)
+    before = (tmp_path / "performance.json").read_text()
+    with pytest.raises(ConfigError, match="holds io measured without --quick"):
+        speed.run(tmp_path, benchmarks=["io", "score"], rounds=3, quick=True)
+    assert (tmp_path / "performance.json").read_text() == before
+    summary = speed.run(tmp_path, benchmarks=["score"], rounds=3, quick=True)
+    assert any("these figures mean nothing" in line for line in summary.lines)
+    # The other way round is what trying out is for.
+    assert not any("mean nothing" in line for line in speed.run(tmp_path, benchmarks=["score"], rounds=3).lines)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(fake, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="a file is where a folder is expected"):
+        speed.run(tmp_path / "file", benchmarks=["io"], rounds=3)
+    assert fake == []
 
 
 def test_every_benchmark_has_its_file():
