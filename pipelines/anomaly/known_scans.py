@@ -31,14 +31,13 @@ def known_scans(artifact: TrainedModel) -> dict[str, str]:
     return found
 
 
-def learnt_words(read: Mapping[str, Mapping[str, str]], artifact: TrainedModel) -> list[str]:
+def learnt_words(read: Mapping[str, Mapping[str, str]], known: Mapping[str, str]) -> list[str]:
     """A sentence for each scan to score that the model knows.
 
     Args:
         read: SHA-256 of the files of every scan, by what they are.
-        artifact: The model, which has the hashes of its cases.
+        known: The scans that it knows, as :func:`known_scans` names them.
     """
-    known = known_scans(artifact)
     found = {name: known[digest] for name, own in read.items() for digest in own.values() if digest in known}
     return [
         f"{name} is {which}: its p-values and findings do not hold; the run's own report has what is known of it."

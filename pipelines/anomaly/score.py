@@ -39,7 +39,7 @@ from ..given_scans import GivenScan
 from ..preflight import SCORING, check_scans, check_scoring
 from ..stages import FAILED, Pipeline, Stage, source_of
 from .found_in_run import found_in_its_run
-from .known_scans import learnt_words
+from .known_scans import known_scans, learnt_words
 from .outputs import CALIBRATION, SCAN_OUTPUTS, level_facts, unique_names, write_calibration
 from .people import Person, check_covariates, need_covariates, people_of
 from .score_config import ScoreConfig
@@ -234,7 +234,8 @@ class ScoreScans(Stage[ScoreConfig]):
             found_in_its_run(config.model, detector.config.findings.false_findings),
         )
         writers = (viewers, objects, exports)
-        done = DoneScans(detector, folder.out, kept, *writers, len(named) > 1, _limits(config), scorer)
+        learnt = known_scans(artifact)
+        done = DoneScans(detector, folder.out, kept, *writers, len(named) > 1, _limits(config), scorer, learnt)
         failures: list[tuple[str, str, str]] = []
         known_of = {name: {**read.get(name, {}), "person": sha256_json(dict(people[name].used))} for name in named}
         spread = results.get(Spread)
@@ -266,7 +267,7 @@ class ScoreScans(Stage[ScoreConfig]):
             exports.close([case.name for case in done.scored])
             write_calibration(folder.out, detector.calibration)
         return [
-            Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, artifact), viewers.why)
+            Scorings(detector, done.scored, done.said, failures, done.only, learnt_words(read, learnt), viewers.why)
         ]
 
     def outputs(self) -> tuple[Output, ...]:

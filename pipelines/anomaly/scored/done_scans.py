@@ -16,6 +16,7 @@ from medgen.report.anomaly.words import p_words
 from medgen.report.html import Link, Report
 
 from ...given_scans import GivenScan
+from ..known_scans import learnt_words
 from ..outputs import ScanFiles
 from ..people import Person
 from .dicom_objects import FOLDER, DicomObjects
@@ -41,6 +42,7 @@ class DoneScans:
         several: Whether there are several scans, each with a page of its own.
         limits: What a page says that results do not show.
         scorer: What pages say of the model.
+        learnt: Scans that the model knows, by the hash of their file.
     """
 
     detector: AnomalyDetector
@@ -52,6 +54,7 @@ class DoneScans:
     several: bool
     limits: str
     scorer: Scorer = field(default_factory=Scorer)
+    learnt: Mapping[str, str] = field(default_factory=dict)
     files: ScanFiles = field(init=False)
     scored: list[ScoredCase] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -99,6 +102,8 @@ class DoneScans:
             # It can be read, and sent, without the others.
             report = Report(name, "Anomaly scores of one scan", back=Link("All scans", "../report.html"))
             seen = viewer and f"../{viewer}"
+            for sentence in learnt_words({name: read}, self.learnt):
+                report.verdict(sentence, "bad")
             scan_opening(report, entry, self.detector, self.scorer, seen)
             case_blocks(report, entry, self.detector, person.words, person.missing, links)
             report.section("Limits", self.limits)

@@ -21,6 +21,7 @@ from medgen.runs.context import RunContext
 from medgen.training.trainer import device_of
 
 from ...given_scans import GivenScan
+from ..known_scans import known_scans
 from ..people import Person
 from ..score_config import ScoreConfig
 from .dicom_objects import DicomObjects
@@ -93,7 +94,7 @@ class ScoreOne:
             DicomObjects(place, self.config.dicom, channels, artifact.sha256),
             Exports(place, self.config.export, channels, artifact.sha256, {task.name: task.bids}),
         )
-        DoneScans(detector, place, caught, *writers, True, self.limits, self.scorer).add(
+        DoneScans(detector, place, caught, *writers, True, self.limits, self.scorer, known_scans(artifact)).add(
             entry, task.scan, task.known, task.person
         )
         kept = caught.kept[0]

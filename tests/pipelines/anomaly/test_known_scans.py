@@ -9,7 +9,7 @@ import pytest
 from medgen.data.cases import Case, Manifest
 from medgen.errors import AuditError
 from medgen.models.artifact import TrainedModel
-from medgen.pipelines.anomaly.known_scans import check_strangers, inputs_of, learnt_words
+from medgen.pipelines.anomaly.known_scans import check_strangers, inputs_of, known_scans, learnt_words
 from medgen.preprocessing.recipe import Preprocess
 from medgen.training.transfer.source import Lineage, recorded
 
@@ -28,7 +28,9 @@ WHICH = {
 
 def test_scores_and_adaptation_know_the_same_scans() -> None:
     read = {name: {"image T1": name} for name in (*WHICH, "cc", "ff")}
-    assert [text.split(":")[0] for text in learnt_words(read, MODEL)] == [f"{n} is {w}" for n, w in WHICH.items()]
+    assert [text.split(":")[0] for text in learnt_words(read, known_scans(MODEL))] == [
+        f"{n} is {w}" for n, w in WHICH.items()
+    ]
     for digest in read:
         case = Case("new", "new", (Path("new.nii"),), sha256={"new.nii": digest})
         manifest = Manifest("site", Path(), (case,))

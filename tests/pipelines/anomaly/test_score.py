@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import pickle
 import re
 import resource
@@ -100,9 +101,11 @@ class Reader(HTMLParser):
 
 @pytest.mark.usefixtures("quick")
 def test_the_index_is_light_and_leads_to_every_page_the_hottest_first(
-    model: Path, scans: list[Path], runs: Path, tmp_path: Path
+    model: Path, scans: list[Path], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = runs / "index"
+    known = {hashlib.sha256(scans[3].read_bytes()).hexdigest(): "anna of the scans that the model was made from"}
+    monkeypatch.setattr(scoring, "known_scans", lambda _: known)
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(scans[0].read_bytes()[:100])
     summary = scoring.score([*scans[::3], bad], model=model, out=out, device="cpu")
@@ -120,6 +123,9 @@ def test_the_index_is_light_and_leads_to_every_page_the_hottest_first(
     # A picture of some kilobytes for each scan, and none of the large ones.
     assert len(index.pictures) == 4
     assert max(map(len, index.pictures)) < 12_000
+    # The page of a scan that the model knows says so by itself: it can be read without the index.
+    warned = [page for page in pages if "anna of the scans that the model was made from" in Reader(out / page).text]
+    assert warned == ["cases/scan-03.html"]
     page = Reader(out / pages[0])
     assert "../report.html" in page.links
     assert (out / "cases" / "../report.html").is_file()
