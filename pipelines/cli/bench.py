@@ -278,7 +278,7 @@ def bench_speed(
         ),
     ] = "all",
     data: Annotated[
-        Path | None, typer.Option("--data", help="A cohort for benchmarks that take one; else scans are simulated.")
+        Path | None, typer.Option("--data", help="Brains for registration and end-to-end; else scans are simulated.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, max=999, help="Times that each is measured.")] = 7,
     quick: Annotated[bool, typer.Option("--quick", help="Small work: tries the command out.")] = False,

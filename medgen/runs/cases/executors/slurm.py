@@ -35,8 +35,8 @@ class Slurm(Executor):
         super().check()
         if self.resources.submit_to == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
-                "--executor slurm: there is no sbatch here; start it where jobs are submitted, or try the set-up with "
-                "submit_to: local in --resources"
+                "executor slurm: there is no sbatch here; start it where jobs are submitted, or try the set-up with "
+                "submit_to: local among the resources (--resources, or resources.submit_to=local)"
             )
 
     @contextmanager
