@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from medgen.metrics.interval import Interval, percentile_interval, subject_weights
 
 _LEVELS = 1 << 16
+# Less than any count or weight.
+_NOTHING = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +81,16 @@ class Ranked:
 
     def average_precision(self) -> NDArray[np.float64]:
         """Σ (recall step) · precision per unit, (u,); NaN without positives. Ties count as one step."""
-        true, false = self._above()
+        precision, false = self._above()
+        # In place: of thousands of resamples each of these tables is many megabytes. Of nothing, 0 is positive.
+        false += precision
+        precision /= np.maximum(false, _NOTHING, out=false)
         with np.errstate(divide="ignore", invalid="ignore"):
-            precision = np.where(true + false > 0, true / (true + false), 0.0)
-            return np.asarray((self.positive * precision).sum(axis=1) / self.positive.sum(axis=1))
+            return np.asarray(_along(self.positive, precision) / self.positive.sum(axis=1))
 
     def auroc(self) -> NDArray[np.float64]:
         """Probability that a positive ranks above a negative, ties half, (u,); NaN without either."""
-        true, _ = self._above()
-        wins = (self.negative * (true - self.positive / 2)).sum(axis=1)
+        wins = _along(self.negative, np.cumsum(self.positive, axis=1)) - _along(self.negative, self.positive) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(wins / (self.positive.sum(axis=1) * self.negative.sum(axis=1)))
 
@@ -101,11 +104,19 @@ class Ranked:
     def best_dice(self) -> NDArray[np.float64]:
         """Largest Dice over all thresholds, chosen with the truth at hand: an upper limit, (u,)."""
         true, false = self._above()
-        dice = 2 * true / np.maximum(true[:, -1:] + true + false, 1)
-        return np.asarray(np.where(true[:, -1] > 0, dice.max(axis=1), np.nan))
+        positives = true[:, -1].copy()
+        false += true
+        false += positives[:, None]
+        true /= np.maximum(false, 1, out=false)
+        return np.asarray(np.where(positives > 0, 2 * true.max(axis=1), np.nan))
 
     def _above(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.cumsum(self.positive, axis=1), np.cumsum(self.negative, axis=1)
+
+
+def _along(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inner products of rows, (u,)."""
+    return np.asarray(np.einsum("um,um->u", first, second))
 
 
 Statistic = Callable[[Ranked], NDArray[np.float64]]
