@@ -229,12 +229,9 @@ class ScoreScans(Stage[ScoreConfig]):
         viewers = Viewers.of(folder.out, config.viewers, len(named))
         objects = DicomObjects(folder.out, config.dicom, channels, artifact.sha256)
         exports = Exports.of(folder.out, config.export, channels, artifact.sha256, named)
-        scorer = Scorer(
-            str(artifact.meta.get("cohort") or ""),
-            found_in_its_run(config.model, detector.config.findings.false_findings),
-        )
-        writers = (viewers, objects, exports)
-        learnt = known_scans(artifact)
+        found = found_in_its_run(config.model, detector.config.findings.false_findings)
+        scorer = Scorer(str(artifact.meta.get("cohort") or ""), found)
+        writers, learnt = (viewers, objects, exports), known_scans(artifact)
         done = DoneScans(detector, folder.out, kept, *writers, len(named) > 1, _limits(config), scorer, learnt)
         failures: list[tuple[str, str, str]] = []
         known_of = {name: {**read.get(name, {}), "person": sha256_json(dict(people[name].used))} for name in named}
