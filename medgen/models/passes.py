@@ -105,9 +105,9 @@ def in_slabs(inside: Callable[..., Tensor], inputs: Sequence[Tensor | None], rea
             the resolution, and ``reach`` must then be even.
         reach: Planes of the output.
     """
-    given = [own for own in inputs if own is not None]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return inside(*inputs)
+    given = [own for own in inputs if own is not None]
     planes = given[0].shape[2]
     factors = [planes // own.shape[2] for own in given]
     needed = _TEMPORARIES * max(

@@ -20,8 +20,6 @@ from medgen.system.modes import make_folder
 PLAN, RECORD, RESULTS, FILES = "plan.json", "shard.json", "results.jsonl", "files"
 # Held by the command that has shards done: another would sweep away what its workers are at.
 LOCK = f"{files.TEMPORARY}lock"
-# Held by the command that has shards done: another would sweep away what its workers are at.
-LOCK = ".tmp-lock"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class ScoreOne:
         artifact = TrainedModel.load(self.config.model, device_of(self.config.device))
         return artifact, self.at_level(from_artifact(artifact, self.config.model), self.config.false_findings)
 
+    @cached_property
+    def _learnt(self) -> dict[str, str]:
+        return known_scans(self._loaded[0])
+
     def __call__(self, task: ScanTask, place: Path) -> dict[str, Any]:
         """What the index needs of a scan, or why it was not scored; its files and its page are below ``place``."""
         artifact, detector = self._loaded
@@ -94,7 +98,7 @@ class ScoreOne:
             DicomObjects(place, self.config.dicom, channels, artifact.sha256),
             Exports(place, self.config.export, channels, artifact.sha256, {task.name: task.bids}),
         )
-        DoneScans(detector, place, caught, *writers, True, self.limits, self.scorer, known_scans(artifact)).add(
+        DoneScans(detector, place, caught, *writers, True, self.limits, self.scorer, self._learnt).add(
             entry, task.scan, task.known, task.person
         )
         kept = caught.kept[0]

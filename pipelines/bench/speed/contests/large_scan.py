@@ -19,7 +19,7 @@ from ..clock import now
 from ..commands import apart
 from ..contest import Entry, Figure, Settings, Table
 
-# The shipped configuration for whole brains; with its principal components 1.6 GB of weights at this size.
+# Widths of the shipped configuration for whole brains; the principal components are 1.6 GB at this size.
 _MODEL = {"family": "vae", "widths": (16, 32, 64), "latent": 24, "codes": ((4, 16),)}
 _SIDE, _FEW = 256, 48
 _SLABS, _WHOLE = "in slabs", "each layer at once"
