@@ -138,23 +138,19 @@ class _Basins:
 
 
 def _basins(values: NDArray[np.floating]) -> _Basins:
-    """Peaks and passes by one sort of the hot voxels and 26 look-ups: no loop over voxels."""
-    padded = np.pad(values, 1, constant_values=-np.inf)
-    hot = np.flatnonzero(np.nan_to_num(padded, nan=-np.inf).ravel() >= _LOWEST_VOXEL)
+    """Peaks and passes by one sort of the hot voxels and look-ups of their neighbours: no loop over voxels."""
+    # As files hold it: its bits then sort as it does.
+    padded = np.pad(np.asarray(values, dtype=np.float32), 1, constant_values=-np.inf)
+    hot = np.flatnonzero(padded >= _LOWEST_VOXEL)
     heat = padded.ravel()[hot]
     count = len(hot)
     # Hottest first, then in the order of the file; ranks from 1 (coolest), 0 is "not hot".
-    order = np.argsort(-heat, kind="stable")
+    order = np.sort((-heat.view(np.int32)).astype(np.int64) << 32 | np.arange(count)) & 0xFFFFFFFF
     rank = np.empty(count, dtype=np.int32)
     rank[order] = np.arange(count, 0, -1, dtype=np.int32)
-    everywhere = np.zeros(padded.size, dtype=np.int32)
-    everywhere[hot] = rank
-    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
-    steps = [int(np.dot(step, strides)) for step in product((-1, 0, 1), repeat=3) if any(step)]
-    best = rank.copy()
-    for step in steps:
-        np.maximum(best, everywhere[hot + step], out=best)
-    up = order[count - best]
+    everywhere = np.zeros(padded.shape, dtype=np.int32)
+    everywhere.ravel()[hot] = rank
+    up = order[count - _highest_around(everywhere).ravel()[hot]]
     while not np.array_equal(further := up[up], up):
         up = further
     # A peak leads to itself. Numbered by falling heat.
@@ -162,19 +158,32 @@ def _basins(values: NDArray[np.floating]) -> _Basins:
     number = np.zeros(count, dtype=np.int64)
     number[peaks] = np.arange(len(peaks))
     basin = number[up]
+    basins = np.full(padded.size, -1, dtype=np.int32)
+    basins[hot] = basin
     keys, heights = [], []
-    for step in (step for step in steps if step > 0):
-        other = everywhere[hot + step]
-        there = basin[order[count - np.maximum(other, 1)]]
-        pass_ = (other > 0) & (there != basin)
-        first, second = basin[pass_], there[pass_]
-        keys.append(np.minimum(first, second) * len(peaks) + np.maximum(first, second))
-        heights.append(np.minimum(rank[pass_], other[pass_]))
+    for step in (int(np.dot(step, padded.strides)) // padded.itemsize for step in product((-1, 0, 1), repeat=3)):
+        if step > 0:
+            there = basins[hot + step]
+            pass_ = np.flatnonzero((there >= 0) & (there != basin))
+            first, second = basin[pass_], there[pass_].astype(np.int64)
+            keys.append(np.minimum(first, second) * len(peaks) + np.maximum(first, second))
+            heights.append(np.minimum(rank[pass_], everywhere.ravel()[hot[pass_] + step]))
     saddle, above = _passes(np.concatenate(keys), np.concatenate(heights), len(peaks))
     height = np.where(saddle > 0, heat[order[count - np.maximum(saddle, 1)]] if count else 0.0, -np.inf)
     place = np.stack(np.unravel_index(hot, padded.shape)) - 1
     flat = np.ravel_multi_index(tuple(place), values.shape) if count else hot
     return _Basins(flat, basin, flat[peaks], height, above)
+
+
+def _highest_around(ranks: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The highest of every voxel and its 26 neighbours, (i, j, k), for ranks with an edge of zeros."""
+    for axis in range(ranks.ndim):
+        along = np.moveaxis(ranks, axis, 0)
+        ranks = ranks.copy()
+        highest = np.moveaxis(ranks, axis, 0)
+        np.maximum(highest[1:], along[:-1], out=highest[1:])
+        np.maximum(highest[:-1], along[1:], out=highest[:-1])
+    return ranks
 
 
 def _passes(
@@ -186,11 +195,9 @@ def _passes(
     has found its pass. ``keys`` hold the two basins of every contact, ``heights`` its rank.
     """
     saddle, above = np.zeros(peaks, dtype=np.int64), np.full(peaks, -1, dtype=np.int64)
-    if not len(keys):
-        return saddle, above
-    order = np.lexsort((-heights, keys))
-    first = np.unique(keys[order], return_index=True)[1]
-    keys, heights = keys[order][first], heights[order][first]
+    keys, which = np.unique(keys, return_inverse=True)
+    highest = np.zeros(len(keys), dtype=np.int32)
+    np.maximum.at(highest, which, heights)
     parent = list(range(peaks))
 
     def top(peak: int) -> int:
@@ -199,8 +206,8 @@ def _passes(
             peak = parent[peak]
         return peak
 
-    falling = np.argsort(-heights, kind="stable")
-    for key, height in zip(keys[falling].tolist(), heights[falling].tolist(), strict=True):
+    falling = np.argsort(-highest, kind="stable")
+    for key, height in zip(keys[falling].tolist(), highest[falling].tolist(), strict=True):
         hotter, cooler = sorted((top(key // peaks), top(key % peaks)))
         if hotter != cooler:
             parent[cooler] = hotter
