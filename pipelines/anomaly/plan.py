@@ -15,19 +15,24 @@ from ..stages import cohort_to_plan, plan_lines
 from .cohort import divide, split
 from .config import AnomalyRunConfig, refuse
 from .stages import pipeline
+from .trial import Trial, try_out
 
 
-def in_all_words(estimates: Iterable[Estimate], development: int) -> str:
-    """How long a run takes: what can be timed before anything is trained, and what is scored after that.
+def in_all_words(estimates: Iterable[Estimate], trial: Trial) -> str:
+    """How long a run takes.
 
     Args:
         estimates: Of all stages.
-        development: Number of scans that are scored to calibrate.
+        trial: What scans take.
     """
     known = list(estimates)
-    scans = development + sum(item.scans for item in known)
-    trained = minutes(sum(item.seconds for item in known))
-    return f"in all: trainings of about {trained}, then about {scans} scans are scored (bars say how long that takes)"
+    taken, scans = minutes(sum(item.seconds for item in known)), sum(item.scans for item in known)
+    if trial.failed:
+        return (
+            f"in all: trainings of about {taken}, then about {scans} scans are scored, which could not be tried out: "
+            f"{trial.failed}"
+        )
+    return f"in all: about {taken}; {scans} scans are scored"
 
 
 def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = False) -> list[str]:
@@ -44,7 +49,8 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
     cohort = divide(config, divided)
     recipe, parts = cohort.recipe, cohort.parts
     channels = len(next(iter(manifest)).read_image().data)
-    estimates = pipeline().estimates(config, Results([manifest, cohort]))
+    trial = try_out(config, manifest, cohort)
+    estimates = pipeline().estimates(config, Results([manifest, cohort, trial]))
     lines = [
         f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects; {len(parts['development'].subjects)} "
         f"subjects in {config.anomaly.folds} folds, {len(parts['test'].subjects)} held out",
@@ -52,6 +58,6 @@ def plan(config: AnomalyRunConfig, *, resume: bool = False, overwrite: bool = Fa
         describe_memory(len(manifest) * math.prod(recipe.shape) * (channels + 1)),
         prospects_words(prospects(len(parts["development"].subjects), config.anomaly.findings.false_findings)),
         *(line for item in estimates.values() for line in item.lines),
-        in_all_words(estimates.values(), len(parts["development"])),
+        in_all_words(estimates.values(), trial),
     ]
     return plan_lines(config, manifest, lines)

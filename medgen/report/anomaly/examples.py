@@ -9,6 +9,7 @@ import numpy as np
 
 from medgen.anomaly.detector import AnomalyDetector, ScanResult
 from medgen.anomaly.evaluation.measure import HEALTHY, Measurement, TestScan
+from medgen.implants.implanted_scans import ImplantConfig
 from medgen.report.anomaly.heat.single_scores import example_maps, example_maps_caption
 from medgen.report.anomaly.pictures import peak_of, picture_caption, slices_of
 from medgen.report.figures.mosaic import LIMITS
@@ -21,6 +22,8 @@ from medgen.volume import Volume
 
 # Implanted scans of which the maps of single scores are shown: each is a picture of twenty maps.
 _WITH_MAPS = 4
+# Healthy scans that are shown.
+_HEALTHY_SHOWN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +116,14 @@ class Example:
     maps: bytes = b""
 
 
+def shown_at_most(config: ImplantConfig) -> int:
+    """How many scans the report shows where there are enough of every kind; see :func:`is_shown`."""
+    return _HEALTHY_SHOWN + len(config.kinds)
+
+
 def is_shown(scan: TestScan, examples: Sequence[Example]) -> bool:
     """Whether the report shows a scan: two healthy ones and the first of each kind of implant, unselected."""
-    return sum(example.kind == scan.kind for example in examples) < (2 if scan.kind == HEALTHY else 1)
+    return sum(example.kind == scan.kind for example in examples) < (_HEALTHY_SHOWN if scan.kind == HEALTHY else 1)
 
 
 def example(scan: TestScan, result: ScanResult, before: Sequence[Example] = ()) -> Example:

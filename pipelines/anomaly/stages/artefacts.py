@@ -20,6 +20,7 @@ from medgen.training.cost import Estimate
 from ...stages import Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
+from ..trial import Trial
 from .calibrate import Calibrated
 
 
@@ -37,11 +38,17 @@ class MeasureArtefacts(Stage[AnomalyRunConfig]):
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """How many scans are spoilt and scored."""
-        scans, own = len(known[AnomalyCohort].parts["test"]), config.artefacts
+        """How many scans are spoilt and scored, and for how long."""
+        cohort, own = known[AnomalyCohort], config.artefacts
+        if why := not_named(len(cohort.parts["development"].subjects), cohort.recipe.spacing):
+            return {self.name: Estimate(0.0, 0.0, (why,))}
+        scans = len(cohort.parts["test"])
         scored = scans * min(own.scored, own.per_scan)
-        line = f"artefacts: {scans * own.per_scan} faulty copies, {scored} of them scored"
-        return {self.name: Estimate(0.0, 0.0, (line,), scans=scored)}
+        said, trial = f"artefacts: {scans * own.per_scan} faulty copies, {scored} of them scored", known[Trial]
+        # Every test scan is looked at as well, and so are its implanted copies.
+        looked = scans * (own.per_scan + 1 + config.evaluation.per_scan)
+        seconds = looked * trial.spoil + scored * trial.score
+        return {self.name: Estimate(seconds, 0.0, (trial.line(said, seconds),), scans=scored)}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

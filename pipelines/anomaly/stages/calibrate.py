@@ -32,6 +32,7 @@ from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
 from ..known_scans import inputs_of
 from ..outputs import CALIBRATION, level_facts, write_calibration
+from ..trial import Trial
 from .train import FoldModels
 
 
@@ -73,9 +74,13 @@ class Calibrate(Stage[AnomalyRunConfig]):
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """Time of the scores that train something of their own, measured on a few steps."""
+        """Time of the calibration, and of the scores that train something of their own, measured on a few steps."""
         channels, folds = len(next(iter(known[Manifest])).read_image().data), config.anomaly.folds
-        found = {}
+        trial, scans = known[Trial], len(known[AnomalyCohort].parts["development"])
+        copies = config.anomaly.validation.per_scan * config.anomaly.validation.enabled
+        said = f"{self.name}: {scans} development scans and {scans * copies} implanted copies"
+        seconds = scans * trial.calibrate
+        found = {self.name: Estimate(seconds, 0.0, (trial.line(said, seconds),), scans=scans)}
         for name in dict.fromkeys([*config.anomaly.fusion.channels, *config.anomaly.scores]):
             entry = get(name)
             if entry.fit_seconds is not None:

@@ -15,6 +15,7 @@ from medgen.training.cost import Estimate
 from ...stages import Stage
 from ..cohort import AnomalyCohort
 from ..config import AnomalyRunConfig
+from ..trial import Trial
 from .calibrate import Calibrated
 
 
@@ -32,10 +33,10 @@ class MeasureDetectability(Stage[AnomalyRunConfig]):
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """How many more scans are scored."""
+        """How many more scans are scored, and for how long."""
         scans = config.detectability.measurements(len(known[AnomalyCohort].parts["test"].subjects))
-        line = f"minimum detectable lesion: at most {scans} more scans scored"
-        return {self.name: Estimate(0.0, 0.0, (line,), scans=scans)}
+        said, seconds = f"minimum detectable lesion: at most {scans} more scans scored", scans * known[Trial].lean
+        return {self.name: Estimate(seconds, 0.0, (known[Trial].line(said, seconds),), scans=scans)}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

@@ -27,6 +27,7 @@ from medgen.report.anomaly.examples import (
     implant_place,
     is_shown,
     pictures_section,
+    shown_at_most,
 )
 from medgen.report.anomaly.files import files_section
 from medgen.report.anomaly.gate import gate_section
@@ -46,6 +47,7 @@ from ..config import AnomalyRunConfig
 from ..evaluate import BOOTSTRAP, SEED
 from ..outputs import SCAN_OUTPUTS, ScanFiles
 from ..scored.viewers import VIEWERS, Viewers
+from ..trial import Trial
 from .calibrate import Calibrated
 
 
@@ -114,10 +116,12 @@ class Evaluate(Stage[AnomalyRunConfig]):
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """How many scans are scored."""
+        """How many scans are scored, and for how long."""
         copies, test = config.evaluation.per_scan, known[AnomalyCohort].parts["test"]
-        line = f"test: {(1 + copies) * len(test)} scans, {copies} implanted copies of each healthy one"
-        return {self.name: Estimate(0.0, 0.0, (line,), scans=(1 + copies) * len(test))}
+        scans, trial = (1 + copies) * len(test), known[Trial]
+        said = f"test: {scans} scans, {copies} implanted copies of each healthy one"
+        seconds = scans * trial.score + min(scans, shown_at_most(config.evaluation)) * trial.page
+        return {self.name: Estimate(seconds, 0.0, (trial.line(said, seconds),), scans=scans)}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class."""

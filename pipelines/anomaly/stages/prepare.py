@@ -15,11 +15,13 @@ from medgen.report.methods.preparation import preparation
 from medgen.report.methods.text import MethodsText
 from medgen.runs.context import Output, Results, RunContext
 from medgen.runs.keys import Key
+from medgen.training.cost import Estimate
 
 from ... import patient_names
 from ...stages import FAILED, MANIFEST, Stage
 from ..cohort import AnomalyCohort, check_room
 from ..config import AnomalyRunConfig
+from ..trial import Trial
 from .calibrate import Calibrated
 
 
@@ -34,6 +36,15 @@ class Prepare(Stage[AnomalyRunConfig]):
         Key("test", "held-out scans"),
         Key("failures", "scans that could not be prepared"),
     )
+
+    def estimate(
+        self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
+    ) -> Mapping[str, Estimate]:
+        """Time of the template and of all scans."""
+        trial, parts = known[Trial], known[AnomalyCohort].parts
+        scans = sum(map(len, parts.values()))
+        seconds = scans * trial.prepare + len(parts["development"]) * trial.template
+        return {self.name: Estimate(seconds, 0.0, (trial.line(f"prepare: {scans} scans", seconds),))}
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
         """See the class.

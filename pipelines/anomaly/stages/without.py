@@ -20,7 +20,7 @@ from medgen.training.cost import Estimate
 from ...stages import Registered, Stage
 from ..cohort import AnomalyCohort, left
 from ..config import AnomalyRunConfig
-from .calibrate import Calibrated, fit_detector, provenance
+from .calibrate import Calibrate, Calibrated, fit_detector, provenance
 from .train import FoldModels, Train, kept_folds, train_folds
 
 # Beside model/, a folder for each combination: scoring looks there.
@@ -63,12 +63,15 @@ class TrainWithout(Stage[AnomalyRunConfig]):
     def estimate(
         self, config: AnomalyRunConfig, known: Results, before: Mapping[str, Estimate]
     ) -> Mapping[str, Estimate]:
-        """The time of the trainings, once more for every combination."""
+        """The time of the trainings and of the calibration, once more for every combination."""
         found = {}
         for missing in map(", ".join, left(config.without, known[Manifest].channel_names)):
             for name, own in Train().estimate(config, known, before).items():
                 lines = tuple(f"without {missing}: {line}" for line in own.lines)
                 found[f"{name} without {missing}"] = replace(own, lines=lines)
+            again = before[Calibrate.name]
+            lines = tuple(f"without {missing}: {line}" for line in again.lines)
+            found[f"{Calibrate.name} without {missing}"] = replace(again, lines=lines)
         return found
 
     def run(self, config: AnomalyRunConfig, results: Results, run: RunContext) -> Iterable[Any]:
