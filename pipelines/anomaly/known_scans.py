@@ -13,6 +13,9 @@ from medgen.errors import AuditError
 from medgen.models.artifact import TrainedModel
 from medgen.training.transfer.source import LINEAGE, Lineage, image_hashes
 
+# Known scans that are named with what each is.
+_EACH = 3
+
 
 def known_scans(artifact: TrainedModel) -> dict[str, str]:
     """SHA-256 of every image file that the model knows → which scan it is, and what for.
@@ -32,13 +35,20 @@ def known_scans(artifact: TrainedModel) -> dict[str, str]:
 
 
 def learnt_words(read: Mapping[str, Mapping[str, str]], known: Mapping[str, str]) -> list[str]:
-    """A sentence for each scan to score that the model knows.
+    """A sentence for each scan to score that the model knows, or one for all where they are many.
 
     Args:
         read: SHA-256 of the files of every scan, by what they are.
         known: The scans that it knows, as :func:`known_scans` names them.
     """
     found = {name: known[digest] for name, own in read.items() for digest in own.values() if digest in known}
+    if len(found) > _EACH:
+        first = ", ".join(list(found)[:_EACH])
+        return [
+            f"{len(found)} of {len(read)} scans are known to the model ({first} and {len(found) - _EACH} more), which "
+            "has learnt from them: their p-values and findings do not hold; the run's own report has what is known of "
+            "them."
+        ]
     return [
         f"{name} is {which}: its p-values and findings do not hold; the run's own report has what is known of it."
         for name, which in found.items()

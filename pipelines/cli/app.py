@@ -269,7 +269,7 @@ def _run() -> int:
     except FaultyDataError as error:
         # One line for each, since every bad file is to be found in one pass.
         *others, last = error.faults
-        if not os.environ.get("MEDGEN_DEBUG"):
+        if not _debugging():
             for fault in others:
                 with suppress(OSError):
                     typer.echo(f"medgen: {_advised(str(fault))}", err=True)
@@ -289,6 +289,11 @@ def _run() -> int:
             f"unexpected {type(error).__name__}: {error}; this is a bug, medgen --debug shows where", error, 70
         )
     return code if isinstance(code, int) else 0
+
+
+def _debugging() -> bool:
+    """Whether errors are raised with their traceback: ``--debug``, or ``MEDGEN_DEBUG`` other than 0, false or no."""
+    return os.environ.get("MEDGEN_DEBUG", "").strip().lower() not in ("", "0", "false", "no")
 
 
 def go_on(arguments: Sequence[str]) -> str:
@@ -323,8 +328,8 @@ def _advised(message: str) -> str:
 
 
 def _fail(message: str, error: BaseException, code: int = 2, faults: Sequence[dict[str, str]] = ()) -> int:
-    _say(message, code, faults, quiet=bool(os.environ.get("MEDGEN_DEBUG")))
-    if os.environ.get("MEDGEN_DEBUG"):
+    _say(message, code, faults, quiet=_debugging())
+    if _debugging():
         raise error
     return code
 

@@ -27,7 +27,8 @@ _GIB = 1 << 30
 _IN_USE = 24 * 3600
 # A temporary file that old was left by a process that was killed.
 _LEFT = 24 * 3600
-_FORMAT = 1
+# Raised with every change of what is prepared that the version does not show; 2: another foreground of some scans.
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)

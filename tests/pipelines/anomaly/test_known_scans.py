@@ -40,3 +40,13 @@ def test_scores_and_adaptation_know_the_same_scans() -> None:
                 check_strangers(MODEL, manifest)
         else:
             check_strangers(MODEL, manifest)
+
+
+def test_many_known_scans_are_told_of_in_one_sentence() -> None:
+    known = {str(number): f"case {number} of the scans that the model was made from" for number in range(9)}
+    read = {f"scan-{number}": {"image": str(number)} for number in range(12)}
+    assert learnt_words(read, known) == [
+        "9 of 12 scans are known to the model (scan-0, scan-1, scan-2 and 6 more), which has learnt from them: their "
+        "p-values and findings do not hold; the run's own report has what is known of them."
+    ]
+    assert len(learnt_words(dict(list(read.items())[:3]), known)) == 3

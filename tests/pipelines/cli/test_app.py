@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from medgen.errors import MedgenError
+from medgen.pipelines.cli.app import main
 from tests.builders.commands import commands
 
 MEDGEN = Path(sys.executable).parent / "medgen"
@@ -87,3 +89,12 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_configuration(tmp_path):
     (tmp_path / "simulated").mkdir()
     result = medgen("anomaly", "run", "simulated", "data=absent-folder", cwd=tmp_path)
     assert "absent-folder" in result.stderr
+
+
+@pytest.mark.parametrize(("value", "raises"), [("", False), ("0", False), ("False", False), ("1", True), ("yes", True)])
+def test_debugging_can_be_switched_off_in_the_environment(value, raises, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MEDGEN_DEBUG", value)
+    monkeypatch.setattr(sys, "argv", ["medgen", "data", "check", str(tmp_path / "nowhere")])
+    with pytest.raises(MedgenError if raises else SystemExit):
+        main()
+    assert ("medgen: " in capsys.readouterr().err) is not raises
