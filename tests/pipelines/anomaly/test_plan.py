@@ -71,9 +71,9 @@ def test_estimates_count_what_the_run_does(planned):
 def test_lines_say_the_seconds_that_the_fields_hold(planned):
     lines = [line for item in estimates(planned, SECONDS).values() for line in item.lines]
     slower = [line for item in estimates(planned, replace(SECONDS, calibrate=600.0)).values() for line in item.lines]
-    assert [own for own, other in zip(lines, slower, strict=True) if own != other] == [
-        line for line in lines if line.startswith("calibrate:")
-    ]
+    # Trainings are measured anew each time.
+    tried = [pair for pair in zip(lines, slower, strict=True) if "trainings of" not in pair[0]]
+    assert [own for own, other in tried if own != other] == [line for line in lines if line.startswith("calibrate:")]
     assert in_all_words([Estimate(30.0, 0.0, scans=4), Estimate(31.0, 0.0, scans=5)], SECONDS) == (
         "in all: about 61 s; 9 scans are scored"
     )
