@@ -26,7 +26,9 @@ class KeptForBackward:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        # The blocks themselves, too: none that has been counted may be freed and come again as another.
+        blocks = [parameter.untyped_storage() for parameter in parameters]
+        self.seen = {block.data_ptr(): block for block in blocks}
         self.parts: list[float] = []
 
     @property
@@ -38,7 +40,7 @@ class KeptForBackward:
         """Count a tensor that autograd is about to keep, and hand it on."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.seen:
-            self.seen.add(storage.data_ptr())
+            self.seen[storage.data_ptr()] = storage
             self.parts.append(float(storage.nbytes()))
         return tensor
 

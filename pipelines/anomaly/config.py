@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,13 +14,11 @@ from medgen.config import Config
 from medgen.data.cases import is_safe_id
 from medgen.implants.implanted_scans import EvaluationConfig
 from medgen.models.families import check_family
-from medgen.runs.cases.map_cases import Spread
-from medgen.runs.cases.resources import Resources
-from medgen.runs.folder import RunConfig
 from medgen.system.files import exists
 from medgen.training.config import TrainingConfig
 
 from ..preflight import preflight
+from ..spread.config import SpreadRunConfig
 
 # The grid follows from the scans; a wrong model setting is refused before any is read.
 _ANY_SHAPE = (32, 32, 32)
@@ -38,7 +36,7 @@ class FurtherModel(Config):
     training: TrainingConfig = TrainingConfig()
 
 
-class AnomalyRunConfig(RunConfig):
+class AnomalyRunConfig(SpreadRunConfig):
     """One anomaly run.
 
     Attributes:
@@ -58,9 +56,6 @@ class AnomalyRunConfig(RunConfig):
             names of the cohort. For each, further models are trained and calibrated on the same scans without these
             channels: what a model of all channels says of a scan that lacks one is worth nothing.
         check_resources: Refuse trainings that will not fit into memory.
-        executor: Where the folds are trained: ``local`` (here, one after the other), ``slurm`` (an array of jobs) or
-            ``dask``; the folder of the run has to be reached by all. No result depends on it.
-        resources: What each job of ``slurm`` or each worker of ``dask`` gets.
     """
 
     RECALIBRATED: ClassVar[tuple[str, ...]] = (
@@ -85,13 +80,6 @@ class AnomalyRunConfig(RunConfig):
     exclude: tuple[str, ...] = ()
     without: tuple[tuple[str, ...], ...] = ()
     check_resources: bool = True
-    executor: Literal["local", "slurm", "dask"] = "local"
-    resources: Resources = Resources()
-
-    @property
-    def spread(self) -> Spread:
-        """Where the folds are trained."""
-        return Spread(self.executor, self.workers, None, self.resources)
 
     @field_validator("exclude", mode="before")
     @classmethod
@@ -126,8 +114,6 @@ class AnomalyRunConfig(RunConfig):
     def _usable(self) -> AnomalyRunConfig:
         for own in self.models.values():
             check_family(own.model)
-        if self.executor == "local" and self.resources != Resources():
-            raise ValueError("resources: what jobs of a cluster get; expected executor=slurm or executor=dask with it")
         if not exists(self.data):
             return self  # a run refuses it at once, and need not import torch for that
         # Known families only from here on: torch is imported to look at their settings.

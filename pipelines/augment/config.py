@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from medgen.config import Config
 from medgen.errors import ConfigError
-from medgen.runs.cases.map_cases import Spread
-from medgen.runs.cases.resources import Resources
-from medgen.runs.folder import RunConfig
 from medgen.synthesis.backend import BackendConfig
 from medgen.synthesis.backends import available, backend_class, every_name
 from medgen.synthesis.cohort.consensus import ConsensusConfig
@@ -23,6 +19,8 @@ from medgen.synthesis.pair import halves_of
 from medgen.synthesis.privacy.memorisation import AuditConfig
 from medgen.synthesis.value.arms import Arm
 from medgen.synthesis.value.config import ValueConfig
+
+from ..spread.config import SpreadRunConfig
 
 # The modality of a cohort that does not name its channels, where the configuration does not say it either.
 NOT_STATED = "not stated"
@@ -88,7 +86,7 @@ else:
     )
 
 
-class LabelledRunConfig(RunConfig):
+class LabelledRunConfig(SpreadRunConfig):
     """What runs on labelled cohorts share: who is in which part, and the common grid.
 
     Attributes:
@@ -105,9 +103,6 @@ class LabelledRunConfig(RunConfig):
             unlabelled and their masks are never read.
         unlabelled_cases: Most unlabelled scans that generators see; null for all, 0 for none.
         value: The value study.
-        executor: Where the trainings of the value study are done: ``local`` (processes of this machine), ``slurm`` (an
-            array of jobs) or ``dask``; the folder of the run has to be reached by all. No result depends on it.
-        resources: What each job of ``slurm`` or each worker of ``dask`` gets.
     """
 
     preprocess: dict[str, Any] = Field(default_factory=dict)
@@ -120,30 +115,11 @@ class LabelledRunConfig(RunConfig):
     labelled_subjects: int | None = Field(default=None, ge=2)
     unlabelled_cases: int | None = Field(default=None, ge=0)
     value: ValueConfig = ValueConfig()
-    executor: Literal["local", "slurm", "dask"] = "local"
-    resources: Resources = Resources()
-
-    @property
-    def spread(self) -> Spread:
-        """Where the trainings of the value study are done."""
-        return Spread(self.executor, self.workers, None, self.resources)
-
-    def spread_lines(self, cells: int) -> list[str]:
-        """Where that is, as lines of ``--dry-run``; none for this machine.
-
-        Raises:
-            ConfigError: If the executor cannot be used here.
-        """
-        if self.executor == "local" or not self.value.enabled:
-            return []
-        return [f"value study: {line}" for line in replace(self.spread, shards=cells).words(cells)]
 
     @model_validator(mode="after")
     def _parts(self) -> LabelledRunConfig:
         if self.test + self.validation >= 1:
             raise ValueError(f"test + validation: expected less than 1, found {self.test + self.validation:g}")
-        if self.executor == "local" and self.resources != Resources():
-            raise ValueError("resources: what jobs of a cluster get; expected executor=slurm or executor=dask with it")
         if self.executor != "local" and not self.value.enabled:
             raise ValueError("executor: where the value study trains; expected value.enabled=true with it")
         if self.fold >= (self.folds or 1):

@@ -230,4 +230,4 @@ def study_estimate(config: LabelledRunConfig, outline: Outline) -> Estimate:
     """What the study takes in computing time, measured on a few steps; ``workers`` cells share it on a CPU."""
     cells = study_cells(config)
     found = segmenter_estimate("value study", config.value.segmenter, outline, config.device, cells)
-    return replace(found, lines=(*found.lines, *config.spread_lines(cells)))
+    return replace(found, lines=(*found.lines, *config.spread_lines("value study", cells)))

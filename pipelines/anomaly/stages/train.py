@@ -92,9 +92,7 @@ class Train(Stage[AnomalyRunConfig]):
             cost = training_cost(settings, own.training, config.device, getattr(settings, "n_labels", 0))
             line = describe_training(settings.family, cost, folds)
             found[f"train {name}"] = Estimate(folds * cost.seconds, cost.bytes, (line,))
-        if config.executor != USUAL:
-            count = folds * len(config.models)
-            lines = (f"trainings: {line}" for line in replace(config.spread, shards=count).words(count))
+        if lines := config.spread_lines("trainings", folds * len(config.models)):
             found["train elsewhere"] = Estimate(0.0, 0.0, tuple(lines))
         return found
 

@@ -75,7 +75,7 @@ def entries(settings: Settings) -> Iterator[Entry]:
             " pair. SimpleITK: Mattes information with 50 bins on a tenth of the voxels, three resolutions, gradient "
             "descent of at most 200 steps, moments to start from. ANTs: its own settings of that name, the faster of "
             "its two. Dice is the mean over the structures of the fixed label map, the moving one brought there by its "
-            "nearest voxels, and then over pairs. No ratio is promised against ANTs, whose overlap is better.",
+            "nearest voxels, and then over pairs. A ratio counts where Dice is at least as good.",
         ),
     )
 
